@@ -1,0 +1,1 @@
+"""One script per question; RESULTS.md has machine, date and command."""

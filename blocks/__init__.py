@@ -1,0 +1,1 @@
+"""The addresses: Prefect blocks, configuration and secrets, nothing else."""

@@ -1,0 +1,1 @@
+"""The memory: DuckDB, and the only place with SQL."""

@@ -1,0 +1,1 @@
+"""The stage set: a simulated XenServer pool, demo disks, fault injection."""

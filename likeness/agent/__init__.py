@@ -1,0 +1,1 @@
+"""What runs where the data is: in the controller, a delegate or a guest."""

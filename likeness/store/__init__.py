@@ -1,0 +1,1 @@
+"""The data store: its layout, packs, commits, proofs and sweeps."""

@@ -1,0 +1,1 @@
+"""The XenServer pool: sessions, snapshots, disks, changed blocks, delegates."""
