@@ -1,0 +1,85 @@
+"""What every test stands on: a private Prefect home, hypothesis profiles, loud skips."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+# Prefect reads these when it is first imported, so they come before any other import of ours.
+_PREFECT_HOME = tempfile.mkdtemp(prefix="likeness-tests-prefect-")
+os.environ.update(
+    PREFECT_HOME=_PREFECT_HOME,
+    PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW="ignore",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    PREFECT_SERVER_EPHEMERAL_ENABLED="false",  # a flow called by accident fails at once
+    DO_NOT_TRACK="1",
+)
+for _inherited in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"):
+    os.environ.pop(_inherited, None)  # no test may reach a real installation
+
+import hypothesis  # noqa: E402  # after the environment above
+import pytest  # noqa: E402
+
+IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+ADMIN_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+NEEDED_BY_MARKER = {"smb": ("smbd",)}
+MAY_NOT_SKIP_IN_CI = ("needs", "smb", "lab", "prefect")
+
+hypothesis.settings.register_profile(
+    "ci", derandomize=True, deadline=None, print_blob=True, database=None
+)
+hypothesis.settings.register_profile("torture", deadline=None, max_examples=5_000, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def missing_programs(item: pytest.Item) -> list[str]:
+    """Name the programs that a test's markers ask for and this machine lacks."""
+    asked = [name for mark in item.iter_markers("needs") for name in mark.args]
+    for marker, programs in NEEDED_BY_MARKER.items():
+        if item.get_closest_marker(marker):
+            asked.extend(programs)
+    return [name for name in dict.fromkeys(asked) if not shutil.which(name, path=ADMIN_PATH)]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    missing = missing_programs(item)
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (tests/packages.sh names the packages)")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI, a test that could not run is a failure: nobody reads the list of skips there."""
+    report = yield
+    really_skipped = report.skipped and not hasattr(report, "wasxfail")
+    if IN_CI and really_skipped and any(item.get_closest_marker(m) for m in MAY_NOT_SKIP_IN_CI):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} must run in CI, but: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """In CI, no whole file of tests may bow out either."""
+    report = yield
+    if IN_CI and report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} must run in CI, but: {reason}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def prefect_home() -> Path:
+    """The folder that Prefect keeps this session's files in; nobody else's."""
+    return Path(_PREFECT_HOME)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_PREFECT_HOME, ignore_errors=True)

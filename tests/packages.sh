@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Usage: tests/packages.sh demo|test
+#
+# Installs the Debian packages that the demo or the tests call, where something is missing and this
+# is root on a machine with apt-get. Anywhere else it says, loudly, what will not run. Never fails:
+# the demo and the tests have their own words for what they lack.
+set -euo pipefail
+
+purpose=${1:?demo or test}
+PATH=$PATH:/usr/sbin:/sbin
+
+# program  package      what needs it
+needs="\
+mke2fs     e2fsprogs    file systems on the demo's disks
+sfdisk     fdisk        partition tables on the demo's disks
+"
+[ "$purpose" = demo ] || needs+="\
+smbd       samba        every test against a real SMB share
+smbclient  smbclient    tests that look at a share with other eyes
+qemu-img   qemu-utils   tests that compare disks with an independent reader
+"
+
+missing_of() { # prints "program package what needs it" for each program not found
+  while read -r program package reason; do
+    command -v "$program" >/dev/null || printf '%s %s %s\n' "$program" "$package" "$reason"
+  done <<<"${needs%$'\n'}"
+}
+
+install() ( # packages
+  export DEBIAN_FRONTEND=noninteractive
+  # A package must not start a daemon on this machine's interfaces; the tests start their own.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+  fi
+  apt-get -qq update </dev/null &&
+    apt-get -qq install --yes --no-install-recommends "$@" </dev/null >/dev/null
+)
+
+missing=$(missing_of)
+[ -n "$missing" ] || exit 0
+
+packages=$(awk '{print $2}' <<<"$missing" | sort -u | tr '\n' ' ')
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  echo "Installing Debian packages: $packages" >&2
+  # shellcheck disable=SC2086 # a list of words on purpose
+  install $packages >&2 || echo "apt-get could not install all of: $packages" >&2
+  missing=$(missing_of)
+  [ -n "$missing" ] || exit 0
+fi
+
+{
+  echo "======================================================================"
+  echo "Not everything can run: some programs are missing here."
+  while read -r program package reason; do
+    printf '  %-10s (package %s): %s\n' "$program" "$package" "$reason"
+  done <<<"$missing"
+  echo "To run all: apt-get install $(awk '{print $2}' <<<"$missing" | sort -u | tr '\n' ' ')"
+  [ "$purpose" = demo ] || echo "Those tests are skipped below; with CI=true they fail."
+  echo "======================================================================"
+} >&2
