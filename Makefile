@@ -1,0 +1,79 @@
+# Every target sets up what it needs by itself; `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.NOTPARALLEL:
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+CODE := flows tasks blocks catalog likeness lab bench tests
+PINS := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header
+PYTEST := $(BIN)/python -m pytest
+export PYTHON
+
+.PHONY: help setup demo test cover check fix lab bench torture pins upgrade clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): requirements/dev.txt pyproject.toml requirements/setup.sh
+	@requirements/setup.sh
+
+setup: $(READY) ## make .venv from the pinned requirements
+
+demo: $(READY) ## back up two VMs of a simulated pool, change them, back up, validate, restore
+	@tests/packages.sh demo
+	@$(BIN)/python -m lab.demo
+
+test: $(READY) ## run the tests; ARGS="-k words" chooses some
+	@tests/packages.sh test
+	@$(PYTEST) $(ARGS)
+
+cover: $(READY) ## run the tests and measure what they reach
+	@tests/packages.sh test
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+check: $(READY) ## style, types and the rules of who imports whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+fix: $(READY) ## format, and repair what can be repaired without thinking
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lab: $(READY) ## serve a simulated pool; ARGS="--vm web=disk.raw"
+	@tests/packages.sh demo
+	@$(BIN)/python -m lab serve $(ARGS)
+
+bench: $(READY) ## measure backup, validate and restore; ARGS chooses
+	@tests/packages.sh demo
+	@$(BIN)/python -m bench $(ARGS)
+
+torture: $(READY) ## long random runs, hours if you let them; ARGS="-k words" chooses some
+	@tests/packages.sh test
+	@$(BIN)/python -m pip install -qq --no-input --require-hashes -r requirements/torture.txt \
+		|| echo "No fuzzer for this Python: the fuzz targets are left out." >&2
+	@HYPOTHESIS_PROFILE=torture $(PYTEST) -m torture --timeout=0 $(ARGS)
+
+pins: $(READY) ## compile requirements/*.txt again after a change of pyproject.toml
+	@$(PINS) $(UPGRADE) pyproject.toml -o requirements/run.txt
+	@$(PINS) $(UPGRADE) pyproject.toml --group dev -c requirements/run.txt -o requirements/dev.txt
+	@$(PINS) $(UPGRADE) --group agent -c requirements/run.txt -o requirements/agent.txt
+	@$(PINS) $(UPGRADE) --group torture -c requirements/dev.txt -o requirements/torture.txt
+	@$(MAKE) setup
+
+upgrade: UPGRADE := --upgrade
+upgrade: pins ## the same, with the newest versions that the bounds allow
+
+clean: ## remove what the tools, the demo and the benchmarks left; .venv too
+	@rm -rf $(VENV) .demo .lab bench/out build dist htmlcov .coverage .coverage.* .hypothesis \
+		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
