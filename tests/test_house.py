@@ -1,0 +1,87 @@
+"""Promises of the tool chain: what is pinned, what ships, what is never written down."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+REQUIREMENTS = sorted((ROOT / "requirements").glob("*.txt"))
+# Put together here, so that this file does not name one itself.
+INDEX_HOSTS = ["pypi" + ".org", "python" + "hosted.org", "pypi" + "/simple"]
+
+
+def our_files() -> list[Path]:
+    """List what is or would be committed; a tree without Git has only such files."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listing.returncode:
+        return [p for p in ROOT.rglob("*") if p.is_file() and ".venv" not in p.parts]
+    return [p for name in listing.stdout.split(b"\0") if (p := ROOT / name.decode()).is_file()]
+
+
+def pins_of(path: Path) -> dict[str, str]:
+    """Map each distribution that a requirements file names to its version."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", path.read_text(), re.MULTILINE)
+    return dict(found)
+
+
+def test_no_file_names_a_package_index() -> None:
+    naming = [
+        f"{path.relative_to(ROOT)}: {host}"
+        for path in our_files()
+        for host in INDEX_HOSTS
+        if host.encode() in path.read_bytes()
+    ]
+    assert naming == []
+
+
+@pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda p: p.name)
+def test_every_requirement_has_one_version_and_hashes(path: Path) -> None:
+    joined = path.read_text().replace("\\\n", " ")
+    lines = [line for line in joined.splitlines() if line and not line.lstrip().startswith("#")]
+    assert lines
+    pinned = re.compile(r"[a-z0-9._-]+==\S+ .*--hash=sha256:")
+    assert [line for line in lines if not pinned.match(line)] == []
+
+
+@pytest.mark.parametrize("smaller", ["run.txt", "agent.txt"])
+def test_what_runs_is_pinned_to_what_is_tested(smaller: str) -> None:
+    tested = pins_of(ROOT / "requirements" / "dev.txt")
+    assert pins_of(ROOT / "requirements" / smaller).items() <= tested.items()
+
+
+def test_the_pins_answer_every_dependency_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = project["dependency-groups"]
+    for name, asked in {
+        "run.txt": project["project"]["dependencies"],
+        "dev.txt": project["project"]["dependencies"] + groups["dev"],
+        "agent.txt": groups["agent"],
+        "torture.txt": groups["torture"],
+    }.items():
+        wanted = {re.split(r"[<>=!~;\[ ]", line)[0].lower().replace("_", "-") for line in asked}
+        assert wanted <= pins_of(ROOT / "requirements" / name).keys(), name
+
+
+def test_the_wheel_holds_the_product_and_nothing_of_the_stage(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("likeness-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"flows", "tasks", "blocks", "catalog", "likeness"}
+    migrations = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("catalog/**/*.sql")}
+    assert migrations <= set(names)
