@@ -1,1 +1,4 @@
-"""The XenServer pool: sessions, snapshots, disks, changed blocks, delegates."""
+"""XenServer and XCP-ng: sessions, snapshots, disks; the one home of the XAPI client.
+
+The way in is `likeness.xen.session.XenSession`; everything else takes one as its first argument.
+"""

@@ -1,0 +1,225 @@
+"""Removing snapshots: what a run made, and what a crash left.
+
+The order is always the same: hang up what holds the disks, the snapshot, then its disks, because
+XenServer keeps the disks of a deleted snapshot. Every step may be repeated, and what is gone
+already counts as removed.
+"""
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from likeness.errors import HostBusy, LikenessError
+from likeness.xen import marks
+from likeness.xen.failures import GONE, IN_USE, Refusal, explained
+from likeness.xen.inventory import is_disk
+from likeness.xen.marks import Owner
+from likeness.xen.session import XenSession, is_null
+from likeness.xen.snapshot_facts import XenSnapshot
+from likeness.xen.tasks import run_task
+
+TRIES = 10
+PAUSE_SECONDS = 5.0
+_STEP_SECONDS = 120.0
+_LABELS_FIRST_LETTERS = "[likeness "
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A snapshot, or frozen disks without one, that shall go.
+
+    Attributes:
+        name: How messages call it.
+        owner: Whose it is.
+        ref: The snapshot; empty when only disks are left.
+        uuid: The snapshot's uuid, or the first disk's.
+        disks: References of its frozen disks, memory image included.
+    """
+
+    name: str
+    owner: Owner
+    ref: str
+    uuid: str
+    disks: tuple[str, ...]
+
+
+def drop_snapshot(
+    xen: XenSession,
+    snapshot: XenSnapshot,
+    *,
+    tries: int = TRIES,
+    pause_seconds: float = PAUSE_SECONDS,
+) -> None:
+    """Remove a snapshot and its disks. Safe to repeat: gone counts as removed.
+
+    Args:
+        xen: The session.
+        snapshot: As `take_snapshot` gave it.
+        tries: How often to try while something still holds a disk.
+        pause_seconds: Between these tries.
+
+    Raises:
+        HostBusy: A disk is still in use; the sweep will try again.
+        HostRefused: The pool does not allow it.
+        HostUnreachable: The pool does not answer.
+    """
+    known = tuple(disk.ref for disk in snapshot.disks)
+    with explained(f"removing the snapshot of VM {snapshot.vm.name}"):
+        found = leftover_of(xen, snapshot.ref, owner=snapshot.owner)
+        leftover = Leftover(
+            name=found.name if found else f"snapshot of VM {snapshot.vm.name}",
+            owner=snapshot.owner,
+            ref=found.ref if found else "",
+            uuid=snapshot.uuid,
+            disks=tuple(dict.fromkeys((*(found.disks if found else ()), *known))),
+        )
+        drop_leftover(xen, leftover, tries=tries, pause_seconds=pause_seconds)
+
+
+def leftover_of(xen: XenSession, ref: str, *, owner: Owner) -> Leftover | None:
+    """A snapshot with all its disks; nothing when it is gone.
+
+    Raises:
+        Refusal: The pool refused.
+    """
+    try:
+        record = xen.call("VM.get_record", ref)
+    except Refusal as refusal:
+        if refusal.code in GONE:
+            return None
+        raise
+    return _leftover(xen, ref, record, owner) if record["is_a_snapshot"] else None
+
+
+def leftovers_labelled(xen: XenSession, label: str) -> tuple[Leftover, ...]:
+    """Snapshots with exactly this name, if it is one that `marks.label_of` made.
+
+    Raises:
+        Refusal: The pool refused.
+    """
+    owner = marks.owner_in_label(label)
+    if owner is None:
+        return ()
+    found = [
+        leftover_of(xen, str(ref), owner=owner) for ref in xen.call("VM.get_by_name_label", label)
+    ]
+    return tuple(leftover for leftover in found if leftover is not None)
+
+
+def drop_leftover(xen: XenSession, leftover: Leftover, *, tries: int, pause_seconds: float) -> None:
+    """Remove one snapshot, then its disks.
+
+    Raises:
+        HostBusy: Something still holds a disk after all tries.
+        Refusal: The pool refused for another reason.
+    """
+    _mark_disks(xen, leftover)
+    if leftover.ref:
+        _retried(lambda: _destroy_snapshot(xen, leftover.ref), tries, pause_seconds)
+    left = list(leftover.disks)
+    for attempt in range(1, tries + 1):
+        left = [disk for disk in left if not _destroyed(xen, disk, force=attempt > tries // 2)]
+        if not left:
+            return
+        if attempt < tries:
+            time.sleep(pause_seconds)
+    raise HostBusy(
+        f"removing {leftover.name}: {len(left)} of its disks are still in use after "
+        f"{tries} tries; the next sweep tries again",
+        code="VDI_IN_USE",
+    )
+
+
+def _leftover(xen: XenSession, ref: str, record: Mapping[str, Any], owner: Owner) -> Leftover:
+    disks = []
+    for vbd in record["VBDs"]:
+        with suppress_gone():
+            drive = xen.call("VBD.get_record", vbd)
+            if is_disk(drive):
+                disks.append(str(drive["VDI"]))
+    memory = str(record.get("suspend_VDI", ""))
+    return Leftover(
+        name=str(record["name_label"]).split(f" {_LABELS_FIRST_LETTERS}")[0],
+        owner=owner,
+        ref=ref,
+        uuid=str(record["uuid"]),
+        disks=tuple(disks if is_null(memory) else [*disks, memory]),
+    )
+
+
+def _mark_disks(xen: XenSession, leftover: Leftover) -> None:
+    """Without its snapshot a disk is known by its own mark alone, so that comes first."""
+    for disk in leftover.disks:
+        with suppress_gone():
+            record = xen.call("VDI.get_record", disk)
+            if marks.owner_in_marks(record, marks.SNAPSHOT) is None:
+                marks.put_marks(xen, "VDI", disk, owner=leftover.owner, kind=marks.SNAPSHOT)
+
+
+def _destroy_snapshot(xen: XenSession, ref: str) -> None:
+    with suppress_gone():
+        if xen.call("VM.get_power_state", ref) == "Suspended":
+            with suppress(Refusal):
+                run_task(xen, "VM.hard_shutdown", ref, deadline_seconds=_STEP_SECONDS)
+        run_task(xen, "VM.destroy", ref, deadline_seconds=_STEP_SECONDS)
+
+
+def _destroyed(xen: XenSession, disk: str, *, force: bool) -> bool:
+    """Destroy one frozen disk; False when something still holds it."""
+    try:
+        with suppress_gone():
+            if _used_by_others(xen, disk, force=force):
+                return False
+            run_task(xen, "VDI.destroy", disk, deadline_seconds=_STEP_SECONDS)
+    except Refusal as refusal:
+        if refusal.code in IN_USE:
+            return False
+        raise
+    except HostBusy:
+        return False
+    return True
+
+
+def _used_by_others(xen: XenSession, disk: str, *, force: bool) -> bool:
+    """Whether a VM has the disk plugged in; with `force` the pool's own plugs are pulled."""
+    used = False
+    for vbd in xen.call("VDI.get_VBDs", disk):
+        with suppress_gone():
+            record = xen.call("VBD.get_record", vbd)
+            if not xen.call("VM.get_is_control_domain", record["VM"]):
+                used = True
+            elif force:
+                _pull(xen, str(vbd), attached=bool(record["currently_attached"]))
+    return used
+
+
+def _pull(xen: XenSession, vbd: str, *, attached: bool) -> None:
+    """Take a disk away from a host's own domain, which reads it for a transfer that is over."""
+    with suppress(LikenessError):
+        if attached:
+            run_task(xen, "VBD.unplug_force", vbd, deadline_seconds=_STEP_SECONDS)
+        run_task(xen, "VBD.destroy", vbd, deadline_seconds=_STEP_SECONDS)
+
+
+def _retried(step: Any, tries: int, pause_seconds: float) -> None:
+    for attempt in range(1, tries + 1):
+        try:
+            step()
+        except Refusal as refusal:
+            if refusal.code not in IN_USE or attempt == tries:
+                raise
+            time.sleep(pause_seconds)
+        else:
+            return
+
+
+class suppress_gone:  # noqa: N801  # reads like contextlib.suppress, which it stands beside
+    """Leave the `with` quietly when the object it was about is gone."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        return isinstance(error, Refusal) and error.code in GONE

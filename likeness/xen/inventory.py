@@ -1,0 +1,351 @@
+"""Which VMs a pool has, and which of them were meant."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from likeness.errors import BadInput, UnknownVm
+from likeness.model.ids import DiskId, VmId, from_uuid
+from likeness.xen.failures import Refusal, explained
+from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
+
+EXCLUDED_TAG = "likeness-ignore"
+"""A VM with this tag is in no job, however it was selected."""
+
+
+@dataclass(frozen=True, slots=True)
+class XenDisk:
+    """A disk as it is plugged into a VM now.
+
+    Attributes:
+        disk: The same from version to version; its uuid without dashes.
+        ref: XenServer's reference to it.
+        uuid: Its uuid, with dashes.
+        name: What its owner calls it.
+        position: Where it is plugged in, such as ``0``.
+        size_bytes: Its virtual size.
+        storage: Name of the storage it lies on.
+        storage_ref: XenServer's reference to that storage.
+        tracked: Whether changed ranges are recorded.
+    """
+
+    disk: DiskId
+    ref: str
+    uuid: str
+    name: str
+    position: str
+    size_bytes: int
+    storage: str
+    storage_ref: str
+    tracked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class XenVm:
+    """A VM of a pool: no template, no snapshot, no control domain.
+
+    Attributes:
+        vm: The same from version to version; its uuid without dashes.
+        ref: XenServer's reference to it.
+        uuid: Its uuid, with dashes.
+        name: What its owner calls it.
+        power_state: ``Running``, ``Halted``, ``Suspended`` or ``Paused``.
+        tags: Its tags, sorted.
+        host: Name of the host it runs on; empty when it does not run.
+        pool: Name of its pool.
+        disks: In the order of their positions.
+    """
+
+    vm: VmId
+    ref: str
+    uuid: str
+    name: str
+    power_state: str
+    tags: tuple[str, ...]
+    host: str
+    pool: str
+    disks: tuple[XenDisk, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """What its disks hold together."""
+        return sum(disk.size_bytes for disk in self.disks)
+
+
+@dataclass(frozen=True, slots=True)
+class VmSelection:
+    """Which VMs a job means; looked up anew at every run.
+
+    What `names`, `tags`, `hosts`, `pools` and `containing` find is added together, then narrowed
+    by `power_states`; VMs with `excluded_tag` are left out last.
+
+    Attributes:
+        names: Names or uuids, in the order to start them.
+        tags: VMs with any of these tags; upper and lower case differ.
+        hosts: VMs that run on any of these hosts, by name or uuid.
+        pools: All VMs, if the pool has one of these names or uuids.
+        containing: VMs whose name contains one of these words, upper and lower case alike.
+        power_states: Only VMs in one of these; empty: in any.
+        excluded_tag: Leave these out; empty: none.
+    """
+
+    names: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
+    containing: tuple[str, ...] = ()
+    power_states: tuple[str, ...] = ()
+    excluded_tag: str = field(default=EXCLUDED_TAG)
+
+
+def list_vms(xen: XenSession) -> tuple[XenVm, ...]:
+    """Every VM of the pool, by name and then uuid.
+
+    Raises:
+        HostUnreachable, HostBusy, HostRefused: The pool did not say.
+    """
+    with explained(f"listing the VMs of {xen.url}"):
+        tables = _Tables.of_pool(xen)
+    found = [tables.vm(ref, record) for ref, record in tables.vms.items() if _is_vm(record)]
+    return tuple(sorted(found, key=lambda vm: (vm.name.casefold(), vm.name, vm.uuid)))
+
+
+def find_vm(xen: XenSession, name_or_uuid: str) -> XenVm:
+    """The one VM of that name or uuid.
+
+    Args:
+        xen: The session.
+        name_or_uuid: Its exact name, or its uuid with or without dashes.
+
+    Raises:
+        UnknownVm: There is none; the message names those that come near.
+        BadInput: Several bear that name; the message gives their uuids.
+        HostUnreachable, HostBusy, HostRefused: The pool did not say.
+    """
+    wanted = name_or_uuid.strip()
+    if not wanted:
+        raise UnknownVm(f"no VM was named: give a name or a uuid of a VM of {xen.url}")
+    with explained(f"looking for VM {wanted}"):
+        ref = _ref_of(xen, wanted)
+        if ref:
+            return _Tables.of_vm(xen, ref).vm(ref, xen.call("VM.get_record", ref))
+    raise UnknownVm(_unknown(wanted, list_vms(xen), xen.url))
+
+
+def select_vms(xen: XenSession, selection: VmSelection) -> tuple[XenVm, ...]:
+    """The VMs a selection means at this moment, in a stable order.
+
+    Named ones come first, in the order of their names in the list; the others by name and uuid.
+
+    Raises:
+        UnknownVm: A name in the list is no VM of the pool.
+        BadInput: A name in the list is borne by several VMs.
+        HostUnreachable, HostBusy, HostRefused: The pool did not say.
+    """
+    everything = list_vms(xen)
+    chosen = {vm.uuid: vm for vm in (_named(everything, name, xen.url) for name in selection.names)}
+    hosts = _uuids_to_names(xen, "host", selection.hosts)
+    pools = _uuids_to_names(xen, "pool", selection.pools)
+    for vm in everything:
+        if _matches(vm, selection, hosts, pools):
+            chosen.setdefault(vm.uuid, vm)
+    return tuple(vm for vm in chosen.values() if _stays(vm, selection))
+
+
+def unprotected_vms(xen: XenSession, selections: Iterable[VmSelection]) -> tuple[XenVm, ...]:
+    """VMs that none of these jobs means, excluded ones among them.
+
+    Raises:
+        UnknownVm, BadInput: See `select_vms`.
+        HostUnreachable, HostBusy, HostRefused: The pool did not say.
+    """
+    covered = {vm.uuid for selection in selections for vm in select_vms(xen, selection)}
+    return tuple(vm for vm in list_vms(xen) if vm.uuid not in covered)
+
+
+def _is_vm(record: Mapping[str, Any]) -> bool:
+    return not (
+        record["is_a_template"] or record["is_a_snapshot"] or record.get("is_control_domain")
+    )
+
+
+def _ref_of(xen: XenSession, wanted: str) -> str:
+    """The reference of a VM by exact name or uuid; empty when there is none."""
+    refs = [
+        ref
+        for ref in xen.call("VM.get_by_name_label", wanted)
+        if _is_vm(xen.call("VM.get_record", ref))
+    ]
+    if len(refs) > 1:
+        raise BadInput(_ambiguous(wanted, [str(xen.call("VM.get_uuid", ref)) for ref in refs]))
+    if refs:
+        return str(refs[0])
+    uuid = _as_uuid(wanted)
+    if not uuid:
+        return ""
+    try:
+        ref = str(xen.call("VM.get_by_uuid", uuid))
+    except Refusal as refusal:
+        if refusal.code == "UUID_INVALID":
+            return ""
+        raise
+    return ref if _is_vm(xen.call("VM.get_record", ref)) else ""
+
+
+def _as_uuid(text: str) -> str:
+    try:
+        digits = from_uuid(text)
+    except ValueError:
+        return ""
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def _named(everything: tuple[XenVm, ...], name: str, url: str) -> XenVm:
+    found = [vm for vm in everything if vm.name == name]
+    found = found or [vm for vm in everything if vm.uuid == _as_uuid(name)]
+    if not found:
+        raise UnknownVm(_unknown(name, everything, url))
+    if len(found) > 1:
+        raise BadInput(_ambiguous(name, [vm.uuid for vm in found]))
+    return found[0]
+
+
+def _unknown(wanted: str, everything: tuple[XenVm, ...], url: str) -> str:
+    by_fold = {vm.name.casefold(): vm.name for vm in everything}
+    near = difflib.get_close_matches(wanted.casefold(), by_fold, n=3, cutoff=0.5)
+    hint = (
+        f"did you mean {' or '.join(repr(by_fold[name]) for name in near)}?"
+        if near
+        else f"the pool has {len(everything)} VMs"
+    )
+    return f"there is no VM {wanted!r} in the pool {url}; {hint}"
+
+
+def _ambiguous(name: str, uuids: list[str]) -> str:
+    return f"{len(uuids)} VMs are called {name!r}; name the one you mean by its uuid: " + ", ".join(
+        sorted(uuids)
+    )
+
+
+def _uuids_to_names(xen: XenSession, class_name: str, wanted: tuple[str, ...]) -> frozenset[str]:
+    if not wanted:
+        return frozenset()
+    with explained(f"listing every {class_name} of {xen.url}"):
+        records = xen.call(f"{class_name}.get_all_records").values()
+    return frozenset(
+        str(record["name_label"])
+        for record in records
+        if record["name_label"] in wanted or record["uuid"] in wanted
+    )
+
+
+def _matches(
+    vm: XenVm, selection: VmSelection, hosts: frozenset[str], pools: frozenset[str]
+) -> bool:
+    return (
+        any(tag in vm.tags for tag in selection.tags)
+        or (vm.host != "" and vm.host in hosts)
+        or vm.pool in pools
+        or any(word.casefold() in vm.name.casefold() for word in selection.containing)
+    )
+
+
+def _stays(vm: XenVm, selection: VmSelection) -> bool:
+    if selection.excluded_tag and selection.excluded_tag in vm.tags:
+        return False
+    return not selection.power_states or vm.power_state in selection.power_states
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """The records that a VM's description is put together from."""
+
+    vms: Mapping[str, Mapping[str, Any]]
+    vbds: Mapping[str, Mapping[str, Any]]
+    vdis: Mapping[str, Mapping[str, Any]]
+    srs: Mapping[str, Mapping[str, Any]]
+    hosts: Mapping[str, Mapping[str, Any]]
+    pool: str
+
+    @classmethod
+    def of_pool(cls, xen: XenSession) -> "_Tables":
+        def every(class_name: str) -> Mapping[str, Mapping[str, Any]]:
+            records: Mapping[str, Mapping[str, Any]] = xen.call(
+                f"{class_name}.get_all_records", deadline_seconds=LISTING_SECONDS
+            )
+            return records
+
+        pools = every("pool")
+        return cls(
+            vms=every("VM"),
+            vbds=every("VBD"),
+            vdis=every("VDI"),
+            srs=every("SR"),
+            hosts=every("host"),
+            pool=_pool_name(pools),
+        )
+
+    @classmethod
+    def of_vm(cls, xen: XenSession, ref: str) -> "_Tables":
+        vm = xen.call("VM.get_record", ref)
+        vbds = {vbd: xen.call("VBD.get_record", vbd) for vbd in vm["VBDs"]}
+        vdi_refs = {record["VDI"] for record in vbds.values() if is_disk(record)}
+        vdis = {vdi: xen.call("VDI.get_record", vdi) for vdi in vdi_refs}
+        srs = {sr: xen.call("SR.get_record", sr) for sr in {vdi["SR"] for vdi in vdis.values()}}
+        host = vm["resident_on"]
+        return cls(
+            vms={ref: vm},
+            vbds=vbds,
+            vdis=vdis,
+            srs=srs,
+            hosts={} if is_null(host) else {host: xen.call("host.get_record", host)},
+            pool=_pool_name(xen.call("pool.get_all_records")),
+        )
+
+    def vm(self, ref: str, record: Mapping[str, Any]) -> XenVm:
+        host = self.hosts.get(record["resident_on"], {})
+        return XenVm(
+            vm=VmId(from_uuid(record["uuid"])),
+            ref=ref,
+            uuid=str(record["uuid"]),
+            name=str(record["name_label"]),
+            power_state=str(record["power_state"]),
+            tags=tuple(sorted(record["tags"])),
+            host=str(host.get("name_label", "")) if record["power_state"] == "Running" else "",
+            pool=self.pool,
+            disks=self._disks(record),
+        )
+
+    def _disks(self, vm: Mapping[str, Any]) -> tuple[XenDisk, ...]:
+        plugged = [self.vbds[vbd] for vbd in vm["VBDs"] if vbd in self.vbds]
+        disks = [self._disk(vbd) for vbd in plugged if is_disk(vbd) and vbd["VDI"] in self.vdis]
+        return tuple(sorted(disks, key=lambda disk: position_order(disk.position)))
+
+    def _disk(self, vbd: Mapping[str, Any]) -> XenDisk:
+        vdi = self.vdis[vbd["VDI"]]
+        return XenDisk(
+            disk=DiskId(from_uuid(vdi["uuid"])),
+            ref=str(vbd["VDI"]),
+            uuid=str(vdi["uuid"]),
+            name=str(vdi["name_label"]),
+            position=str(vbd["userdevice"]),
+            size_bytes=int(vdi["virtual_size"]),
+            storage=str(self.srs.get(vdi["SR"], {}).get("name_label", "")),
+            storage_ref=str(vdi["SR"]),
+            tracked=bool(vdi.get("cbt_enabled", False)),
+        )
+
+
+def _pool_name(pools: Mapping[str, Mapping[str, Any]]) -> str:
+    return next((str(pool["name_label"]) for pool in pools.values()), "")
+
+
+def is_disk(vbd: Mapping[str, Any]) -> bool:
+    """Whether a VBD record is a disk with something in it, not a CD drive."""
+    return vbd["type"] == "Disk" and not vbd.get("empty") and not is_null(vbd["VDI"])
+
+
+def position_order(position: str) -> tuple[int, int, str]:
+    """Sorts ``0``, ``1``, ... ``10`` as numbers, and names such as ``xvda`` after them."""
+    return (0, int(position), "") if position.isdigit() else (1, 0, position)

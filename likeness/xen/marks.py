@@ -1,0 +1,125 @@
+"""How our objects in a pool are told from everybody else's.
+
+Nothing may be deleted that is not certainly ours. A mark in `other_config` alone would not do:
+XenServer copies `other_config` when somebody clones, copies or reverts, so a person's own VM or
+snapshot can come to carry our mark. Each mark therefore names the object it was put on, and
+counts on that object alone.
+
+A snapshot can be made and the program die before it is marked; for that moment its name, which
+is given with the very call that makes it, carries the same facts.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from likeness.errors import BadInput
+from likeness.model.ids import RunId, is_name
+from likeness.xen.failures import Refusal
+from likeness.xen.session import XenSession
+
+INSTALLATION, RUN, KIND, SELF = (
+    "likeness:installation",
+    "likeness:run",
+    "likeness:kind",
+    "likeness:self",
+)
+START_AGAIN = "likeness:start-again"
+
+SNAPSHOT = "snapshot"
+"""For one run; to be deleted at its end."""
+
+REFERENCE = "reference"
+"""What a later run compares with: a record of changes without data."""
+
+RESTORED = "restored"
+"""A VM or disk that a restore is still filling."""
+
+_LABEL = re.compile(r"\[likeness ([0-9a-f]{32}) ([0-9a-f]{32})\]\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who makes something in a pool, and for what.
+
+    Attributes:
+        installation: 32 hex digits, the same for the life of an installation.
+        run: The run it is made for; 32 hex digits.
+    """
+
+    installation: str
+    run: RunId
+
+    def __post_init__(self) -> None:
+        if not (is_name(self.installation) and is_name(self.run)):
+            raise BadInput("installation and run are 32 lower-case hex digits each")
+
+
+def label_of(owner: Owner, text: str) -> str:
+    """A name label that tells people what it is and the sweep whose it is."""
+    return f"{text} [likeness {owner.installation} {owner.run}]"
+
+
+def owner_in_label(label: str) -> Owner | None:
+    """The owner that a name label tells, if it was made by `label_of`."""
+    found = _LABEL.search(label)
+    return Owner(found[1], RunId(found[2])) if found else None
+
+
+def owner_in_marks(record: Mapping[str, Any], kind: str) -> Owner | None:
+    """Whose an object is by its marks; nothing unless they were put on this very object."""
+    marks: Mapping[str, str] = record.get("other_config") or {}
+    if marks.get(SELF) != record.get("uuid") or marks.get(KIND) != kind:
+        return None
+    installation, run = marks.get(INSTALLATION, ""), marks.get(RUN, "")
+    return Owner(installation, RunId(run)) if is_name(installation) and is_name(run) else None
+
+
+def put_marks(
+    xen: XenSession, class_name: str, ref: str, *, owner: Owner, kind: str, uuid: str = ""
+) -> None:
+    """Mark an object as ours; safe to repeat, and to change its kind.
+
+    Args:
+        xen: The session.
+        class_name: ``VM`` or ``VDI``.
+        ref: The object.
+        owner: Whose it shall be.
+        kind: `SNAPSHOT`, `REFERENCE` or `RESTORED`.
+        uuid: Its uuid, when known already.
+
+    Raises:
+        Refusal: The pool refused; the object may be gone.
+    """
+    own_uuid = uuid or str(xen.call(f"{class_name}.get_uuid", ref))
+    marks = {INSTALLATION: owner.installation, RUN: owner.run, KIND: kind, SELF: own_uuid}
+    for key, value in marks.items():
+        set_mark(xen, class_name, ref, key, value)
+
+
+def set_mark(xen: XenSession, class_name: str, ref: str, key: str, value: str) -> None:
+    """Set one key of `other_config`, whatever it was.
+
+    Raises:
+        Refusal: The pool refused.
+    """
+    for attempt in range(3):
+        xen.call(f"{class_name}.remove_from_other_config", ref, key)
+        try:
+            xen.call(f"{class_name}.add_to_other_config", ref, key, value)
+        except Refusal as refusal:
+            if refusal.code != "MAP_DUPLICATE_KEY" or attempt == 2:
+                raise
+        else:
+            return
+
+
+def drop_marks(xen: XenSession, class_name: str, ref: str) -> None:
+    """Take our marks off an object that is to stay.
+
+    Raises:
+        Refusal: The pool refused.
+    """
+    for key in (SELF, KIND, RUN, INSTALLATION):
+        xen.call(f"{class_name}.remove_from_other_config", ref, key)

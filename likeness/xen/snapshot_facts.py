@@ -1,0 +1,66 @@
+"""What a snapshot is, told in values that may be handed from task to task."""
+
+import enum
+from dataclasses import dataclass
+
+from likeness.model.disk import DiskFacts, VmFacts
+from likeness.xen.marks import Owner
+
+
+class Consistency(enum.StrEnum):
+    """In which state a snapshot finds the guest."""
+
+    STANDARD = "standard"
+    """As after a power cut: every disk at its own instant."""
+    QUIESCED = "quiesced"
+    """The guest's own agent has brought files to rest; old hosts only."""
+    MEMORY = "memory"
+    """With the guest's memory: suspended for a moment, then going on."""
+    OFFLINE = "offline"
+    """Shut down first, started again after."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDisk:
+    """One frozen disk.
+
+    Attributes:
+        facts: The live disk at the moment of the snapshot.
+        ref: XenServer's reference to the frozen disk.
+        uuid: Uuid of the frozen disk, with dashes.
+        tracked: Whether changes since an earlier snapshot can be asked for.
+    """
+
+    facts: DiskFacts
+    ref: str
+    uuid: str
+    tracked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class XenSnapshot:
+    """What the hypervisor has frozen for one run; ours to delete.
+
+    A description, no live thing: it may be handed from task to task.
+
+    Attributes:
+        ref: XenServer's reference to the snapshot.
+        uuid: Its uuid, with dashes.
+        vm: The VM it was taken of, with its full configuration.
+        disks: In the order of their positions.
+        owner: Whose it is.
+        requested: The consistency that was asked for.
+        obtained: The consistency it has.
+        reason: Why these differ, and anything else worth recording; empty when there is nothing.
+        seconds: How long it took to take.
+    """
+
+    ref: str
+    uuid: str
+    vm: VmFacts
+    disks: tuple[SnapshotDisk, ...]
+    owner: Owner
+    requested: Consistency
+    obtained: Consistency
+    reason: str
+    seconds: float

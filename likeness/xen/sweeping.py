@@ -1,0 +1,187 @@
+"""Removing what crashed runs left in a pool, and nothing else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from likeness.errors import LikenessError
+from likeness.model.ids import RunId
+from likeness.xen import marks
+from likeness.xen.dropping import (
+    PAUSE_SECONDS,
+    TRIES,
+    Leftover,
+    drop_leftover,
+    leftover_of,
+)
+from likeness.xen.failures import Refusal, explain, explained
+from likeness.xen.marks import Owner
+from likeness.xen.power import keep_promise, promised_start
+from likeness.xen.session import LISTING_SECONDS, XenSession
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """One thing a crashed run had left.
+
+    Attributes:
+        what: Such as ``snapshot``, ``frozen disk`` or ``halted VM``.
+        name: What people see in the pool.
+        uuid: With dashes.
+        run: The run that left it.
+        problem: Why it is still there; empty when it is gone.
+    """
+
+    what: str
+    name: str
+    uuid: str
+    run: RunId
+    problem: str = ""
+
+
+def sweep_snapshots(
+    xen: XenSession,
+    installation: str,
+    is_live: Callable[[RunId], bool],
+    *,
+    tries: int = TRIES,
+    pause_seconds: float = PAUSE_SECONDS,
+) -> tuple[Swept, ...]:
+    """Remove the snapshots and frozen disks of runs that are over; start VMs they left halted.
+
+    Only what carries this installation's own mark, put on that very object, is touched, and of
+    that only what is a snapshot. Safe to repeat, and to run beside live runs.
+
+    Args:
+        xen: The session.
+        installation: 32 hex digits; other installations' objects are none of ours.
+        is_live: Whether a run may still need what it made.
+        tries: How often to try while something holds a disk.
+        pause_seconds: Between these tries.
+
+    Returns:
+        What was found, in the order it was dealt with; one problem does not stop the rest.
+
+    Raises:
+        HostUnreachable, HostBusy, HostRefused: The pool could not even be listed.
+    """
+    over = _Over(installation, is_live)
+    with explained(f"looking for leftovers in {xen.url}"):
+        vms = xen.call("VM.get_all_records", deadline_seconds=LISTING_SECONDS)
+        disks = xen.call("VDI.get_all_records", deadline_seconds=LISTING_SECONDS)
+    swept = [_restarted(xen, ref, owner, vms[ref]) for ref, owner in over.halted(vms)]
+    swept += [
+        _dropped(xen, ref, owner, vms[ref], tries, pause_seconds)
+        for ref, owner in over.snapshots(vms)
+    ]
+    held = {
+        vbd
+        for record in vms.values()
+        if not record.get("is_control_domain")
+        for vbd in record["VBDs"]
+    }
+    swept += [
+        _disk_dropped(xen, ref, owner, disks[ref], tries, pause_seconds)
+        for ref, owner in over.frozen_disks(disks)
+        if not held.intersection(disks[ref]["VBDs"])
+    ]
+    return tuple(swept)
+
+
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """Finds what belongs to this installation's runs that are over."""
+
+    installation: str
+    is_live: Callable[[RunId], bool]
+
+    def snapshots(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+        """Snapshots by their marks; by their names those that were never marked."""
+        found = []
+        for ref, record in vms.items():
+            if record["is_a_snapshot"]:
+                owner = marks.owner_in_marks(record, marks.SNAPSHOT)
+                owner = owner or marks.owner_in_label(str(record["name_label"]))
+                if self._is_over(owner):
+                    found.append((ref, owner))
+        return [(ref, owner) for ref, owner in found if owner is not None]
+
+    def frozen_disks(self, disks: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+        """Frozen disks that are marked themselves."""
+        return [
+            (ref, owner)
+            for ref, record in disks.items()
+            if (record["is_a_snapshot"] or record["type"] == "suspend")
+            and (owner := marks.owner_in_marks(record, marks.SNAPSHOT)) is not None
+            and self._is_over(owner)
+        ]
+
+    def halted(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+        """VMs that a run shut down for their snapshot and owes a start."""
+        return [
+            (ref, owner)
+            for ref, record in vms.items()
+            if not record["is_a_snapshot"]
+            and (owner := promised_start(str(record["uuid"]), record["other_config"])) is not None
+            and self._is_over(owner)
+        ]
+
+    def _is_over(self, owner: Owner | None) -> bool:
+        return (
+            owner is not None
+            and owner.installation == self.installation
+            and not self.is_live(owner.run)
+        )
+
+
+def _restarted(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:
+    name = str(record["name_label"])
+    problem = _problem(lambda: keep_promise(xen, ref), f"starting VM {name} again")
+    return Swept("halted VM", name, str(record["uuid"]), owner.run, problem)
+
+
+def _dropped(
+    xen: XenSession,
+    ref: str,
+    owner: Owner,
+    record: dict[str, Any],
+    tries: int,
+    pause_seconds: float,
+) -> Swept:
+    name = str(record["name_label"])
+
+    def drop() -> None:
+        leftover = leftover_of(xen, ref, owner=owner)
+        if leftover is not None:
+            drop_leftover(xen, leftover, tries=tries, pause_seconds=pause_seconds)
+
+    problem = _problem(drop, f"removing snapshot {name}")
+    return Swept("snapshot", name, str(record["uuid"]), owner.run, problem)
+
+
+def _disk_dropped(
+    xen: XenSession,
+    ref: str,
+    owner: Owner,
+    record: dict[str, Any],
+    tries: int,
+    pause_seconds: float,
+) -> Swept:
+    name, uuid = str(record["name_label"]), str(record["uuid"])
+    leftover = Leftover(name=f"frozen disk {name}", owner=owner, ref="", uuid=uuid, disks=(ref,))
+    problem = _problem(
+        lambda: drop_leftover(xen, leftover, tries=tries, pause_seconds=pause_seconds),
+        f"removing frozen disk {name}",
+    )
+    return Swept("frozen disk", name, uuid, owner.run, problem)
+
+
+def _problem(step: Callable[[], object], doing: str) -> str:
+    """Do it; say what went wrong, or nothing."""
+    try:
+        step()
+    except Refusal as refusal:
+        return str(explain(refusal, doing))
+    except LikenessError as problem:
+        return str(problem)
+    return ""

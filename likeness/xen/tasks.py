@@ -1,0 +1,145 @@
+"""Calls that can hang, made in the pool's background and given up on after a deadline.
+
+XenServer itself waits up to two hours for a conflicting operation, so a call that changes a VM or
+a disk is never made directly: it becomes a task of the pool, which we watch, and cancel when its
+time is up or somebody asks us to stop.
+"""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from likeness.clock import stopwatch
+from likeness.errors import HostBusy, LikenessError, Stopped
+from likeness.stopping import StopToken
+from likeness.xen.failures import Refusal
+from likeness.xen.rpc import result_of
+from likeness.xen.session import XenSession
+
+TASK_SECONDS = 600.0
+_CANCEL_SECONDS = 10.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
+_ROOM_TRIES, _ROOM_PAUSE = 10, 5.0
+_UNFINISHED = ("pending", "cancelling")
+
+
+def run_task(
+    xen: XenSession,
+    method: str,
+    *params: Any,
+    deadline_seconds: float = TASK_SECONDS,
+    stop: StopToken | None = None,
+) -> Any:
+    """Run one message in the pool's background and wait for what it gives.
+
+    Args:
+        xen: The session.
+        method: Such as ``VM.snapshot``; it must have an ``Async.`` form.
+        params: As for `XenSession.call`.
+        deadline_seconds: After that the task is cancelled.
+        stop: Asked to stop, the task is cancelled too.
+
+    Returns:
+        The message's value; an empty string for nothing.
+
+    Raises:
+        Refusal: The pool refused or the task failed.
+        HostBusy: The deadline passed; the task was cancelled or at least asked to end.
+        Stopped: Somebody asked to stop.
+        HostUnreachable: No host answers.
+    """
+    stop = stop or StopToken()
+    task = _started(xen, method, params, stop)
+    try:
+        return _awaited(xen, task, method, deadline_seconds, stop)
+    finally:
+        _forget(xen, task)
+
+
+@contextmanager
+def own_task(xen: XenSession, label: str) -> Generator[str, None, None]:
+    """A task of ours for one HTTP transfer; the host completes it. Gives its reference."""
+    task = str(xen.call("task.create", f"Likeness: {label}", "transfer of a disk"))
+    try:
+        yield task
+    finally:
+        _forget(xen, task)
+
+
+def outcome_of(xen: XenSession, task: str, method: str, *, deadline_seconds: float) -> Any:
+    """Wait until a task has ended by itself; never cancels it.
+
+    Raises:
+        Refusal: It failed.
+        HostBusy: It has not ended within the deadline.
+    """
+    ends_at = stopwatch() + deadline_seconds
+    pause = _FIRST_PAUSE
+    while (status := xen.call("task.get_status", task)) in _UNFINISHED:
+        if stopwatch() >= ends_at:
+            raise HostBusy(f"the pool has not finished {method} within {deadline_seconds:.0f} s")
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+    return _outcome(xen, task, status, method)
+
+
+def _started(xen: XenSession, method: str, params: tuple[Any, ...], stop: StopToken) -> str:
+    for attempt in range(_ROOM_TRIES):
+        try:
+            return str(xen.call(f"Async.{method}", *params))
+        except Refusal as refusal:
+            if refusal.code != "TOO_MANY_PENDING_TASKS" or attempt == _ROOM_TRIES - 1:
+                raise
+        if stop.wait(_ROOM_PAUSE):
+            break
+    raise Stopped(f"stopped on request while the pool had no room for {method}")
+
+
+def _awaited(
+    xen: XenSession, task: str, method: str, deadline_seconds: float, stop: StopToken
+) -> Any:
+    ends_at = stopwatch() + deadline_seconds
+    pause = _FIRST_PAUSE
+    while (status := xen.call("task.get_status", task)) in _UNFINISHED:
+        if stopwatch() >= ends_at:
+            late = HostBusy(
+                f"the pool has not finished {method} within {deadline_seconds:.0f} s; "
+                "the task was cancelled"
+            )
+            return _given_up(xen, task, method, late)
+        if stop.wait(min(pause, max(ends_at - stopwatch(), 0.0))):
+            return _given_up(xen, task, method, Stopped(f"stopped on request during {method}"))
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+    return _outcome(xen, task, status, method)
+
+
+def _given_up(xen: XenSession, task: str, method: str, why: HostBusy | Stopped) -> Any:
+    """Cancel a task; when it was done before the cancel came through, what it gave counts."""
+    with suppress(Refusal):
+        xen.call("task.cancel", task)
+    try:
+        outcome = outcome_of(xen, task, method, deadline_seconds=_CANCEL_SECONDS)
+    except (Refusal, HostBusy) as cause:
+        if isinstance(cause, Refusal) and cause.code != "TASK_CANCELLED":
+            raise
+        raise why from cause
+    if isinstance(why, Stopped):
+        raise why
+    return outcome
+
+
+def _outcome(xen: XenSession, task: str, status: str, method: str) -> Any:
+    if status == "success":
+        return result_of(str(xen.call("task.get_result", task)))
+    if status == "cancelled":
+        raise Refusal("TASK_CANCELLED", [], method=method)
+    info = [str(part) for part in xen.call("task.get_error_info", task)]
+    code, *details = info or ["INTERNAL_ERROR", f"task {status} without a reason"]
+    raise Refusal(code, details, method=method)
+
+
+def _forget(xen: XenSession, task: str) -> None:
+    """Remove a task record; what cannot be removed now the pool collects by itself."""
+    with suppress(LikenessError):
+        xen.call("task.destroy", task)

@@ -1,0 +1,1 @@
+"""What the XenServer client promises, against the lab's simulated pool."""
