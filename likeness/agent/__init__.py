@@ -1,1 +1,1 @@
-"""What runs where the data is: in the controller, a delegate or a guest."""
+"""What runs where the data is: reads disks, leaves out what is known, seals and sends the rest."""

@@ -1,1 +1,1 @@
-"""The data store: its layout, packs, commits, proofs and sweeps."""
+"""The data store (ADS): its layout, its packs and maps, committing, proving, copying."""

@@ -1,0 +1,140 @@
+"""Gathers sealed chunks into packs and writes them, a few at a time, to the inbox of a run."""
+
+import queue
+import threading
+
+from likeness.codec.aead import Suite
+from likeness.codec.keys import SessionKey
+from likeness.errors import NameTaken, ShareUnreachable
+from likeness.model.ids import ChunkId, RunId, StoreId
+from likeness.stopping import StopToken
+from likeness.store import layout
+from likeness.store.pack import FinishedPack, PackBuilder
+from likeness.store.receipts import PackLog
+from likeness.transport.base import Transport
+
+_WRITERS = 2
+_PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0)
+"""Seconds between attempts to write a pack that the share did not acknowledge."""
+
+
+class Sender:
+    """Takes records from many threads; one pack is filled while others are on their way.
+
+    At most a handful of packs is in memory: whoever adds a record waits while the share is slower.
+    """
+
+    def __init__(
+        self,
+        inbox: Transport,
+        run: RunId,
+        log: PackLog,
+        *,
+        store: StoreId,
+        session: SessionKey,
+        suite: Suite,
+        pack_bytes: int,
+        stop: StopToken,
+    ) -> None:
+        """Start the writers; use it in a `with` statement."""
+        self._inbox, self._run, self._log, self._stop = inbox, run, log, stop
+        self._store, self._session, self._suite = store, session, suite
+        self._pack_bytes = pack_bytes
+        self._builder = self._new_builder()
+        self._filling = threading.Lock()
+        self._logging = threading.Lock()
+        self._queue: queue.Queue[FinishedPack | None] = queue.Queue(maxsize=1)
+        self._problem: Exception | None = None
+        self.sent_bytes = 0
+        self._writers = [
+            threading.Thread(target=self._write_packs, name=f"pack writer {n}", daemon=True)
+            for n in range(_WRITERS)
+        ]
+        for writer in self._writers:
+            writer.start()
+
+    def __enter__(self) -> "Sender":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_details: object) -> None:
+        if kind is not None:
+            self._abandon()
+        for _ in self._writers:
+            self._put(None)
+        for writer in self._writers:
+            writer.join()
+
+    def add(self, chunk: ChunkId, record: bytes) -> None:
+        """Send a record with the next pack.
+
+        Raises:
+            LikenessError: A pack could not be written; the transfer is lost.
+        """
+        with self._filling:
+            self._builder.add(chunk, record)
+            if self._builder.size_bytes < self._pack_bytes:
+                return
+            full, self._builder = self._builder, self._new_builder()
+        self._send(full)
+
+    def finish(self) -> None:
+        """Send what is left, and wait until everything is durable.
+
+        Raises:
+            LikenessError: A pack could not be written.
+        """
+        if self._builder.size_bytes:
+            self._send(self._builder)
+        self._queue.join()
+        self._raise_problem()
+
+    def _new_builder(self) -> PackBuilder:
+        return PackBuilder(self._store, self._session, self._suite)
+
+    def _send(self, builder: PackBuilder) -> None:
+        self._raise_problem()
+        self._put(builder.finish())
+
+    def _put(self, pack: FinishedPack | None) -> None:
+        while True:
+            try:
+                return self._queue.put(pack, timeout=0.5)
+            except queue.Full:
+                if pack is not None:
+                    self._stop.check()
+                    self._raise_problem()
+
+    def _raise_problem(self) -> None:
+        if self._problem is not None:
+            raise self._problem
+
+    def _abandon(self) -> None:
+        if self._problem is None:
+            self._problem = ShareUnreachable("the transfer was given up")
+
+    def _write_packs(self) -> None:
+        while (pack := self._queue.get()) is not None:
+            try:
+                if self._problem is None:
+                    self._write(pack)
+            except Exception as problem:  # noqa: BLE001  # a dead writer would hang the transfer
+                self._problem = self._problem or problem
+            finally:
+                self._queue.task_done()
+        self._queue.task_done()
+
+    def _write(self, pack: FinishedPack) -> None:
+        """Write a pack, under a new name after every attempt with an unknown outcome."""
+        for pause in (*_PAUSES, None):
+            receipt = pack.receipt
+            try:
+                self._inbox.create(layout.arriving_pack(self._run, receipt.pack), pack.parts)
+            except (ShareUnreachable, NameTaken):
+                if pause is None or self._problem is not None or self._stop.wait(pause):
+                    raise
+                pack = pack.renamed()
+                continue
+            with self._logging:
+                self._log.append(receipt)
+                self.sent_bytes += receipt.size_bytes
+            return

@@ -1,0 +1,272 @@
+"""Transfer: every disk of a VM from a snapshot into the inbox of a run.
+
+One reader thread a disk hands segments to as many workers as there are cores; a worker takes a
+segment the whole way (zero test, chunk id, comparison, compression, sealing), and packs leave
+while the next ones fill. All of it waits for the slowest part, so memory stays the same whatever
+the size of the disk.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from likeness.agent.local_dedup import Finding, LocalDedup, previous_id
+from likeness.agent.sender import Sender
+from likeness.codec.aead import Suite
+from likeness.codec.compression import DEFAULT_LEVEL
+from likeness.codec.keys import SessionKey
+from likeness.codec.records import Sealer
+from likeness.errors import DiskShrank
+from likeness.model.disk import DiskFacts, DiskReader, Extent, Segment, Skips
+from likeness.model.ids import CHUNK_ID_BYTES, RunId, StoreId
+from likeness.stopping import StopToken
+from likeness.store.documents import Counts
+from likeness.store.maps import FlatMap
+from likeness.store.pack import PACK_TARGET_BYTES
+from likeness.store.receipts import PackLog
+from likeness.transport.base import Transport
+
+SEGMENT_BYTES = 4 << 20
+_BLANK = Counts()
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """All a source is told about the store: nothing in it opens a stored byte.
+
+    Attributes:
+        store: Its id.
+        box: Public box key, 32 bytes.
+        chunk_id_key: 32 bytes.
+        chunk_bytes: The unit of deduplication.
+        suite: How to seal.
+        level: zstd level.
+        seed: 32 random bytes from the controller, mixed into nonces; none of its own if empty.
+        pack_bytes: When a pack is full.
+        workers: How many threads compress and seal.
+    """
+
+    store: StoreId
+    box: bytes
+    chunk_id_key: bytes = field(repr=False)
+    chunk_bytes: int
+    suite: Suite
+    level: int = DEFAULT_LEVEL
+    seed: bytes = field(default=b"", repr=False)
+    pack_bytes: int = PACK_TARGET_BYTES
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskJob:
+    """One disk to transfer.
+
+    Attributes:
+        facts: Which disk.
+        reader: Gives its bytes.
+        chunk_map: Its new block map, empty; filled here.
+        previous: Its block map in the VM's last version, if any.
+        skip: Ranges known to be unchanged since that version; needs `previous`.
+    """
+
+    facts: DiskFacts
+    reader: DiskReader
+    chunk_map: FlatMap
+    previous: FlatMap | None = None
+    skip: Skips | None = None
+
+
+class Tally:
+    """Counts of a transfer under way; for many threads."""
+
+    def __init__(self, disk_bytes: int) -> None:
+        """Begin at zero for disks of so many bytes in all."""
+        self._lock = threading.Lock()
+        self._counted = {"disk_bytes": disk_bytes}
+        self.passed_bytes = 0
+
+    def add(self, **counted: int) -> None:
+        """Add to some of the fields of `Counts`."""
+        with self._lock:
+            for name, amount in counted.items():
+                self._counted[name] = self._counted.get(name, 0) + amount
+
+    def passed(self, segment_end: int, before: int) -> None:
+        """Note how far a disk has come, for progress."""
+        with self._lock:
+            self.passed_bytes += segment_end - before
+
+    def counts(self) -> Counts:
+        """The counts so far."""
+        with self._lock:
+            return Counts(**self._counted)
+
+
+def transfer(
+    disks: Sequence[DiskJob],
+    *,
+    run: RunId,
+    bundle: Bundle,
+    inbox: Transport,
+    log: PackLog,
+    stop: StopToken,
+    distrusted: frozenset[bytes] = frozenset(),
+    tally: Tally | None = None,
+) -> Counts:
+    """Send what is new of some disks, and fill their block maps.
+
+    Args:
+        disks: All disks of one VM; they are read at the same time.
+        run: Whose inbox the packs go to.
+        bundle: What is known of the store.
+        inbox: Where the inbox is.
+        log: Filled with the packs that were acknowledged.
+        stop: Looked at between segments.
+        distrusted: Chunk ids to send again even where nothing changed.
+        tally: Counts to watch from another thread.
+
+    Returns:
+        What was read, left out and sent.
+
+    Raises:
+        Stopped: On request.
+        TransferBroken: A disk stopped half-way.
+        DiskShrank: A disk is shorter than its size.
+        ShareUnreachable: The store went away for longer than all attempts together.
+        ShareFull: No room.
+    """
+    tally = tally or Tally(sum(disk.facts.size_bytes for disk in disks))
+    dedup = LocalDedup(id_key=bundle.chunk_id_key, distrusted=distrusted)
+    session = SessionKey.fresh(bundle.box)
+    sealer = Sealer(
+        bundle.store, session, suite=bundle.suite, level=bundle.level, seed=bundle.seed or None
+    )
+    with Sender(
+        inbox,
+        run,
+        log,
+        store=bundle.store,
+        session=session,
+        suite=bundle.suite,
+        pack_bytes=bundle.pack_bytes,
+        stop=stop,
+    ) as sender:
+        line = _Line(bundle, dedup, sealer, sender, tally)
+        _run_all(disks, line, stop)
+        sender.finish()
+        tally.add(sent_bytes=sender.sent_bytes)
+    return tally.counts()
+
+
+class _Line:
+    """The work done on one segment."""
+
+    def __init__(
+        self, bundle: Bundle, dedup: LocalDedup, sealer: Sealer, sender: Sender, tally: Tally
+    ) -> None:
+        self.bundle, self._dedup, self._sealer = bundle, dedup, sealer
+        self._sender, self._tally = sender, tally
+
+    def process(self, disk: DiskJob, segment: Segment) -> None:
+        """Sort, seal and send the chunks of a segment, and write their ids into the map."""
+        size = self.bundle.chunk_bytes
+        first = segment.offset // size
+        count = -(-len(segment.data) // size)
+        previous = disk.previous.ids(first, count) if disk.previous else b""
+        ids: list[bytes] = []
+        found = dict.fromkeys(Finding, 0)
+        for at in range(count):
+            plaintext = segment.data[at * size : (at + 1) * size]
+            finding, chunk = self._dedup.sort(plaintext, previous_id(previous, at))
+            if finding is Finding.NEW:
+                self._sender.add(chunk, self._sealer.seal(chunk, plaintext))
+            found[finding] += len(plaintext)
+            ids.append(chunk)
+        disk.chunk_map.write(first, b"".join(ids))
+        self._tally.add(
+            read_bytes=len(segment.data),
+            zero_bytes=found[Finding.ZERO],
+            unchanged_bytes=found[Finding.UNCHANGED],
+            repeated_bytes=found[Finding.REPEATED],
+            new_bytes=found[Finding.NEW],
+        )
+
+    def passed(self, end: int, before: int) -> None:
+        self._tally.passed(end, before)
+
+
+def _run_all(disks: Sequence[DiskJob], line: _Line, stop: StopToken) -> None:
+    """Read every disk in a thread of its own, and work on segments in a common pool."""
+    room = threading.Semaphore(2 * line.bundle.workers)
+    with (
+        ThreadPoolExecutor(line.bundle.workers, thread_name_prefix="sealer") as workers,
+        ThreadPoolExecutor(max(len(disks), 1), thread_name_prefix="disk reader") as readers,
+    ):
+        hand_on = _HandOn(workers, room, line)
+        running = [readers.submit(_read_disk, disk, hand_on, stop) for disk in disks]
+        problems = [problem for future in running if (problem := future.exception())]
+    problems = problems or hand_on.problems
+    if problems:
+        raise problems[0]
+
+
+class _HandOn:
+    """Gives segments to the workers, never more than there is room for."""
+
+    def __init__(self, workers: ThreadPoolExecutor, room: threading.Semaphore, line: _Line) -> None:
+        self._workers, self._room, self.line = workers, room, line
+        self.problems: list[BaseException] = []
+
+    def give(self, disk: DiskJob, segment: Segment) -> None:
+        self._room.acquire()
+        if self.problems:
+            self._room.release()
+            raise self.problems[0]
+        self._workers.submit(self.line.process, disk, segment).add_done_callback(self._done)
+
+    def _done(self, future: Future[None]) -> None:
+        if (problem := future.exception()) is not None:
+            self.problems.append(problem)
+        self._room.release()
+
+
+def _read_disk(disk: DiskJob, hand_on: _HandOn, stop: StopToken) -> None:
+    if disk.reader.size_bytes != disk.facts.size_bytes:
+        raise DiskShrank(
+            f"disk {disk.facts.name or disk.facts.disk} has {disk.reader.size_bytes} bytes now and"
+            f" {disk.facts.size_bytes} when its snapshot was taken; run the job again"
+        )
+    size = hand_on.line.bundle.chunk_bytes
+    if disk.skip is not None and disk.previous is not None:
+        for extent in disk.skip.unchanged:
+            _carry_over(
+                disk.previous,
+                disk.chunk_map,
+                extent,
+                chunk_bytes=size,
+                size_bytes=disk.facts.size_bytes,
+            )
+    reached = 0
+    for segment in disk.reader.segments(SEGMENT_BYTES, skip=disk.skip):
+        stop.check()
+        hand_on.give(disk, segment)
+        end = segment.offset + len(segment.data)
+        hand_on.line.passed(end, reached)
+        reached = end
+    hand_on.line.passed(disk.facts.size_bytes, reached)
+
+
+def _carry_over(
+    old: FlatMap, new: FlatMap, extent: Extent, *, chunk_bytes: int, size_bytes: int
+) -> None:
+    """Copy the ids of all chunks that lie wholly in an unchanged extent."""
+    first = -(-extent.offset // chunk_bytes)
+    end = new.positions if extent.end >= size_bytes else extent.end // chunk_bytes
+    window = 1 << 16
+    for start in range(first, end, window):
+        count = min(window, end - start)
+        ids = old.ids(start, count)
+        if ids.count(0) != count * CHUNK_ID_BYTES:
+            new.write(start, ids)

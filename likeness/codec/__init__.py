@@ -1,0 +1,1 @@
+"""Chunk ids, compression, sealing, keys and signatures: the only home of cryptography."""

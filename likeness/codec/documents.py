@@ -1,0 +1,158 @@
+"""Signed documents: everything the controller writes, bound to one store, kind and name.
+
+Layout, integers little-endian::
+
+    "ADSDOC01" | kind u8 | format u8 | suite u8 | 0 u8 | epoch u32 | clear u32 | sealed u32
+    clear part | sealed part: nonce, ciphertext, tag | signature 64 | xxh3-64 | "ADSDEND1"
+
+What was stored is signed, and verified before a byte of it is parsed.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from likeness.codec import aead
+from likeness.codec.aead import NotAuthentic, Suite
+from likeness.codec.hashing import checksum64, digest
+from likeness.codec.keys import SIGNATURE_BYTES, PublicKeys, StoreKeys
+from likeness.errors import Damaged, DocumentForged, StoreTooNew
+
+MOST_DOCUMENT_BYTES = 64 << 20
+DOCUMENT_FORMAT = 1
+_MAGIC, _END = b"ADSDOC01", b"ADSDEND1"
+_HEADER = struct.Struct("<8sBBBBIII")
+_TAIL_BYTES = SIGNATURE_BYTES + 8 + len(_END)
+
+
+class Kind(IntEnum):
+    """What a document is; the number is signed with it."""
+
+    FORMAT = 1
+    SLOT = 2
+    PUBLIC_KEYS = 3
+    OWNER = 4
+    VERSION = 5
+    INDEX = 6
+    HEAD = 7
+    SWEPT = 8
+    CATALOG_COPY = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A document taken apart, not yet believed.
+
+    Attributes:
+        kind: As its header says.
+        epoch: Which sign and meta keys it was made with.
+        clear: What everybody may read.
+    """
+
+    kind: int
+    epoch: int
+    suite: int
+    clear: bytes
+    sealed: bytes
+    signature: bytes
+    signed: bytes
+    name: str
+
+    @classmethod
+    def parse(cls, data: bytes, *, name: str) -> "Frame":
+        """Check the frame: lengths, magic numbers, checksum. Proves no origin.
+
+        Raises:
+            Damaged: Not a whole document.
+            StoreTooNew: A later release wrote it.
+        """
+        if len(data) > MOST_DOCUMENT_BYTES:
+            raise Damaged(name, "longer than any document may be")
+        if len(data) < _HEADER.size + _TAIL_BYTES or data[: len(_MAGIC)] != _MAGIC:
+            raise Damaged(name, "not a document")
+        _, kind, form, suite, _, epoch, clear, sealed = _HEADER.unpack_from(data)
+        end = _HEADER.size + clear + sealed
+        if len(data) != end + _TAIL_BYTES or data[-len(_END) :] != _END:
+            raise Damaged(name, "its length is not what it says")
+        if checksum64(data[: end + SIGNATURE_BYTES]) != data[-16:-8]:
+            raise Damaged(name, "its checksum does not match")
+        if form != DOCUMENT_FORMAT:
+            raise StoreTooNew(f"{name} has format {form}; this release reads {DOCUMENT_FORMAT}")
+        body = data[_HEADER.size : end]
+        return cls(
+            kind,
+            epoch,
+            suite,
+            body[:clear],
+            body[clear:],
+            data[end : end + SIGNATURE_BYTES],
+            data[:end],
+            name,
+        )
+
+    def require_signature(self, kind: Kind, keys: PublicKeys) -> None:
+        """Believe it, if the store's key signed it as this kind under this name.
+
+        Raises:
+            DocumentForged: Another key, kind, store or name.
+        """
+        message = _signed_message(kind, keys.store, self.name, self.signed)
+        if self.kind != kind or not keys.verifies(self.signature, message):
+            raise DocumentForged(self.name, f"not signed as {kind.name.lower()} of this store")
+
+    def unseal(self, keys: StoreKeys) -> bytes:
+        """The sealed part in the clear; call after `require_signature`.
+
+        Raises:
+            DocumentForged: It was not sealed by this store for this name.
+        """
+        try:
+            suite = Suite(self.suite)
+            length = aead.nonce_bytes(suite)
+            return aead.unseal(
+                self.sealed[length:],
+                key=keys.meta_key(self.epoch),
+                place=_place(self.kind, keys.store, self.name),
+                nonce=self.sealed[:length],
+                suite=suite,
+            )
+        except (NotAuthentic, ValueError) as cause:
+            raise DocumentForged(self.name, "its sealed part does not open") from cause
+
+
+def write_document(
+    kind: Kind, name: str, clear: bytes, sealed: bytes = b"", *, keys: StoreKeys, suite: Suite
+) -> bytes:
+    """Make a signed document.
+
+    Args:
+        kind: What it is.
+        name: The object it will be stored as.
+        clear: Bytes that whoever can list the share may read.
+        sealed: Bytes that only the controller may read; none if empty.
+        keys: The store's keys; the newest epoch is used.
+        suite: How to seal.
+    """
+    hidden = b""
+    if sealed:
+        nonce = aead.Nonces().next(suite)
+        place = _place(kind, keys.store, name)
+        key = keys.meta_key(keys.epoch)
+        hidden = nonce + aead.seal(sealed, key=key, place=place, nonce=nonce, suite=suite)
+    header = _HEADER.pack(
+        _MAGIC, kind, DOCUMENT_FORMAT, suite, 0, keys.epoch, len(clear), len(hidden)
+    )
+    signed = header + clear + hidden
+    if len(signed) + _TAIL_BYTES > MOST_DOCUMENT_BYTES:
+        raise ValueError(f"{name}: a document of {len(signed)} bytes would never be read again")
+    signature = keys.sign(_signed_message(kind, keys.store, name, signed))
+    return signed + signature + checksum64(signed, signature) + _END
+
+
+def _signed_message(kind: Kind, store: str, name: str, signed: bytes) -> bytes:
+    return b"ads-doc-v1" + _place(kind, store, name) + digest([signed])
+
+
+def _place(kind: int, store: str, name: str) -> bytes:
+    path = name.encode()
+    return struct.pack("<B16sH", kind, bytes.fromhex(store), len(path)) + path

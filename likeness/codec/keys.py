@@ -1,0 +1,148 @@
+"""The keys of a store, all made from one master key.
+
+| key          | who has it               | for                                             |
+|--------------|--------------------------|-------------------------------------------------|
+| master       | the controller           | making the others                               |
+| chunk id     | controller and sources   | naming chunks                                   |
+| meta         | the controller           | sealing maps, records and catalog copies        |
+| box, private | the controller           | opening the session keys of sources             |
+| box, public  | everybody                | sealing a session key for the controller        |
+| sign         | the controller           | signing documents                               |
+| verify       | everybody                | checking signatures, without any secret         |
+| session      | one source, for one run  | sealing the chunks of that run                  |
+
+Meta, box and sign keys belong to an *epoch*; a new epoch is begun when somebody who may have known
+them leaves. The chunk id key never changes inside a store, else nothing would match any more.
+"""
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+
+from nacl.exceptions import BadSignatureError, CryptoError
+from nacl.public import PrivateKey, PublicKey, SealedBox
+from nacl.signing import SigningKey, VerifyKey
+
+from likeness.codec.aead import KEY_BYTES, NotAuthentic
+from likeness.codec.hashing import derived_key
+from likeness.model.ids import StoreId, VmId
+
+SIGNATURE_BYTES = 64
+SESSION_ID_BYTES = 16
+BOXED_KEY_BYTES = KEY_BYTES + 48
+FIRST_EPOCH = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKeys:
+    """What may be known to everybody about one epoch of a store."""
+
+    store: StoreId
+    epoch: int
+    box: bytes
+    verify: bytes
+
+    def verifies(self, signature: bytes, message: bytes) -> bool:
+        """Whether the holder of this epoch's sign key signed `message`."""
+        try:
+            VerifyKey(self.verify).verify(message, signature)
+        except (BadSignatureError, ValueError):
+            return False
+        return True
+
+    @property
+    def fingerprint(self) -> str:
+        """What a person compares with the recovery sheet: 32 hex digits in groups of four."""
+        digits = hashlib.sha256(self.verify).hexdigest()[:32]
+        return " ".join(digits[at : at + 4] for at in range(0, 32, 4))
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKey:
+    """The key one source seals one run's chunks with.
+
+    Attributes:
+        session: 16 random bytes that name it.
+        key: 32 bytes.
+        boxed: The key sealed to the store's public box key; stands in every pack, so that whoever
+            can open the box can open the pack.
+    """
+
+    session: bytes
+    key: bytes = field(repr=False)
+    boxed: bytes
+
+    @classmethod
+    def fresh(cls, box: bytes) -> "SessionKey":
+        """Make one for the holder of the private half of `box`; the maker need not be it."""
+        key = secrets.token_bytes(KEY_BYTES)
+        boxed = bytes(SealedBox(PublicKey(box)).encrypt(key))
+        return cls(secrets.token_bytes(SESSION_ID_BYTES), key, boxed)
+
+
+class StoreKeys:
+    """Everything the controller derives from the master key of one store."""
+
+    def __init__(self, store: StoreId, master: bytes, *, epoch: int = FIRST_EPOCH) -> None:
+        """Derive the keys; `epoch` is the newest, the one that new documents are written in."""
+        self.store = store
+        self.epoch = epoch
+        self.master = master
+        self.chunk_id_key = derived_key(master, "chunk id")
+        self._metas: dict[int, bytes] = {}
+        self._boxes: dict[int, SealedBox[PrivateKey]] = {}
+
+    def __repr__(self) -> str:
+        return f"StoreKeys(store={self.store}, epoch={self.epoch})"
+
+    def chunk_id_key_of(self, vm: VmId) -> bytes:
+        """The chunk id key of one VM that shares no chunks with others; 32 bytes."""
+        return derived_key(self.master, "chunk id of one vm", bytes.fromhex(vm))
+
+    def meta_key(self, epoch: int) -> bytes:
+        """32 bytes.
+
+        Raises:
+            NotAuthentic: No document of this store can be of that epoch.
+        """
+        if not FIRST_EPOCH <= epoch <= self.epoch:
+            raise NotAuthentic
+        if epoch not in self._metas:
+            self._metas[epoch] = derived_key(self.master, "meta", _number(epoch))
+        return self._metas[epoch]
+
+    def public(self, epoch: int | None = None) -> PublicKeys:
+        """The public halves of an epoch; of the newest if none is named."""
+        epoch = self.epoch if epoch is None else epoch
+        private = self._box_private(epoch)
+        verify = self._sign_key(epoch).verify_key
+        return PublicKeys(self.store, epoch, bytes(private.public_key), bytes(verify))
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes, in the newest epoch."""
+        return self._sign_key(self.epoch).sign(message).signature
+
+    def open_session(self, boxed: bytes) -> bytes:
+        """The session key in a box; 32 bytes.
+
+        Raises:
+            NotAuthentic: It was sealed for another store, or altered.
+        """
+        for epoch in range(self.epoch, 0, -1):
+            if epoch not in self._boxes:
+                self._boxes[epoch] = SealedBox(self._box_private(epoch))
+            try:
+                return self._boxes[epoch].decrypt(boxed)
+            except CryptoError:
+                continue
+        raise NotAuthentic
+
+    def _box_private(self, epoch: int) -> PrivateKey:
+        return PrivateKey(derived_key(self.master, "box", _number(epoch)))
+
+    def _sign_key(self, epoch: int) -> SigningKey:
+        return SigningKey(derived_key(self.master, "sign", _number(epoch)))
+
+
+def _number(epoch: int) -> bytes:
+    return epoch.to_bytes(4, "little")

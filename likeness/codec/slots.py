@@ -1,0 +1,174 @@
+"""Ways of opening a store: each slot holds the master key, wrapped for one of them.
+
+A slot is opened before anything else can be checked, so its own authenticity comes from the
+wrapping; limits on what it may ask of the machine are checked first.
+
+Source:
+    argon2id, RFC 9106, through libsodium; recovery words, BIP-39.
+"""
+
+import os
+import re
+import secrets
+import stat
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+from mnemonic import Mnemonic
+from nacl import pwhash
+
+from likeness.codec.aead import KEY_BYTES, NotAuthentic, Suite, nonce_bytes, seal, unseal
+from likeness.codec.hashing import derived_key
+from likeness.errors import BadInput, WrongKey
+
+_SUITE = Suite.XCHACHA20_POLY1305
+_SALT_BYTES = 16
+_MOST_OPERATIONS = 10
+_MOST_MEMORY = 4 << 30
+_KEY_FILE = re.compile(r"likeness-key-1:([0-9a-f]{64})\n\Z")
+
+
+class SlotKind(StrEnum):
+    """What a person or machine must have to open it."""
+
+    PASSPHRASE = "passphrase"  # noqa: S105  # the name of a kind
+    RECOVERY_WORDS = "recovery words"
+    KEY_FILE = "key file"
+
+
+class Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The master key, wrapped.
+
+    Attributes:
+        kind: What opens it.
+        salt: 16 bytes, hex.
+        operations: argon2id's time cost; 0 where the opener is random and needs no stretching.
+        memory_bytes: argon2id's memory cost; 0 likewise.
+        wrapped: Nonce and sealed master key, hex.
+    """
+
+    kind: SlotKind
+    salt: str
+    operations: int
+    memory_bytes: int
+    wrapped: str
+
+
+def fresh_secret() -> bytes:
+    """32 random bytes, for a key file or for recovery words."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def wrap(master: bytes, opener: bytes, kind: SlotKind, *, store: str) -> Slot:
+    """Make a slot that `opener` opens.
+
+    Args:
+        master: The store's master key, 32 bytes.
+        opener: A passphrase in UTF-8, or 32 random bytes.
+        kind: Which of them.
+        store: The store's id; the slot opens in no other.
+    """
+    salt = secrets.token_bytes(_SALT_BYTES)
+    stretched = kind is SlotKind.PASSPHRASE
+    operations = pwhash.argon2id.OPSLIMIT_MODERATE if stretched else 0
+    memory = pwhash.argon2id.MEMLIMIT_MODERATE if stretched else 0
+    key = _wrapping_key(opener, salt, operations, memory)
+    nonce = secrets.token_bytes(nonce_bytes(_SUITE))
+    sealed = seal(master, key=key, place=_place(store, kind), nonce=nonce, suite=_SUITE)
+    return Slot(kind, salt.hex(), operations, memory, (nonce + sealed).hex())
+
+
+def unwrap(slot: Slot, opener: bytes, *, store: str) -> bytes:
+    """The master key in a slot; 32 bytes.
+
+    Raises:
+        WrongKey: The slot does not open with this, or asks more than any slot of ours does.
+    """
+    if not 0 <= slot.operations <= _MOST_OPERATIONS or not 0 <= slot.memory_bytes <= _MOST_MEMORY:
+        raise WrongKey("a key slot asks for more memory or time than any slot made here does")
+    try:
+        salt, wrapped = bytes.fromhex(slot.salt), bytes.fromhex(slot.wrapped)
+        key = _wrapping_key(opener, salt, slot.operations, slot.memory_bytes)
+        nonce, sealed = wrapped[: nonce_bytes(_SUITE)], wrapped[nonce_bytes(_SUITE) :]
+        return unseal(sealed, key=key, place=_place(store, slot.kind), nonce=nonce, suite=_SUITE)
+    except (NotAuthentic, ValueError) as cause:
+        raise WrongKey(f"the {slot.kind} does not open this store") from cause
+
+
+def as_words(secret: bytes) -> str:
+    """32 secret bytes as 24 words with a checksum, to be written on paper."""
+    return Mnemonic("english").to_mnemonic(secret)
+
+
+def from_words(words: str) -> bytes:
+    """The secret behind 24 words; case and spacing do not matter.
+
+    Raises:
+        BadInput: A word is mistyped, missing or out of order.
+    """
+    plain = " ".join(words.lower().split())
+    english = Mnemonic("english")
+    unknown = [word for word in plain.split() if word not in english.wordlist]
+    if unknown:
+        raise BadInput(f"{unknown[0]!r} is not one of the recovery words; look for a slip in it")
+    if not english.check(plain) or len(plain.split()) != 24:
+        raise BadInput(
+            "these are not 24 recovery words in their order; the checksum does not match,"
+            " so compare them with the recovery sheet"
+        )
+    return bytes(english.to_entropy(plain))
+
+
+def write_key_file(path: Path, secret: bytes) -> None:
+    """Put a secret into a new file that only its owner can read.
+
+    Raises:
+        BadInput: There is such a file already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "x", encoding="ascii", opener=_private_opener) as file:
+            file.write(f"likeness-key-1:{secret.hex()}\n")
+    except FileExistsError as cause:
+        raise BadInput(
+            f"the key file {path} exists already; it may open another store, so it is kept"
+        ) from cause
+
+
+def read_key_file(path: Path) -> bytes:
+    """The secret in a key file; 32 bytes.
+
+    Raises:
+        BadInput: No such file, not a key file, or other users may read it.
+    """
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as cause:
+        raise BadInput(
+            f"the key file {path} cannot be read ({cause}); without it the store opens with the"
+            " recovery words or a passphrase only"
+        ) from cause
+    if stat.S_IMODE(mode) & 0o077:
+        raise BadInput(f"other users can read the key file {path}; run: chmod 600 {path}")
+    match = _KEY_FILE.match(text)
+    if match is None:
+        raise BadInput(f"{path} is not a key file of this program")
+    return bytes.fromhex(match.group(1))
+
+
+def _wrapping_key(opener: bytes, salt: bytes, operations: int, memory: int) -> bytes:
+    if operations:
+        opener = pwhash.argon2id.kdf(KEY_BYTES, opener, salt, opslimit=operations, memlimit=memory)
+    elif len(opener) != KEY_BYTES:
+        raise WrongKey("that is not the kind of key this slot opens with")
+    return derived_key(opener, "slot", salt)
+
+
+def _place(store: str, kind: SlotKind) -> bytes:
+    return b"likeness slot v1" + bytes.fromhex(store) + kind.value.encode()
+
+
+def _private_opener(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

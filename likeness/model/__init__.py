@@ -1,0 +1,1 @@
+"""Frozen values: ids, documents, jobs, verdicts; no behaviour to speak of."""

@@ -1,0 +1,206 @@
+"""Commit: what a transfer left in its inbox becomes a version.
+
+The order is the whole point: packs into their place, then the maps, then the index, and the
+signed version record last. A crash after any step leaves objects that nothing refers to, never a
+version that lacks something.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import likeness
+from likeness.clock import Clock
+from likeness.codec.documents import Kind
+from likeness.codec.hashing import digest
+from likeness.errors import Damaged, NameTaken, ObjectMissing
+from likeness.model.ids import DiskId, VersionId, VmId, random_name
+from likeness.store import layout
+from likeness.store.data_store import DataStore
+from likeness.store.documents import DiskRecord, MapPart, VersionClear, VersionRecord, encode
+from likeness.store.index import write_index
+from likeness.store.maps import Run, encode_part
+from likeness.store.pack import PackReceipt
+from likeness.store.receipts import DiskReceipt, TransferReceipt
+from likeness.store.versions import Version, last_version, read_version, record_names, stretches
+
+MOST_DELTAS = 30
+"""Versions whose deltas may lie on a full map before a new full map is written."""
+_MOVERS = 4
+_FIRST = "0" * 64
+
+Step = Callable[[str], None]
+"""Told the name of each step when it is done; tests crash here."""
+
+
+def commit_version(
+    store: DataStore,
+    receipt: TransferReceipt,
+    *,
+    clock: Clock,
+    step: Step = lambda _: None,
+) -> Version:
+    """Make a transfer permanent.
+
+    May be repeated with the same receipt after any failure: what is in place stays, and a version
+    of the run that is whole already is given back.
+
+    Args:
+        store: Where.
+        receipt: What the transfer left.
+        clock: The present.
+        step: Told of each step.
+
+    Raises:
+        ObjectMissing: A pack the transfer was told is durable is in neither place.
+        ShareUnreachable: The share went away; repeat.
+        ShareFull: No room for the maps, the index or the record.
+    """
+    vm = receipt.vm.vm
+    last = last_version(store, vm)
+    if last is not None and last.record.run == receipt.run:
+        return last
+    _admit_packs(store, receipt)
+    step("packs admitted")
+    version = VersionId(random_name())
+    disks = tuple(_write_map(store, disk, version, last) for disk in receipt.disks)
+    step("maps written")
+    index = tuple(write_index(store, receipt.packs, run=receipt.run, clock=clock))
+    step("index written")
+    maps = (name for disk in disks for p in disk.parts if p.version == version for name in p.copies)
+    clear = VersionClear(
+        vm=vm,
+        sequence=_next_sequence(store, vm),
+        version=version,
+        taken_at=receipt.taken_at.isoformat(),
+        committed_at=clock().isoformat(),
+        previous=last.digest if last else _FIRST,
+        objects=(*(segment.name for segment in index), *maps),
+    )
+    name = layout.version_record(vm, clear.sequence, version)
+    store.write(name, Kind.VERSION, clear, encode(_record(receipt, disks)))
+    step("version recorded")
+    store.transport.delete_folder(layout.inbox(receipt.run))
+    return read_version(store, name)
+
+
+def _record(receipt: TransferReceipt, disks: tuple[DiskRecord, ...]) -> VersionRecord:
+    return VersionRecord(
+        vm_name=receipt.vm.name,
+        run=receipt.run,
+        job=receipt.job,
+        consistency=receipt.consistency,
+        consistency_asked=receipt.consistency_asked,
+        note=receipt.note,
+        disks=disks,
+        configuration=receipt.vm.configuration,
+        counts=receipt.counts,
+        release=likeness.RELEASE,
+    )
+
+
+def _next_sequence(store: DataStore, vm: VmId) -> int:
+    names = record_names(store, vm)
+    return layout.number_of(names[-1]) + 1 if names else 1
+
+
+def _admit_packs(store: DataStore, receipt: TransferReceipt) -> None:
+    """Move every pack of the run from its inbox to its place, where its length is as announced."""
+    arrived = {
+        entry.name: entry.size_bytes for entry in store.transport.entries(layout.inbox(receipt.run))
+    }
+
+    def admit(pack: PackReceipt) -> None:
+        source = layout.arriving_pack(receipt.run, pack.pack)
+        target = layout.pack(pack.pack)
+        size = arrived.get(source)
+        if size is None:
+            size = store.transport.size(target)  # moved by an earlier attempt
+        else:
+            _move(store, source, target)
+        if size != pack.size_bytes:
+            raise Damaged(target, f"it has {size} bytes and was sent with {pack.size_bytes}")
+
+    with ThreadPoolExecutor(_MOVERS, thread_name_prefix="admit") as movers:
+        for _ in movers.map(admit, receipt.packs):
+            pass
+
+
+def _move(store: DataStore, source: str, target: str) -> None:
+    try:
+        store.transport.rename(source, target)
+    except (NameTaken, ObjectMissing):
+        store.transport.size(target)  # the move happened although its answer was lost
+
+
+def _write_map(
+    store: DataStore, disk: DiskReceipt, version: VersionId, last: Version | None
+) -> DiskRecord:
+    """Write the map of one disk: a delta where its last map can bear one, else in full."""
+    base = _base_record(disk, last)
+    delta = base is not None and base.deltas < MOST_DELTAS
+    previous = disk.previous if delta else None
+    made = []
+    for first, count in stretches(disk.chunk_map.positions):
+        runs = list(disk.chunk_map.runs_unlike(previous, first, count))
+        if runs:
+            made.append(_write_part(store, runs, disk, version, first=first, delta=delta))
+    kept = base.parts if base is not None and delta else ()
+    return DiskRecord(
+        disk=disk.facts.disk,
+        name=disk.facts.name,
+        position=disk.facts.position,
+        size_bytes=disk.facts.size_bytes,
+        chunk_bytes=store.chunk_bytes,
+        parts=(*kept, *made),
+        deltas=base.deltas + 1 if base is not None and delta else 0,
+        root=disk.chunk_map.root(),
+    )
+
+
+def _base_record(disk: DiskReceipt, last: Version | None) -> DiskRecord | None:
+    """The disk as the VM's last version has it, if the new map may be told as its difference."""
+    if last is None or disk.previous is None:
+        return None
+    for record in last.record.disks:
+        same_size = record.size_bytes == disk.facts.size_bytes
+        if record.disk == disk.facts.disk and same_size:
+            return record if disk.previous.root() == record.root else None
+    return None
+
+
+def _write_part(
+    store: DataStore,
+    runs: list[Run],
+    disk: DiskReceipt,
+    version: VersionId,
+    *,
+    first: int,
+    delta: bool,
+) -> MapPart:
+    """Write one part in two copies, each sealed on its own."""
+    owner = DiskId(disk.facts.disk)
+    names, digests, sizes = [], [], []
+    for _ in range(2):
+        data = encode_part(
+            runs,
+            disk=owner,
+            version=version,
+            first=first,
+            delta=delta,
+            keys=store.keys,
+            suite=store.suite,
+        )
+        name = layout.map_object(owner, random_name())
+        store.transport.create(name, [data])
+        names.append(name)
+        digests.append(digest([data]).hex())
+        sizes.append(len(data))
+    return MapPart(
+        delta=delta,
+        version=version,
+        first=first,
+        copies=(names[0], names[1]),
+        digests=(digests[0], digests[1]),
+        sizes=(sizes[0], sizes[1]),
+        entries=sum(run.count for run in runs),
+    )

@@ -1,0 +1,356 @@
+"""A data store: where it is, what it is, and its keys."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from likeness.clock import Clock
+from likeness.codec import slots
+from likeness.codec.aead import Suite
+from likeness.codec.documents import Frame, Kind, write_document
+from likeness.codec.hashing import digest
+from likeness.codec.keys import FIRST_EPOCH, PublicKeys, StoreKeys
+from likeness.codec.records import LARGEST_CHUNK_BYTES, SMALLEST_CHUNK_BYTES
+from likeness.codec.slots import Slot, SlotKind
+from likeness.errors import (
+    BadInput,
+    Damaged,
+    ObjectMissing,
+    StoreExists,
+    StoreMissing,
+    StoreTooNew,
+    WrongKey,
+)
+from likeness.model.ids import StoreId, random_name
+from likeness.store import layout
+from likeness.store.documents import (
+    FormatDocument,
+    OwnerDocument,
+    PublicKeysDocument,
+    decode,
+    encode,
+)
+from likeness.transport.base import Transport
+
+STORE_FORMAT = 1
+DEFAULT_CHUNK_BYTES = 256 << 10
+_D = TypeVar("_D", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class NewStore:
+    """A store just made, and what its owner must put away safely.
+
+    Attributes:
+        store: Open and empty.
+        recovery_words: 24 words that open it when everything else is lost; nobody keeps them.
+    """
+
+    store: "DataStore"
+    recovery_words: str = field(repr=False)
+
+
+class DataStore:
+    """An open store. Everything it reads was verified before it is given out."""
+
+    def __init__(self, transport: Transport, facts: FormatDocument, keys: StoreKeys) -> None:
+        """Use `open_store` or `create_store`."""
+        self.transport, self.facts, self.keys = transport, facts, keys
+
+    def __repr__(self) -> str:
+        return f"DataStore({self.facts.store} on {self.transport!r})"
+
+    @property
+    def store_id(self) -> StoreId:
+        """Its id."""
+        return StoreId(self.facts.store)
+
+    @property
+    def suite(self) -> Suite:
+        """How new objects are sealed."""
+        return Suite(self.facts.suite)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """The unit of deduplication, in bytes."""
+        return self.facts.chunk_bytes
+
+    @property
+    def id_keys(self) -> tuple[bytes, ...]:
+        """Every chunk id key a chunk of this store may be named with."""
+        return (self.keys.chunk_id_key,)
+
+    def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
+        """The clear part of a signed document, and its frame for the sealed part.
+
+        Raises:
+            ObjectMissing: It is not there.
+            Damaged: It is not whole, or not signed by this store for this place.
+        """
+        frame = Frame.parse(self.transport.read(name), name=name)
+        frame.require_signature(kind, _verifier(self.keys, frame))
+        return decode(frame.clear, clear, name=name), frame
+
+    def write(
+        self, name: str, kind: Kind, clear: msgspec.Struct, sealed: bytes = b""
+    ) -> tuple[str, int]:
+        """Write a signed document under a name nobody has used.
+
+        Returns:
+            Its BLAKE3 digest as hex, and its length in bytes.
+        """
+        data = write_document(kind, name, encode(clear), sealed, keys=self.keys, suite=self.suite)
+        self.transport.create(name, [data])
+        return digest([data]).hex(), len(data)
+
+
+def create_store(
+    transport: Transport,
+    *,
+    key_file: Path,
+    clock: Clock,
+    passphrase: str | None = None,
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+    suite: Suite = Suite.AEGIS_256,
+    installation: str | None = None,
+) -> NewStore:
+    """Make a store and its keys in an empty place.
+
+    The document that makes it a store is written last: a crash before leaves no store, only files
+    to be removed by hand.
+
+    Args:
+        transport: An empty place.
+        key_file: Where to put the key that opens the store without a person; a new file, 0600.
+        clock: The present.
+        passphrase: Another way to open it; none by default.
+        chunk_bytes: The unit of deduplication, a power of two from 64 KiB to 4 MiB; for ever.
+        suite: How to seal.
+        installation: Who owns it, 32 hex digits; random if not given.
+
+    Raises:
+        StoreExists: The place holds a store, or anything else.
+        BadInput: A key file of that name exists, or the chunk size cannot be.
+    """
+    _require_chunk_size(chunk_bytes)
+    _require_empty(transport)
+    master, in_file, on_paper = (slots.fresh_secret() for _ in range(3))
+    keys = StoreKeys(StoreId(random_name()), master)
+    facts = FormatDocument(
+        store=keys.store,
+        format=STORE_FORMAT,
+        oldest_reader=STORE_FORMAT,
+        oldest_writer=STORE_FORMAT,
+        chunk_bytes=chunk_bytes,
+        suite=suite,
+        made_at=clock().isoformat(),
+    )
+    store = DataStore(transport, facts, keys)
+    slots.write_key_file(key_file, in_file)
+    add_slot(store, in_file, SlotKind.KEY_FILE)
+    add_slot(store, on_paper, SlotKind.RECOVERY_WORDS)
+    if passphrase is not None:
+        add_slot(store, passphrase.encode(), SlotKind.PASSPHRASE)
+    _write_public_keys(store, clock)
+    owner = OwnerDocument(
+        number=1, installation=installation or random_name(), taken_at=facts.made_at
+    )
+    store.write(layout.numbered(layout.OWNER, 1), Kind.OWNER, owner)
+    _write_format(store)
+    return NewStore(store, slots.as_words(on_paper))
+
+
+def open_store(transport: Transport, opener: bytes, kind: SlotKind) -> DataStore:
+    """Open a store with one of its keys.
+
+    Args:
+        transport: Where it is.
+        opener: What `slots.read_key_file` or `slots.from_words` gave, or a passphrase in UTF-8.
+        kind: Which of them.
+
+    Raises:
+        StoreMissing: There is no store.
+        WrongKey: No slot of it opens with this.
+        StoreTooNew: A later release made it.
+        Damaged: None of the three copies of its format document is whole.
+    """
+    store_id = _claimed_store(transport)
+    keys = _newest_epoch(transport, _unlock(transport, store_id, opener, kind))
+    facts = _first_whole(transport, lambda frame: _verified_format(frame, keys))
+    return DataStore(transport, facts, keys)
+
+
+def open_store_with_key_file(transport: Transport, key_file: Path) -> DataStore:
+    """Open a store with the key in a file; see `open_store`."""
+    return open_store(transport, slots.read_key_file(key_file), SlotKind.KEY_FILE)
+
+
+def add_slot(store: DataStore, opener: bytes, kind: SlotKind) -> str:
+    """Add a way of opening the store; return the slot's name."""
+    name = layout.slot(random_name()[:16])
+    slot = slots.wrap(store.keys.master, opener, kind, store=store.store_id)
+    store.write(name, Kind.SLOT, slot)
+    return name
+
+
+def public_keys(transport: Transport) -> dict[int, PublicKeys]:
+    """The public keys of each epoch, as the store itself claims them.
+
+    Nothing vouches for them but their own signatures: compare a fingerprint with the recovery
+    sheet, or derive them from the master key.
+
+    Raises:
+        StoreMissing: There is no store.
+    """
+    store_id = _claimed_store(transport)
+    found: dict[int, PublicKeys] = {}
+    for entry in transport.entries(layout.KEYS):
+        if layout.is_known(entry.name) and "/pub-" in entry.name:
+            frame = Frame.parse(transport.read(entry.name), name=entry.name)
+            said = decode(frame.clear, PublicKeysDocument, name=entry.name)
+            keys = PublicKeys(
+                store_id, said.epoch, bytes.fromhex(said.box), bytes.fromhex(said.verify)
+            )
+            frame.require_signature(Kind.PUBLIC_KEYS, found.get(said.epoch - 1, keys))
+            found[said.epoch] = keys
+    return found
+
+
+def _require_chunk_size(chunk_bytes: int) -> None:
+    inside = SMALLEST_CHUNK_BYTES <= chunk_bytes <= LARGEST_CHUNK_BYTES
+    if not inside or chunk_bytes & (chunk_bytes - 1):
+        raise BadInput(
+            f"a chunk size of {chunk_bytes} bytes cannot be: choose a power of two"
+            " from 64 KiB to 4 MiB"
+        )
+
+
+def _require_empty(transport: Transport) -> None:
+    if any(name for name in layout.FORMAT_COPIES if _exists(transport, name)):
+        raise StoreExists("there is a data store already; open it with its key instead")
+    first = next(iter(transport.entries("")), None)
+    if first is not None:
+        raise StoreExists(
+            f"the place is not empty (it holds {first.name}); a new data store needs an empty"
+            " folder, so choose another one or clear this one by hand"
+        )
+
+
+def _exists(transport: Transport, name: str) -> bool:
+    try:
+        transport.size(name)
+    except ObjectMissing:
+        return False
+    return True
+
+
+def _write_public_keys(store: DataStore, clock: Clock) -> None:
+    public = store.keys.public()
+    document = PublicKeysDocument(
+        store=store.store_id,
+        epoch=public.epoch,
+        box=public.box.hex(),
+        verify=public.verify.hex(),
+        made_at=clock().isoformat(),
+    )
+    store.write(layout.public_keys(public.epoch), Kind.PUBLIC_KEYS, document)
+
+
+def _write_format(store: DataStore) -> None:
+    name = layout.FORMAT_COPIES[0]
+    data = write_document(
+        Kind.FORMAT, name, encode(store.facts), keys=store.keys, suite=store.suite
+    )
+    for copy in reversed(layout.FORMAT_COPIES):
+        store.transport.create(copy, [data])
+
+
+def _claimed_store(transport: Transport) -> StoreId:
+    facts = _first_whole(
+        transport, lambda frame: decode(frame.clear, FormatDocument, name=frame.name)
+    )
+    return StoreId(facts.store)
+
+
+def _verified_format(frame: Frame, keys: StoreKeys) -> FormatDocument:
+    frame.require_signature(Kind.FORMAT, _verifier(keys, frame))
+    facts = decode(frame.clear, FormatDocument, name=frame.name)
+    if facts.oldest_reader > STORE_FORMAT or facts.must_know_to_read:
+        raise StoreTooNew(
+            f"this data store has format {facts.format} and needs a release that reads format"
+            f" {facts.oldest_reader}; this one reads format {STORE_FORMAT}: install a later release"
+        )
+    return facts
+
+
+def _first_whole(transport: Transport, read: Callable[[Frame], FormatDocument]) -> FormatDocument:
+    problem: Damaged | None = None
+    for copy in layout.FORMAT_COPIES:
+        try:
+            data = transport.read(copy)
+            return read(Frame.parse(data, name=layout.FORMAT_COPIES[0]))
+        except ObjectMissing:
+            continue
+        except Damaged as cause:
+            problem = cause
+    if problem is not None:
+        raise problem
+    raise StoreMissing(
+        f"there is no data store at {transport!r}; create one, or correct the path of the data"
+        " store's block"
+    )
+
+
+def _unlock(transport: Transport, store_id: StoreId, opener: bytes, kind: SlotKind) -> StoreKeys:
+    for slot in _slots(transport):
+        if slot.kind is kind:
+            try:
+                return StoreKeys(store_id, slots.unwrap(slot, opener, store=store_id))
+            except WrongKey:
+                continue
+    raise WrongKey(
+        f"no slot of data store {store_id[:8]} opens with this {kind}; use the key that was made"
+        " with the store, or the recovery words from its recovery sheet"
+    )
+
+
+def _slots(transport: Transport) -> Sequence[Slot]:
+    found = []
+    for entry in transport.entries(layout.KEYS):
+        if layout.is_known(entry.name) and "/slot-" in entry.name:
+            try:
+                frame = Frame.parse(transport.read(entry.name), name=entry.name)
+                found.append(decode(frame.clear, Slot, name=entry.name))
+            except Damaged:
+                continue  # another slot may open; the audit reports this one
+    return found
+
+
+def _newest_epoch(transport: Transport, keys: StoreKeys) -> StoreKeys:
+    """Keys of the newest epoch whose public document the master key bears out."""
+    newest = FIRST_EPOCH
+    for entry in transport.entries(layout.KEYS):
+        if layout.is_known(entry.name) and "/pub-" in entry.name:
+            epoch = int(entry.name.rpartition("-")[2], 16)
+            newest = max(newest, epoch if _is_epoch(transport, keys, epoch) else FIRST_EPOCH)
+    return StoreKeys(keys.store, keys.master, epoch=newest)
+
+
+def _is_epoch(transport: Transport, keys: StoreKeys, epoch: int) -> bool:
+    name = layout.public_keys(epoch)
+    try:
+        frame = Frame.parse(transport.read(name), name=name)
+        frame.require_signature(Kind.PUBLIC_KEYS, keys.public(max(epoch - 1, FIRST_EPOCH)))
+        said = decode(frame.clear, PublicKeysDocument, name=name)
+    except (Damaged, ObjectMissing):
+        return False
+    return bytes.fromhex(said.verify) == keys.public(epoch).verify
+
+
+def _verifier(keys: StoreKeys, frame: Frame) -> PublicKeys:
+    if not FIRST_EPOCH <= frame.epoch <= keys.epoch:
+        raise Damaged(frame.name, f"it is of epoch {frame.epoch}, which this store never had")
+    return keys.public(frame.epoch)

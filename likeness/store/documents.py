@@ -1,0 +1,239 @@
+"""What the signed documents say, as frozen values, and how they are written as JSON.
+
+A document is parsed only after its signature was verified, and strictly: an unknown field, a
+missing one, or a list longer than anything of ours is refused.
+"""
+
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from likeness.errors import Damaged
+
+Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z", max_length=32)]
+"""16 bytes: an id or a random name."""
+Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", max_length=64)]
+"""32 bytes: a digest."""
+ObjectName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9./-]{1,120}\Z", max_length=120)]
+Text = Annotated[str, Meta(max_length=4096)]
+Moment = Annotated[str, Meta(max_length=40)]
+"""ISO 8601 with offset, as `datetime.isoformat` writes it."""
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+Features = Annotated[tuple[Text, ...], Meta(max_length=64)]
+
+
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all."""
+
+
+class FormatDocument(Document, frozen=True):
+    """`ADS-FORMAT`: what one must know to read, to write or to sweep this store."""
+
+    store: Hex32
+    format: Count
+    oldest_reader: Count
+    oldest_writer: Count
+    chunk_bytes: Count
+    suite: Count
+    made_at: Moment
+    must_know_to_read: Features = ()
+    must_know_to_write: Features = ()
+
+
+class PublicKeysDocument(Document, frozen=True):
+    """`keys/pub-…`: the public halves of an epoch; signed by the epoch before, or by itself."""
+
+    store: Hex32
+    epoch: Count
+    box: Hex64
+    verify: Hex64
+    made_at: Moment
+
+
+class OwnerDocument(Document, frozen=True):
+    """`owner/…`: which installation may commit and sweep; the highest number is the owner."""
+
+    number: Count
+    installation: Hex32
+    taken_at: Moment
+    host: Text = ""
+
+
+class MapPart(Document, frozen=True):
+    """One stretch of a block map, in two copies.
+
+    Attributes:
+        delta: Whether it only says what changed against the parts before it.
+        version: In which version it was made; bound to its bytes.
+        first: The first position it may speak of.
+        copies: Both objects, each sealed on its own.
+        digests: BLAKE3 of each copy.
+        sizes: Length of each copy, in bytes.
+        entries: How many positions it gives.
+    """
+
+    delta: bool
+    version: Hex32
+    first: Count
+    copies: tuple[ObjectName, ObjectName]
+    digests: tuple[Hex64, Hex64]
+    sizes: tuple[Count, Count]
+    entries: Count
+
+
+class DiskRecord(Document, frozen=True):
+    """One disk of a version.
+
+    Attributes:
+        parts: Its whole block map, in the order to apply: full parts, then deltas, oldest first.
+        deltas: How many versions' deltas lie on the full parts.
+        root: BLAKE3 over the ids of all positions in order, so that a map put together wrongly
+            is found out before a byte is restored.
+    """
+
+    disk: Hex32
+    name: Text
+    position: Text
+    size_bytes: Count
+    chunk_bytes: Count
+    parts: Annotated[tuple[MapPart, ...], Meta(max_length=1 << 20)]
+    deltas: Count
+    root: Hex64
+
+
+class Counts(Document, frozen=True):
+    """What a transfer moved; all measured.
+
+    Attributes:
+        disk_bytes: Virtual size of all disks.
+        read_bytes: Read from the source.
+        zero_bytes: Of these, in chunks of zeros.
+        unchanged_bytes: Of these, in chunks that were equal to the last version's.
+        repeated_bytes: Of these, in chunks this very transfer had seen already.
+        sent_bytes: Sealed bytes written to the store.
+        new_bytes: Uncompressed bytes of the chunks in them.
+    """
+
+    disk_bytes: Count = 0
+    read_bytes: Count = 0
+    zero_bytes: Count = 0
+    unchanged_bytes: Count = 0
+    repeated_bytes: Count = 0
+    sent_bytes: Count = 0
+    new_bytes: Count = 0
+
+
+class VersionRecord(Document, frozen=True):
+    """The sealed part of a version record: everything needed to restore it."""
+
+    vm_name: Text
+    run: Hex32
+    job: Text
+    consistency: Text
+    consistency_asked: Text
+    note: Text
+    disks: Annotated[tuple[DiskRecord, ...], Meta(max_length=1024)]
+    configuration: Annotated[str, Meta(max_length=16 << 20)]
+    counts: Counts
+    release: Text
+
+
+class VersionClear(Document, frozen=True):
+    """The clear part of a version record: enough to copy or scrub it without keys.
+
+    Attributes:
+        previous: BLAKE3 of the VM's record before this one; zeros for the first.
+        objects: Index segments and map parts this version brought in.
+    """
+
+    vm: Hex32
+    sequence: Count
+    version: Hex32
+    taken_at: Moment
+    committed_at: Moment
+    previous: Hex64
+    objects: Annotated[tuple[ObjectName, ...], Meta(max_length=1 << 20)]
+
+
+class IndexedPack(Document, frozen=True):
+    """A pack, as its index segment signs for it."""
+
+    pack: Hex32
+    size_bytes: Count
+    digest: Hex64
+    checksum: Hex32
+    chunks: Count
+
+
+class IndexClear(Document, frozen=True):
+    """The clear part of an index segment: which packs, and what their bytes hash to."""
+
+    run: Hex32
+    made_at: Moment
+    packs: Annotated[tuple[IndexedPack, ...], Meta(max_length=1 << 16)]
+
+
+class HeadVm(Document, frozen=True):
+    """What a head says about one VM that changed since the head before."""
+
+    vm: Hex32
+    versions: Count
+    digest: Hex64
+
+
+class HeadObject(Document, frozen=True):
+    """A control object that appeared or went since the head before."""
+
+    name: ObjectName
+    digest: Hex64
+    gone: bool = False
+
+
+class HeadDocument(Document, frozen=True):
+    """`heads/…`: one link of the chain that makes rollbacks and losses visible."""
+
+    number: Count
+    previous: Hex64
+    made_at: Moment
+    vms: Annotated[tuple[HeadVm, ...], Meta(max_length=1 << 16)] = ()
+    objects: Annotated[tuple[HeadObject, ...], Meta(max_length=1 << 20)] = ()
+
+
+class SweptDocument(Document, frozen=True):
+    """`gc/…`: packs that are given back, said before they are deleted."""
+
+    number: Count
+    made_at: Moment
+    reason: Text
+    packs: Annotated[tuple[Hex32, ...], Meta(max_length=1 << 20)]
+
+
+class CatalogCopyDocument(Document, frozen=True):
+    """`catalog/…`: one copy of the catalog, in sealed parts."""
+
+    number: Count
+    made_at: Moment
+    parts: Annotated[tuple[ObjectName, ...], Meta(max_length=1 << 12)]
+    digests: Annotated[tuple[Hex64, ...], Meta(max_length=1 << 12)]
+    size_bytes: Count
+
+
+_D = TypeVar("_D", bound=msgspec.Struct)
+
+
+def encode(document: msgspec.Struct) -> bytes:
+    """JSON in UTF-8."""
+    return msgspec.json.encode(document)
+
+
+def decode(data: bytes, kind: type[_D], *, name: str) -> _D:
+    """The document in `data`, which must have been verified.
+
+    Raises:
+        Damaged: It does not say what a document of this kind says.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
+        raise Damaged(name, f"it does not read as {kind.__name__}: {cause}") from cause

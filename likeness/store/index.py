@@ -1,0 +1,139 @@
+"""Index segments: which chunk lies in which pack, and what each pack's bytes must hash to.
+
+The clear part is signed with the packs' digests, so whoever has the public key can prove every
+pack without opening one. The sealed part holds, for each pack in the same order and integers
+little-endian: places x (chunk id 32 | offset u32 | length u32).
+"""
+
+import struct
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
+
+from likeness.clock import Clock
+from likeness.codec.documents import Kind
+from likeness.errors import Damaged
+from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, RunId, random_name
+from likeness.store import layout
+from likeness.store.data_store import DataStore
+from likeness.store.documents import HeadObject, IndexClear, IndexedPack
+from likeness.store.pack import PackReceipt, Place
+
+MOST_PLACES = 1 << 17
+"""Places one segment holds before the next is begun: about 5 MiB."""
+MOST_PACKS = 1 << 12
+_PLACE = struct.Struct(f"<{CHUNK_ID_BYTES}sII")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPack:
+    """A pack as the store's index vouches for it.
+
+    Attributes:
+        pack: Its name.
+        size_bytes: Length of the object.
+        digest: BLAKE3 of the object, 32 bytes.
+        run: The run that brought it.
+        places: Its chunks, by offset.
+    """
+
+    pack: PackId
+    size_bytes: int
+    digest: bytes
+    run: RunId
+    places: tuple[Place, ...]
+
+
+def write_index(
+    store: DataStore, receipts: Iterable[PackReceipt], *, run: RunId, clock: Clock
+) -> Iterator[HeadObject]:
+    """Write index segments for packs that lie in their final place.
+
+    Yields:
+        Name and digest of each segment, once it is durable.
+    """
+    batch: list[PackReceipt] = []
+    places = 0
+    for receipt in receipts:
+        if batch and (places + len(receipt.places) > MOST_PLACES or len(batch) >= MOST_PACKS):
+            yield _write_segment(store, batch, run, clock)
+            batch, places = [], 0
+        batch.append(receipt)
+        places += len(receipt.places)
+    if batch:
+        yield _write_segment(store, batch, run, clock)
+
+
+def _write_segment(
+    store: DataStore, receipts: list[PackReceipt], run: RunId, clock: Clock
+) -> HeadObject:
+    packs = tuple(
+        IndexedPack(
+            pack=receipt.pack,
+            size_bytes=receipt.size_bytes,
+            digest=receipt.digest.hex(),
+            checksum=receipt.checksum.hex(),
+            chunks=len(receipt.places),
+        )
+        for receipt in receipts
+    )
+    sealed = b"".join(
+        _PLACE.pack(place.chunk, place.offset, place.length)
+        for receipt in receipts
+        for place in receipt.places
+    )
+    name = layout.index_segment(random_name())
+    clear = IndexClear(run=run, made_at=clock().isoformat(), packs=packs)
+    digest, _ = store.write(name, Kind.INDEX, clear, sealed)
+    return HeadObject(name=name, digest=digest)
+
+
+def read_segment(store: DataStore, name: str) -> Iterator[KnownPack]:
+    """The packs of one index segment.
+
+    Raises:
+        Damaged: It is not whole, or not signed by this store.
+    """
+    clear, frame = store.read(name, Kind.INDEX, IndexClear)
+    if not clear.packs:
+        return
+    sealed = frame.unseal(store.keys)
+    if len(sealed) != sum(pack.chunks for pack in clear.packs) * _PLACE.size:
+        raise Damaged(name, "its two parts do not fit together")
+    at = 0
+    for pack in clear.packs:
+        end = at + pack.chunks * _PLACE.size
+        places = tuple(Place(ChunkId(c), o, n) for c, o, n in _PLACE.iter_unpack(sealed[at:end]))
+        digest = bytes.fromhex(pack.digest)
+        yield KnownPack(PackId(pack.pack), pack.size_bytes, digest, RunId(clear.run), places)
+        at = end
+
+
+def segments(store: DataStore) -> Iterator[str]:
+    """Names of all index segments, in no order that means anything."""
+    for entry in store.transport.entries(layout.INDEX):
+        if layout.is_known(entry.name):
+            yield entry.name
+
+
+def known_packs(
+    store: DataStore,
+    wanted: Container[PackId] | None = None,
+    *,
+    damaged: Callable[[Damaged], None] | None = None,
+) -> Iterator[KnownPack]:
+    """All packs the index knows, or those `wanted`.
+
+    Args:
+        store: Where.
+        wanted: Which; all if none.
+        damaged: Told of each segment that cannot be read; without it the first one raises.
+    """
+    for name in segments(store):
+        try:
+            for pack in read_segment(store, name):
+                if wanted is None or pack.pack in wanted:
+                    yield pack
+        except Damaged as cause:
+            if damaged is None:
+                raise
+            damaged(cause)

@@ -1,0 +1,86 @@
+"""Names of everything in a store. A name is made here, or it is not ours.
+
+Names are random or counted, lower-case hex of a fixed length; no VM name, no path from a document
+and nothing a source says ever becomes part of one.
+"""
+
+import re
+
+from likeness.model.ids import DiskId, PackId, RunId, VersionId, VmId
+
+FORMAT_COPIES = ("ADS-FORMAT", "ADS-FORMAT.2", "ADS-FORMAT.3")
+KEYS, OWNER, INBOX, PACKS, MAPS = "keys", "owner", "in", "packs", "maps"
+INDEX, VERSIONS, HEADS, SWEPT, CATALOG = "index", "versions", "heads", "gc", "catalog"
+QUARANTINE = "quarantine"
+
+_KNOWN = re.compile(
+    r"(?:ADS-FORMAT(?:\.2|\.3)?"
+    r"|keys/slot-[0-9a-f]{16}|keys/pub-[0-9a-f]{8}"
+    r"|(?:owner|heads|gc|catalog)/[0-9a-f]{16}"
+    r"|catalog/[0-9a-f]{16}-[0-9a-f]{4}"
+    r"|in/[0-9a-f]{32}/[0-9a-f]{32}(?:\.mf)?"
+    r"|packs/[0-9a-f]{2}/[0-9a-f]{32}"
+    r"|maps/[0-9a-f]{32}/[0-9a-f]{32}"
+    r"|index/[0-9a-f]{32}|quarantine/[0-9a-f]{32}"
+    r"|versions/[0-9a-f]{32}/[0-9a-f]{16}-[0-9a-f]{32})\Z"
+)
+
+
+def is_known(name: str) -> bool:
+    """Whether a store holds objects of such a name; anything else is reported, never opened."""
+    return _KNOWN.match(name) is not None
+
+
+def pack(pack_id: PackId) -> str:
+    """An admitted pack."""
+    return f"{PACKS}/{pack_id[:2]}/{pack_id}"
+
+
+def inbox(run: RunId) -> str:
+    """The folder a run's packs arrive in."""
+    return f"{INBOX}/{run}"
+
+
+def arriving_pack(run: RunId, pack_id: PackId) -> str:
+    """A pack that no commit has admitted yet."""
+    return f"{INBOX}/{run}/{pack_id}"
+
+
+def map_object(disk: DiskId, name: str) -> str:
+    """One part of a block map, one of its two copies."""
+    return f"{MAPS}/{disk}/{name}"
+
+
+def index_segment(name: str) -> str:
+    """An index segment; `name` is random."""
+    return f"{INDEX}/{name}"
+
+
+def version_record(vm: VmId, sequence: int, version: VersionId) -> str:
+    """A version's record: the commit point."""
+    return f"{VERSIONS}/{vm}/{sequence:016x}-{version}"
+
+
+def versions_of(vm: VmId) -> str:
+    """The folder of a VM's version records."""
+    return f"{VERSIONS}/{vm}"
+
+
+def numbered(folder: str, number: int) -> str:
+    """The n-th object of `OWNER`, `HEADS`, `SWEPT` or `CATALOG`."""
+    return f"{folder}/{number:016x}"
+
+
+def number_of(name: str) -> int:
+    """The number in a name that `numbered` made, or the sequence in a version record's."""
+    return int(name.rpartition("/")[2][:16], 16)
+
+
+def public_keys(epoch: int) -> str:
+    """The public keys of an epoch."""
+    return f"{KEYS}/pub-{epoch:08x}"
+
+
+def slot(name: str) -> str:
+    """A key slot; `name` is 16 random hex digits."""
+    return f"{KEYS}/slot-{name}"

@@ -1,0 +1,374 @@
+"""Packs: many sealed chunks in one object that is written once and never changed.
+
+Layout, integers little-endian::
+
+    header   "ADSPACK1" | format u8 | suite u8 | sessions u16 | store 16 | pack 16
+             sessions x (session id 16 | boxed session key 80) | xxh3-64
+    records  see `likeness.codec.records`
+    table    nonce, ciphertext, tag of: records x (chunk id 32 | offset u64 | length u32)
+    boxes    the header's session list once more, and its xxh3-64
+    trailer  table offset u64 | table length u32 | records u32 | total length u64
+             pack 16 | xxh3-128 of everything before | "ADSPEND1"
+
+Every session's key opens every record that names the session; the table is sealed with the first
+session's key. The trailer makes a pack complete: whatever does not end in a matching one was never
+finished.
+"""
+
+import random
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from likeness.codec import aead
+from likeness.codec.aead import NotAuthentic, Suite
+from likeness.codec.hashing import checksum64, checksum128, digest
+from likeness.codec.keys import BOXED_KEY_BYTES, SESSION_ID_BYTES, SessionKey, StoreKeys
+from likeness.codec.records import (
+    RECORD_MAGIC,
+    Opened,
+    Opener,
+    checksum_matches,
+    record_length,
+    record_place,
+)
+from likeness.errors import Damaged, StoreTooNew
+from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, StoreId, random_name
+
+PACK_FORMAT = 1
+PACK_TARGET_BYTES = 16 << 20
+MOST_PACK_BYTES = 64 << 20
+_MAGIC, _END = b"ADSPACK1", b"ADSPEND1"
+_HEADER = struct.Struct("<8sBBH16s16s")
+_SESSION_BYTES = SESSION_ID_BYTES + BOXED_KEY_BYTES
+_ENTRY = struct.Struct(f"<{CHUNK_ID_BYTES}sQI")
+_TRAILER = struct.Struct("<QIIQ16s16s8s")
+_MOST_SESSIONS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a chunk's record lies in its pack."""
+
+    chunk: ChunkId
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackReceipt:
+    """What a writer says about a pack it wrote; facts once the pack was read back.
+
+    Attributes:
+        pack: Its name.
+        size_bytes: Length of the object.
+        digest: BLAKE3 of the object, 32 bytes.
+        checksum: XXH3-128 of all but the trailer's last 24 bytes; as in the trailer, 16 bytes.
+        places: Its chunks, by offset.
+    """
+
+    pack: PackId
+    size_bytes: int
+    digest: bytes
+    checksum: bytes
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedPack:
+    """A pack in memory, ready to be written."""
+
+    receipt: PackReceipt
+    parts: Sequence[bytes]
+    rebuild: "Callable[[], FinishedPack]"
+
+    def renamed(self) -> "FinishedPack":
+        """The same records as a pack of another name, for when the first one is spoilt."""
+        return self.rebuild()
+
+
+class PackBuilder:
+    """Gathers sealed records and makes a pack of them."""
+
+    def __init__(self, store: StoreId, session: SessionKey, suite: Suite) -> None:
+        """Build packs for one store under one session."""
+        self._store, self._session, self._suite = store, session, suite
+        self._records: list[tuple[ChunkId, bytes]] = []
+        self.size_bytes = 0
+
+    def add(self, chunk: ChunkId, record: bytes) -> None:
+        """Add one record that `Sealer.seal` made."""
+        self._records.append((chunk, record))
+        self.size_bytes += len(record)
+
+    def finish(self) -> FinishedPack:
+        """Close the pack, and begin another.
+
+        Records are shuffled, so that neighbours on disk are not neighbours here.
+        """
+        records, self._records, self.size_bytes = self._records, [], 0
+        random.SystemRandom().shuffle(records)
+        return self._assembled(records)
+
+    def _assembled(self, records: list[tuple[ChunkId, bytes]]) -> FinishedPack:
+        pack = PackId(random_name())
+        sessions = self._session.session + self._session.boxed
+        header = _HEADER.pack(
+            _MAGIC,
+            PACK_FORMAT,
+            self._suite,
+            1,
+            bytes.fromhex(self._store),
+            bytes.fromhex(pack),
+        )
+        header += sessions
+        parts = [header, checksum64(header)]
+        places = []
+        offset = len(header) + 8
+        for chunk, record in records:
+            places.append(Place(chunk, offset, len(record)))
+            parts.append(record)
+            offset += len(record)
+        table = self._sealed_table(pack, places)
+        parts += [table, sessions, checksum64(sessions)]
+        total = offset + len(table) + len(sessions) + 8 + _TRAILER.size
+        checksum = checksum128(parts)
+        parts.append(
+            _TRAILER.pack(
+                offset, len(table), len(places), total, bytes.fromhex(pack), checksum, _END
+            )
+        )
+        receipt = PackReceipt(pack, total, digest(parts), checksum, tuple(places))
+        return FinishedPack(receipt, parts, lambda: self._assembled(records))
+
+    def _sealed_table(self, pack: PackId, places: Sequence[Place]) -> bytes:
+        plain = b"".join(_ENTRY.pack(place.chunk, place.offset, place.length) for place in places)
+        nonce = aead.Nonces().next(self._suite)
+        place = _table_place(self._store, self._session.session, pack)
+        key = self._session.key
+        return nonce + aead.seal(plain, key=key, place=place, nonce=nonce, suite=self._suite)
+
+
+class Pack:
+    """A pack that was read back whole.
+
+    Making one checks the frame: magic numbers, lengths, checksums. That needs no key and proves
+    that the bytes are as written, not that they were right.
+    """
+
+    def __init__(self, data: bytes, *, name: str, store: StoreId) -> None:
+        """Check the frame of `data`.
+
+        Args:
+            data: The whole object.
+            name: Its name; the last part must be the pack's id.
+            store: The store it must belong to.
+
+        Raises:
+            Damaged: Torn, altered, or another pack than its name says.
+            StoreTooNew: A later release wrote it.
+        """
+        self._data, self._name, self.store = data, name, store
+        if not _TRAILER.size + _HEADER.size <= len(data) <= MOST_PACK_BYTES:
+            raise Damaged(name, f"{len(data)} bytes cannot be a pack")
+        self._table_offset, self._table_bytes, self.records, total, pack, checksum, end = (
+            _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
+        )
+        if end != _END or total != len(data):
+            raise Damaged(name, "it does not end as a pack does; its writing was never finished")
+        if checksum128([data[: -_TRAILER.size]]) != checksum:
+            raise Damaged(name, "its checksum does not match")
+        header = PackHeader.parse(data, name=name, store=store)
+        if pack.hex() != header.pack or header.pack != name.rpartition("/")[2]:
+            raise Damaged(name, f"it is pack {header.pack} under another's name")
+        self.header = header
+
+    def places(self, keys: StoreKeys) -> tuple[Place, ...]:
+        """The table: which chunks lie where.
+
+        Raises:
+            Damaged: The table does not open, or says what cannot be.
+        """
+        sealed = self._data[self._table_offset : self._table_offset + self._table_bytes]
+        suite, session = self.header.suite, self.header.sessions[0]
+        split = aead.nonce_bytes(suite)
+        try:
+            plain = aead.unseal(
+                sealed[split:],
+                key=keys.open_session(session.boxed),
+                place=_table_place(self.store, session.session, self.header.pack),
+                nonce=sealed[:split],
+                suite=suite,
+            )
+        except NotAuthentic as cause:
+            raise Damaged(self._name, "its table was altered or is another store's") from cause
+        if len(plain) != self.records * _ENTRY.size:
+            raise Damaged(self._name, "its table has another length than its trailer says")
+        found = (Place(ChunkId(c), o, n) for c, o, n in _ENTRY.iter_unpack(plain))
+        return tuple(found)
+
+    def opener(self, keys: StoreKeys, *, chunk_bytes: int, id_keys: Sequence[bytes]) -> Opener:
+        """What opens this pack's records; see `PackHeader.opener`."""
+        return self.header.opener(keys, chunk_bytes=chunk_bytes, id_keys=id_keys)
+
+    def record(self, place: Place) -> bytes:
+        """The bytes of one record, not yet believed."""
+        return self._data[place.offset : place.offset + place.length]
+
+    def frames(self) -> Iterator[tuple[int, bool]]:
+        """Walk the records without any key: offset, and whether its checksum matches.
+
+        Raises:
+            Damaged: Something between header and table is no record.
+        """
+        offset = self.header.size_bytes
+        view = memoryview(self._data)
+        while offset < self._table_offset:
+            length = record_length(self._data, offset, name=self._name)
+            yield offset, checksum_matches(view[offset : offset + length])
+            offset += length
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    session: bytes
+    boxed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PackHeader:
+    """A pack's beginning: enough to open records read by range."""
+
+    pack: PackId
+    suite: Suite
+    sessions: tuple[_Session, ...]
+    store: StoreId
+    size_bytes: int
+    name: str
+
+    @classmethod
+    def parse(cls, data: bytes, *, name: str, store: StoreId) -> "PackHeader":
+        """Check and read the header at the start of `data`.
+
+        Raises:
+            Damaged: No pack of this store begins so.
+            StoreTooNew: A later release wrote it.
+        """
+        if len(data) < _HEADER.size or data[: len(_MAGIC)] != _MAGIC:
+            raise Damaged(name, "it does not begin as a pack does")
+        _, form, suite, count, of_store, pack = _HEADER.unpack_from(data)
+        if form != PACK_FORMAT:
+            raise StoreTooNew(f"{name} has format {form}; this release reads {PACK_FORMAT}")
+        end = _HEADER.size + count * _SESSION_BYTES
+        if not 1 <= count <= _MOST_SESSIONS or len(data) < end + 8:
+            raise Damaged(name, "its header is cut short")
+        if checksum64(data[:end]) != data[end : end + 8]:
+            raise Damaged(name, "its header's checksum does not match")
+        if of_store.hex() != store:
+            raise Damaged(name, f"it belongs to another store, {of_store.hex()}")
+        try:
+            known = Suite(suite)
+        except ValueError as cause:
+            raise StoreTooNew(f"{name} is sealed with unknown suite {suite}") from cause
+        sessions = _sessions(data[_HEADER.size : end])
+        return cls(PackId(pack.hex()), known, sessions, store, end + 8, name)
+
+    @staticmethod
+    def most_bytes(sessions: int = 1) -> int:
+        """How many bytes to read for the header of a pack with so many sessions."""
+        return _HEADER.size + sessions * _SESSION_BYTES + 8
+
+    def opener(self, keys: StoreKeys, *, chunk_bytes: int, id_keys: Sequence[bytes]) -> Opener:
+        """What opens this pack's records.
+
+        Raises:
+            Damaged: The session boxes do not open with the store's keys.
+        """
+        try:
+            opened = tuple(
+                (keys.open_session(each.boxed), record_place(self.store, each.session))
+                for each in self.sessions
+            )
+        except NotAuthentic as cause:
+            raise Damaged(self.name, "its session key was altered or is another store's") from cause
+        return Opener(opened, self.suite, chunk_bytes, tuple(id_keys))
+
+
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """What is left in a pack that is not whole.
+
+    Attributes:
+        places: Records that opened and were proved, by offset.
+        lost: Byte offsets at which a record began and could not be opened.
+    """
+
+    places: tuple[Place, ...]
+    lost: tuple[int, ...]
+
+
+def salvage(
+    data: bytes,
+    *,
+    name: str,
+    store: StoreId,
+    keys: StoreKeys,
+    chunk_bytes: int,
+    id_keys: Sequence[bytes],
+) -> Salvaged:
+    """Find every record of a pack that still opens, without its table or trailer.
+
+    The header's session boxes are taken from its second copy when the first is damaged.
+
+    Raises:
+        Damaged: Neither copy of the session boxes is left, so nothing can be opened.
+    """
+    header = _any_header(data, name=name, store=store)
+    opener = header.opener(keys, chunk_bytes=chunk_bytes, id_keys=id_keys)
+    places: list[Place] = []
+    lost: list[int] = []
+    offset = data.find(RECORD_MAGIC)
+    while offset >= 0:
+        opened, end = _try_record(data, offset, opener, name)
+        if opened is None:
+            lost.append(offset)
+        else:
+            places.append(Place(opened.chunk, offset, end - offset))
+        offset = data.find(RECORD_MAGIC, end)
+    return Salvaged(tuple(places), tuple(lost))
+
+
+def _try_record(data: bytes, offset: int, opener: Opener, name: str) -> tuple[Opened | None, int]:
+    try:
+        end = offset + record_length(data, offset, name=name)
+        if end <= len(data):
+            return opener.open(data[offset:end], name=name, offset=offset), end
+    except Damaged:
+        pass
+    return None, offset + len(RECORD_MAGIC)
+
+
+def _any_header(data: bytes, *, name: str, store: StoreId) -> PackHeader:
+    try:
+        return PackHeader.parse(data, name=name, store=store)
+    except Damaged:
+        boxes_end = len(data) - _TRAILER.size
+        boxes = data[boxes_end - _SESSION_BYTES - 8 : boxes_end - 8]
+        if len(boxes) != _SESSION_BYTES or checksum64(boxes) != data[boxes_end - 8 : boxes_end]:
+            raise
+        suite = Suite(data[9]) if len(data) > 9 and data[9] in tuple(Suite) else Suite.AEGIS_256
+        pack = PackId(name.rpartition("/")[2])
+        return PackHeader(pack, suite, _sessions(boxes), store, 0, name)
+
+
+def _sessions(boxes: bytes) -> tuple[_Session, ...]:
+    return tuple(
+        _Session(
+            boxes[at : at + SESSION_ID_BYTES], boxes[at + SESSION_ID_BYTES : at + _SESSION_BYTES]
+        )
+        for at in range(0, len(boxes), _SESSION_BYTES)
+    )
+
+
+def _table_place(store: StoreId, session: bytes, pack: PackId) -> bytes:
+    return b"ads-table-v1" + bytes.fromhex(store) + session + bytes.fromhex(pack)

@@ -1,0 +1,190 @@
+"""Versions in the store: their records, and the maps the records name."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from likeness.codec.documents import Kind
+from likeness.codec.hashing import digest
+from likeness.errors import Damaged, LikenessError, ObjectMissing, UnknownVersion
+from likeness.model.ids import DiskId, VersionId, VmId, is_name
+from likeness.store import layout
+from likeness.store.data_store import DataStore
+from likeness.store.documents import DiskRecord, MapPart, VersionClear, VersionRecord, decode
+from likeness.store.maps import STRETCH, FlatMap, Run, decode_part, positions_of
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One restore point of one VM, as its signed record says.
+
+    Attributes:
+        name: The record's name in the store.
+        clear: What everybody may read of it.
+        record: The rest.
+        digest: BLAKE3 of the record's bytes, as hex.
+    """
+
+    name: str
+    clear: VersionClear
+    record: VersionRecord
+    digest: str
+
+    @property
+    def version(self) -> VersionId:
+        """Its id."""
+        return VersionId(self.clear.version)
+
+    @property
+    def vm(self) -> VmId:
+        """Whose version it is."""
+        return VmId(self.clear.vm)
+
+    @property
+    def sequence(self) -> int:
+        """1 for a VM's first version, 2 for the next."""
+        return self.clear.sequence
+
+    @property
+    def taken_at(self) -> datetime:
+        """When its snapshot was taken."""
+        return datetime.fromisoformat(self.clear.taken_at)
+
+
+def vms(store: DataStore) -> list[VmId]:
+    """Every VM with a folder of versions."""
+    return [VmId(name) for name in store.transport.folders(layout.VERSIONS) if is_name(name)]
+
+
+def record_names(store: DataStore, vm: VmId) -> list[str]:
+    """Names of a VM's version records, oldest first; not yet believed."""
+    names = (entry.name for entry in store.transport.entries(layout.versions_of(vm)))
+    return sorted(name for name in names if layout.is_known(name))
+
+
+def read_version(store: DataStore, name: str) -> Version:
+    """Read and verify one version record.
+
+    Raises:
+        ObjectMissing: It is not there.
+        Damaged: It is not whole, or not signed by this store for this place.
+    """
+    clear, frame = store.read(name, Kind.VERSION, VersionClear)
+    if layout.version_record(VmId(clear.vm), clear.sequence, VersionId(clear.version)) != name:
+        raise Damaged(name, "it is the record of another version")
+    record = decode(frame.unseal(store.keys), VersionRecord, name=name)
+    whole = digest([store.transport.read(name)]).hex()
+    return Version(name, clear, record, whole)
+
+
+def last_version(store: DataStore, vm: VmId) -> Version | None:
+    """A VM's newest version whose record is whole; none if it has none."""
+    for name in reversed(record_names(store, vm)):
+        try:
+            return read_version(store, name)
+        except Damaged:
+            continue
+    return None
+
+
+def find_version(store: DataStore, version: str) -> Version:
+    """The version whose id begins with `version`, at least four hex digits.
+
+    Raises:
+        UnknownVersion: None, or several.
+    """
+    found = [
+        name
+        for vm in vms(store)
+        for name in record_names(store, vm)
+        if name.rpartition("-")[2].startswith(version)
+    ]
+    if len(found) != 1 or len(version) < 4:
+        many = "several versions begin" if found else "no version begins"
+        raise UnknownVersion(f"{many} with {version!r}; list the versions and give more of the id")
+    return read_version(store, found[0])
+
+
+def map_runs(store: DataStore, disk: DiskRecord, *, only: VersionId | None = None) -> Iterator[Run]:
+    """The runs of a disk's map parts, in the order to apply.
+
+    Args:
+        store: Where.
+        disk: Whose map.
+        only: Just the parts made in this version.
+
+    Raises:
+        Damaged: Both copies of a part are damaged.
+    """
+    positions = positions_of(disk.size_bytes, disk.chunk_bytes)
+    for part in disk.parts:
+        if only is None or part.version == only:
+            yield from read_part(store, disk, part, positions)
+
+
+def read_part(store: DataStore, disk: DiskRecord, part: MapPart, positions: int) -> list[Run]:
+    """One part, from whichever of its copies is whole.
+
+    Raises:
+        Damaged: Neither is.
+    """
+    problem: LikenessError | None = None
+    for copy in range(len(part.copies)):
+        try:
+            return read_copy(store, disk, part, copy, positions)
+        except (Damaged, ObjectMissing) as cause:
+            problem = cause
+    raise Damaged(part.copies[0], f"neither copy of this block map is whole ({problem})")
+
+
+def read_copy(
+    store: DataStore, disk: DiskRecord, part: MapPart, copy: int, positions: int
+) -> list[Run]:
+    """One copy of one part.
+
+    Raises:
+        ObjectMissing: It is not there.
+        Damaged: It is not what the version record signed for.
+    """
+    name = part.copies[copy]
+    data = store.transport.read(name)
+    if digest([data]).hex() != part.digests[copy]:
+        raise Damaged(name, "it is not what its version record signed for")
+    return decode_part(
+        data,
+        disk=DiskId(disk.disk),
+        version=VersionId(part.version),
+        first=part.first,
+        delta=part.delta,
+        positions=positions,
+        keys=store.keys,
+        name=name,
+    )
+
+
+def load_map(store: DataStore, disk: DiskRecord, path: Path) -> FlatMap:
+    """Put a disk's whole block map together in a new file at `path`, and prove it.
+
+    Raises:
+        Damaged: A part is damaged, or the parts do not give the map the record signed for.
+    """
+    chunk_map = FlatMap(path, positions_of(disk.size_bytes, disk.chunk_bytes))
+    try:
+        for run in map_runs(store, disk):
+            chunk_map.write(run.first, run.ids)
+        if chunk_map.root() != disk.root:
+            raise Damaged(
+                f"the block map of disk {disk.name or disk.disk}",
+                "its parts do not give the map its version record signed for",
+            )
+    except BaseException:
+        chunk_map.close()
+        raise
+    return chunk_map
+
+
+def stretches(positions: int) -> Iterator[tuple[int, int]]:
+    """First position and length of each stretch a map is cut into."""
+    for first in range(0, positions, STRETCH):
+        yield first, min(STRETCH, positions - first)

@@ -1,0 +1,1 @@
+"""How bytes get to a share, a folder or memory, and back."""

@@ -1,0 +1,200 @@
+"""A folder on this machine: a local disk, or a share the operating system has mounted."""
+
+import errno
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from likeness.errors import (
+    LikenessError,
+    NameTaken,
+    ObjectMissing,
+    ShareFull,
+    ShareRefused,
+    ShareUnreachable,
+    StoreMissing,
+)
+from likeness.transport.base import Entry, Space
+
+_WRITEV_PARTS = 512  # the kernel takes at most IOV_MAX (1024) buffers a call
+
+
+class LocalTransport:
+    """Objects as files below one folder. Files are made 0600, folders 0700."""
+
+    def __init__(self, root: Path | str, *, make: bool = False) -> None:
+        """Use `root`, which must exist unless `make` is true.
+
+        Raises:
+            StoreMissing: There is no such folder.
+        """
+        self.root = Path(root).absolute()
+        if make:
+            with self._translated(str(self.root)):
+                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.root.is_dir():
+            raise StoreMissing(
+                f"there is no folder {self.root}; create it or correct the data store's path"
+            )
+
+    def __repr__(self) -> str:
+        return f"LocalTransport({str(self.root)!r})"
+
+    def create(self, name: str, parts: Sequence[bytes]) -> None:
+        """See `Transport.create`: O_EXCL, write, fsync the file, fsync its folder."""
+        path = self._path(name)
+        with self._translated(name):
+            handle = self._open_new(path)
+            try:
+                _write_all(handle, parts)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            _sync_folder(path.parent)
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See `Transport.read`."""
+        with self._translated(name), self._path(name).open("rb", buffering=0) as file:
+            wanted = os.fstat(file.fileno()).st_size - offset if length is None else length
+            return _read_exactly(file.fileno(), offset, max(wanted, 0))
+
+    def size(self, name: str) -> int:
+        """See `Transport.size`."""
+        with self._translated(name):
+            return self._path(name).stat().st_size
+
+    def entries(self, folder: str) -> Iterator[Entry]:
+        """See `Transport.entries`."""
+        with self._translated(folder):
+            for path in self._children(folder):
+                name = f"{folder}/{path.name}" if folder else path.name
+                if path.is_dir():
+                    yield from self.entries(name)
+                else:
+                    with suppress(FileNotFoundError):  # deleted since it was listed
+                        yield Entry(name, Path(path.path).stat().st_size)
+
+    def folders(self, folder: str) -> list[str]:
+        """See `Transport.folders`."""
+        with self._translated(folder):
+            return [path.name for path in self._children(folder) if path.is_dir()]
+
+    def rename(self, name: str, new_name: str) -> None:
+        """See `Transport.rename`."""
+        old, new = self._path(name), self._path(new_name)
+        with self._translated(name):
+            new.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if new.exists():
+                raise NameTaken(new_name)
+            old.rename(new)
+            _sync_folder(new.parent)
+            _sync_folder(old.parent)
+
+    def delete(self, name: str) -> None:
+        """See `Transport.delete`."""
+        with self._translated(name):
+            self._path(name).unlink(missing_ok=True)
+
+    def delete_folder(self, folder: str) -> None:
+        """See `Transport.delete_folder`."""
+        with suppress(OSError):
+            self._path(folder).rmdir()
+
+    def space(self) -> Space:
+        """See `Transport.space`."""
+        with self._translated(str(self.root)):
+            facts = os.statvfs(self.root)
+        return Space(facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize)
+
+    def close(self) -> None:
+        """See `Transport.close`; there is nothing to let go of."""
+
+    def _path(self, name: str) -> Path:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ShareRefused(f"{name!r} is no name inside a data store")
+        return self.root / name
+
+    def _require_root(self) -> None:
+        """An unmounted share must not look like an empty one."""
+        if not self.root.is_dir():
+            raise ShareUnreachable(f"the folder {self.root} is gone; is its share still mounted?")
+
+    @contextmanager
+    def _translated(self, name: str) -> Generator[None, None, None]:
+        try:
+            yield
+        except FileNotFoundError as cause:
+            self._require_root()
+            raise ObjectMissing(name) from cause
+        except OSError as cause:
+            raise _meaning(name, cause) from cause
+
+    def _children(self, folder: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self._path(folder)) as found:
+                return sorted(found, key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            self._require_root()
+            return []
+
+    @staticmethod
+    def _open_new(path: Path) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            _make_folder(path.parent)
+            return os.open(path, flags, 0o600)
+
+
+def _meaning(name: str, cause: OSError) -> LikenessError:
+    if cause.errno == errno.EEXIST:
+        return NameTaken(name)
+    if cause.errno == errno.ENOTDIR:
+        return ObjectMissing(name)
+    if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ShareFull(f"no room left for {name}; free space on the data store and run again")
+    if cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ShareRefused(f"{name}: {cause.strerror}; check the rights on the data store")
+    return ShareUnreachable(f"{name}: {cause.strerror or cause}; is the data store's disk well?")
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, each durable in the one above."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, parts: Sequence[bytes]) -> None:
+    for start in range(0, len(parts), _WRITEV_PARTS):
+        batch = [memoryview(part) for part in parts[start : start + _WRITEV_PARTS] if part]
+        while batch:
+            written = os.writev(handle, batch)
+            while batch and written >= len(batch[0]):
+                written -= len(batch.pop(0))
+            if written:
+                batch[0] = batch[0][written:]
+
+
+def _read_exactly(handle: int, offset: int, length: int) -> bytes:
+    data = os.pread(handle, length, offset)
+    if len(data) == length or not data:
+        return data
+    pieces = [data]
+    have = len(data)
+    while have < length and (data := os.pread(handle, length - have, offset + have)):
+        pieces.append(data)
+        have += len(data)
+    return b"".join(pieces)
