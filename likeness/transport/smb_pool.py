@@ -1,0 +1,115 @@
+"""A few SMB sessions that the threads of a process take turns with."""
+
+import os
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from likeness.transport.smb_errors import FOREIGN, loses_connection
+from likeness.transport.smb_session import SmbSession
+from likeness.transport.smb_socket import Patience
+
+
+class _Sessions:
+    """What one process holds."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.idle: list[SmbSession] = []
+        self.in_use = 0
+        self.silences = 0  # how often the server was silent for a whole patience
+        self.closings = 0
+
+
+class SessionPool:
+    """At most `size` sessions, opened when they are first needed.
+
+    A process made by fork begins with none: a connection cannot be shared by two processes.
+    """
+
+    def __init__(self, connect: Callable[[Patience], SmbSession], size: int) -> None:
+        self._connect = connect
+        self._size = size
+        self._by_process: dict[int, _Sessions] = {}
+
+    @contextmanager
+    def session(self, patience: Patience) -> Generator[SmbSession, None, None]:
+        """Take a session for one call, waiting for one to come free.
+
+        That wait lasts as long as those who hold the sessions make progress. When the server
+        falls silent for one of them, everybody who waits is told so, and not kept any longer.
+
+        Raises:
+            TimeoutError: The server fell silent for somebody else.
+            SMBException, OSError: No new session could be opened.
+        """
+        sessions = self._by_process.setdefault(os.getpid(), _Sessions())
+        closings = self._wait_for_turn(sessions, patience)
+        session: SmbSession | None = None
+        try:
+            session = self._idle_session(sessions, patience) or self._connect(patience)
+            yield session
+        except FOREIGN as cause:
+            if session is not None and loses_connection(cause):
+                session.lost = True
+            if patience.used_up:
+                self._tell_silence(sessions)
+            raise
+        except BaseException:
+            if session is not None:
+                session.lost = True  # left in the middle: answers may still be under way
+            raise
+        finally:
+            self._give_back(sessions, session, closings)
+
+    def close(self) -> None:
+        """Hang up; a session in use is hung up when it is given back."""
+        sessions = self._by_process.get(os.getpid())
+        if sessions is None:
+            return
+        with sessions.changed:
+            sessions.closings += 1
+            idle, sessions.idle = sessions.idle, []
+        for session in idle:
+            session.drop()
+
+    def _wait_for_turn(self, sessions: _Sessions, patience: Patience) -> int:
+        with sessions.changed:
+            silences = sessions.silences
+            while sessions.in_use >= self._size:
+                sessions.changed.wait()
+                if sessions.silences != silences:
+                    raise TimeoutError("the server was silent for another call")
+                patience.renew()
+            sessions.in_use += 1
+            return sessions.closings
+
+    @staticmethod
+    def _idle_session(sessions: _Sessions, patience: Patience) -> SmbSession | None:
+        while True:
+            with sessions.changed:
+                if not sessions.idle:
+                    return None
+                session = sessions.idle.pop()
+            if session.take_up(patience):
+                return session
+            session.drop()
+
+    @staticmethod
+    def _tell_silence(sessions: _Sessions) -> None:
+        with sessions.changed:
+            sessions.silences += 1
+            sessions.changed.notify_all()
+
+    @staticmethod
+    def _give_back(sessions: _Sessions, session: SmbSession | None, closings: int) -> None:
+        keep = session is not None and session.alive
+        with sessions.changed:
+            sessions.in_use -= 1
+            keep = keep and sessions.closings == closings
+            if keep and session is not None:
+                session.lay_down()
+                sessions.idle.append(session)
+            sessions.changed.notify()
+        if session is not None and not keep:
+            session.drop()
