@@ -6,7 +6,6 @@ version that lacks something.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import likeness
 from likeness.clock import Clock
@@ -14,6 +13,7 @@ from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
 from likeness.errors import Damaged, NameTaken, ObjectMissing
 from likeness.model.ids import DiskId, VersionId, VmId, random_name
+from likeness.pipelining import bounded_map
 from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord, MapPart, VersionClear, VersionRecord, encode
@@ -120,9 +120,8 @@ def _admit_packs(store: DataStore, receipt: TransferReceipt) -> None:
         if size != pack.size_bytes:
             raise Damaged(target, f"it has {size} bytes and was sent with {pack.size_bytes}")
 
-    with ThreadPoolExecutor(_MOVERS, thread_name_prefix="admit") as movers:
-        for _ in movers.map(admit, receipt.packs):
-            pass
+    for _ in bounded_map(admit, receipt.packs, workers=_MOVERS, name="admit"):
+        pass
 
 
 def _move(store: DataStore, source: str, target: str) -> None:

@@ -83,6 +83,14 @@ class DataStore:
         """Every chunk id key a chunk of this store may be named with."""
         return (self.keys.chunk_id_key,)
 
+    def verifier(self, frame: Frame) -> PublicKeys:
+        """The public keys a document must be signed with.
+
+        Raises:
+            Damaged: It claims an epoch this store never had.
+        """
+        return _verifier(self.keys, frame)
+
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
         """The clear part of a signed document, and its frame for the sealed part.
 
@@ -91,7 +99,7 @@ class DataStore:
             Damaged: It is not whole, or not signed by this store for this place.
         """
         frame = Frame.parse(self.transport.read(name), name=name)
-        frame.require_signature(kind, _verifier(self.keys, frame))
+        frame.require_signature(kind, self.verifier(frame))
         return decode(frame.clear, clear, name=name), frame
 
     def write(

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
-from likeness.errors import Damaged
+from likeness.errors import Damaged, ObjectMissing
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, RunId, random_name
 from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import HeadObject, IndexClear, IndexedPack
-from likeness.store.pack import PackReceipt, Place
+from likeness.store.pack import Pack, PackReceipt, Place
 
 MOST_PLACES = 1 << 17
 """Places one segment holds before the next is begun: about 5 MiB."""
@@ -137,3 +137,21 @@ def known_packs(
             if damaged is None:
                 raise
             damaged(cause)
+
+
+def unindexed_packs(
+    store: DataStore, indexed: Container[PackId]
+) -> Iterator[tuple[PackId, tuple[Place, ...]]]:
+    """Packs that lie in their place and in no index segment, by their own tables.
+
+    Slow, since every such pack is read whole; for when index segments are lost.
+    """
+    for entry in store.transport.entries(layout.PACKS):
+        pack = PackId(entry.name.rpartition("/")[2])
+        if pack in indexed or not layout.is_known(entry.name):
+            continue
+        try:
+            data = store.transport.read(entry.name)
+            yield pack, Pack(data, name=entry.name, store=store.store_id).places(store.keys)
+        except (Damaged, ObjectMissing):
+            continue

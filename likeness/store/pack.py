@@ -273,6 +273,25 @@ class PackHeader:
         sessions = _sessions(data[_HEADER.size : end])
         return cls(PackId(pack.hex()), known, sessions, store, end + 8, name)
 
+    @classmethod
+    def parse_any(cls, data: bytes, *, name: str, store: StoreId) -> "PackHeader":
+        """The header of a whole pack; where it is damaged, what its second copy gives.
+
+        Raises:
+            Damaged: Neither copy of the session boxes is left.
+        """
+        try:
+            return cls.parse(data, name=name, store=store)
+        except Damaged:
+            end = len(data) - _TRAILER.size
+            boxes = data[max(end - _SESSION_BYTES - 8, 0) : max(end - 8, 0)]
+            if len(boxes) != _SESSION_BYTES or checksum64(boxes) != data[end - 8 : end]:
+                raise
+            known = data[9] in tuple(Suite) if len(data) > 9 else False
+            suite = Suite(data[9]) if known else Suite.AEGIS_256
+            pack = PackId(name.rpartition("/")[2])
+            return cls(pack, suite, _sessions(boxes), store, 0, name)
+
     @staticmethod
     def most_bytes(sessions: int = 1) -> int:
         """How many bytes to read for the header of a pack with so many sessions."""
@@ -323,7 +342,7 @@ def salvage(
     Raises:
         Damaged: Neither copy of the session boxes is left, so nothing can be opened.
     """
-    header = _any_header(data, name=name, store=store)
+    header = PackHeader.parse_any(data, name=name, store=store)
     opener = header.opener(keys, chunk_bytes=chunk_bytes, id_keys=id_keys)
     places: list[Place] = []
     lost: list[int] = []
@@ -346,19 +365,6 @@ def _try_record(data: bytes, offset: int, opener: Opener, name: str) -> tuple[Op
     except Damaged:
         pass
     return None, offset + len(RECORD_MAGIC)
-
-
-def _any_header(data: bytes, *, name: str, store: StoreId) -> PackHeader:
-    try:
-        return PackHeader.parse(data, name=name, store=store)
-    except Damaged:
-        boxes_end = len(data) - _TRAILER.size
-        boxes = data[boxes_end - _SESSION_BYTES - 8 : boxes_end - 8]
-        if len(boxes) != _SESSION_BYTES or checksum64(boxes) != data[boxes_end - 8 : boxes_end]:
-            raise
-        suite = Suite(data[9]) if len(data) > 9 and data[9] in tuple(Suite) else Suite.AEGIS_256
-        pack = PackId(name.rpartition("/")[2])
-        return PackHeader(pack, suite, _sessions(boxes), store, 0, name)
 
 
 def _sessions(boxes: bytes) -> tuple[_Session, ...]:

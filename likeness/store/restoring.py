@@ -8,7 +8,6 @@ which bytes of the disk are lost. It never writes a byte that was not proved.
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,11 +16,12 @@ from likeness.codec.records import Opener
 from likeness.errors import BadInput, ChunkCorrupt, Damaged, ObjectMissing
 from likeness.model.disk import Extent
 from likeness.model.ids import ZERO_CHUNK, ChunkId, PackId
+from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
-from likeness.store.index import known_packs
+from likeness.store.index import known_packs, unindexed_packs
 from likeness.store.maps import FlatMap
 from likeness.store.pack import PackHeader, Place
 from likeness.store.versions import load_map
@@ -183,12 +183,20 @@ class _Window:
             attempt += 1
 
     def _find_sources(self) -> None:
-        ignored: list[Damaged] = []
-        for pack in known_packs(self._store, damaged=ignored.append):
-            for place in pack.places:
-                want = self._wanted.get(place.chunk)
-                if want is not None:
-                    want.sources.append((pack.pack, place))
+        """Ask the index; where it is damaged or lacks a chunk, the packs' own tables."""
+        met: set[PackId] = set()
+        for pack in known_packs(self._store, damaged=lambda _: None):
+            met.add(pack.pack)
+            self._offer(pack.pack, pack.places)
+        if any(not want.sources for want in self._wanted.values()):
+            for stray, places in unindexed_packs(self._store, met):
+                self._offer(stray, places)
+
+    def _offer(self, pack: PackId, places: Iterable[Place]) -> None:
+        for place in places:
+            want = self._wanted.get(place.chunk)
+            if want is not None:
+                want.sources.append((pack, place))
 
     def _plan(self, todo: Iterable[ChunkId], attempt: int) -> dict[PackId, list[Place]]:
         """Which records to read from which pack; the n-th attempt takes the n-th source."""
@@ -207,8 +215,7 @@ class _Window:
             stop.check()
             return self._fetch_pack(pack, plan[pack], target)
 
-        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="restore") as workers:
-            yield from workers.map(fetch, plan)
+        yield from bounded_map(fetch, plan, workers=os.cpu_count() or 1, name="restore")
 
     def _fetch_pack(
         self, pack: PackId, places: list[Place], target: DiskWriter

@@ -1,0 +1,145 @@
+"""Copies of the catalog in the store, so that a lost installation gets its memory back.
+
+The store does not look inside: a copy is a folder of files, made into one archive, sealed in parts
+and named by one signed document that is written last.
+"""
+
+import tarfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from likeness.clock import Clock
+from likeness.codec.blobs import BlobKind, read_blob, write_blob
+from likeness.codec.documents import Kind
+from likeness.codec.hashing import digest
+from likeness.errors import Damaged, ObjectMissing
+from likeness.store import layout
+from likeness.store.data_store import DataStore
+from likeness.store.documents import CatalogCopyDocument
+
+KEPT = 14
+_PART_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogCopy:
+    """One copy, as found or made.
+
+    Attributes:
+        number: Counts up.
+        made_at: When.
+        size_bytes: Of the archive before sealing.
+        passed_over: Newer copies that were damaged, in words.
+    """
+
+    number: int
+    made_at: datetime
+    size_bytes: int
+    passed_over: tuple[str, ...] = ()
+
+
+def put_copy(store: DataStore, folder: Path, *, clock: Clock) -> CatalogCopy:
+    """Store the files of `folder`, and drop copies beyond the newest 14.
+
+    Raises:
+        ShareFull: No room; older copies stay.
+    """
+    numbers = _numbers(store)
+    number = numbers[-1] + 1 if numbers else 1
+    archive = folder.with_suffix(".tar")
+    try:
+        with tarfile.open(archive, "w") as tar:
+            for path in sorted(folder.iterdir()):
+                tar.add(path, arcname=path.name)
+        size = archive.stat().st_size
+        names, digests = _write_parts(store, archive, number)
+    finally:
+        archive.unlink(missing_ok=True)
+    made_at = clock()
+    document = CatalogCopyDocument(
+        number=number,
+        made_at=made_at.isoformat(),
+        parts=tuple(names),
+        digests=tuple(digests),
+        size_bytes=size,
+    )
+    store.write(layout.numbered(layout.CATALOG, number), Kind.CATALOG_COPY, document)
+    for old in numbers[: max(len(numbers) + 1 - KEPT, 0)]:
+        _delete(store, old)
+    return CatalogCopy(number, made_at, size)
+
+
+def fetch_newest(store: DataStore, folder: Path) -> CatalogCopy:
+    """Put the files of the newest whole copy into `folder`.
+
+    Raises:
+        ObjectMissing: There is no whole copy.
+    """
+    passed_over: list[str] = []
+    for number in reversed(_numbers(store)):
+        try:
+            copy = _fetch(store, number, folder)
+        except (Damaged, ObjectMissing) as cause:
+            passed_over.append(str(cause))
+        else:
+            return CatalogCopy(copy.number, copy.made_at, copy.size_bytes, tuple(passed_over))
+    raise ObjectMissing(f"{layout.CATALOG}/ (a whole copy of the catalog)")
+
+
+def _numbers(store: DataStore) -> list[int]:
+    names = (entry.name for entry in store.transport.entries(layout.CATALOG))
+    return sorted(layout.number_of(n) for n in names if layout.is_known(n) and "-" not in n)
+
+
+def _write_parts(store: DataStore, archive: Path, number: int) -> tuple[list[str], list[str]]:
+    names: list[str] = []
+    digests: list[str] = []
+    taken = {entry.name for entry in store.transport.entries(layout.CATALOG)}
+    at = 0
+    with archive.open("rb") as file:
+        while plain := file.read(_PART_BYTES):
+            place = _place(number, len(names))
+            data = write_blob(
+                BlobKind.CATALOG_PART, place, plain, keys=store.keys, suite=store.suite
+            )
+            while (name := f"{layout.numbered(layout.CATALOG, number)}-{at:04x}") in taken:
+                at += 1  # left by an attempt that never got to its document
+            store.transport.create(name, [data])
+            at += 1
+            names.append(name)
+            digests.append(digest([data]).hex())
+    return names, digests
+
+
+def _fetch(store: DataStore, number: int, folder: Path) -> CatalogCopy:
+    name = layout.numbered(layout.CATALOG, number)
+    document, _ = store.read(name, Kind.CATALOG_COPY, CatalogCopyDocument)
+    parts = []
+    for at, (part, expected) in enumerate(zip(document.parts, document.digests, strict=True)):
+        data = store.transport.read(part)
+        if digest([data]).hex() != expected:
+            raise Damaged(part, "it is not what its catalog copy signed for")
+        place = _place(number, at)
+        parts.append(read_blob(data, BlobKind.CATALOG_PART, place, keys=store.keys, name=part))
+    archive = folder.with_suffix(".tar")
+    try:
+        with archive.open("wb") as file:
+            file.writelines(parts)
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    finally:
+        archive.unlink(missing_ok=True)
+    return CatalogCopy(number, datetime.fromisoformat(document.made_at), document.size_bytes)
+
+
+def _delete(store: DataStore, number: int) -> None:
+    name = layout.numbered(layout.CATALOG, number)
+    store.transport.delete(name)
+    for entry in list(store.transport.entries(layout.CATALOG)):
+        if entry.name.startswith(f"{name}-"):
+            store.transport.delete(entry.name)
+
+
+def _place(number: int, part: int) -> bytes:
+    return number.to_bytes(8, "little") + part.to_bytes(4, "little")

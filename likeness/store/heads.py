@@ -1,0 +1,148 @@
+"""Heads: a signed chain that says what the store held, so that a loss or a rollback shows.
+
+A head is written at the end of every job. It names what changed since the head before: for each
+VM the number of its versions and a digest over their names, and the control objects that appeared
+or went. Every 64th head says everything, so that reading the present state never takes more.
+"""
+
+from dataclasses import dataclass, field
+
+from likeness.clock import Clock
+from likeness.codec.documents import Kind
+from likeness.codec.hashing import digest
+from likeness.errors import Damaged
+from likeness.model.ids import VmId
+from likeness.store import layout
+from likeness.store.data_store import DataStore
+from likeness.store.documents import HeadDocument, HeadObject, HeadVm
+from likeness.store.versions import record_names, vms
+
+FULL_EVERY = 64
+_FIRST = "0" * 64
+_CONTROL = (layout.KEYS, layout.OWNER, layout.INDEX, layout.SWEPT)
+
+
+@dataclass(slots=True)
+class Witness:
+    """What the newest head says the store holds.
+
+    Attributes:
+        number: The head's number; 0 if there is none.
+        digest: BLAKE3 of the head, as hex. Number and first digits go into every report, where
+            they bear witness against a store that was set back as a whole.
+        vms: VM to number and digest of its versions.
+        objects: Control object to its BLAKE3 digest, as hex.
+    """
+
+    number: int = 0
+    digest: str = _FIRST
+    vms: dict[VmId, tuple[int, str]] = field(default_factory=dict)
+    objects: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def short(self) -> str:
+        """For a person to write down, such as ``head 4711 a1b2c3d4``."""
+        return f"head {self.number} {self.digest[:8]}"
+
+
+def read_witness(store: DataStore) -> Witness:
+    """Put the present state together from the newest heads.
+
+    Raises:
+        Damaged: A head that is needed is damaged, missing, or breaks the chain.
+    """
+    numbers = sorted(
+        layout.number_of(entry.name)
+        for entry in store.transport.entries(layout.HEADS)
+        if layout.is_known(entry.name)
+    )
+    witness = Witness()
+    start = _newest_full(numbers)
+    for at, number in enumerate(numbers[start:]):
+        name = layout.numbered(layout.HEADS, number)
+        head, _ = store.read(name, Kind.HEAD, HeadDocument)
+        if at and (head.previous != witness.digest or number != witness.number + 1):
+            raise Damaged(name, "it does not follow the head before it; heads were lost or changed")
+        _apply(witness, head)
+        witness.number = number
+        witness.digest = digest([store.transport.read(name)]).hex()
+    return witness
+
+
+def write_head(store: DataStore, *, clock: Clock) -> Witness:
+    """Write a head if anything changed since the newest.
+
+    Returns:
+        What the newest head says now.
+    """
+    witness = read_witness(store)
+    number = witness.number + 1
+    full = number % FULL_EVERY == 1
+    seen = Witness() if full else witness
+    changed_vms = tuple(_changed_vms(store, seen))
+    changed_objects = tuple(_changed_objects(store, seen))
+    if not changed_vms and not changed_objects:
+        return witness
+    head = HeadDocument(
+        number=number,
+        previous=witness.digest,
+        made_at=clock().isoformat(),
+        vms=changed_vms,
+        objects=changed_objects,
+    )
+    digest_, _ = store.write(layout.numbered(layout.HEADS, number), Kind.HEAD, head)
+    _apply(witness, head)
+    witness.number, witness.digest = number, digest_
+    return witness
+
+
+def _newest_full(numbers: list[int]) -> int:
+    """Index of the newest head that says everything."""
+    for at in range(len(numbers) - 1, -1, -1):
+        if numbers[at] % FULL_EVERY == 1:
+            return at
+    return 0
+
+
+def _apply(witness: Witness, head: HeadDocument) -> None:
+    for vm in head.vms:
+        witness.vms[VmId(vm.vm)] = (vm.versions, vm.digest)
+    for each in head.objects:
+        if each.gone:
+            witness.objects.pop(each.name, None)
+        else:
+            witness.objects[each.name] = each.digest
+
+
+def versions_digest(names: list[str]) -> str:
+    """BLAKE3 over the names of a VM's version records, in order."""
+    return digest([f"{name}\n".encode() for name in sorted(names)]).hex()
+
+
+def _changed_vms(store: DataStore, seen: Witness) -> list[HeadVm]:
+    changed = []
+    present = set(vms(store))
+    for vm in sorted(present | set(seen.vms)):
+        names = record_names(store, vm) if vm in present else []
+        now = (len(names), versions_digest(names))
+        if seen.vms.get(vm) != now:
+            changed.append(HeadVm(vm=vm, versions=now[0], digest=now[1]))
+    return changed
+
+
+def _changed_objects(store: DataStore, seen: Witness) -> list[HeadObject]:
+    present = {
+        entry.name
+        for folder in _CONTROL
+        for entry in store.transport.entries(folder)
+        if layout.is_known(entry.name)
+    }
+    added = [
+        HeadObject(name=name, digest=digest([store.transport.read(name)]).hex())
+        for name in sorted(present - set(seen.objects))
+    ]
+    gone = [
+        HeadObject(name=name, digest=seen.objects[name], gone=True)
+        for name in sorted(set(seen.objects) - present)
+    ]
+    return added + gone

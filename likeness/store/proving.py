@@ -1,0 +1,239 @@
+"""Proving: packs read back, every chunk opened, decompressed and hashed again.
+
+Damaged is not unreachable. A pack is called damaged or missing only when two readings in a row say
+so; whatever cannot be read for another reason *could not be checked*, and proves nothing.
+"""
+
+import os
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from likeness.clock import Clock
+from likeness.codec.hashing import digest
+from likeness.errors import (
+    ChunkCorrupt,
+    Damaged,
+    LikenessError,
+    ObjectMissing,
+    ShareRefused,
+    TransientError,
+)
+from likeness.model.ids import ChunkId, PackId, RunId
+from likeness.pipelining import bounded_map
+from likeness.stopping import StopToken
+from likeness.store import layout
+from likeness.store.data_store import DataStore
+from likeness.store.documents import DiskRecord
+from likeness.store.index import KnownPack, known_packs
+from likeness.store.maps import positions_of
+from likeness.store.pack import Pack, PackHeader, Place
+from likeness.store.versions import load_map, read_copy, read_version
+
+
+class Finding(StrEnum):
+    """What reading a pack back showed."""
+
+    PROVED = "proved"
+    DAMAGED = "damaged"
+    MISSING = "missing"
+    COULD_NOT_CHECK = "could not check"
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedChunk:
+    """A chunk whose record does not bear out its id."""
+
+    chunk: ChunkId
+    offset: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackProof:
+    """What is known of a pack after looking at it.
+
+    Attributes:
+        pack: Which.
+        finding: The result.
+        at: When it was read.
+        read_bytes: How much was read for it.
+        chunks: How many chunks were proved.
+        damaged: Those that are not; all of them if the pack is missing.
+        cause: What is wrong, in words; also for a pack that is proved although bytes outside its
+            records are not as signed. Empty if nothing is.
+    """
+
+    pack: PackId
+    finding: Finding
+    at: datetime
+    read_bytes: int
+    chunks: int
+    damaged: tuple[DamagedChunk, ...] = ()
+    cause: str = ""
+
+
+def prove_packs(
+    store: DataStore,
+    packs: Collection[PackId],
+    *,
+    clock: Clock,
+    stop: StopToken,
+    workers: int | None = None,
+) -> Iterator[PackProof]:
+    """Prove packs, several at once, as they are met in the index.
+
+    Args:
+        store: Where.
+        packs: Which.
+        clock: The present.
+        stop: Looked at before every pack.
+        workers: Packs at once; as many as there are cores by default.
+
+    Yields:
+        One proof for each of `packs`; for one in no index segment, what its own table says.
+    """
+
+    def prove(pack: KnownPack) -> PackProof:
+        stop.check()
+        return prove_pack(store, pack, clock=clock)
+
+    met: set[PackId] = set()
+    known = _noted(known_packs(store, frozenset(packs), damaged=lambda _: None), met)
+    count = workers or os.cpu_count() or 1
+    yield from bounded_map(prove, known, workers=count, name="prove")
+    for pack in packs:
+        if pack not in met:
+            stop.check()
+            yield _prove_unindexed(store, pack, clock)
+
+
+def _noted(packs: Iterable[KnownPack], met: set[PackId]) -> Iterator[KnownPack]:
+    for pack in packs:
+        if pack.pack not in met:
+            met.add(pack.pack)
+            yield pack
+
+
+def prove_pack(store: DataStore, pack: KnownPack, *, clock: Clock) -> PackProof:
+    """Prove one pack against what its index segment signed for."""
+    first = _look(store, pack, clock)
+    if first.finding not in (Finding.DAMAGED, Finding.MISSING):
+        return first
+    second = _look(store, pack, clock)
+    if (second.finding, second.damaged) == (first.finding, first.damaged):
+        return second
+    if second.finding is Finding.PROVED:
+        return second
+    return PackProof(
+        pack.pack,
+        Finding.COULD_NOT_CHECK,
+        second.at,
+        first.read_bytes + second.read_bytes,
+        0,
+        cause=f"two readings differ ({first.cause}; {second.cause or 'whole'}); the network card,"
+        " the memory or the share may be at fault",
+    )
+
+
+def _look(store: DataStore, pack: KnownPack, clock: Clock) -> PackProof:
+    name = layout.pack(pack.pack)
+    try:
+        data = store.transport.read(name)
+    except ObjectMissing as cause:
+        lost = tuple(DamagedChunk(p.chunk, p.offset, "missing") for p in pack.places)
+        return PackProof(pack.pack, Finding.MISSING, clock(), 0, 0, lost, str(cause))
+    except (TransientError, ShareRefused) as cause:
+        return PackProof(pack.pack, Finding.COULD_NOT_CHECK, clock(), 0, 0, cause=str(cause))
+    as_signed = digest([data]) == pack.digest
+    damaged = tuple(_damaged_chunks(store, data, name, pack.places))
+    wrong = "" if as_signed else "its bytes are not what its index segment signed for"
+    finding = Finding.DAMAGED if damaged else Finding.PROVED
+    proved = len(pack.places) - len(damaged)
+    wrong = damaged[0].cause if damaged and as_signed else wrong
+    return PackProof(pack.pack, finding, clock(), len(data), proved, damaged, wrong)
+
+
+def _damaged_chunks(
+    store: DataStore, data: bytes, name: str, places: Iterable[Place]
+) -> Iterator[DamagedChunk]:
+    try:
+        header = PackHeader.parse_any(data, name=name, store=store.store_id)
+        opener = header.opener(store.keys, chunk_bytes=store.chunk_bytes, id_keys=store.id_keys)
+    except LikenessError as cause:
+        yield from (DamagedChunk(p.chunk, p.offset, str(cause)) for p in places)
+        return
+    for place in places:
+        try:
+            record = data[place.offset : place.offset + place.length]
+            opened = opener.open(record, name=name, offset=place.offset)
+        except ChunkCorrupt as cause:
+            yield DamagedChunk(place.chunk, place.offset, str(cause))
+        else:
+            if opened.chunk != place.chunk:
+                yield DamagedChunk(place.chunk, place.offset, "another chunk is in its place")
+
+
+def _prove_unindexed(store: DataStore, pack: PackId, clock: Clock) -> PackProof:
+    """Prove a pack whose index segment is lost by what its own table promises."""
+    name = layout.pack(pack)
+    try:
+        data = store.transport.read(name)
+        places = Pack(data, name=name, store=store.store_id).places(store.keys)
+    except ObjectMissing as cause:
+        return PackProof(pack, Finding.MISSING, clock(), 0, 0, cause=str(cause))
+    except (TransientError, ShareRefused) as cause:
+        return PackProof(pack, Finding.COULD_NOT_CHECK, clock(), 0, 0, cause=str(cause))
+    except Damaged as cause:
+        return PackProof(pack, Finding.DAMAGED, clock(), 0, 0, cause=str(cause))
+    known = KnownPack(pack, len(data), digest([data]), RunId(""), places)
+    return prove_pack(store, known, clock=clock)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentProof:
+    """Whether a version's own documents are whole: its record and its block maps.
+
+    Attributes:
+        readable: Whether the version can be put together from them.
+        problems: What is wrong, in words. One bad copy of a map is listed, and is no danger
+            while the other is whole.
+    """
+
+    readable: bool
+    problems: tuple[str, ...]
+
+
+def prove_documents(store: DataStore, name: str, scratch: Path) -> DocumentProof:
+    """Prove what a version needs besides its packs.
+
+    Args:
+        store: Where.
+        name: The version's record.
+        scratch: A folder for a block map while it is needed.
+
+    Raises:
+        ShareUnreachable: It could not be checked.
+    """
+    problems: list[str] = []
+    try:
+        version = read_version(store, name)
+        for disk in version.record.disks:
+            problems += _bad_copies(store, disk)
+            with load_map(store, disk, scratch / f"{version.version}-{disk.disk}.proof-map"):
+                pass
+    except (Damaged, ObjectMissing) as cause:
+        return DocumentProof(readable=False, problems=(*problems, str(cause)))
+    return DocumentProof(readable=True, problems=tuple(problems))
+
+
+def _bad_copies(store: DataStore, disk: DiskRecord) -> Iterator[str]:
+    positions = positions_of(disk.size_bytes, disk.chunk_bytes)
+    for part in disk.parts:
+        for copy in range(len(part.copies)):
+            try:
+                read_copy(store, disk, part, copy, positions)
+            except (Damaged, ObjectMissing) as cause:
+                yield str(cause)
