@@ -39,6 +39,7 @@ class SmbTransport:
         encrypt: bool = True,
         connections: int = 2,
         deadline_seconds: float = 30.0,
+        idle_seconds: float = 20.0,
     ) -> None:
         r"""Say where the data store lies; nothing is connected yet.
 
@@ -53,6 +54,7 @@ class SmbTransport:
                 the server insists.
             connections: How many calls may be under way at once; others wait for their turn.
             deadline_seconds: Longest silence of the server in any call.
+            idle_seconds: A connection unused for longer is tried out before it is relied on.
 
         Raises:
             ShareRefused: `path` is not one inside a share.
@@ -68,7 +70,8 @@ class SmbTransport:
             keep_large_buffers()
             return SmbSession(place, password, encrypt=encrypt, patience=patience)
 
-        self._pool = SessionPool(connect, connections)  # a closure: no repr shows the password
+        # A closure, because the repr of anything else would show the password.
+        self._pool = SessionPool(connect, size=connections, idle_seconds=idle_seconds)
 
     def __repr__(self) -> str:
         return f"SmbTransport({str(self.place)!r}, username={self.place.username!r})"

@@ -27,9 +27,13 @@ class SessionPool:
     A process made by fork begins with none: a connection cannot be shared by two processes.
     """
 
-    def __init__(self, connect: Callable[[Patience], SmbSession], size: int) -> None:
+    def __init__(
+        self, connect: Callable[[Patience], SmbSession], *, size: int, idle_seconds: float
+    ) -> None:
+        """Prepare; a session idle for longer than `idle_seconds` is asked before it is used."""
         self._connect = connect
         self._size = size
+        self._idle_seconds = idle_seconds
         self._by_process: dict[int, _Sessions] = {}
 
     @contextmanager
@@ -84,14 +88,13 @@ class SessionPool:
             sessions.in_use += 1
             return sessions.closings
 
-    @staticmethod
-    def _idle_session(sessions: _Sessions, patience: Patience) -> SmbSession | None:
+    def _idle_session(self, sessions: _Sessions, patience: Patience) -> SmbSession | None:
         while True:
             with sessions.changed:
                 if not sessions.idle:
                     return None
                 session = sessions.idle.pop()
-            if session.take_up(patience):
+            if session.take_up(patience, idle_seconds=self._idle_seconds):
                 return session
             session.drop()
 

@@ -18,7 +18,6 @@ from likeness.transport.smb_errors import EncryptionMissing, Place, loses_connec
 from likeness.transport.smb_socket import Patience
 
 _CREDITS = 1024  # 64 KiB of data in flight each; a session starts with 64
-_QUIET_SECONDS = 20.0  # a connection that was idle for longer is asked before it is used
 _ECHO_SECONDS = 5.0
 
 
@@ -73,12 +72,12 @@ class SmbSession:
         """The patience of the call under way."""
         return self.connection.patience
 
-    def take_up(self, patience: Patience) -> bool:
-        """Begin a call; say whether the connection still lives."""
+    def take_up(self, patience: Patience, *, idle_seconds: float) -> bool:
+        """Begin a call; say whether the connection still lives, asking it when it was idle."""
         self.connection.patience = patience
         if not self.alive:
             return False
-        if stopwatch() - self._used_at > _QUIET_SECONDS:
+        if stopwatch() - self._used_at > idle_seconds:
             return self._answers_echo(patience)
         return True
 
