@@ -13,9 +13,10 @@ from typing import Any
 
 from likeness.errors import HostBusy, LikenessError
 from likeness.xen import marks
-from likeness.xen.failures import GONE, IN_USE, Refusal, explained
+from likeness.xen.failures import GONE, IN_USE, Refusal, explained, suppress_gone
 from likeness.xen.inventory import is_disk
 from likeness.xen.marks import Owner
+from likeness.xen.references import become_reference, strip_reference
 from likeness.xen.session import XenSession, is_null
 from likeness.xen.snapshot_facts import XenSnapshot
 from likeness.xen.tasks import run_task
@@ -49,6 +50,7 @@ def drop_snapshot(
     xen: XenSession,
     snapshot: XenSnapshot,
     *,
+    keep_references: bool = False,
     tries: int = TRIES,
     pause_seconds: float = PAUSE_SECONDS,
 ) -> None:
@@ -57,6 +59,8 @@ def drop_snapshot(
     Args:
         xen: The session.
         snapshot: As `take_snapshot` gave it.
+        keep_references: Of disks whose changes are recorded keep the record, without any data,
+            so that the next run can ask what was written since; see `references`.
         tries: How often to try while something still holds a disk.
         pause_seconds: Between these tries.
 
@@ -65,17 +69,27 @@ def drop_snapshot(
         HostRefused: The pool does not allow it.
         HostUnreachable: The pool does not answer.
     """
-    known = tuple(disk.ref for disk in snapshot.disks)
+    kept = [disk for disk in snapshot.disks if keep_references and disk.tracked]
     with explained(f"removing the snapshot of VM {snapshot.vm.name}"):
-        found = leftover_of(xen, snapshot.ref, owner=snapshot.owner)
-        leftover = Leftover(
-            name=found.name if found else f"snapshot of VM {snapshot.vm.name}",
-            owner=snapshot.owner,
-            ref=found.ref if found else "",
-            uuid=snapshot.uuid,
-            disks=tuple(dict.fromkeys((*(found.disks if found else ()), *known))),
-        )
+        for disk in kept:
+            become_reference(xen, disk.ref, disk.uuid, owner=snapshot.owner)
+        leftover = _all_of(xen, snapshot, {disk.ref for disk in kept})
         drop_leftover(xen, leftover, tries=tries, pause_seconds=pause_seconds)
+        for disk in kept:
+            strip_reference(xen, disk.ref, tries=tries, pause_seconds=pause_seconds)
+
+
+def _all_of(xen: XenSession, snapshot: XenSnapshot, kept: set[str]) -> Leftover:
+    """What of a snapshot shall go: also disks that were frozen but not asked for."""
+    found = leftover_of(xen, snapshot.ref, owner=snapshot.owner)
+    disks = [*(found.disks if found else ()), *(disk.ref for disk in snapshot.disks)]
+    return Leftover(
+        name=found.name if found else f"snapshot of VM {snapshot.vm.name}",
+        owner=snapshot.owner,
+        ref=found.ref if found else "",
+        uuid=snapshot.uuid,
+        disks=tuple(disk for disk in dict.fromkeys(disks) if disk not in kept),
+    )
 
 
 def leftover_of(xen: XenSession, ref: str, *, owner: Owner) -> Leftover | None:
@@ -213,13 +227,3 @@ def _retried(step: Any, tries: int, pause_seconds: float) -> None:
             time.sleep(pause_seconds)
         else:
             return
-
-
-class suppress_gone:  # noqa: N801  # reads like contextlib.suppress, which it stands beside
-    """Leave the `with` quietly when the object it was about is gone."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        return isinstance(error, Refusal) and error.code in GONE

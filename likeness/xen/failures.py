@@ -207,3 +207,13 @@ def explained(doing: str) -> Generator[None, None, None]:
         yield
     except Refusal as refusal:
         raise explain(refusal, doing) from refusal
+
+
+@contextmanager
+def suppress_gone() -> Generator[None, None, None]:
+    """Leave the `with` quietly when the object it was about does not exist any more."""
+    try:
+        yield
+    except Refusal as refusal:
+        if refusal.code not in GONE:
+            raise

@@ -17,6 +17,7 @@ from likeness.xen.dropping import (
 from likeness.xen.failures import Refusal, explain, explained
 from likeness.xen.marks import Owner
 from likeness.xen.power import keep_promise, promised_start
+from likeness.xen.references import WITHOUT_DATA
 from likeness.xen.session import LISTING_SECONDS, XenSession
 
 
@@ -111,9 +112,7 @@ class _Over:
         return [
             (ref, owner)
             for ref, record in disks.items()
-            if (record["is_a_snapshot"] or record["type"] == "suspend")
-            and (owner := marks.owner_in_marks(record, marks.SNAPSHOT)) is not None
-            and self._is_over(owner)
+            if (owner := _owner_of_disk(record)) is not None and self._is_over(owner)
         ]
 
     def halted(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
@@ -132,6 +131,16 @@ class _Over:
             and owner.installation == self.installation
             and not self.is_live(owner.run)
         )
+
+
+def _owner_of_disk(record: dict[str, Any]) -> Owner | None:
+    """Whose a frozen disk is, if it is none to keep: a reference has lost its data already."""
+    if not record["is_a_snapshot"] and record["type"] != "suspend":
+        return None
+    owner = marks.owner_in_marks(record, marks.SNAPSHOT)
+    if owner is None and record["type"] != WITHOUT_DATA:
+        owner = marks.owner_in_marks(record, marks.REFERENCE)
+    return owner
 
 
 def _restarted(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:

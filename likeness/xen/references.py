@@ -1,0 +1,153 @@
+"""Records of changes that a later run compares with: frozen disks without any data.
+
+A reference costs next to nothing on the storage, but an unusable one left lying would make every
+later run read everything, so what cannot be used is removed.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from likeness.errors import HostBusy
+from likeness.model.ids import DiskId, RunId, from_uuid
+from likeness.xen import marks
+from likeness.xen.failures import (
+    IN_USE,
+    NO_CHANGED_BLOCKS,
+    NOT_OFFERED,
+    Refusal,
+    explained,
+    suppress_gone,
+)
+from likeness.xen.marks import Owner
+from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
+from likeness.xen.tasks import run_task
+
+WITHOUT_DATA = "cbt_metadata"
+"""XenServer's type of a frozen disk whose data was dropped and whose record was kept."""
+
+_STEP_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a later run can compare a disk with.
+
+    Attributes:
+        uuid: Of the frozen disk, with dashes; what `changed_extents` takes as its base.
+        ref: XenServer's reference to it.
+        disk: The live disk it was frozen from; empty when that is gone.
+        run: The run that froze it.
+        usable: Whether the pool can compare with it.
+    """
+
+    uuid: str
+    ref: str
+    disk: DiskId | None
+    run: RunId
+    usable: bool
+
+
+def list_references(xen: XenSession, installation: str) -> tuple[Reference, ...]:
+    """Every reference of this installation in the pool.
+
+    Raises:
+        HostUnreachable, HostBusy, HostRefused: The pool did not say.
+    """
+    with explained(f"listing the records of changes in {xen.url}"):
+        disks = xen.call("VDI.get_all_records", deadline_seconds=LISTING_SECONDS)
+    found = []
+    for ref, record in disks.items():
+        owner = marks.owner_in_marks(record, marks.REFERENCE)
+        if owner is not None and owner.installation == installation:
+            found.append(_reference(ref, record, owner, disks))
+    return tuple(sorted(found, key=lambda reference: reference.uuid))
+
+
+def drop_references(
+    xen: XenSession, installation: str, *, disks: Collection[DiskId], keep: Collection[str]
+) -> tuple[Reference, ...]:
+    """Remove references of these disks that no version needs any more.
+
+    To be called after a commit, with the references of the version that was committed: from then
+    on these are the ones the next run compares with.
+
+    Args:
+        xen: The session.
+        installation: 32 hex digits.
+        disks: The live disks.
+        keep: Uuids of the references to keep; unusable ones go all the same.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        HostUnreachable, HostBusy, HostRefused: The pool did not say, or did not allow it.
+    """
+    dropped = []
+    for reference in list_references(xen, installation):
+        wanted = reference.uuid in keep and reference.usable
+        if reference.disk in disks and not wanted:
+            with explained("removing a record of changes"), suppress_gone():
+                run_task(xen, "VDI.destroy", reference.ref, deadline_seconds=_STEP_SECONDS)
+            dropped.append(reference)
+    return tuple(dropped)
+
+
+def become_reference(xen: XenSession, ref: str, uuid: str, *, owner: Owner) -> None:
+    """Mark a frozen disk as one to keep without its data; gone is no failure.
+
+    Raises:
+        Refusal: The pool refused.
+    """
+    with suppress_gone():
+        marks.put_marks(xen, "VDI", ref, owner=owner, kind=marks.REFERENCE, uuid=uuid)
+
+
+def strip_reference(xen: XenSession, ref: str, *, tries: int, pause_seconds: float) -> None:
+    """Drop a reference's data; where the record cannot be kept, drop the disk with it.
+
+    Raises:
+        HostBusy: Something still reads it after all tries.
+        Refusal: The pool refused.
+    """
+    for attempt in range(1, tries + 1):
+        if _stripped(xen, ref):
+            return
+        if attempt < tries:
+            time.sleep(pause_seconds)
+    raise HostBusy(
+        f"a frozen disk is still in use after {tries} tries; the next sweep tries again",
+        code="VDI_IN_USE",
+    )
+
+
+def _stripped(xen: XenSession, ref: str) -> bool:
+    try:
+        with suppress_gone():
+            if xen.call("VDI.get_type", ref) != WITHOUT_DATA:
+                run_task(xen, "VDI.data_destroy", ref, deadline_seconds=_STEP_SECONDS)
+    except Refusal as refusal:
+        if refusal.code in IN_USE:
+            return False
+        if refusal.code not in NO_CHANGED_BLOCKS | NOT_OFFERED | {"OPERATION_NOT_ALLOWED"}:
+            raise
+        with suppress_gone():
+            run_task(xen, "VDI.destroy", ref, deadline_seconds=_STEP_SECONDS)
+    return True
+
+
+def _reference(
+    ref: str, record: Mapping[str, Any], owner: Owner, disks: Mapping[str, Mapping[str, Any]]
+) -> Reference:
+    source = disks.get(record["snapshot_of"])
+    return Reference(
+        uuid=str(record["uuid"]),
+        ref=ref,
+        disk=None
+        if is_null(record["snapshot_of"]) or source is None
+        else DiskId(from_uuid(source["uuid"])),
+        run=owner.run,
+        usable=record["type"] == WITHOUT_DATA and bool(record["cbt_enabled"]),
+    )
