@@ -1,0 +1,28 @@
+"""What messages do beyond reading and writing fields: one module per family of classes."""
+
+from importlib import import_module
+
+FAMILIES = (
+    "sessions",
+    "events",
+    "tasks",
+    "vm_life",
+    "vm_power",
+    "vm_copies",
+    "vm_settings",
+    "vbd",
+    "vdi",
+    "vdi_tracking",
+    "vif",
+    "network",
+    "storage",
+    "host",
+    "pool",
+    "others",
+)
+
+
+def load_all() -> None:
+    """Import every family, so that each has declared its messages."""
+    for family in FAMILIES:
+        import_module(f"{__name__}.{family}")

@@ -1,0 +1,135 @@
+"""host.*: the pool's hosts."""
+
+from lab.calls import Call
+from lab.failures import XapiFailure
+from lab.registry import message
+from lab.wire.values import Value, date_of
+
+MEMORY_OVERHEAD_BYTES = 512 << 20
+
+
+@message("host.enable", "host.disable")
+def enable(call: Call, host: str, *rest: Value) -> None:
+    """Let VMs start on a host, or no longer."""
+    del rest
+    call.db.put("host", host, enabled=call.name == "host.enable")
+
+
+@message("host.get_servertime", "host.get_server_localtime")
+def get_servertime(call: Call, host: str) -> Value:
+    """The host's clock."""
+    call.db.row("host", host)
+    return date_of(call.pool.settings.now())
+
+
+@message("host.list_methods")
+def list_methods(call: Call) -> Value:
+    """The names of all messages."""
+    return [m.full_name for m in call.db.facts.messages() if not m.hidden]
+
+
+@message("host.compute_free_memory")
+def compute_free_memory(call: Call, host: str) -> int:
+    """Bytes no domain of the host uses."""
+    with call.db.lock:
+        metrics = call.db.get("host", host, "metrics")
+        used = sum(
+            call.db.get("VM", vm, "memory_dynamic_max")
+            for vm in call.db.get("host", host, "resident_VMs")
+        )
+        return int(call.db.get("host_metrics", metrics, "memory_total")) - used
+
+
+@message("host.compute_memory_overhead")
+def compute_memory_overhead(call: Call, host: str) -> int:
+    """Bytes the hypervisor itself takes."""
+    call.db.row("host", host)
+    return MEMORY_OVERHEAD_BYTES
+
+
+@message("host.get_server_certificate")
+def get_server_certificate(call: Call, host: str) -> str:
+    """The host's certificate, as PEM."""
+    call.db.row("host", host)
+    return call.pool.certificate_pem
+
+
+@message("host.get_management_interface")
+def get_management_interface(call: Call, host: str) -> str:
+    """The PIF that clients reach the host by."""
+    return call.db.where("PIF", host=host, management=True)[0]
+
+
+@message("host.call_plugin")
+def call_plugin(call: Call, host: str, plugin: str, fn: str, args: dict[str, str]) -> str:
+    """Run a script of the host; some tests register their own."""
+    found = call.pool.plugins.get((plugin, fn))
+    if found is None:
+        raise XapiFailure("XENAPI_MISSING_PLUGIN", plugin)
+    return found(host, args)
+
+
+@message("host.has_extension", "pool.has_extension")
+def has_extension(call: Call, owner: str, name: str) -> bool:
+    """Whether the server has an extension: none."""
+    del call, owner, name
+    return False
+
+
+@message("host.call_extension")
+def call_extension(call: Call, host: str, name: str) -> str:
+    """Run an extension: there is none."""
+    del host
+    raise XapiFailure("MESSAGE_METHOD_UNKNOWN", name)
+
+
+@message("host.get_log", "host.dmesg", "host.dmesg_clear", "host.get_sm_diagnostics")
+@message("host.get_thread_diagnostics", "host.get_system_status_capabilities")
+def get_log(call: Call, host: str) -> str:
+    """A host's log: empty."""
+    call.db.row("host", host)
+    return ""
+
+
+@message("host.get_vms_which_prevent_evacuation", "host.get_tracked_user_agents")
+def get_empty_map(call: Call, host: str) -> Value:
+    """Nothing to report."""
+    call.db.row("host", host)
+    return {}
+
+
+@message("host.get_uncooperative_resident_VMs", "host.get_uncooperative_domains")
+@message("host.certificate_list", "host.crl_list", "host.list_timezones")
+def get_empty_set(call: Call, host: str) -> Value:
+    """Nothing to report."""
+    call.db.row("host", host)
+    return []
+
+
+@message("host.is_in_emergency_mode", "host.ha_xapi_healthcheck")
+def is_in_emergency_mode(call: Call) -> bool:
+    """Whether the host lost its pool: no."""
+    return call.name != "host.is_in_emergency_mode"
+
+
+@message("host.get_ntp_synchronized")
+def get_ntp_synchronized(call: Call, host: str) -> bool:
+    """Whether the clock is set by a time server."""
+    call.db.row("host", host)
+    return True
+
+
+@message("host.get_sched_gran")
+def get_sched_gran(call: Call, host: str) -> str:
+    """By which unit processors are shared out."""
+    call.db.row("host", host)
+    return "cpu"
+
+
+@message("host.sync_data", "host.backup_rrds", "host.refresh_pack_info", "host.tickle_heartbeat")
+@message("host.syslog_reconfigure", "host.restart_agent")
+def pass_time(call: Call, host: str, *rest: Value) -> Value:
+    """Housekeeping that has no effect here."""
+    del rest
+    call.db.row("host", host)
+    return {} if call.name == "host.tickle_heartbeat" else None

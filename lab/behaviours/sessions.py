@@ -1,0 +1,50 @@
+"""session.*: logging in and out."""
+
+from lab.calls import Call
+from lab.failures import XapiFailure
+from lab.registry import message
+from lab.wire.values import Value
+
+
+@message("session.login_with_password")
+def login_with_password(call: Call, uname: str, pwd: str, version: str, originator: str) -> str:
+    """Open a session; a member of the pool sends the caller to its coordinator."""
+    del version
+    coordinator = call.pool.coordinator_address(asked=call.host)
+    if coordinator:
+        raise XapiFailure("HOST_IS_SLAVE", coordinator)
+    return call.pool.sessions.log_in(uname, pwd, originator)
+
+
+@message("session.slave_local_login_with_password")
+def slave_local_login_with_password(call: Call, uname: str, pwd: str) -> str:
+    """Open a session on this very host, coordinator or not."""
+    return call.pool.sessions.log_in(uname, pwd, "local")
+
+
+@message("session.logout", "session.local_logout")
+def logout(call: Call) -> None:
+    """Close the caller's session."""
+    call.pool.sessions.end(call.session)
+
+
+@message("session.change_password")
+def change_password(call: Call, old_pwd: str, new_pwd: str) -> None:
+    """Change the password of the one account there is."""
+    settings = call.pool.settings
+    if not call.pool.sessions.password_fits(settings.username, old_pwd):
+        raise XapiFailure("CHANGE_PASSWORD_REJECTED", "the old password is wrong")
+    settings.password = new_pwd
+
+
+@message("session.get_all_subject_identifiers")
+def get_all_subject_identifiers(call: Call) -> Value:
+    """Name the external users that are logged in: never any here."""
+    del call
+    return []
+
+
+@message("session.logout_subject_identifier")
+def logout_subject_identifier(call: Call, subject_identifier: str) -> None:
+    """Log an external user out: never any here."""
+    del call, subject_identifier

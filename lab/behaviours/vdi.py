@@ -1,0 +1,248 @@
+"""VDI.*: disks, their snapshots and clones, and their end."""
+
+import hashlib
+
+from lab.behaviours.common import attached_elsewhere
+from lab.calls import Call
+from lab.failures import XapiFailure, not_allowed
+from lab.registry import message
+from lab.storage.disk import Disk
+from lab.wire.values import NULL, Value, date_of, is_null
+
+ROUNDING_BYTES = 2 << 20
+COPY_BYTES = 4 << 20
+SIZE_LIMIT = 2040 << 30
+
+
+def refuse_data_less(call: Call, vdi: str) -> None:
+    """Refuse on a VDI that holds a change log only, or that the storage keeps for itself.
+
+    Raises:
+        XapiFailure: VDI_INCOMPATIBLE_TYPE, VDI_NOT_MANAGED.
+    """
+    record = call.db.record("VDI", vdi)
+    if record["type"] == "cbt_metadata":
+        raise XapiFailure("VDI_INCOMPATIBLE_TYPE", vdi, record["type"])
+    if not record["managed"]:
+        raise XapiFailure("VDI_NOT_MANAGED", vdi)
+
+
+@message("VDI.create")
+def create(call: Call, fields: dict[str, Value]) -> str:
+    """Make an empty disk; its size is rounded up to 2 MiB."""
+    sr = fields["SR"]
+    call.db.row("SR", sr)
+    call.pool.require_storage(sr)
+    if call.db.get("SR", sr, "content_type") == "iso":
+        raise XapiFailure("SR_OPERATION_NOT_SUPPORTED", sr)
+    size = int(fields.pop("virtual_size"))
+    if size < 0 or size > SIZE_LIMIT:
+        raise XapiFailure("SR_BACKEND_FAILURE_79", "", f"VDI Invalid size [opterr={size}]", "")
+    rounded = max(-(-size // ROUNDING_BYTES), 1) * ROUNDING_BYTES
+    with call.operation("SR", sr, "vdi_create"):
+        call.pool.require_space(sr, rounded)
+        return call.pool.add_vdi(Disk.empty(rounded, call.pool.folder), **fields)
+
+
+def _copied_fields(record: dict[str, Value]) -> dict[str, Value]:
+    kept = ("name_label", "name_description", "SR", "type", "sharable", "read_only", "tags")
+    maps = ("other_config", "xenstore_data", "on_boot", "allow_caching")
+    return {name: record[name] for name in (*kept, *maps)}
+
+
+@message("VDI.snapshot")
+def snapshot(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
+    """Freeze a disk; costs no copy."""
+    del driver_params
+    refuse_data_less(call, vdi)
+    sr = call.db.get("VDI", vdi, "SR")
+    call.pool.require_storage(sr)
+    with call.operation("VDI", vdi, "snapshot"):
+        call.pool.faults.strike(call, at="disk.snapshot")
+        record = call.db.record("VDI", vdi)
+        call.pool.require_space(sr, record["virtual_size"])
+        taken = call.pool.disk(vdi).snapshot_with_log()
+        ref = call.pool.add_vdi(
+            taken,
+            **_copied_fields(record),
+            is_a_snapshot=True,
+            snapshot_of=vdi,
+            snapshot_time=date_of(call.pool.settings.now()),
+            cbt_enabled=record["cbt_enabled"],
+        )
+        call.pool.show_hidden(sr)
+        return ref
+
+
+@message("VDI.clone")
+def clone(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
+    """Make a writable copy that shares what is there; costs no copy."""
+    del driver_params
+    refuse_data_less(call, vdi)
+    record = call.db.record("VDI", vdi)
+    call.pool.require_storage(record["SR"])
+    if attached_elsewhere(call, vdi, writing=True) and not record["is_a_snapshot"]:
+        raise XapiFailure("VDI_IN_USE", vdi, "clone")
+    with call.operation("VDI", vdi, "clone"):
+        call.pool.require_space(record["SR"], record["virtual_size"])
+        copied = _copied_fields(record) | {"read_only": False}
+        ref = call.pool.add_vdi(call.pool.disk(vdi).branch(), **copied)
+        call.pool.show_hidden(record["SR"])
+        return ref
+
+
+@message("VDI.copy")
+def copy(call: Call, vdi: str, sr: str, base_vdi: str, into_vdi: str) -> str:
+    """Copy the data, to another SR or into another disk; with a base only what differs from it."""
+    refuse_data_less(call, vdi)
+    source = call.pool.disk(vdi)
+    with call.operation("VDI", vdi, "copy"):
+        if is_null(into_vdi):
+            fields = _copied_fields(call.db.record("VDI", vdi))
+            target_sr = fields["SR"] if is_null(sr) else sr
+            call.pool.require_storage(target_sr)
+            empty = Disk.empty(source.size, call.pool.folder)
+            into_vdi = call.pool.add_vdi(empty, **{**fields, "SR": target_sr})
+        elif attached_elsewhere(call, into_vdi, writing=True):
+            raise XapiFailure("VDI_IN_USE", into_vdi, "copy")
+        target = call.pool.disk(into_vdi)
+        if target.size < source.size:
+            raise XapiFailure("VDI_TOO_SMALL", into_vdi, source.size)
+        base = None if is_null(base_vdi) else call.pool.disk(base_vdi)
+        _copy_data(call, source, target, base)
+        return into_vdi
+
+
+def _copy_data(call: Call, source: Disk, target: Disk, base: Disk | None) -> None:
+    for start in range(0, source.size, COPY_BYTES):
+        call.check()
+        end = min(start + COPY_BYTES, source.size)
+        if base is not None:
+            data = source.read(start, end - start)
+            if data != base.read(start, min(end, base.size) - start):
+                target.write(start, data)
+            continue
+        for segment in source.segments(start, end):
+            if segment.file is not None:
+                data = segment.file.read(segment.start, segment.end - segment.start)
+                target.write(segment.start, data)
+        call.progress(end / source.size)
+
+
+@message("VDI.destroy")
+def destroy(call: Call, vdi: str) -> None:
+    """Remove a disk; nobody may have it attached."""
+    with call.operation("VDI", vdi, "destroy"), call.db.lock:
+        record = call.db.record("VDI", vdi)
+        if not record["managed"]:
+            raise XapiFailure("VDI_NOT_MANAGED", vdi)
+        call.pool.require_storage(record["SR"])
+        attached = [v for v in record["VBDs"] if call.db.get("VBD", v, "currently_attached")]
+        if attached:
+            raise XapiFailure("VDI_IN_USE", vdi, "destroy")
+        for vbd in record["VBDs"]:
+            if call.db.get("VBD", vbd, "type") == "CD":
+                call.db.put("VBD", vbd, VDI=NULL, empty=True)
+            else:
+                call.db.destroy("VBD", vbd)
+        call.pool.drop_vdi(vdi)
+
+
+@message("VDI.forget", "VDI.db_forget")
+def forget(call: Call, vdi: str) -> None:
+    """Remove the record of a disk; the next scan of its SR would bring it back."""
+    with call.db.lock:
+        call.db.row("VDI", vdi)
+        call.pool.drop_vdi(vdi)
+
+
+@message("VDI.resize")
+def resize(call: Call, vdi: str, size: int) -> None:
+    """Make a disk larger, rounded up to 2 MiB; it may not be attached."""
+    refuse_data_less(call, vdi)
+    if attached_elsewhere(call, vdi, writing=True):
+        raise XapiFailure("VDI_IN_USE", vdi, "resize")
+    disk = call.pool.disk(vdi)
+    rounded = -(-size // ROUNDING_BYTES) * ROUNDING_BYTES
+    if rounded < disk.size:
+        raise XapiFailure("SR_BACKEND_FAILURE_79", "", "VDI Invalid size [opterr=shrinking]", "")
+    with call.operation("VDI", vdi, "resize"):
+        disk.grow(rounded)
+        call.db.put("VDI", vdi, virtual_size=rounded)
+
+
+@message("VDI.revert")
+def revert(call: Call, snapshot_ref: str) -> None:
+    """Bring the disk a snapshot was taken of back to it."""
+    record = call.db.record("VDI", snapshot_ref)
+    if not record["is_a_snapshot"]:
+        raise not_allowed(f"VDI is not a snapshot: {snapshot_ref}")
+    refuse_data_less(call, snapshot_ref)
+    live = record["snapshot_of"]
+    call.db.row("VDI", live)
+    if attached_elsewhere(call, live, writing=True):
+        raise XapiFailure("VDI_IN_USE", live, "revert_to")
+    call.pool.disk(live).swap(call.pool.disk(snapshot_ref))
+    call.db.put("VDI", live, virtual_size=record["virtual_size"])
+    call.pool.show_hidden(record["SR"])
+
+
+@message("VDI.update")
+def update(call: Call, vdi: str) -> None:
+    """Refresh the record from the storage."""
+    call.db.touch("VDI", vdi)
+
+
+@message("VDI.force_unlock")
+def force_unlock(call: Call, vdi: str) -> None:
+    """Do nothing: locks of this kind are no more."""
+    raise XapiFailure("MESSAGE_DEPRECATED")
+
+
+@message("VDI.checksum")
+def checksum(call: Call, vdi: str) -> str:
+    """MD5 of the whole disk, as hexadecimal text."""
+    refuse_data_less(call, vdi)
+    disk, digest = call.pool.disk(vdi), hashlib.md5(usedforsecurity=False)
+    for start in range(0, disk.size, COPY_BYTES):
+        call.check()
+        digest.update(disk.read(start, min(COPY_BYTES, disk.size - start)))
+    return digest.hexdigest()
+
+
+@message("VDI.generate_config")
+def generate_config(call: Call, host: str, vdi: str) -> str:
+    """Describe where a disk lies: only some storage drivers can."""
+    del host
+    raise XapiFailure("SR_OPERATION_NOT_SUPPORTED", call.db.get("VDI", vdi, "SR"))
+
+
+@message("VDI.pool_migrate")
+def pool_migrate(call: Call, vdi: str, sr: str, options: dict[str, str]) -> str:
+    """Move a disk to another SR: it becomes another VDI."""
+    del options
+    if call.db.get("VDI", vdi, "cbt_enabled"):
+        raise XapiFailure("VDI_CBT_ENABLED", vdi)
+    moved = copy(call, vdi, sr, NULL, NULL)
+    with call.db.lock:
+        for vbd in call.db.get("VDI", vdi, "VBDs"):
+            call.db.put("VBD", vbd, VDI=moved)
+        call.pool.drop_vdi(vdi)
+    return moved
+
+
+@message("VDI.set_on_boot")
+def set_on_boot(call: Call, vdi: str, value: str) -> None:
+    """Choose whether a disk keeps what was written when its VM starts again."""
+    if call.db.get("VDI", vdi, "cbt_enabled"):
+        raise XapiFailure("VDI_CBT_ENABLED", vdi)
+    call.db.put("VDI", vdi, on_boot=value)
+
+
+@message("VDI.introduce", "VDI.pool_introduce", "VDI.db_introduce")
+def introduce(
+    call: Call, uuid: str, name_label: str, name_description: str, sr: str, *rest: Value
+) -> str:
+    """Make a record for a disk the storage already holds: there is none that has no record."""
+    del name_label, name_description, rest
+    raise XapiFailure("VDI_MISSING", sr, uuid)

@@ -1,0 +1,158 @@
+"""Failures on demand, set by tests or through the control API."""
+
+import threading
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lab.failures import XapiFailure
+
+if TYPE_CHECKING:
+    from lab.calls import Call
+
+EXPORT_KINDS = ("stall", "short", "second-answer", "session")
+
+
+@dataclass
+class CallFault:
+    """A message, or a point inside one, that fails or hangs.
+
+    Attributes:
+        method: Such as `VM.snapshot`; the point `disk.snapshot` is each disk inside it.
+        code: What it fails with; empty means that it hangs until its task is cancelled.
+        at: The first call to fail, counted from 1 and from the moment the fault is set.
+        times: How many calls fail from there on; 0 means all.
+    """
+
+    method: str
+    code: str = ""
+    parameters: list[str] = field(default_factory=list)
+    at: int = 1
+    times: int = 1
+    seen: int = 0
+
+    def due(self) -> bool:
+        """Count one call and say whether it has to fail."""
+        self.seen += 1
+        return self.seen >= self.at and (not self.times or self.seen < self.at + self.times)
+
+
+@dataclass
+class ExportFault:
+    """A transfer of disk data that goes wrong.
+
+    Attributes:
+        kind: `stall` (no more data, connection open), `short` (ends early), `second-answer` (an HTTP
+            500 inside the body), `session` (all sessions end, the transfer fails).
+        after_bytes: How much of the disk is sent before.
+        vdi: Uuid of the disk, or empty for any.
+        times: How many transfers are hit.
+    """
+
+    kind: str
+    after_bytes: int = 0
+    vdi: str = ""
+    times: int = 1
+
+
+class Faults:
+    """What is set to go wrong in one pool."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: list[CallFault] = []
+        self._exports: deque[ExportFault] = deque()
+        self._stubborn: dict[str, int] = {}
+        self._released = threading.Event()
+
+    # -- setting ---------------------------------------------------------------------------------
+
+    def fail(self, method: str, code: str, *parameters: str, at: int = 1, times: int = 1) -> None:
+        """Let the `at`-th call of a message from now on fail; see `CallFault`."""
+        with self._lock:
+            self._calls.append(CallFault(method, code, list(parameters), at, times))
+
+    def hang(self, method: str, *, at: int = 1, times: int = 1) -> None:
+        """Let a message never end, unless its task is cancelled or the faults are cleared."""
+        with self._lock:
+            self._calls.append(CallFault(method, at=at, times=times))
+
+    def fail_export(
+        self, kind: str, *, after_bytes: int = 0, vdi: str = "", times: int = 1
+    ) -> None:
+        """Let the next transfers of disk data go wrong; see `ExportFault`."""
+        if kind not in EXPORT_KINDS:
+            raise ValueError(f"{kind} is none of {', '.join(EXPORT_KINDS)}")
+        with self._lock:
+            self._exports.append(ExportFault(kind, after_bytes, vdi, times))
+
+    def hold_vbd(self, vbd: str = "*", *, times: int = 1) -> None:
+        """Let a VBD, or any, refuse the next polite unplugs."""
+        with self._lock:
+            self._stubborn[vbd] = times
+
+    def clear(self) -> None:
+        """Forget all faults; what hangs goes on."""
+        with self._lock:
+            self._calls.clear()
+            self._exports.clear()
+            self._stubborn.clear()
+            self._released.set()
+            self._released = threading.Event()
+
+    def listing(self) -> dict[str, Any]:
+        """What is set, as plain values."""
+        with self._lock:
+            return {
+                "calls": [asdict(fault) for fault in self._calls],
+                "exports": [asdict(fault) for fault in self._exports],
+                "vbds": dict(self._stubborn),
+            }
+
+    # -- striking --------------------------------------------------------------------------------
+
+    def strike(self, call: "Call", at: str = "") -> None:
+        """Fail or hang here if a fault says so.
+
+        Raises:
+            XapiFailure: As set, or TASK_CANCELLED while hanging.
+        """
+        name = at or call.name
+        with self._lock:
+            due = [fault for fault in self._calls if fault.method == name and fault.due()]
+            released = self._released
+        for fault in due:
+            if fault.code:
+                raise XapiFailure(fault.code, *fault.parameters)
+            while not released.wait(0.02):
+                call.check()
+
+    def refuse_unplug(self, vbd: str, *, force: bool) -> None:
+        """Refuse the polite unplug of a VBD that is held.
+
+        Raises:
+            XapiFailure: DEVICE_DETACH_REJECTED.
+        """
+        with self._lock:
+            key = vbd if vbd in self._stubborn else "*"
+            left = self._stubborn.get(key, 0)
+            if force or left <= 0:
+                return
+            self._stubborn[key] = left - 1
+        raise XapiFailure("DEVICE_DETACH_REJECTED", "VBD", vbd, "the guest still uses it")
+
+    def take_export_fault(self, vdi: str) -> ExportFault | None:
+        """Use up one fault for a transfer of this disk that begins now."""
+        with self._lock:
+            for fault in self._exports:
+                if fault.vdi in ("", vdi):
+                    fault.times -= 1
+                    if fault.times <= 0:
+                        self._exports.remove(fault)
+                    return fault
+        return None
+
+    def released(self) -> threading.Event:
+        """Set when the faults of now are cleared."""
+        with self._lock:
+            return self._released

@@ -1,0 +1,74 @@
+"""Operations that exclude each other: a conflicting one waits, as the server does."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lab.database import Database
+from lab.failures import XapiFailure
+from lab.settings import Settings
+
+if TYPE_CHECKING:
+    from lab.calls import Call
+
+FRIENDS = (
+    frozenset({"snapshot", "checkpoint"}),
+    frozenset({"clone", "copy", "export"}),
+    frozenset({"list_changed_blocks"}),
+)
+IMPATIENT = frozenset({"call_plugin"})
+RETRY_SECONDS = 1.0
+
+
+def conflict(wanted: str, running: str) -> bool:
+    """Say whether two operations on one object exclude each other."""
+    return not any(wanted in group and running in group for group in FRIENDS)
+
+
+class Operations:
+    """Keeps `current_operations` of the objects, and makes the conflicting wait."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._db = database
+        self._settings = settings
+
+    @contextmanager
+    def during(self, call: "Call", class_name: str, ref: str, name: str) -> Iterator[None]:
+        """Run an operation on an object.
+
+        A conflict is retried for `conflict_seconds`; the task can be cancelled meanwhile.
+
+        Raises:
+            XapiFailure: OTHER_OPERATION_IN_PROGRESS, TASK_CANCELLED, HANDLE_INVALID.
+        """
+        key = call.task or call.operation_id
+        self._enter(call, class_name, ref, name, key)
+        try:
+            if self._settings.operation_seconds:
+                self._linger(call)
+            yield
+        finally:
+            with self._db.lock:
+                if self._db.exists(class_name, ref):
+                    self._db.drop_pair(class_name, ref, "current_operations", key)
+
+    def _enter(self, call: "Call", class_name: str, ref: str, name: str, key: str) -> None:
+        give_up = time.monotonic() + self._settings.conflict_seconds
+        with self._db.lock:
+            while found := self._in_the_way(class_name, ref, name):
+                call.check()
+                if name in IMPATIENT or time.monotonic() >= give_up:
+                    raise XapiFailure("OTHER_OPERATION_IN_PROGRESS", class_name, ref, *found)
+                self._db.changed.wait(RETRY_SECONDS)
+            self._db.set_pair(class_name, ref, "current_operations", key, name)
+
+    def _in_the_way(self, class_name: str, ref: str, name: str) -> tuple[str, str] | None:
+        running = self._db.get(class_name, ref, "current_operations")
+        return next(((op, key) for key, op in running.items() if conflict(name, op)), None)
+
+    def _linger(self, call: "Call") -> None:
+        end = time.monotonic() + self._settings.operation_seconds
+        while (left := end - time.monotonic()) > 0:
+            call.check()
+            time.sleep(min(left, 0.02))

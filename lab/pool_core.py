@@ -1,0 +1,63 @@
+"""What all parts of a pool stand on."""
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from lab.calls import Journal
+from lab.database import Database
+from lab.events import EventStream
+from lab.facts import load_facts
+from lab.faults import Faults
+from lab.operations import Operations
+from lab.sessions import Sessions
+from lab.settings import Settings
+from lab.storage.disk import Disk
+from lab.storage.layers import Layer
+from lab.tasks import Tasks
+
+Plugin = Callable[[str, dict[str, str]], str]
+
+
+class PoolCore:
+    """The objects of a pool and the services around them.
+
+    Attributes:
+        db: Records of all objects.
+        disks: Data of the VDIs, by reference.
+        folder: Where overlays live; removed on `close` if it was made here.
+        faults: What is set to go wrong.
+        journal: The calls so far.
+        guest_store: What each running guest sees of xenstore, by VM reference.
+        plugins: What `host.call_plugin` runs, by plug-in and function: (host, arguments) to text.
+    """
+
+    def __init__(self, settings: Settings | None = None, folder: Path | None = None) -> None:
+        self.settings = settings or Settings()
+        self.facts = load_facts()
+        self.db = Database(self.facts)
+        self.sessions = Sessions(self.db, self.settings)
+        self.tasks = Tasks(self.db, self.settings)
+        self.events = EventStream(self.db)
+        self.operations = Operations(self.db, self.settings)
+        self.journal = Journal()
+        self.faults = Faults()
+        self.disks: dict[str, Disk] = {}
+        self.hidden: dict[Layer, str] = {}
+        self.guest_store: dict[str, dict[str, str]] = {}
+        self.vtpm_contents: dict[str, str] = {}
+        self.plugins: dict[tuple[str, str], Plugin] = {}
+        self.domains_begun = 0
+        self.certificate_pem = ""
+        self.closed = threading.Event()
+        self._own_folder = folder is None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="lab-"))
+
+    def close(self) -> None:
+        """End what hangs and remove what was made on disk."""
+        self.closed.set()
+        self.faults.clear()
+        if self._own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,118 @@
+"""Logins and how long they last."""
+
+import hmac
+import threading
+import time
+from collections import OrderedDict
+
+from lab.database import Database
+from lab.failures import XapiFailure
+from lab.settings import Settings
+from lab.wire.values import Date, date_of
+
+SESSIONS_PER_ORIGINATOR = 500
+
+
+class Sessions:
+    """The open sessions of one pool; a session's record lives in the database."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._db = database
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._last_use: OrderedDict[str, float] = OrderedDict()
+        self._event_position: dict[str, tuple[set[str], int]] = {}
+
+    def log_in(self, username: str, password: str, originator: str) -> str:
+        """Open a session; beyond 500 of one originator the one unused longest ends.
+
+        Raises:
+            XapiFailure: SESSION_AUTHENTICATION_FAILED, after a pause.
+        """
+        if not self.password_fits(username, password):
+            time.sleep(self._settings.wrong_password_seconds)
+            raise XapiFailure("SESSION_AUTHENTICATION_FAILED", username, "Authentication failure")
+        self._make_room(originator)
+        now = self._now()
+        ref = self._db.create(
+            "session",
+            this_host=self._db.refs("host")[0],
+            last_active=now,
+            validation_time=now,
+            pool=False,
+            is_local_superuser=True,
+            auth_user_name=username,
+            originator=originator,
+        )
+        with self._lock:
+            self._last_use[ref] = self._settings.monotonic()
+        return ref
+
+    def password_fits(self, username: str, password: str) -> bool:
+        """Compare in constant time."""
+        user = hmac.compare_digest(username.encode(), self._settings.username.encode())
+        return hmac.compare_digest(password.encode(), self._settings.password.encode()) and user
+
+    def check(self, ref: str) -> None:
+        """Let a living session live on.
+
+        Raises:
+            XapiFailure: SESSION_INVALID.
+        """
+        now = self._settings.monotonic()
+        with self._lock:
+            last = self._last_use.get(ref)
+            if last is not None and now - last <= self._settings.session_idle_seconds:
+                self._last_use[ref] = now
+                self._last_use.move_to_end(ref)
+                return
+        self.end(ref)
+        raise XapiFailure("SESSION_INVALID", ref)
+
+    def end(self, ref: str) -> None:
+        """Close a session; one that is gone already is no failure."""
+        with self._lock:
+            self._last_use.pop(ref, None)
+            self._event_position.pop(ref, None)
+        with self._db.lock:
+            if self._db.exists("session", ref):
+                self._db.destroy("session", ref)
+
+    def end_all(self) -> int:
+        """Expire every session at once; returns how many there were."""
+        with self._lock:
+            refs = list(self._last_use)
+        for ref in refs:
+            self.end(ref)
+        return len(refs)
+
+    def event_position(self, ref: str) -> tuple[set[str], int]:
+        """What the session registered for with `event.register`, and the last change it saw.
+
+        Raises:
+            XapiFailure: SESSION_NOT_REGISTERED.
+        """
+        with self._lock:
+            if ref not in self._event_position:
+                raise XapiFailure("SESSION_NOT_REGISTERED", ref)
+            return self._event_position[ref]
+
+    def set_event_position(self, ref: str, classes: set[str], generation: int) -> None:
+        """Remember it."""
+        with self._lock:
+            self._event_position[ref] = (classes, generation)
+
+    def _make_room(self, originator: str) -> None:
+        with self._lock:
+            by_age = list(self._last_use)
+        mine = [r for r in by_age if self._originator(r) == originator]
+        for ref in mine[: max(0, len(mine) - SESSIONS_PER_ORIGINATOR + 1)]:
+            self.end(ref)
+
+    def _originator(self, ref: str) -> str | None:
+        with self._db.lock:
+            known = self._db.exists("session", ref)
+            return str(self._db.get("session", ref, "originator")) if known else None
+
+    def _now(self) -> Date:
+        return date_of(self._settings.now())

@@ -1,0 +1,1 @@
+"""Disk data: extents in sparse files, copy-on-write layers, change logs. No API objects in here."""

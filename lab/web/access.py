@@ -1,0 +1,92 @@
+"""Who may use an HTTP handler, and the task the transfer completes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lab.failures import XapiFailure
+from lab.pool import Pool
+from lab.web.connection import Connection, Request
+from lab.wire.values import Value
+
+AUTHENTICATE = {"www-authenticate": 'basic realm="XAPI management daemon"'}
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One authorized transfer: under which session and task it runs."""
+
+    session: str
+    task: str
+
+
+def find(pool: Pool, class_name: str, ref_or_uuid: str) -> str:
+    """Take a reference or a uuid, as the handlers' parameters do.
+
+    Raises:
+        XapiFailure: UUID_INVALID.
+    """
+    if pool.db.exists(class_name, ref_or_uuid):
+        return ref_or_uuid
+    return pool.db.by_uuid(class_name, ref_or_uuid)
+
+
+@contextmanager
+def admitted(
+    pool: Pool, connection: Connection, request: Request, label: str
+) -> Iterator[Transfer | None]:
+    """Check who asks; yields None after having refused.
+
+    A session counts before Basic authorization. The task named by the client is used, or one is made.
+    """
+    own = ""
+    try:
+        session = request.query.get("session_id") or request.cookies.get("session_id", "")
+        if not session and request.basic is not None:
+            session = own = pool.sessions.log_in(*request.basic, originator=label)
+        pool.sessions.check(session)
+        task = _task(pool, request, label)
+    except XapiFailure as error:
+        _refuse(pool, connection, request, error)
+        yield None
+        return
+    try:
+        yield Transfer(session, task)
+    finally:
+        if own:
+            pool.sessions.end(own)
+
+
+def _task(pool: Pool, request: Request, label: str) -> str:
+    given = request.query.get("task_id", "")
+    if given:
+        task = find(pool, "task", given)
+        pool.tasks.make_cancellable(task)
+        return task
+    parent = request.query.get("subtask_of", "")
+    return pool.tasks.create(label, cancellable=True, parent=parent)
+
+
+def _refuse(pool: Pool, connection: Connection, request: Request, error: XapiFailure) -> None:
+    task = request.query.get("task_id", "")
+    if pool.db.exists("task", task):
+        pool.tasks.fail(task, XapiFailure("SESSION_AUTHENTICATION_FAILED"))
+    status = 503 if error.code == "TOO_MANY_PENDING_TASKS" else 401
+    body = b"<html><body><h1>HTTP 401 unauthorised</h1></body></html>"
+    connection.answer(
+        request, status, body, {"content-type": "text/html", "connection": "close", **AUTHENTICATE}
+    )
+
+
+def second_answer(connection: Connection, error: XapiFailure) -> None:
+    """Report a failure after the 200 went out: as a whole second answer inside the body."""
+    text = f"<html><body><h1>HTTP 500 internal server error</h1>{error.description}</body></html>"
+    body = text.encode()
+    headers: dict[str, Value] = {
+        "content-length": str(len(body)),
+        "connection": "close",
+        "content-type": "text/html",
+        "cache-control": "no-cache, no-store",
+    }
+    connection.send_head(500, headers)
+    connection.send(body)

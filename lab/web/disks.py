@@ -1,0 +1,268 @@
+"""`GET /export_raw_vdi` and `PUT /import_raw_vdi`: the data of a disk in one stream."""
+
+import struct
+from dataclasses import dataclass
+
+from lab.behaviours.common import attached_elsewhere
+from lab.behaviours.vdi import refuse_data_less
+from lab.calls import Call
+from lab.failures import XapiFailure
+from lab.faults import ExportFault
+from lab.pool import Pool
+from lab.storage.disk import Disk
+from lab.storage.extents import Segment
+from lab.web.access import Transfer, admitted, find, second_answer
+from lab.web.connection import Connection, Request
+from lab.web.server import Routes
+
+WINDOW_BYTES = 64 << 20
+STEP_BYTES = 8 << 20
+RECEIVE_BYTES = 1 << 20
+CHUNK_HEADER = struct.Struct("<QI")
+EXPORT_TYPES = {"raw": "application/octet-stream", "vhd": "application/vhd"}
+IO_ERROR = ("VDI_IO_ERROR", "Device I/O errors")
+
+
+class Interrupted(Exception):
+    """A fault ended the transfer; the client is not told."""
+
+
+@dataclass
+class Outlet:
+    """Where the bytes of an export go, and what may go wrong on the way."""
+
+    pool: Pool
+    connection: Connection
+    transfer: Transfer
+    vdi: str
+    uuid: str
+    size: int
+    fault: ExportFault | None
+    sent: int = 0
+
+    def segment(self, segment: Segment) -> None:
+        """Send the bytes of a segment, in steps, so that cancelling is noticed."""
+        for low in range(segment.start, segment.end, STEP_BYTES):
+            high = min(low + STEP_BYTES, segment.end)
+            self._before(high - low)
+            if segment.file is None:
+                self.connection.send_zeros(high - low)
+            else:
+                self.connection.send_file(segment.file, low, high)
+            self._after(high - low)
+
+    def data(self, data: bytes) -> None:
+        """Send bytes made here."""
+        self._before(len(data))
+        self.connection.send(data)
+        self._after(len(data))
+
+    def _after(self, length: int) -> None:
+        self.sent += length
+        self.pool.count_exported(self.uuid, length)
+
+    def _before(self, length: int) -> None:
+        self.pool.tasks.check(self.transfer.task)
+        fault = self.fault
+        if fault is None or self.sent + length <= fault.after_bytes:
+            return
+        if fault.kind == "stall":
+            released = self.pool.faults.released()
+            while not released.wait(0.05):
+                self.pool.tasks.check(self.transfer.task)
+            self.fault = None
+            return
+        if fault.kind == "short":
+            self.connection.send_zeros(max(0, fault.after_bytes - self.sent))
+            raise Interrupted
+        if fault.kind == "session":
+            self.pool.sessions.end_all()
+            raise XapiFailure("SESSION_INVALID", self.transfer.session)
+        raise XapiFailure(*IO_ERROR)
+
+    def progress(self, done: int, total: int) -> None:
+        """Tell the task how far it is."""
+        with self.pool.db.lock:
+            if self.pool.db.exists("task", self.transfer.task):
+                self.pool.db.put("task", self.transfer.task, progress=done / max(total, 1))
+
+
+class DiskTransfers:
+    """Moves disk data over HTTP for one pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def add_to(self, routes: Routes) -> None:
+        """Take the paths of the disk handlers."""
+        routes.add("GET", "/export_raw_vdi", self.export)
+        routes.add("PUT", "/import_raw_vdi", self.import_disk)
+
+    # -- out -------------------------------------------------------------------------------------
+
+    def export(self, connection: Connection, request: Request) -> bool:
+        """Send a disk; the body has no length and ends with the connection."""
+        with admitted(self._pool, connection, request, "export_raw_vdi") as transfer:
+            if transfer is not None:
+                self._export(connection, request, transfer)
+        return False
+
+    def _export(self, connection: Connection, request: Request, transfer: Transfer) -> None:
+        pool, shape = self._pool, request.query.get("format", "raw")
+        try:
+            vdi = find(pool, "VDI", request.query.get("vdi", ""))
+            record = pool.db.record("VDI", vdi)
+            if shape not in EXPORT_TYPES:
+                raise XapiFailure("INVALID_VALUE", "format", shape)
+        except XapiFailure as error:
+            pool.tasks.fail(transfer.task, error)
+            second_answer(connection, error)
+            return
+        name = f"{record['uuid']}.{shape}"
+        connection.send_head(
+            200,
+            {
+                "connection": "close",
+                "cache-control": "no-cache, no-store",
+                "task-id": transfer.task,
+                "content-type": EXPORT_TYPES[shape],
+                "content-disposition": f'attachment; filename="{name}"',
+            },
+        )
+        fault = pool.faults.take_export_fault(record["uuid"])
+        outlet = Outlet(
+            pool, connection, transfer, vdi, record["uuid"], record["virtual_size"], fault
+        )
+        try:
+            self._send(outlet, request, vdi, shape)
+            pool.tasks.succeed(transfer.task)
+        except Interrupted:
+            pool.tasks.fail(transfer.task, XapiFailure(*IO_ERROR))
+        except XapiFailure as error:
+            pool.tasks.fail(transfer.task, error)
+            second_answer(connection, error)
+        except OSError:
+            pool.tasks.fail(transfer.task, XapiFailure(*IO_ERROR))
+            raise
+
+    def _send(self, outlet: Outlet, request: Request, vdi: str, shape: str) -> None:
+        call = Call(self._pool, "VDI.export", session=outlet.transfer.session)
+        refuse_data_less(call, vdi)
+        with self._pool.attached_to_dom0(vdi, writing=False):
+            send_raw(self._pool.disk(vdi), outlet)
+
+    # -- in --------------------------------------------------------------------------------------
+
+    def import_disk(self, connection: Connection, request: Request) -> bool:
+        """Take a disk's data; the 200 goes out before the body is read."""
+        with admitted(self._pool, connection, request, "import_raw_vdi") as transfer:
+            if transfer is not None:
+                self._import(connection, request, transfer)
+        return False
+
+    def _import(self, connection: Connection, request: Request, transfer: Transfer) -> None:
+        if "100-continue" in request.headers.get("expect", "").lower():
+            connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        connection.send_head(
+            200,
+            {
+                "connection": "close",
+                "cache-control": "no-cache, no-store",
+                "task-id": transfer.task,
+            },
+        )
+        pool = self._pool
+        try:
+            if "transfer-encoding" in request.headers:
+                raise XapiFailure("INTERNAL_ERROR", "Transfer-Encoding is not supported")
+            vdi = self._target(request)
+            with pool.attached_to_dom0(vdi, writing=True):
+                self._receive(connection, request, transfer, vdi)
+            pool.tasks.succeed(transfer.task, vdi)
+        except XapiFailure as error:
+            pool.tasks.fail(transfer.task, error)
+            second_answer(connection, error)
+        except OSError:
+            pool.tasks.fail(transfer.task, XapiFailure(*IO_ERROR))
+            raise
+
+    def _target(self, request: Request) -> str:
+        """The disk to write: an existing one that is free, or a new one in an SR."""
+        pool, query = self._pool, request.query
+        call = Call(pool, "VDI.import")
+        if "vdi" not in query:
+            sr = find(pool, "SR", query.get("sr_id") or query.get("sr_uuid", ""))
+            length = request.content_length
+            if length is None or query.get("format", "raw") != "raw":
+                raise XapiFailure("INTERNAL_ERROR", "a new disk needs raw data and its length")
+            disk = Disk.empty(-(-length // (2 << 20)) * (2 << 20), pool.folder)
+            return pool.add_vdi(disk, SR=sr, name_label="Imported VDI")
+        vdi = find(pool, "VDI", query["vdi"])
+        refuse_data_less(call, vdi)
+        if attached_elsewhere(call, vdi, writing=True):
+            raise XapiFailure("VDI_IN_USE", vdi, "import")
+        return vdi
+
+    def _receive(
+        self, connection: Connection, request: Request, transfer: Transfer, vdi: str
+    ) -> None:
+        inlet = Inlet(self._pool, connection, transfer, self._pool.disk(vdi), self._uuid(vdi))
+        if request.query.get("chunked", "").lower() in ("true", "1"):
+            inlet.ranges()
+        else:
+            length = request.content_length
+            inlet.run(0, inlet.disk.size if length is None else length)
+
+    def _uuid(self, vdi: str) -> str:
+        return str(self._pool.db.get("VDI", vdi, "uuid"))
+
+
+@dataclass
+class Inlet:
+    """Where the bytes of an import come from."""
+
+    pool: Pool
+    connection: Connection
+    transfer: Transfer
+    disk: Disk
+    uuid: str
+
+    def run(self, offset: int, length: int) -> None:
+        """Take `length` bytes to an offset of the disk.
+
+        Raises:
+            XapiFailure: VDI_IO_ERROR when the client sends less or the disk is too small.
+        """
+        if offset + length > self.disk.size:
+            raise XapiFailure(*IO_ERROR)
+        buffer = memoryview(bytearray(min(RECEIVE_BYTES, max(length, 1))))
+        done = 0
+        while done < length:
+            self.pool.tasks.check(self.transfer.task)
+            wanted = buffer[: min(len(buffer), length - done)]
+            count = self.connection.read_into(wanted)
+            self.disk.write(offset + done, wanted[:count])
+            self.pool.count_imported(self.uuid, count)
+            if count < len(wanted):
+                raise XapiFailure(*IO_ERROR)
+            done += count
+
+    def ranges(self) -> None:
+        """Take ranges: u64 offset, u32 length, data; both zero at the end; little-endian."""
+        while True:
+            head = self.connection.read(CHUNK_HEADER.size)
+            if len(head) < CHUNK_HEADER.size:
+                raise XapiFailure(*IO_ERROR)
+            offset, length = CHUNK_HEADER.unpack(head)
+            if offset == length == 0:
+                return
+            self.run(offset, length)
+
+
+def send_raw(disk: Disk, outlet: Outlet) -> None:
+    """Send every byte of a disk."""
+    size = outlet.size
+    for start in range(0, size, WINDOW_BYTES):
+        for segment in disk.segments(start, min(start + WINDOW_BYTES, size)):
+            outlet.segment(segment)
+        outlet.progress(outlet.sent, size)
