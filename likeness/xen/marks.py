@@ -123,3 +123,8 @@ def drop_marks(xen: XenSession, class_name: str, ref: str) -> None:
     """
     for key in (SELF, KIND, RUN, INSTALLATION):
         xen.call(f"{class_name}.remove_from_other_config", ref, key)
+
+
+def without_marks(other_config: Mapping[str, str]) -> dict[str, str]:
+    """`other_config` as its owner left it."""
+    return {key: value for key, value in other_config.items() if not key.startswith("likeness:")}

@@ -76,7 +76,7 @@ def drop_references(
     Args:
         xen: The session.
         installation: 32 hex digits.
-        disks: The live disks.
+        disks: The live disks; references whose live disk is gone are removed as well.
         keep: Uuids of the references to keep; unusable ones go all the same.
 
     Returns:
@@ -88,7 +88,8 @@ def drop_references(
     dropped = []
     for reference in list_references(xen, installation):
         wanted = reference.uuid in keep and reference.usable
-        if reference.disk in disks and not wanted:
+        concerned = reference.disk is None or reference.disk in disks
+        if concerned and not wanted:
             with explained("removing a record of changes"), suppress_gone():
                 run_task(xen, "VDI.destroy", reference.ref, deadline_seconds=_STEP_SECONDS)
             dropped.append(reference)

@@ -18,6 +18,7 @@ from likeness.xen.failures import Refusal, explain, explained
 from likeness.xen.marks import Owner
 from likeness.xen.power import keep_promise, promised_start
 from likeness.xen.references import WITHOUT_DATA
+from likeness.xen.restoring import destroy_disk, destroy_vm
 from likeness.xen.session import LISTING_SECONDS, XenSession
 
 
@@ -48,10 +49,11 @@ def sweep_snapshots(
     tries: int = TRIES,
     pause_seconds: float = PAUSE_SECONDS,
 ) -> tuple[Swept, ...]:
-    """Remove the snapshots and frozen disks of runs that are over; start VMs they left halted.
+    """Remove what runs that are over left in the pool; start VMs they left halted.
 
     Only what carries this installation's own mark, put on that very object, is touched, and of
-    that only what is a snapshot. Safe to repeat, and to run beside live runs.
+    that only snapshots, frozen disks and unfinished restores. Safe to repeat, and to run beside
+    live runs.
 
     Args:
         xen: The session.
@@ -75,6 +77,7 @@ def sweep_snapshots(
         _dropped(xen, ref, owner, vms[ref], tries, pause_seconds)
         for ref, owner in over.snapshots(vms)
     ]
+    swept += [_unmade(xen, ref, owner, vms[ref]) for ref, owner in over.restored(vms)]
     held = {
         vbd
         for record in vms.values()
@@ -83,7 +86,7 @@ def sweep_snapshots(
     }
     swept += [
         _disk_dropped(xen, ref, owner, disks[ref], tries, pause_seconds)
-        for ref, owner in over.frozen_disks(disks)
+        for ref, owner in over.disks(disks)
         if not held.intersection(disks[ref]["VBDs"])
     ]
     return tuple(swept)
@@ -107,8 +110,8 @@ class _Over:
                     found.append((ref, owner))
         return [(ref, owner) for ref, owner in found if owner is not None]
 
-    def frozen_disks(self, disks: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
-        """Frozen disks that are marked themselves."""
+    def disks(self, disks: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+        """Frozen disks, and disks of unfinished restores, that are marked themselves."""
         return [
             (ref, owner)
             for ref, record in disks.items()
@@ -125,6 +128,17 @@ class _Over:
             and self._is_over(owner)
         ]
 
+    def restored(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+        """VMs that a restore has made and not finished."""
+        return [
+            (ref, owner)
+            for ref, record in vms.items()
+            if not record["is_a_snapshot"]
+            and record["power_state"] == "Halted"
+            and (owner := marks.owner_in_marks(record, marks.RESTORED)) is not None
+            and self._is_over(owner)
+        ]
+
     def _is_over(self, owner: Owner | None) -> bool:
         return (
             owner is not None
@@ -134,7 +148,10 @@ class _Over:
 
 
 def _owner_of_disk(record: dict[str, Any]) -> Owner | None:
-    """Whose a frozen disk is, if it is none to keep: a reference has lost its data already."""
+    """Whose a disk is, if it is none to keep: a reference has lost its data already."""
+    restored = marks.owner_in_marks(record, marks.RESTORED)
+    if restored is not None:
+        return restored
     if not record["is_a_snapshot"] and record["type"] != "suspend":
         return None
     owner = marks.owner_in_marks(record, marks.SNAPSHOT)
@@ -168,6 +185,12 @@ def _dropped(
     return Swept("snapshot", name, str(record["uuid"]), owner.run, problem)
 
 
+def _unmade(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:
+    name = str(record["name_label"])
+    problem = _problem(lambda: destroy_vm(xen, ref), f"removing unfinished VM {name}")
+    return Swept("unfinished VM", name, str(record["uuid"]), owner.run, problem)
+
+
 def _disk_dropped(
     xen: XenSession,
     ref: str,
@@ -177,12 +200,16 @@ def _disk_dropped(
     pause_seconds: float,
 ) -> Swept:
     name, uuid = str(record["name_label"]), str(record["uuid"])
-    leftover = Leftover(name=f"frozen disk {name}", owner=owner, ref="", uuid=uuid, disks=(ref,))
-    problem = _problem(
-        lambda: drop_leftover(xen, leftover, tries=tries, pause_seconds=pause_seconds),
-        f"removing frozen disk {name}",
-    )
-    return Swept("frozen disk", name, uuid, owner.run, problem)
+    what = "frozen disk" if record["is_a_snapshot"] else "unfinished disk"
+
+    def drop() -> None:
+        if what == "unfinished disk" and record["type"] != "suspend":
+            destroy_disk(xen, ref)
+            return
+        leftover = Leftover(name=f"{what} {name}", owner=owner, ref="", uuid=uuid, disks=(ref,))
+        drop_leftover(xen, leftover, tries=tries, pause_seconds=pause_seconds)
+
+    return Swept(what, name, uuid, owner.run, _problem(drop, f"removing {what} {name}"))
 
 
 def _problem(step: Callable[[], object], doing: str) -> str:

@@ -1,4 +1,8 @@
-"""A GET on a host's disk handler: the head read by us, the body straight from the socket."""
+"""GET and PUT on a host's disk handlers: heads read by us, bodies straight from and to the socket.
+
+The session travels in a cookie, never in an address that ends up in logs, and only to hosts of
+the pool that have proved who they are.
+"""
 
 import re
 import socket
@@ -67,6 +71,43 @@ class Body:
         self.sock.close()
 
 
+@dataclass(slots=True)
+class Upload:
+    """The body of a request while it is going out."""
+
+    sock: socket.socket
+    idle_seconds: float
+    stop: StopToken
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Send all of it.
+
+        Raises:
+            TransferBroken: The connection broke, or nothing was taken for `idle_seconds`.
+            Stopped: Somebody asked to stop.
+        """
+        left = memoryview(data)
+        last_went_at = stopwatch()
+        while left:
+            self.stop.check()
+            try:
+                count = self.sock.send(left)
+            except TimeoutError:
+                if stopwatch() - last_went_at > self.idle_seconds:
+                    raise TransferBroken(
+                        f"the host took no data for {self.idle_seconds:.0f} s"
+                    ) from None
+                continue
+            except OSError as cause:
+                raise TransferBroken(f"the connection broke: {cause}") from cause
+            left = left[count:]
+            last_went_at = stopwatch()
+
+    def finish(self) -> None:
+        """Say that nothing more comes, and hang up; safe to repeat."""
+        self.sock.close()
+
+
 def get_body(
     xen: XenSession,
     path: str,
@@ -77,47 +118,100 @@ def get_body(
 ) -> Body:
     """Ask for a path, follow the pool to the host that has it, and leave the body to be read.
 
-    The session travels in a cookie, never in an address that ends up in logs.
-
     Raises:
         SessionForgotten: The session must be renewed first.
         TransferBroken: The host did not answer as it should.
         HostRefused: The account may not, or the pool points elsewhere than at its own hosts.
         CertificateRefused: A host is not the one that was confirmed.
+        Stopped: Somebody asked to stop.
     """
+    sock, early = _exchanged(xen, "GET", path, query, {}, idle_seconds, stop)
+    return Body(sock=sock, early=early, idle_seconds=idle_seconds, stop=stop)
+
+
+def put_body(
+    xen: XenSession,
+    path: str,
+    query: Mapping[str, str],
+    *,
+    length: int | None,
+    idle_seconds: float,
+    stop: StopToken,
+) -> Upload:
+    """Announce a body, follow the pool to the host that takes it, and leave it to be sent.
+
+    The host says 200 before it has read anything; only the transfer's task tells how it went.
+
+    Args:
+        xen: The session.
+        path: The handler.
+        query: Without the session.
+        length: Bytes of the body, where known.
+        idle_seconds: Give up when nothing moves for so long.
+        stop: Looked at while waiting.
+
+    Raises:
+        As `get_body`.
+    """
+    announced = {} if length is None else {"Content-Length": str(length)}
+    sock, _ = _exchanged(xen, "PUT", path, query, announced, idle_seconds, stop)
+    return Upload(sock=sock, idle_seconds=idle_seconds, stop=stop)
+
+
+def _exchanged(
+    xen: XenSession,
+    method: str,
+    path: str,
+    query: Mapping[str, str],
+    headers: Mapping[str, str],
+    idle_seconds: float,
+    stop: StopToken,
+) -> tuple[socket.socket, bytes]:
+    """A socket on which 200 was said, and what came after that already."""
     place = xen.coordinator
     target = f"{path}?{urlencode(query)}"
     for _ in range(_HOPS):
-        sock = _sent(place, target, xen.ref, min(idle_seconds, 60.0))
+        head = _request_head(method, target, place, xen.ref, headers)
+        sock = _sent(place, head, min(idle_seconds, 60.0))
         try:
-            status, headers, early = _head(sock, stop, idle_seconds)
+            status, said, early = _head(sock, stop, idle_seconds)
         except BaseException:
             sock.close()
             raise
         if status == 200:
-            sock.settimeout(_TICK)
-            return Body(sock=sock, early=early, idle_seconds=idle_seconds, stop=stop)
+            return sock, early
         sock.close()
         if status not in (301, 302, 303, 307):
             raise _refused(status, place, path)
-        place, target = _next_hop(xen, headers.get("location", ""), target)
+        place, target = _next_hop(xen, said.get("location", ""), target)
     raise TransferBroken(f"{xen.url} sends {path} from host to host without end")
 
 
-def _sent(place: Endpoint, target: str, session: str, deadline_seconds: float) -> socket.socket:
+def _request_head(
+    method: str, target: str, place: Endpoint, session: str, headers: Mapping[str, str]
+) -> bytes:
+    lines = {
+        "Host": f"{place.host}:{place.port}",
+        "Cookie": f"session_id={session}",
+        "User-Agent": "likeness",
+        "Accept": "*/*",
+        "Connection": "close",
+        **headers,
+    }
+    return (
+        f"{method} {target} HTTP/1.1\r\n"
+        + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        + "\r\n"
+    ).encode("ascii")
+
+
+def _sent(place: Endpoint, head: bytes, deadline_seconds: float) -> socket.socket:
     try:
         sock = open_socket(place, deadline_seconds=deadline_seconds)
     except OSError as cause:
         raise TransferBroken(f"{place.url} does not answer: {cause}") from cause
     try:
-        sock.sendall(
-            f"GET {target} HTTP/1.1\r\n"
-            f"Host: {place.host}:{place.port}\r\n"
-            f"Cookie: session_id={session}\r\n"
-            "User-Agent: likeness\r\n"
-            "Accept: */*\r\n"
-            "Connection: close\r\n\r\n".encode("ascii")
-        )
+        sock.sendall(head)
     except OSError as cause:
         sock.close()
         raise TransferBroken(f"{place.url} hung up: {cause}") from cause

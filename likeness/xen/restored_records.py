@@ -1,0 +1,189 @@
+"""The records a VM is made again from: what it was, without what belonged to its old place."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from likeness.errors import BadInput
+from likeness.xen import marks
+from likeness.xen.configuration import CONFIGURATION_FORMAT
+from likeness.xen.marks import Owner
+from likeness.xen.session import NULL, XenSession
+
+_KEPT = (
+    "name_description",
+    "user_version",
+    "memory_static_max",
+    "memory_dynamic_max",
+    "memory_dynamic_min",
+    "memory_static_min",
+    "memory_target",
+    "VCPUs_params",
+    "VCPUs_max",
+    "VCPUs_at_startup",
+    "actions_after_shutdown",
+    "actions_after_reboot",
+    "actions_after_crash",
+    "PV_bootloader",
+    "PV_kernel",
+    "PV_ramdisk",
+    "PV_args",
+    "PV_bootloader_args",
+    "PV_legacy_args",
+    "HVM_boot_policy",
+    "HVM_boot_params",
+    "HVM_shadow_multiplier",
+    "platform",
+    "PCI_bus",
+    "recommendations",
+    "xenstore_data",
+    "tags",
+    "start_delay",
+    "shutdown_delay",
+    "order",
+    "version",
+    "hardware_platform_version",
+    "has_vendor_device",
+    "reference_label",
+    "domain_type",
+    "NVRAM",
+)
+"""What makes the VM what it is; references to hosts, appliances and policies stay behind."""
+
+_DEFAULTS: Mapping[str, Any] = {
+    "actions_after_shutdown": "destroy",
+    "actions_after_reboot": "restart",
+    "actions_after_crash": "restart",
+    "HVM_boot_policy": "",
+    "PCI_bus": "",
+    "memory_target": "0",
+    "user_version": "1",
+}
+_BLOCKED = "Likeness is still restoring this VM"
+
+
+def parsed(configuration: str) -> Mapping[str, Any]:
+    """The configuration a version keeps.
+
+    Raises:
+        BadInput: It is none, or of a later format.
+    """
+    try:
+        facts = json.loads(configuration)
+        found = facts["format"]
+        needed = {"vm", "drives", "cards", "disks", "networks"} - set(facts)
+    except (ValueError, TypeError, KeyError) as cause:
+        raise BadInput(f"the VM's configuration in this version cannot be read: {cause}") from cause
+    if found != CONFIGURATION_FORMAT or needed:
+        raise BadInput(
+            f"the VM's configuration in this version has format {found}, and this release reads "
+            f"{CONFIGURATION_FORMAT}; restore with the release that made it, or a later one"
+        )
+    return dict(facts)
+
+
+def unfinished_name(name: str, owner: Owner) -> str:
+    """The name of a VM while it is being restored."""
+    return marks.label_of(owner, f"{name} (being restored)")
+
+
+def vm_record(old: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What VM.create takes: as it was, under another name, blocked from starting."""
+    record = {**_DEFAULTS, **{key: old[key] for key in _KEPT if key in old}}
+    other_config = marks.without_marks(old.get("other_config", {}))
+    other_config.pop("mac_seed", None)  # it would give two VMs the same addresses
+    return record | {
+        "name_label": name,
+        "is_a_template": False,
+        "affinity": NULL,
+        "ha_always_run": False,
+        "ha_restart_priority": "",
+        "blocked_operations": {"start": _BLOCKED, "start_on": _BLOCKED},
+        "other_config": other_config,
+    }
+
+
+def drive_record(old: Mapping[str, Any], vm_ref: str, disk_ref: str) -> dict[str, Any]:
+    """What VBD.create takes; without a disk an empty drive."""
+    return {
+        "VM": vm_ref,
+        "VDI": disk_ref,
+        "userdevice": old["userdevice"],
+        "bootable": old["bootable"],
+        "mode": old["mode"],
+        "type": old["type"],
+        "unpluggable": old.get("unpluggable", True),
+        "empty": disk_ref == NULL,
+        "other_config": dict(old["other_config"]),
+        "qos_algorithm_type": old["qos_algorithm_type"],
+        "qos_algorithm_params": dict(old["qos_algorithm_params"]),
+    }
+
+
+def card_record(
+    old: Mapping[str, Any], vm_ref: str, network_ref: str, address: str
+) -> dict[str, Any]:
+    """What VIF.create takes; without an address the pool makes one."""
+    return {
+        "VM": vm_ref,
+        "network": network_ref,
+        "device": old["device"],
+        "MAC": address,
+        "MTU": old["MTU"],
+        "other_config": dict(old["other_config"]),
+        "qos_algorithm_type": old["qos_algorithm_type"],
+        "qos_algorithm_params": dict(old["qos_algorithm_params"]),
+        "locking_mode": old.get("locking_mode", "network_default"),
+        "ipv4_allowed": list(old.get("ipv4_allowed", [])),
+        "ipv6_allowed": list(old.get("ipv6_allowed", [])),
+    }
+
+
+@dataclass(slots=True)
+class NetworkFinder:
+    """Finds for each network card the network of this pool that it belongs on.
+
+    Attributes:
+        xen: The session.
+        known: The networks as they were, by XenServer's reference of then.
+        wanted: Uuid of a network as it was to uuid or name of the one to use.
+    """
+
+    xen: XenSession
+    known: Mapping[str, Mapping[str, Any]]
+    wanted: Mapping[str, str]
+    here: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def network_for(self, card: Mapping[str, Any]) -> tuple[str, str]:
+        """The network's reference, empty if there is none, and what to tell about it.
+
+        Raises:
+            BadInput: The network to use instead is not in the pool.
+            Refusal: The pool refused.
+        """
+        self.here = self.here or dict(self.xen.call("network.get_all_records"))
+        old = self.known.get(card["network"], {})
+        uuid, name = str(old.get("uuid", "")), str(old.get("name_label", ""))
+        if uuid in self.wanted:
+            return self._chosen(self.wanted[uuid]), ""
+        by_uuid = self._where("uuid", uuid)
+        if by_uuid:
+            return by_uuid, ""
+        by_name = self._where("name_label", name)
+        if by_name:
+            return by_name, f"network card {card['device']} is on the network called {name} here"
+        return "", (
+            f"network card {card['device']} was left out: this pool has no network {name!r}; "
+            "add the card by hand or say which network to use instead"
+        )
+
+    def _where(self, key: str, value: str) -> str:
+        found = [ref for ref, record in self.here.items() if value and record[key] == value]
+        return found[0] if len(found) == 1 else ""
+
+    def _chosen(self, uuid_or_name: str) -> str:
+        found = self._where("uuid", uuid_or_name) or self._where("name_label", uuid_or_name)
+        if not found:
+            raise BadInput(f"this pool has no one network {uuid_or_name!r}")
+        return found

@@ -1,0 +1,375 @@
+"""Bringing a VM back into a pool: made under a telling name, blocked from starting, then released.
+
+Until `release_vm` the VM and its disks carry our mark of an unfinished restore, and whatever goes
+wrong, `destroy_vm` takes all of it away again.
+"""
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from likeness.errors import BadInput, TransferBroken
+from likeness.model.disk import Segment
+from likeness.model.ids import DiskId, from_uuid
+from likeness.stopping import StopToken
+from likeness.xen import marks
+from likeness.xen.failures import Refusal, explained, suppress_gone
+from likeness.xen.http_exchange import SessionForgotten, Upload, put_body
+from likeness.xen.marks import Owner
+from likeness.xen.pacing import BandwidthCap
+from likeness.xen.restored_records import (
+    NetworkFinder,
+    card_record,
+    drive_record,
+    parsed,
+    unfinished_name,
+    vm_record,
+)
+from likeness.xen.session import NULL, XenSession
+from likeness.xen.tasks import outcome_of, own_task, run_task
+
+PATH = "/import_raw_vdi"
+IDLE_SECONDS = 300.0
+_STEP_SECONDS = 120.0
+_WRITTEN_SECONDS = 900.0
+_RECORD = struct.Struct("<QI")
+_LONGEST_RECORD = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredDisk:
+    """A disk that is to be filled.
+
+    Attributes:
+        disk: The live disk it was backed up from.
+        position: Where it is plugged in.
+        ref: XenServer's reference to the new disk.
+        uuid: Its uuid, with dashes.
+        size_bytes: Its size: as asked for, or more where the storage rounds up.
+    """
+
+    disk: DiskId
+    position: str
+    ref: str
+    uuid: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredVm:
+    """A VM that is being restored.
+
+    Attributes:
+        ref: XenServer's reference to it.
+        uuid: Its uuid, with dashes; a new one.
+        name: The name it will have in the end.
+        disks: In the order of their positions.
+        notes: What could not be made as it was, one sentence each.
+    """
+
+    ref: str
+    uuid: str
+    name: str
+    disks: tuple[RestoredDisk, ...]
+    notes: tuple[str, ...]
+
+
+def find_storage(xen: XenSession, name_or_uuid: str = "") -> str:
+    """XenServer's reference to a storage; without a name the pool's default one.
+
+    Raises:
+        BadInput: There is none, or several of that name.
+        HostUnreachable, HostBusy, HostRefused: The pool did not say.
+    """
+    with explained(f"looking for storage in {xen.url}"):
+        if not name_or_uuid:
+            pools = xen.call("pool.get_all_records").values()
+            default = next((str(pool["default_SR"]) for pool in pools), NULL)
+            if default not in ("", NULL):
+                return default
+            raise BadInput(f"the pool {xen.url} has no default storage; name one")
+        storages = xen.call("SR.get_all_records")
+    found = [
+        str(ref)
+        for ref, record in storages.items()
+        if name_or_uuid in (record["name_label"], record["uuid"])
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        uuids = ", ".join(sorted(storages[ref]["uuid"] for ref in found))
+        raise BadInput(f"{len(found)} storages are called {name_or_uuid!r}; name one of {uuids}")
+    names = ", ".join(sorted({repr(record["name_label"]) for record in storages.values()}))
+    raise BadInput(f"the pool {xen.url} has no storage {name_or_uuid!r}; it has {names}")
+
+
+def create_vm(
+    xen: XenSession,
+    configuration: str,
+    *,
+    owner: Owner,
+    storage_ref: str,
+    sizes: Mapping[DiskId, int],
+    name: str = "",
+    keep_addresses: bool = False,
+    networks: Mapping[str, str] | None = None,
+) -> RestoredVm:
+    """Make a VM as it was, with empty disks; it cannot be started until it is released.
+
+    Args:
+        xen: The session.
+        configuration: As the version keeps it, see `configuration.configuration_of`.
+        owner: Installation and run it is made for.
+        storage_ref: Where its disks shall lie.
+        sizes: The disks to make, by the live disk they were backed up from, and their sizes in
+            bytes; disks that were not backed up are left out.
+        name: Its name in the end; empty: as it was.
+        keep_addresses: Give its network cards the hardware addresses they had; otherwise new ones.
+        networks: Uuid of a network as it was to uuid or name of the one to use instead.
+
+    Raises:
+        BadInput: The configuration cannot be read.
+        HostBusy, HostRefused, HostUnreachable: Not possible; what was made is removed again.
+    """
+    facts = parsed(configuration)
+    final = name or str(facts["vm"]["name_label"])
+    with explained(f"making VM {final}"):
+        ref = str(xen.call("VM.create", vm_record(facts["vm"], unfinished_name(final, owner))))
+        try:
+            marks.put_marks(xen, "VM", ref, owner=owner, kind=marks.RESTORED)
+            disks = _with_disks(xen, ref, facts, owner, storage_ref, sizes)
+            notes = _with_cards(xen, ref, facts, networks or {}, keep_addresses=keep_addresses)
+            uuid = str(xen.call("VM.get_uuid", ref))
+        except BaseException:
+            destroy_vm(xen, ref)
+            raise
+    return RestoredVm(ref=ref, uuid=uuid, name=final, disks=disks, notes=notes)
+
+
+def create_disk(
+    xen: XenSession, *, storage_ref: str, name: str, size_bytes: int, owner: Owner
+) -> RestoredDisk:
+    """Make one empty disk that belongs to no VM.
+
+    Raises:
+        HostBusy, HostRefused, HostUnreachable: Not possible.
+    """
+    with explained(f"making disk {name}"):
+        ref = _new_disk(xen, storage_ref, {"name_label": name}, size_bytes, owner)
+        return RestoredDisk(
+            disk=DiskId(""),
+            position="",
+            ref=ref,
+            uuid=str(xen.call("VDI.get_uuid", ref)),
+            size_bytes=int(xen.call("VDI.get_virtual_size", ref)),
+        )
+
+
+def write_disk(
+    xen: XenSession,
+    disk: RestoredDisk,
+    segments: Iterable[Segment],
+    *,
+    stop: StopToken | None = None,
+    cap: BandwidthCap | None = None,
+    idle_seconds: float = IDLE_SECONDS,
+) -> int:
+    """Fill a new disk; ranges in no segment are left as they are, that is zero.
+
+    Args:
+        xen: The session.
+        disk: As `create_vm` or `create_disk` made it.
+        segments: In ascending order.
+        stop: Looked at for every segment.
+        cap: A bandwidth cap.
+        idle_seconds: Give up when the host takes nothing for so long.
+
+    Returns:
+        How many bytes were written.
+
+    Raises:
+        BadInput: A segment lies beyond the disk's end.
+        TransferBroken: The host did not take it all; the disk's content is worthless.
+        Stopped: Somebody asked to stop.
+    """
+    doing = f"writing disk {disk.position or disk.uuid}"
+    token = stop or StopToken()
+    with explained(doing), own_task(xen, doing) as task:
+        query = {"vdi": disk.uuid, "task_id": task, "format": "raw", "chunked": "true"}
+        upload = _upload(xen, query, idle_seconds, token, doing)
+        try:
+            written = _send_all(upload, disk, segments, cap, token)
+        except TransferBroken as cause:
+            raise TransferBroken(f"{doing}: {_why(xen, task) or cause}") from cause
+        finally:
+            upload.finish()
+        outcome_of(xen, task, doing, deadline_seconds=_WRITTEN_SECONDS)
+    return written
+
+
+def release_vm(xen: XenSession, vm: RestoredVm) -> None:
+    """Give a restored VM its name and let it be started; from now on it is its owner's.
+
+    Raises:
+        HostBusy, HostRefused, HostUnreachable: Not possible.
+    """
+    with explained(f"releasing VM {vm.name}"):
+        xen.call("VM.set_name_label", vm.ref, vm.name)
+        for operation in ("start", "start_on"):
+            xen.call("VM.remove_from_blocked_operations", vm.ref, operation)
+        marks.drop_marks(xen, "VM", vm.ref)  # first: marked disks of an unmarked VM are safe
+        for disk in vm.disks:
+            marks.drop_marks(xen, "VDI", disk.ref)
+
+
+def destroy_vm(xen: XenSession, ref: str) -> None:
+    """Take away an unfinished restore: the VM, then the disks that were made for it.
+
+    Disks without our mark are none of ours and stay. Safe to repeat.
+
+    Raises:
+        HostBusy, HostRefused, HostUnreachable: Not possible now; the sweep tries again.
+    """
+    with explained("removing an unfinished restore"), suppress_gone():
+        record = xen.call("VM.get_record", ref)
+        drives = [xen.call("VBD.get_record", vbd) for vbd in record["VBDs"]]
+        disks = [str(drive["VDI"]) for drive in drives if drive["VDI"] not in ("", NULL)]
+        with suppress_gone():
+            run_task(xen, "VM.destroy", ref, deadline_seconds=_STEP_SECONDS)
+        for disk in disks:
+            destroy_disk(xen, disk)
+
+
+def destroy_disk(xen: XenSession, ref: str) -> None:
+    """Take away a disk of an unfinished restore; one without our mark stays.
+
+    Raises:
+        HostBusy, HostRefused, HostUnreachable: Not possible now.
+    """
+    with explained("removing an unfinished disk"), suppress_gone():
+        if marks.owner_in_marks(xen.call("VDI.get_record", ref), marks.RESTORED) is not None:
+            run_task(xen, "VDI.destroy", ref, deadline_seconds=_STEP_SECONDS)
+
+
+def _with_disks(
+    xen: XenSession,
+    vm_ref: str,
+    facts: Mapping[str, Any],
+    owner: Owner,
+    storage_ref: str,
+    sizes: Mapping[DiskId, int],
+) -> tuple[RestoredDisk, ...]:
+    made = []
+    for drive in facts["drives"]:
+        old = facts["disks"].get(drive["VDI"])
+        if old is None:
+            if drive["type"] == "CD":
+                xen.call("VBD.create", drive_record(drive, vm_ref, NULL))
+            continue
+        disk = DiskId(from_uuid(old["uuid"]))
+        if disk not in sizes:
+            continue
+        ref = _new_disk(xen, storage_ref, old, sizes[disk], owner)
+        try:
+            xen.call("VBD.create", drive_record(drive, vm_ref, ref))
+        except BaseException:
+            destroy_disk(xen, ref)
+            raise
+        made.append(
+            RestoredDisk(
+                disk=disk,
+                position=str(drive["userdevice"]),
+                ref=ref,
+                uuid=str(xen.call("VDI.get_uuid", ref)),
+                size_bytes=int(xen.call("VDI.get_virtual_size", ref)),
+            )
+        )
+    return tuple(sorted(made, key=lambda disk: disk.position.rjust(9)))
+
+
+def _new_disk(
+    xen: XenSession, storage_ref: str, old: Mapping[str, Any], size_bytes: int, owner: Owner
+) -> str:
+    record = {
+        "name_label": str(old.get("name_label", "")),
+        "name_description": str(old.get("name_description", "")),
+        "SR": storage_ref,
+        "virtual_size": str(size_bytes),
+        "type": "user",
+        "sharable": False,
+        "read_only": False,
+        "other_config": marks.without_marks(old.get("other_config", {})),
+        "xenstore_data": {},
+        "sm_config": {},
+        "tags": list(old.get("tags", [])),
+    }
+    ref = str(run_task(xen, "VDI.create", record, deadline_seconds=_STEP_SECONDS))
+    marks.put_marks(xen, "VDI", ref, owner=owner, kind=marks.RESTORED)
+    return ref
+
+
+def _with_cards(
+    xen: XenSession,
+    vm_ref: str,
+    facts: Mapping[str, Any],
+    networks: Mapping[str, str],
+    *,
+    keep_addresses: bool,
+) -> tuple[str, ...]:
+    finder = NetworkFinder(xen, facts["networks"], networks)
+    notes = []
+    for card in facts["cards"]:
+        network, note = finder.network_for(card)
+        if network:
+            address = str(card["MAC"]) if keep_addresses else ""
+            xen.call("VIF.create", card_record(card, vm_ref, network, address))
+        if note:
+            notes.append(note)
+    return tuple(notes)
+
+
+def _upload(
+    xen: XenSession, query: dict[str, str], idle_seconds: float, stop: StopToken, doing: str
+) -> Upload:
+    try:
+        return put_body(xen, PATH, query, length=None, idle_seconds=idle_seconds, stop=stop)
+    except SessionForgotten:
+        xen.renew(xen.ref)
+        raise TransferBroken(f"{doing}: the session had ended; it is begun again") from None
+
+
+def _send_all(
+    upload: Upload,
+    disk: RestoredDisk,
+    segments: Iterable[Segment],
+    cap: BandwidthCap | None,
+    stop: StopToken,
+) -> int:
+    """Records of offset, length and data; one of zeros ends them."""
+    written = 0
+    for segment in segments:
+        if segment.offset + len(segment.data) > disk.size_bytes:
+            raise BadInput(
+                f"data at byte {segment.offset:,} does not fit on a disk of "
+                f"{disk.size_bytes:,} bytes"
+            )
+        data = memoryview(segment.data)
+        for start in range(0, len(data), _LONGEST_RECORD):
+            part = data[start : start + _LONGEST_RECORD]
+            if cap is not None:
+                cap.take(len(part), stop=stop)
+            upload.send(_RECORD.pack(segment.offset + start, len(part)))
+            upload.send(part)
+            written += len(part)
+    upload.send(_RECORD.pack(0, 0))
+    return written
+
+
+def _why(xen: XenSession, task: str) -> str:
+    """What the transfer's task says went wrong; empty when it says nothing."""
+    try:
+        outcome_of(xen, task, "the transfer", deadline_seconds=30.0)
+    except Refusal as failure:
+        return str(failure)
+    return ""
