@@ -95,7 +95,7 @@ class CertificateRefused(PermanentError):
     """A host did not prove to be the one that was confirmed; nothing was sent to it.
 
     Attributes:
-        fingerprint: SHA-256 of the certificate it showed, as ``AB:CD:...``; empty if it showed none.
+        fingerprint: SHA-256 of the certificate it showed, as ``AB:CD:...``; empty if none.
     """
 
     def __init__(self, message: str, *, fingerprint: str = "") -> None:

@@ -63,9 +63,23 @@ class FlatMap:
 
     def __init__(self, path: Path, positions: int) -> None:
         """Make an empty map of so many positions in a new file."""
-        self.path, self.positions = path, positions
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._open(path, positions, os.O_CREAT | os.O_EXCL)
         os.ftruncate(self._handle, positions * CHUNK_ID_BYTES)
+
+    @classmethod
+    def reopened(cls, path: Path, positions: int) -> "FlatMap":
+        """The map in a file that is there already."""
+        found = cls.__new__(cls)
+        found._open(path, positions, 0)
+        return found
+
+    def __reduce__(self) -> tuple[object, tuple[Path, int]]:
+        """Handed to another process, a map is its file's name."""
+        return FlatMap.reopened, (self.path, self.positions)
+
+    def _open(self, path: Path, positions: int, flags: int) -> None:
+        self.path, self.positions = path, positions
+        self._handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
 
     def __enter__(self) -> "FlatMap":
         return self

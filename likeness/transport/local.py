@@ -133,7 +133,7 @@ class LocalTransport:
     def _children(self, folder: str) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(self._path(folder)) as found:
-                return sorted(found, key=lambda entry: entry.name)
+                return sorted(found, key=_sort_key)
         except (FileNotFoundError, NotADirectoryError):
             self._require_root()
             return []
@@ -146,6 +146,11 @@ class LocalTransport:
         except FileNotFoundError:
             _make_folder(path.parent)
             return os.open(path, flags, 0o600)
+
+
+def _sort_key(entry: os.DirEntry[str]) -> str:
+    """So that what lies below a folder comes where its whole name belongs."""
+    return f"{entry.name}/" if entry.is_dir() else entry.name
 
 
 def _meaning(name: str, cause: OSError) -> LikenessError:

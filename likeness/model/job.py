@@ -1,0 +1,77 @@
+"""A job: what shall be protected, and how. Its fields are the form in the Prefect UI."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Consistency = Literal["standard", "quiesced", "memory", "offline"]
+
+
+class BackupJob(BaseModel):
+    """What to back up, how many VMs at once, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(
+        title="Job",
+        description="What you call this job; it stands in every version it makes.",
+        min_length=1,
+        max_length=200,
+    )
+    vms: list[str] = Field(
+        default=[],
+        title="VMs",
+        description="Names or uuids of the VMs to back up, in the order to start them.",
+    )
+    tags: list[str] = Field(
+        default=[],
+        title="VMs with a tag",
+        description="Also back up every VM that has one of these XenServer tags when the job runs.",
+    )
+    excluded_tag: str = Field(
+        default="likeness-ignore",
+        title="Never VMs with the tag",
+        description="A VM with this XenServer tag is left out, whatever else is said.",
+    )
+    concurrency: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        title="VMs at once",
+        description="How many VMs are in flight at any moment; as one ends the next begins.",
+    )
+    consistency: Consistency = Field(
+        default="standard",
+        title="Snapshot",
+        description="How the VM is held while its snapshot is taken; what was obtained is recorded"
+        " with the version.",
+    )
+    strict: bool = Field(
+        default=False,
+        title="Fail instead of falling back",
+        description="When the snapshot asked for cannot be had, fail the VM instead of taking a"
+        " standard one.",
+    )
+    exclude_disks: dict[str, list[str]] = Field(
+        default={},
+        title="Disks to leave out",
+        description='VM name to positions, names or uuids of its disks, such as {"db": ["2"]}.',
+    )
+    bandwidth_mib: int = Field(
+        default=0,
+        ge=0,
+        title="Reading speed, MiB/s at most",
+        description="For the whole job; 0 is as fast as it goes.",
+    )
+    vault: bool = Field(
+        default=False,
+        title="Vault afterwards",
+        description="Copy what this job brought in to the site's vault when the job is done.",
+    )
+
+    @field_validator("vms", "tags")
+    @classmethod
+    def _no_blanks(cls, values: list[str]) -> list[str]:
+        if any(not value.strip() for value in values):
+            raise ValueError("an empty name selects nothing; remove the row")
+        return values
