@@ -14,10 +14,11 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from smbprotocol.connection import Ciphers, Connection
-from smbprotocol.exceptions import SMBConnectionClosed, SMBException
+from smbprotocol.exceptions import SMBException
 from smbprotocol.header import Commands, NtStatus, Smb2Flags
 from smbprotocol.session import Session
 
+from likeness.transport.smb_errors import AnswerRefused
 from likeness.transport.smb_socket import BoundedSocket, Patience
 
 Message = Any  # smbprotocol is not typed
@@ -115,7 +116,7 @@ class BoundedConnection(Connection):  # type: ignore[misc]  # smbprotocol is not
     def _check_worker_running(self) -> None:
         if self._t_exc is not None:
             self.disconnect(close=False)
-            raise SMBConnectionClosed(f"an answer was no SMB: {self._t_exc!r}") from self._t_exc
+            raise AnswerRefused(str(self._t_exc)) from self._t_exc
         super()._check_worker_running()
 
     def _process_message_thread(self) -> None:

@@ -10,7 +10,12 @@ Source: NT status values from MS-ERREF 2.3.1.
 import struct
 from dataclasses import dataclass
 
-from smbprotocol.exceptions import SMBAuthenticationError, SMBException, SMBResponseException
+from smbprotocol.exceptions import (
+    SMBAuthenticationError,
+    SMBConnectionClosed,
+    SMBException,
+    SMBResponseException,
+)
 from smbprotocol.header import NtStatus
 
 from likeness.errors import (
@@ -45,6 +50,10 @@ class Place:
 
 class EncryptionMissing(SMBException):  # type: ignore[misc]  # smbprotocol is not typed
     """The server does not encrypt, and was asked to."""
+
+
+class AnswerRefused(SMBConnectionClosed):  # type: ignore[misc]  # smbprotocol is not typed
+    """An answer was no SMB, or not encrypted or signed as it must be."""
 
 
 _NAMES: dict[int, str] = {
@@ -252,6 +261,8 @@ def _reason(cause: BaseException) -> str:
         return "the server did not answer"
     if isinstance(cause, OSError):
         return f"no connection ({cause.strerror or cause})"
+    if isinstance(cause, AnswerRefused):
+        return "an answer came that is no SMB or cannot be trusted"
     if isinstance(cause, SMBException):
         return "the SMB connection was lost"
     return f"the answer is no SMB ({type(cause).__name__})"

@@ -89,7 +89,7 @@ class SmbSession:
     def alive(self) -> bool:
         """Whether nothing is known to be wrong with it."""
         at = self.connection.transport
-        return not self.lost and at is not None and at.connected
+        return not self.lost and at is not None and not at.hung_up
 
     def drop(self) -> None:
         """Hang up without a word; the server closes what was open."""

@@ -12,11 +12,14 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
+from smbprotocol.exceptions import SMBException
+
 from likeness.clock import stopwatch
 
 _KEEPALIVE_SECONDS = 30
 _KEEPALIVE_PROBES = 3
 _MOST_BYTES = 0xFFFFFF  # the length field of direct TCP has 24 bits
+_HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 class Patience:
@@ -96,6 +99,15 @@ class BoundedSocket:
             return
         raise failure
 
+    @property
+    def hung_up(self) -> bool:
+        """Whether the far end closed the connection, noticed or not."""
+        if self._socket is None or not self.connected:
+            return True
+        poll = select.poll()
+        poll.register(self._socket, _HUNG_UP)
+        return bool(poll.poll(0))
+
     def close(self) -> None:
         """Hang up, whoever is sending or receiving; they see a closed connection."""
         if self._socket is None:
@@ -134,12 +146,18 @@ class BoundedSocket:
 
         Returns:
             The message without its length; nothing when the connection is closed.
+
+        Raises:
+            SMBException: It is no SMB.
         """
         del timeout
         prefix = self._receive_exactly(4)
         if not prefix:
             return b""
-        message = self._receive_exactly(int.from_bytes(prefix, "big"))
+        length = int.from_bytes(prefix, "big")
+        if length > _MOST_BYTES:
+            raise SMBException("what came over the connection is no SMB")
+        message = self._receive_exactly(length)
         return self._opened(message) if message else b""
 
     def _send_some(self, buffers: list[memoryview]) -> int:

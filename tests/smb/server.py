@@ -206,7 +206,7 @@ class SmbServer:
     # --- faults --------------------------------------------------------------------------
 
     def kill_connections(self) -> int:
-        """Kill the processes that serve connections; new connections are accepted.
+        """Kill the processes that serve connections, and wait until they are gone.
 
         Returns:
             How many there were.
@@ -215,6 +215,9 @@ class SmbServer:
         for pid in serving:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + _START_SECONDS
+        while set(serving) & set(self._serving()) and time.monotonic() < until:
+            time.sleep(0.005)
         return len(serving)
 
     def freeze(self) -> None:

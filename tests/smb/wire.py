@@ -32,6 +32,7 @@ class Wire:
         self._change = change
         self._server_port = server_port
         self._open: list[socket.socket] = []
+        self._forgotten: set[socket.socket] = set()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
         self._passing = threading.Event()
@@ -47,6 +48,10 @@ class Wire:
     def hold(self) -> None:
         """Pass nothing on any more, but keep the connections: a line that swallows everything."""
         self._passing.clear()
+
+    def forget_connections(self) -> None:
+        """Swallow whatever comes over the connections there are; new ones work."""
+        self._forgotten |= set(self._open)
 
     def close(self) -> None:
         """Cut every connection."""
@@ -81,7 +86,7 @@ class Wire:
                 self._passing.wait()
                 record += frame
                 changed = change(frame)
-                if changed is not None:
+                if changed is not None and source not in self._forgotten:
                     target.sendall(struct.pack(">I", len(changed)) + changed)
         for held in (source, target):
             with contextlib.suppress(OSError):
