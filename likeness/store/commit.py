@@ -66,7 +66,7 @@ def commit_version(
     step("maps written")
     index = tuple(write_index(store, receipt.packs, run=receipt.run, clock=clock))
     step("index written")
-    maps = (name for disk in disks for p in disk.parts if p.version == version for name in p.copies)
+    parts = [part for disk in disks for part in disk.parts if part.version == version]
     clear = VersionClear(
         vm=vm,
         sequence=_next_sequence(store, vm),
@@ -74,7 +74,8 @@ def commit_version(
         taken_at=receipt.taken_at.isoformat(),
         committed_at=clock().isoformat(),
         previous=last.digest if last else _FIRST,
-        objects=(*(segment.name for segment in index), *maps),
+        objects=(*(s.name for s in index), *(name for p in parts for name in p.copies)),
+        digests=(*(s.digest for s in index), *(each for p in parts for each in p.digests)),
     )
     name = layout.version_record(vm, clear.sequence, version)
     store.write(name, Kind.VERSION, clear, encode(_record(receipt, disks)))

@@ -185,7 +185,7 @@ def open_store(transport: Transport, opener: bytes, kind: SlotKind) -> DataStore
         StoreTooNew: A later release made it.
         Damaged: None of the three copies of its format document is whole.
     """
-    store_id = _claimed_store(transport)
+    store_id = claimed_store(transport)
     keys = _newest_epoch(transport, _unlock(transport, store_id, opener, kind))
     facts = _first_whole(transport, lambda frame: _verified_format(frame, keys))
     return DataStore(transport, facts, keys)
@@ -213,7 +213,7 @@ def public_keys(transport: Transport) -> dict[int, PublicKeys]:
     Raises:
         StoreMissing: There is no store.
     """
-    store_id = _claimed_store(transport)
+    store_id = claimed_store(transport)
     found: dict[int, PublicKeys] = {}
     for entry in transport.entries(layout.KEYS):
         if layout.is_known(entry.name) and "/pub-" in entry.name:
@@ -276,7 +276,13 @@ def _write_format(store: DataStore) -> None:
         store.transport.create(copy, [data])
 
 
-def _claimed_store(transport: Transport) -> StoreId:
+def claimed_store(transport: Transport) -> StoreId:
+    """The id a store gives itself; believed only once a signature bound to it was verified.
+
+    Raises:
+        StoreMissing: There is no store.
+        Damaged: None of the three copies of its format document is whole.
+    """
     facts = _first_whole(
         transport, lambda frame: decode(frame.clear, FormatDocument, name=frame.name)
     )

@@ -144,7 +144,9 @@ class VersionClear(Document, frozen=True):
 
     Attributes:
         previous: BLAKE3 of the VM's record before this one; zeros for the first.
-        objects: Index segments and map parts this version brought in.
+        objects: Index segments and map parts this version brought in; of each map part both
+            copies, one after the other.
+        digests: BLAKE3 of each of them, so that whoever has the public key can prove them.
     """
 
     vm: Hex32
@@ -154,6 +156,7 @@ class VersionClear(Document, frozen=True):
     committed_at: Moment
     previous: Hex64
     objects: Annotated[tuple[ObjectName, ...], Meta(max_length=1 << 20)]
+    digests: Annotated[tuple[Hex64, ...], Meta(max_length=1 << 20)] = ()
 
 
 class IndexedPack(Document, frozen=True):
