@@ -1,0 +1,267 @@
+"""Nothing of ours stays, and nothing else is touched."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from likeness.errors import HostBusy
+from likeness.model.ids import RunId, random_name
+from likeness.stopping import StopToken
+from likeness.xen import marks
+from likeness.xen.dropping import drop_snapshot
+from likeness.xen.inventory import find_vm
+from likeness.xen.snapshots import Consistency, XenSnapshot, take_snapshot
+from likeness.xen.sweeping import Swept, sweep_snapshots
+from likeness.xen.tasks import run_task
+from tests.xen.conftest import Stage, login
+
+
+def nobody(run: RunId) -> bool:
+    """No run is live."""
+    return False
+
+
+def drop(stage: Stage, snapshot: XenSnapshot) -> None:
+    drop_snapshot(stage.xen, snapshot, tries=20, pause_seconds=0.1)
+
+
+def sweep(stage: Stage, is_live: Callable[[RunId], bool] = nobody) -> tuple[Swept, ...]:
+    return sweep_snapshots(
+        stage.xen, stage.owner.installation, is_live, tries=20, pause_seconds=0.1
+    )
+
+
+def plug_into_dom0(stage: Stage, disk: str) -> str:
+    """What a transfer that ended badly leaves behind."""
+    dom0 = stage.pool.db.where("VM", is_control_domain=True)[0]
+    return stage.pool.db.create(
+        "VBD",
+        VM=dom0,
+        VDI=disk,
+        userdevice="77",
+        mode="RO",
+        type="Disk",
+        currently_attached=True,
+        unpluggable=True,
+    )
+
+
+def test_dropping_twice_is_as_good_as_once(stage: Stage) -> None:
+    before = stage.objects()
+    snapshot = stage.snapshot()
+
+    drop(stage, snapshot)
+    drop(stage, snapshot)
+
+    assert stage.objects() == before
+
+
+def test_dropping_goes_on_where_an_earlier_attempt_stopped(stage: Stage) -> None:
+    before = stage.objects()
+    snapshot = stage.snapshot()
+    stage.xen.call("VM.destroy", snapshot.ref)
+
+    drop(stage, snapshot)
+
+    assert stage.objects() == before
+
+
+def test_a_disk_that_is_still_read_is_waited_for(stage: Stage) -> None:
+    before = stage.objects()
+    snapshot = stage.snapshot()
+    vbd = plug_into_dom0(stage, snapshot.disks[0].ref)
+    timer = threading.Timer(0.5, lambda: stage.pool.db.destroy("VBD", vbd))
+    timer.start()
+
+    drop(stage, snapshot)
+
+    timer.join()
+    assert stage.objects() == before
+
+
+def test_a_disk_that_the_pool_forgot_to_unplug_is_pulled_out(stage: Stage) -> None:
+    before = stage.objects()
+    snapshot = stage.snapshot()
+    plug_into_dom0(stage, snapshot.disks[0].ref)
+
+    drop(stage, snapshot)
+
+    assert stage.objects() == before
+
+
+def test_a_frozen_disk_that_another_vm_uses_stays_and_is_said_so(stage: Stage) -> None:
+    snapshot = stage.snapshot()
+    other = stage.pool.vm("db-1")
+    stage.pool.db.create(
+        "VBD", VM=other, VDI=snapshot.disks[1].ref, userdevice="5", mode="RO", type="Disk"
+    )
+
+    with pytest.raises(HostBusy, match="still in use"):
+        drop_snapshot(stage.xen, snapshot, tries=2, pause_seconds=0.05)
+
+    assert stage.pool.db.exists("VDI", snapshot.disks[1].ref)
+    assert not stage.pool.db.exists("VDI", snapshot.disks[0].ref)
+
+
+def test_the_sweep_removes_what_runs_that_are_over_left(stage: Stage) -> None:
+    before = stage.objects()
+    snapshot = stage.snapshot()
+
+    swept = sweep(stage)
+
+    assert [(s.what, s.uuid, s.run, s.problem) for s in swept] == [
+        ("snapshot", snapshot.uuid, stage.owner.run, "")
+    ]
+    assert stage.objects() == before
+    assert sweep(stage) == ()
+
+
+def test_the_sweep_leaves_a_live_run_alone(stage: Stage) -> None:
+    stage.snapshot()
+    before = stage.objects()
+
+    assert sweep(stage, lambda run: run == stage.owner.run) == ()
+    assert stage.objects() == before
+
+
+def test_the_sweep_leaves_another_installation_alone(stage: Stage) -> None:
+    stage.snapshot()
+
+    assert sweep_snapshots(stage.xen, random_name(), nobody) == ()
+
+
+def test_the_sweep_finds_a_snapshot_that_was_never_marked_by_its_name(stage: Stage) -> None:
+    before = stage.objects()
+    vm = find_vm(stage.xen, "web-1")
+    run_task(stage.xen, "VM.snapshot", vm.ref, marks.label_of(stage.owner, "nightly"))
+
+    swept = sweep(stage)
+
+    assert [s.what for s in swept] == ["snapshot"]
+    assert stage.objects() == before
+
+
+def test_the_sweep_finds_frozen_disks_whose_snapshot_is_gone_already(stage: Stage) -> None:
+    before = stage.objects()
+    snapshot = stage.snapshot()
+    stage.xen.call("VM.destroy", snapshot.ref)
+
+    assert [s.what for s in sweep(stage)] == ["frozen disk", "frozen disk"]
+    assert stage.objects() == before
+
+
+def test_the_sweep_spares_a_persons_snapshot_that_inherited_our_marks(stage: Stage) -> None:
+    """XenServer copies other_config: a VM put back to our snapshot carries our marks."""
+    snapshot = stage.snapshot()
+    inherited = stage.pool.db.get("VM", snapshot.ref, "other_config")
+    vm = stage.pool.vm("web-1")
+    stage.pool.db.put("VM", vm, other_config=inherited)
+    for disk in find_vm(stage.xen, "web-1").disks:
+        stage.pool.db.put("VDI", disk.ref, other_config=inherited)
+    drop(stage, snapshot)
+    theirs = run_task(stage.xen, "VM.snapshot", vm, "before the upgrade")
+    before = stage.objects()
+
+    assert sweep(stage) == ()
+    assert stage.objects() == before
+    assert stage.pool.db.exists("VM", theirs)
+
+
+def test_the_sweep_spares_a_vm_that_somebody_made_from_our_snapshot(stage: Stage) -> None:
+    snapshot = stage.snapshot()
+    rescued = run_task(stage.xen, "VM.clone", snapshot.ref, "rescued")
+
+    sweep(stage)
+
+    assert stage.pool.db.exists("VM", rescued)
+    assert not stage.pool.db.exists("VM", snapshot.ref)
+    drives = stage.pool.db.get("VM", rescued, "VBDs")
+    assert all(
+        stage.pool.db.exists("VDI", stage.pool.db.get("VBD", drive, "VDI")) for drive in drives
+    )
+
+
+def test_the_sweep_starts_a_vm_that_a_killed_run_left_halted(stage: Stage) -> None:
+    vm = find_vm(stage.xen, "web-1")
+    promise = f"{stage.owner.installation} {stage.owner.run} {vm.uuid}"
+    marks.set_mark(stage.xen, "VM", vm.ref, marks.START_AGAIN, promise)
+    run_task(stage.xen, "VM.clean_shutdown", vm.ref)
+
+    swept = sweep(stage)
+
+    assert [(s.what, s.name) for s in swept] == [("halted VM", "web-1")]
+    assert stage.pool.db.get("VM", vm.ref, "power_state") == "Running"
+    assert sweep(stage) == ()
+
+
+def test_the_sweep_does_not_start_a_vm_that_its_owner_halted(stage: Stage) -> None:
+    """A copy of a VM carries the promise that was made for the original."""
+    promise = f"{stage.owner.installation} {stage.owner.run} {random_name()}"
+    copy = stage.pool.vm("db-1")
+    marks.set_mark(stage.xen, "VM", copy, marks.START_AGAIN, promise)
+
+    assert sweep(stage) == ()
+    assert stage.pool.db.get("VM", copy, "power_state") == "Halted"
+
+
+def test_one_problem_does_not_stop_the_sweep(stage: Stage) -> None:
+    first, second = stage.snapshot("web-1"), stage.snapshot("db-1")
+    other = stage.pool.vm("db-1")
+    stage.pool.db.create(
+        "VBD", VM=other, VDI=first.disks[1].ref, userdevice="5", mode="RO", type="Disk"
+    )
+
+    swept = sweep_snapshots(
+        stage.xen, stage.owner.installation, nobody, tries=2, pause_seconds=0.05
+    )
+
+    problems = {s.uuid: bool(s.problem) for s in swept}
+    assert problems == {first.uuid: True, second.uuid: False}
+    assert not stage.pool.db.exists("VDI", second.disks[0].ref)
+
+
+@pytest.mark.parametrize("calls_before", range(1, 60, 4))
+def test_a_run_that_dies_at_any_call_leaves_nothing_the_sweep_does_not_find(
+    stage: Stage, calls_before: int
+) -> None:
+    before = stage.objects()
+    doomed = login(stage.server)
+    _let_it_die(doomed, calls_before)
+
+    try:
+        snapshot = take_snapshot(
+            doomed,
+            find_vm(doomed, "web-1"),
+            owner=stage.owner,
+            label="doomed",
+            mode=Consistency.STANDARD,
+            stop=StopToken(),
+        )
+        drop_snapshot(doomed, snapshot, tries=20, pause_seconds=0.1)
+    except _Died:
+        pass
+    doomed.close()
+    while stage.pool.db.where("task", status="pending"):
+        time.sleep(0.01)  # the pool finishes what it was asked for
+    sweep(stage)
+
+    assert stage.objects() == before
+
+
+class _Died(BaseException):
+    """What kill -9 looks like from inside: nothing more is called."""
+
+
+def _let_it_die(xen: object, calls_before: int) -> None:
+    """From some call on, every call ends the program, clean-up included."""
+    real, made = xen.call, [0]  # type: ignore[attr-defined]
+
+    def counted(method: str, *params: object, **more: object) -> object:
+        made[0] += 1
+        if made[0] > calls_before:
+            raise _Died(method)
+        return real(method, *params, **more)
+
+    xen.call = counted  # type: ignore[attr-defined]

@@ -1,0 +1,129 @@
+"""Finding the VMs that were meant."""
+
+from collections.abc import Generator
+
+import pytest
+
+from lab.pool import Pool
+from lab.serving import LabServer
+from lab.settings import Settings
+from likeness.errors import BadInput, UnknownVm
+from likeness.xen.inventory import (
+    VmSelection,
+    find_vm,
+    list_vms,
+    position_order,
+    select_vms,
+    unprotected_vms,
+)
+from likeness.xen.session import XenSession
+from tests.xen.conftest import MIB, Stage, login
+
+
+@pytest.fixture
+def town(settings: Settings) -> Generator[XenSession, None, None]:
+    pool = Pool(settings, hosts=2)
+    pool.add_vm("web-2", [MIB], tags=["gold", "web"])
+    pool.add_vm("web-1", [MIB], tags=["web"])
+    pool.add_vm("db-1", [MIB, MIB], power_state="Halted", tags=["gold"])
+    pool.add_vm("Scratch", [], tags=["web", "likeness-ignore"])
+    pool.add_vm("twin", [MIB])
+    pool.add_vm("twin", [MIB])
+    with LabServer(pool) as server, login(server) as xen:
+        yield xen
+
+
+def names(vms: tuple[object, ...]) -> list[str]:
+    return [vm.name for vm in vms]  # type: ignore[attr-defined]
+
+
+def test_the_listing_holds_vms_and_neither_templates_snapshots_nor_control_domains(
+    stage: Stage,
+) -> None:
+    stage.snapshot()
+
+    assert names(list_vms(stage.xen)) == ["db-1", "web-1"]
+
+
+def test_a_vm_is_found_by_uuid_with_and_without_dashes(town: XenSession) -> None:
+    vm = find_vm(town, "web-1")
+
+    assert find_vm(town, vm.uuid) == vm
+    assert find_vm(town, vm.vm) == vm
+    assert vm in list_vms(town)
+
+
+def test_an_unknown_vm_is_answered_with_names_that_come_near(town: XenSession) -> None:
+    with pytest.raises(UnknownVm, match=r"no VM 'wbe-1'.*did you mean 'web-1'"):
+        find_vm(town, "wbe-1")
+    with pytest.raises(UnknownVm, match="the pool has 6 VMs"):
+        find_vm(town, "completely different")
+    with pytest.raises(UnknownVm, match="no VM was named"):
+        find_vm(town, " ")
+
+
+def test_a_name_borne_twice_is_refused_with_the_uuids(town: XenSession) -> None:
+    twins = [vm.uuid for vm in list_vms(town) if vm.name == "twin"]
+
+    with pytest.raises(BadInput, match=", ".join(sorted(twins))):
+        find_vm(town, "twin")
+    assert find_vm(town, twins[0]).uuid == twins[0]
+
+
+def test_the_uuid_of_a_template_or_snapshot_is_no_vm(stage: Stage) -> None:
+    snapshot = stage.snapshot()
+
+    with pytest.raises(UnknownVm):
+        find_vm(stage.xen, snapshot.uuid)
+
+
+def test_names_come_in_the_order_of_the_list_then_the_rest_by_name(town: XenSession) -> None:
+    selection = VmSelection(names=("web-1", "db-1"), tags=("web", "gold"))
+
+    assert names(select_vms(town, selection)) == ["web-1", "db-1", "web-2"]
+
+
+def test_tags_differ_by_case_and_words_in_names_do_not(town: XenSession) -> None:
+    assert names(select_vms(town, VmSelection(tags=("Gold",)))) == []
+    assert names(select_vms(town, VmSelection(containing=("WEB-",)))) == ["web-1", "web-2"]
+
+
+def test_a_power_state_narrows_what_was_selected(town: XenSession) -> None:
+    halted = VmSelection(tags=("gold",), power_states=("Halted",))
+
+    assert names(select_vms(town, halted)) == ["db-1"]
+
+
+def test_the_exclusion_tag_wins_even_over_a_name(town: XenSession) -> None:
+    assert names(select_vms(town, VmSelection(names=("Scratch",)))) == []
+    assert names(select_vms(town, VmSelection(names=("Scratch",), excluded_tag=""))) == ["Scratch"]
+
+
+def test_a_host_means_what_runs_on_it_and_a_pool_means_everything(town: XenSession) -> None:
+    pool_name = str(next(iter(town.call("pool.get_all_records").values()))["name_label"])
+    host = find_vm(town, "web-1").host
+
+    on_host = select_vms(town, VmSelection(hosts=(host,)))
+    assert "web-1" in names(on_host)
+    assert {vm.host for vm in on_host} == {host}
+    assert len(select_vms(town, VmSelection(pools=(pool_name,)))) == 5
+
+
+def test_an_empty_selection_means_no_vm(town: XenSession) -> None:
+    assert select_vms(town, VmSelection()) == ()
+
+
+def test_a_name_in_a_list_that_is_no_vm_is_refused(town: XenSession) -> None:
+    with pytest.raises(UnknownVm, match="web-9"):
+        select_vms(town, VmSelection(names=("web-1", "web-9")))
+
+
+def test_what_no_job_protects_is_listed(town: XenSession) -> None:
+    jobs = [VmSelection(tags=("web",)), VmSelection(names=("db-1",))]
+
+    assert names(unprotected_vms(town, jobs)) == ["Scratch", "twin", "twin"]
+
+
+def test_disks_sort_by_number(town: XenSession) -> None:
+    assert sorted(["10", "xvda", "2", "0"], key=position_order) == ["0", "2", "10", "xvda"]
+    assert [disk.position for disk in find_vm(town, "db-1").disks] == ["0", "1"]
