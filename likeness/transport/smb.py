@@ -64,6 +64,7 @@ class SmbTransport:
             _checked(folder)
         self.place = Place(server, share, folder, username, port)
         self._deadline_seconds = deadline_seconds
+        self._durable = smb_folders.DurableFolders()
         place = self.place
 
         def connect(patience: Patience) -> SmbSession:
@@ -79,7 +80,11 @@ class SmbTransport:
     def create(self, name: str, parts: Sequence[bytes]) -> None:
         """See `Transport.create`: FILE_CREATE, write, FLUSH the file, FLUSH its folder."""
         path = self._path(name)
-        self._call(name, lambda session: smb_data.write_new(session, path, parts), repeat=False)
+        self._call(
+            name,
+            lambda session: smb_data.write_new(session, path, parts, durable=self._durable),
+            repeat=False,
+        )
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Transport.read`."""
@@ -112,7 +117,9 @@ class SmbTransport:
         path, new_path = self._path(name), self._path(new_name)
         try:
             self._call(
-                name, lambda session: smb_folders.rename(session, path, new_path), repeat=False
+                name,
+                lambda session: smb_folders.rename(session, path, new_path, durable=self._durable),
+                repeat=False,
             )
         except NameTaken as cause:
             raise NameTaken(new_name) from cause.__cause__
@@ -125,6 +132,7 @@ class SmbTransport:
     def delete_folder(self, folder: str) -> None:
         """See `Transport.delete_folder`."""
         path = self._path(folder)
+        self._durable.forget(path)
         self._call(folder, lambda session: smb_folders.remove_folder(session, path))
 
     def space(self) -> Space:

@@ -15,7 +15,7 @@ from smbprotocol.open import (
 
 from likeness.transport.smb_connection import Answer, Message
 from likeness.transport.smb_errors import FULL, NO_FOLDER, status_of
-from likeness.transport.smb_folders import flush_folder, make_folder, remove
+from likeness.transport.smb_folders import DurableFolders, flush_folder, make_folder, remove
 from likeness.transport.smb_requests import (
     READ,
     SHARE_NONE,
@@ -32,16 +32,21 @@ _SMALL_BYTES = 64 << 10  # written with its opening and closing in one request: 
 _DEPTH = 8  # requests under way in a large read or write
 
 
-def write_new(session: SmbSession, path: str, parts: Sequence[bytes]) -> None:
+def write_new(
+    session: SmbSession, path: str, parts: Sequence[bytes], *, durable: DurableFolders
+) -> None:
     """Create a file that must not exist, write it, flush it, then flush its folder."""
+    folder = parent_of(path)
     try:
         _write_file(session, path, parts)
     except SMBResponseException as cause:
         if status_of(cause) not in NO_FOLDER:
             raise
-        make_folder(session, parent_of(path))
+        durable.forget(folder)
+        make_folder(session, folder)
         _write_file(session, path, parts)
-    flush_folder(session, parent_of(path))
+    flush_folder(session, folder)
+    durable.settle(session, folder)
 
 
 def read_range(session: SmbSession, path: str, offset: int, length: int | None) -> bytes:

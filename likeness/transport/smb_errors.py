@@ -69,7 +69,7 @@ _NAMES |= {
     0xC0000070: "STATUS_INVALID_WORKSTATION",
     0xC0000072: "STATUS_ACCOUNT_DISABLED",
     0xC00000A2: "STATUS_MEDIA_WRITE_PROTECTED",
-    0xC00000CA: "STATUS_NETWORK_ACCESS_DENIED",
+    0xC00000CA: "STATUS_NETWORK_ACCESSDENIED",
     0xC00000E9: "STATUS_UNEXPECTED_IO_ERROR",
     0xC000015B: "STATUS_LOGON_TYPE_NOT_GRANTED",
     0xC0000185: "STATUS_IO_DEVICE_ERROR",
@@ -112,8 +112,8 @@ _LOGON = _codes(
     "INVALID_WORKSTATION",
     "LOGON_TYPE_NOT_GRANTED",
 )
-_DENIED = _codes(
-    "ACCESS_DENIED", "MEDIA_WRITE_PROTECTED", "NETWORK_ACCESS_DENIED", "PRIVILEGE_NOT_HELD"
+DENIED = _codes(
+    "ACCESS_DENIED", "MEDIA_WRITE_PROTECTED", "NETWORK_ACCESSDENIED", "PRIVILEGE_NOT_HELD"
 ) | _codes("CANNOT_DELETE")
 _NO_SHARE = _codes("BAD_NETWORK_NAME")
 _IN_USE = _codes("SHARING_VIOLATION")
@@ -217,7 +217,7 @@ _SENTENCES: tuple[tuple[frozenset[int], type[LikenessError], str], ...] = (
         " then run again",
     ),
     (
-        _DENIED,
+        DENIED,
         ShareRefused,
         "the account {place.username!r} may not do this; check its rights on the share, and that"
         " the share is not read-only",

@@ -25,6 +25,7 @@ from smbprotocol.open import (
 from likeness.transport.base import Space
 from likeness.transport.smb_connection import Answer, Message
 from likeness.transport.smb_errors import (
+    DENIED,
     DYING,
     MISSING,
     NO_FLUSH_OF_FOLDERS,
@@ -86,16 +87,19 @@ def list_folder(session: SmbSession, path: str) -> list[Listed]:
         session.ask(handle.close(send=False)[0])
 
 
-def rename(session: SmbSession, path: str, new_path: str) -> None:
+def rename(session: SmbSession, path: str, new_path: str, *, durable: "DurableFolders") -> None:
     """Move a file to a free name, then flush both folders."""
+    folder, new_folder = parent_of(path), parent_of(new_path)
     moved = _move(session, path, new_path)
     if refusal(moved) in NO_FOLDER:
-        make_folder(session, parent_of(new_path))
+        durable.forget(new_folder)
+        make_folder(session, new_folder)
         moved = _move(session, path, new_path)
     granted(moved)
-    flush_folder(session, parent_of(new_path))
-    if parent_of(path) != parent_of(new_path):
-        flush_folder(session, parent_of(path))
+    flush_folder(session, new_folder)
+    if folder != new_folder:
+        flush_folder(session, folder)
+    durable.settle(session, new_folder)
 
 
 def remove(session: SmbSession, path: str) -> None:
@@ -126,17 +130,15 @@ def space_at(session: SmbSession, path: str) -> Space:
 
 
 def make_folder(session: SmbSession, path: str) -> None:
-    """Make a folder and those above it, each durable in the one above; nothing if it exists."""
+    """Make a folder and those above it; nothing if it exists."""
     if not path:
         return
     made = _make_one_folder(session, path)
     if refusal(made) in NO_FOLDER:
         make_folder(session, parent_of(path))
         made = _make_one_folder(session, path)
-    if refusal(made) in TAKEN:
-        return
-    granted(made)
-    flush_folder(session, parent_of(path), access=ADD_FOLDER)
+    if refusal(made) not in TAKEN:
+        granted(made)
 
 
 def flush_folder(session: SmbSession, path: str, *, access: int = ADD_FILE) -> None:
@@ -147,6 +149,49 @@ def flush_folder(session: SmbSession, path: str, *, access: int = ADD_FILE) -> N
     granted(answers[0])
     if refusal(answers[1]) not in NO_FLUSH_OF_FOLDERS:
         granted(answers[1])
+
+
+class DurableFolders:
+    """Folders that no power cut takes away any more, nor those above them.
+
+    A folder may have been made a moment ago by somebody who has not flushed it yet, so the first
+    object that goes into a folder flushes the folders above.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def settle(self, session: SmbSession, path: str) -> None:
+        """Make a folder durable where it lies, and so on up to the top of the share."""
+        above = path
+        while above and above not in self._known:
+            _flush_name_of(session, above)
+            above = parent_of(above)
+        while path:
+            self._known.add(path)
+            path = parent_of(path)
+
+    def forget(self, path: str) -> None:
+        """A folder is gone, or was: it and those above are no longer known."""
+        while path:
+            self._known.discard(path)
+            path = parent_of(path)
+
+
+def _flush_name_of(session: SmbSession, path: str) -> None:
+    """Flush the folder that a folder lies in, as far as this account may.
+
+    An account that may neither add files nor folders there cannot have made this one either;
+    whoever made it has flushed it.
+    """
+    for access in (ADD_FILE, ADD_FOLDER):
+        try:
+            flush_folder(session, parent_of(path), access=access)
+        except SMBResponseException as cause:
+            if status_of(cause) not in DENIED:
+                raise
+        else:
+            return
 
 
 def _make_one_folder(session: SmbSession, path: str) -> Answer | SMBException:

@@ -8,6 +8,7 @@ password exists only inside this server.
 import contextlib
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -18,6 +19,8 @@ import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from likeness.transport.smb import SmbTransport
 
@@ -75,6 +78,14 @@ def program(name: str) -> str:
     if found is None:
         raise FileNotFoundError(f"{name} is not installed; tests/packages.sh names its package")
     return found
+
+
+def require_module(name: str) -> None:
+    """Skip the test, loudly, where a Samba file-system module is not installed."""
+    told = subprocess.run([program("smbd"), "-b"], capture_output=True, text=True, check=True)
+    (folder,) = re.findall(r"^\s*MODULESDIR: (\S+)", told.stdout, re.MULTILINE)
+    if not (Path(folder) / "vfs" / f"{name}.so").exists():
+        pytest.skip(f"not installed: Samba's module {name} (package samba-vfs-modules)")
 
 
 def _free_port() -> int:
@@ -245,7 +256,7 @@ class SmbServer:
         """Give the account (made if need be) a password; sessions that exist go on."""
         name = username or self.username
         made = subprocess.run(
-            [program("pdbedit"), "-s", str(self._configuration), "-t", "-a", "-u", name],
+            [program("pdbedit"), "-s", str(self.configuration), "-t", "-a", "-u", name],
             input=f"{password}\n{password}\n",
             capture_output=True,
             text=True,
@@ -308,7 +319,8 @@ class SmbServer:
     # --- inside ----------------------------------------------------------------------------
 
     @property
-    def _configuration(self) -> Path:
+    def configuration(self) -> Path:
+        """Its smb.conf, for Samba's own tools."""
         return self.home / "smb.conf"
 
     def _write_configuration(self) -> None:
@@ -325,9 +337,9 @@ class SmbServer:
                 read_only="yes" if name in self._read_only else "no",
                 extra="\n    ".join(self._share_extra),
             )
-        draft = self._configuration.with_suffix(".new")
+        draft = self.configuration.with_suffix(".new")
         draft.write_text(text)
-        draft.replace(self._configuration)
+        draft.replace(self.configuration)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         """In a session of its own: a dying smbd signals its whole process group."""
@@ -337,7 +349,7 @@ class SmbServer:
                     program("smbd"),
                     "--foreground",
                     "--no-process-group",
-                    f"--configfile={self._configuration}",
+                    f"--configfile={self.configuration}",
                     f"--log-basename={self.home}/log",
                 ],
                 stdin=subprocess.DEVNULL,
