@@ -22,10 +22,10 @@ TOKEN_VARIABLE = "LAB_CONTROL_TOKEN"  # the name of a variable
 STATE_VARIABLE = "LAB_STATE"
 
 FINDING = f"""
-How `write` finds the lab: `serve --state DIR` leaves {LAB_FILE} in DIR (readable by its owner alone,
-removed at the end); `write --state DIR` reads it. Without --state both use the folder named by the
-variable {STATE_VARIABLE}. Or give --url with the `control` address of the ready line, and its
-`control_token` in the variable {TOKEN_VARIABLE}.
+How `write` finds the lab: `serve --state DIR` leaves {LAB_FILE} in DIR (readable by its owner
+alone, removed at the end); `write --state DIR` reads it. Without --state both use the folder
+named by the variable {STATE_VARIABLE}. Or give --url with the `control` address of the ready
+line, and its `control_token` in the variable {TOKEN_VARIABLE}.
 """
 
 

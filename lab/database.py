@@ -1,7 +1,7 @@
 """The pool's objects: tables, references, relations kept in step, and a running change number.
 
-Every write is atomic: a read-modify-write such as `add_to_other_config` holds the lock from its read
-to its write. Readers get copies.
+Every write is atomic: a read-modify-write such as `add_to_other_config` holds the lock from its
+read to its write. Readers get copies.
 """
 
 import copy

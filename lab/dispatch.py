@@ -52,13 +52,13 @@ class Dispatcher:
             raise XapiFailure("MESSAGE_METHOD_UNKNOWN", method)
         shown = _without_secrets(message, given)
         with self._pool.journal.writing(f"{'Async.' * asynchronous}{message.full_name}", shown):
-            return self._run(message, given, asynchronous, host)
+            return self._run(message, given, asynchronous=asynchronous, host=host)
 
     @staticmethod
     def _may_be_async(message: Message, method: str) -> bool:
         return message.asynchronous and not message.open and method.count(".") == 2
 
-    def _run(self, message: Message, given: list[Value], asynchronous: bool, host: str) -> Value:
+    def _run(self, message: Message, given: list[Value], *, asynchronous: bool, host: str) -> Value:
         session, arguments = _split(message, given)
         if not message.open:
             self._pool.sessions.check(session)

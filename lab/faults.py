@@ -42,8 +42,8 @@ class ExportFault:
     """A transfer of disk data that goes wrong.
 
     Attributes:
-        kind: `stall` (no more data, connection open), `short` (ends early), `second-answer` (an HTTP
-            500 inside the body), `session` (all sessions end, the transfer fails).
+        kind: `stall` (no more data, connection open), `short` (ends early), `second-answer` (an
+            HTTP 500 inside the body), `session` (all sessions end, the transfer fails).
         after_bytes: How much of the disk is sent before.
         vdi: Uuid of the disk, or empty for any.
         times: How many transfers are hit.

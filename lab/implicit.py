@@ -21,12 +21,16 @@ def implicit_handler(message: Message, fields: dict[str, str]) -> Handler | None
         message: The message.
         fields: The types of its class's fields, by name.
     """
+    if message.name in ("create", "destroy") and not message.implicit:
+        return None
     if message.name in _WHOLE:
         return lambda call, *given: _WHOLE[message.name](call, message, *given)
     if message.name.startswith("get_") and message.name[4:] in fields:
         return _getter(message.class_name, message.name[4:])
     if found := _WRITES.match(message.name):
-        return _writer(message.class_name, found[1], found[2], fields)
+        wanted = 3 if found[1] == "add_to" and fields.get(found[2], "").startswith("map(") else 2
+        if len(message.parameters) == wanted:
+            return _writer(message.class_name, found[1], found[2], fields)
     return None
 
 

@@ -1,8 +1,9 @@
 """Cut the lab's table of facts out of a dump of the XenServer API.
 
-`python -m lab.make_facts SIGNATURES.json` writes `lab/facts.json`. The dump lists every class, field
-and message of the server's own data model; only what the lab acts on is kept: types, defaults,
-parameters, declared errors, and whether a message was removed, is hidden, or has an `Async.` form.
+`python -m lab.make_facts SIGNATURES.json` writes `lab/facts.json`. The dump lists every class,
+field and message of the server's own data model; only what the lab acts on is kept: types,
+defaults, parameters, declared errors, and whether a message was removed, is hidden, or has an
+`Async.` form.
 """
 
 import argparse

@@ -68,8 +68,8 @@ class Pool(MachinesPart):
 
         Args:
             name: Its name label.
-            disks: Images to serve copy-on-write, or sizes in bytes of empty disks. A disk is exactly
-                as large as its image.
+            disks: Images to serve copy-on-write, or sizes in bytes of empty disks. A disk is
+                exactly as large as its image.
             power_state: `Running` or `Halted`.
             sr: Reference of the SR for its disks; the default SR if empty.
             fields: More fields of the VM's record.
@@ -220,8 +220,8 @@ class Pool(MachinesPart):
         """Everything counted so far, as plain values.
 
         Returns:
-            `exported_bytes` and `imported_bytes` by VDI uuid (also of VDIs that are gone), `calls` by
-            method, `objects` by class, `snapshots` and `most_snapshots_at_once` in VMs, `time`.
+            `exported_bytes` and `imported_bytes` by VDI uuid (also of VDIs that are gone), `calls`
+            by method, `objects` by class, `snapshots` and `most_snapshots_at_once` in VMs, `time`.
         """
         with self._counting:
             exported, imported = dict(self._exported), dict(self._imported)

@@ -25,7 +25,11 @@ class MachinesPart(StoragePart):
                 start_time=EPOCH,
                 last_updated=date_of(self.settings.now()),
             )
-            given = {"metrics": metrics, "domid": -1, "power_state": "Halted"} | fields
+            given: dict[str, Value] = {
+                "metrics": metrics,
+                "domid": -1,
+                "power_state": "Halted",
+            } | fields
             return self.db.create("VM", **given)
 
     def drop_vm(self, vm: str) -> None:

@@ -94,7 +94,7 @@ class StoragePart(PoolCore):
     def add_vdi(self, disk: Disk, **fields: Value) -> str:
         """Make the record of a disk; SR is needed, the rest has its defaults."""
         with self.db.lock:
-            given = {"type": "user", "managed": True} | fields
+            given: dict[str, Value] = {"type": "user", "managed": True} | fields
             ref = self.db.create("VDI", virtual_size=disk.size, **given)
             self.db.put("VDI", ref, location=self.db.get("VDI", ref, "uuid"))
             self.disks[ref] = disk

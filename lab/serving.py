@@ -117,7 +117,7 @@ def write_lab_file(folder: Path, description: dict[str, Any]) -> Path:
     with os.fdopen(descriptor, "w") as file:
         json.dump(description, file)
     target = folder / LAB_FILE
-    os.replace(name, target)
+    Path(name).replace(target)
     return target
 
 

@@ -22,7 +22,7 @@ class Settings:
         data_destroy_seconds: How long `VDI.data_destroy` waits for the disk's VBDs to vanish.
         detach_seconds: How long dom0's VBD stays after a transfer or an NBD connection ended.
         coalesce_seconds: How long the storage takes to fold a hidden parent into its only child.
-        operation_seconds: How long an operation such as a power change or a snapshot takes at least.
+        operation_seconds: How long a power change or a snapshot takes at least.
         sr_bytes: Physical size of the default SR.
         now: Tells the time, aware.
         monotonic: Tells time spent, in seconds.

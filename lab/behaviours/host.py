@@ -33,7 +33,7 @@ def compute_free_memory(call: Call, host: str) -> int:
     """Bytes no domain of the host uses."""
     with call.db.lock:
         metrics = call.db.get("host", host, "metrics")
-        used = sum(
+        used: int = sum(
             call.db.get("VM", vm, "memory_dynamic_max")
             for vm in call.db.get("host", host, "resident_VMs")
         )

@@ -20,6 +20,12 @@ def create_message(call: Call, name: str, priority: int, cls: str, obj_uuid: str
     )
 
 
+@message("message.destroy", "blob.destroy", "VTPM.destroy")
+def destroy(call: Call, ref: str) -> None:
+    """Remove an object that nothing depends on."""
+    call.db.destroy(call.name.split(".")[0], ref)
+
+
 @message("message.destroy_many")
 def destroy_messages(call: Call, messages: list[str]) -> None:
     """Remove several messages."""

@@ -15,7 +15,7 @@ def designate_new_master(call: Call, host: str) -> None:
 @message("pool.is_slave")
 def is_slave(call: Call, host: str) -> bool:
     """Whether a host is a member and not the coordinator."""
-    return host != call.db.get("pool", call.db.refs("pool")[0], "master")
+    return bool(host != call.db.get("pool", call.db.refs("pool")[0], "master"))
 
 
 @message("pool.sync_database", "pool.certificate_sync", "pool.ha_schedule_plan_recomputation")

@@ -1,3 +1,4 @@
+# ruff: noqa: FBT001 - the order and the booleans are those of the API
 """SR.* and PBD.*: storage repositories and their connections to hosts."""
 
 from lab.calls import Call

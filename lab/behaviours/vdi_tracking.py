@@ -1,3 +1,4 @@
+# ruff: noqa: FBT001 - the order and the booleans are those of the API
 """Changed block tracking, and who may read a disk over NBD."""
 
 import base64

@@ -1,3 +1,4 @@
+# ruff: noqa: FBT001 - the order and the booleans are those of the API
 """VM records: creation, destruction, provisioning."""
 
 from lab.behaviours.common import refuse_blocked, require_power

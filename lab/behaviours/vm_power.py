@@ -1,3 +1,4 @@
+# ruff: noqa: FBT001, FBT003 - the order and the booleans are those of the API
 """VM power states, and which operations they allow."""
 
 from lab.behaviours.common import attached_elsewhere, disk_vbds, refuse_blocked, require_power

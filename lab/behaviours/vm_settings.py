@@ -1,3 +1,4 @@
+# ruff: noqa: FBT001 - the order and the booleans are those of the API
 """VM settings that are more than a field, and what concerns the guest."""
 
 from lab.behaviours.common import require_power

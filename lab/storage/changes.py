@@ -47,7 +47,7 @@ class ChangeLog:
         self.mark(old, size - old)
 
     def leave(self) -> None:
-        """Take this log out of its chain; its blocks go to the next one, so older bases stay good."""
+        """Leave the chain; the blocks go to the next log, so older bases stay good."""
         if self.child is not None:
             self.child.merge(self.bitmap)
             self.child.consistent = self.child.consistent and self.consistent
@@ -65,7 +65,8 @@ class ChangeLog:
 
 def bitmap_bytes(size: int) -> int:
     """How long the bitmap of a disk of `size` bytes is."""
-    return -(-(-(-size // BLOCK_BYTES)) // 8)
+    blocks = -(-size // BLOCK_BYTES)
+    return -(-blocks // 8)
 
 
 def changed_blocks(since: ChangeLog, until: ChangeLog) -> bytes | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 class DataFile:
     """A file whose bytes lie at the offsets of the disk they belong to.
 
-    It stays open as long as anyone refers to it, and readers pass their own offsets, so any number of
-    threads may read while one writes elsewhere in it.
+    It stays open as long as anyone refers to it, and readers pass their own offsets, so any number
+    of threads may read while one writes elsewhere in it.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -23,7 +23,7 @@ class DataFile:
     def overlay(cls, folder: Path) -> "DataFile":
         """Make a sparse file that has no name and vanishes with the process."""
         descriptor, name = tempfile.mkstemp(prefix="overlay-", dir=folder)
-        os.unlink(name)
+        Path(name).unlink()
         return cls(descriptor)
 
     @classmethod

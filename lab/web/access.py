@@ -37,7 +37,7 @@ def admitted(
 ) -> Iterator[Transfer | None]:
     """Check who asks; yields None after having refused.
 
-    A session counts before Basic authorization. The task named by the client is used, or one is made.
+    A session counts before Basic authorization. The task the client names is used, or one made.
     """
     own = ""
     try:

@@ -1,4 +1,4 @@
-"""One HTTP connection: requests in, answers out. Small on purpose, and in full control of the bytes."""
+"""One HTTP connection: requests in, answers out, in full control of the bytes."""
 
 import os
 import ssl
@@ -6,8 +6,8 @@ from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from io import BufferedReader
 from socket import socket
-from typing import IO
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lab.storage.files import DataFile
@@ -71,7 +71,7 @@ class Connection:
     def __init__(self, sock: socket, host: int = 0) -> None:
         self.sock = sock
         self.host = host
-        self._input: IO[bytes] = sock.makefile("rb", buffering=256 << 10)
+        self._input: BufferedReader = sock.makefile("rb", buffering=256 << 10)  # type: ignore[assignment]
 
     def close(self) -> None:
         """Hang up."""
@@ -113,7 +113,7 @@ class Connection:
         """Fill a buffer; returns how many bytes came before the client hung up."""
         filled = 0
         while filled < len(buffer):
-            count = self._input.readinto(buffer[filled:])  # type: ignore[attr-defined]
+            count = self._input.readinto(buffer[filled:])
             if not count:
                 break
             filled += count

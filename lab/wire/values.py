@@ -1,7 +1,7 @@
 """The server's types: their null values, and how a caller's value becomes one of them.
 
-A value is a `str`, `int`, `float`, `bool`, `Date`, `list` or `dict`; nothing else is ever stored. Its
-Python type alone decides how it is written, so whoever stores one must first bring it into form.
+A value is a `str`, `int`, `float`, `bool`, `Date`, `list` or `dict`; nothing else is ever stored.
+Its Python type alone decides how it is written, so whoever stores one first brings it into form.
 """
 
 import re

@@ -1,0 +1,300 @@
+"""Every message of the data model exists, takes its parameters, refuses others, answers its type."""
+
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from lab.database import new_uuid
+from lab.facts import Facts, Message, load_facts
+from lab.pool import Pool
+from lab.settings import Settings
+from lab.failures import XapiFailure
+from lab.wire.values import NULL, Date, null_value
+
+FACTS: Facts = load_facts()
+MESSAGES = FACTS.messages()
+BACKEND = re.compile(r"SR_BACKEND_FAILURE_\d+\Z")
+ENDS_THE_SESSION = ("session.logout", "session.local_logout", "pool.designate_new_master")
+WAITS = ("event.next",)
+
+
+class Walk:
+    """One pool for the whole walk, with at least one object of most classes."""
+
+    def __init__(self) -> None:
+        quick = Settings(
+            wrong_password_seconds=0.0,
+            conflict_seconds=0.0,
+            data_destroy_seconds=0.0,
+            coalesce_seconds=0.0,
+        )
+        self.pool = Pool(quick)
+        self.pool.add_vm("walked", [4 << 20])
+        self.pool.add_vm("still", [4 << 20], power_state="Halted")
+        self.session = self.log_in()
+
+    def log_in(self) -> str:
+        settings = self.pool.settings
+        return str(self.call("session.login_with_password", settings.username, settings.password))
+
+    def call(self, method: str, *parameters: Any) -> Any:
+        return self.pool.dispatcher.answer(method, list(parameters))
+
+    def refusal(self, method: str, *parameters: Any) -> list[str]:
+        try:
+            self.call(method, *parameters)
+        except XapiFailure as failure:
+            return failure.description
+        return []
+
+
+@pytest.fixture(scope="module")
+def walk() -> Any:
+    walk = Walk()
+    yield walk
+    walk.pool.close()
+
+
+def nulls(message: Message) -> list[Any]:
+    return [null_value(parameter.type, FACTS.enums) for parameter in message.parameters]
+
+
+def fits(value: Any, type_name: str) -> bool:
+    """Say whether a value has exactly the form its type has on the wire."""
+    if type_name == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if type_name == "float":
+        return isinstance(value, float)
+    if type_name == "bool":
+        return isinstance(value, bool)
+    if type_name == "datetime":
+        return isinstance(value, Date) and bool(re.match(r"\d{8}T\d\d:\d\d:\d\dZ\Z", value))
+    if found := re.match(r"set\((.+)\)\Z", type_name):
+        return isinstance(value, list) and all(fits(item, found[1]) for item in value)
+    if found := re.match(r"map\(([^,]+),(.+)\)\Z", type_name):
+        pairs = value.items() if isinstance(value, dict) else [(None, None)]
+        return all(fits(k, found[1]) and fits(v, found[2]) for k, v in pairs)
+    if type_name.startswith("ref "):
+        return isinstance(value, str) and value.startswith("OpaqueRef:")
+    if type_name.startswith("enum "):
+        return value in FACTS.enums[type_name[5:]]
+    if type_name.startswith("record ") and type_name[7:] in FACTS.classes:
+        fields = FACTS.classes[type_name[7:]].fields
+        return value.keys() == fields.keys() and all(
+            fits(value[name], field.type) for name, field in fields.items()
+        )
+    return isinstance(value, str | dict)
+
+
+def test_the_table_holds_what_the_data_model_published() -> None:
+    assert len(FACTS.classes) == 31
+    assert len(MESSAGES) > 1400
+    assert len(FACTS.errors) > 600
+
+
+@pytest.mark.parametrize("class_name", FACTS.classes)
+def test_every_message_is_counted_and_refuses_what_it_must(walk: Walk, class_name: str) -> None:
+    told = Counter[str]()
+    for message in FACTS.classes[class_name].messages.values():
+        name, arguments = message.full_name, nulls(message)
+        before = [] if message.open else [walk.session]
+        expected = str(message.required)
+        if message.required:
+            few = walk.refusal(name, *before, *arguments[: message.required - 1])
+            received = str(message.required - 1)
+            assert few == ["MESSAGE_PARAMETER_COUNT_MISMATCH", name, expected, received]
+            told["too few"] += 1
+        if message.required == len(message.parameters):
+            many = walk.refusal(name, *before, *arguments, "one more")
+            received = str(message.required + 1)
+            assert many == ["MESSAGE_PARAMETER_COUNT_MISMATCH", name, expected, received]
+            told["too many"] += 1
+        if not message.open:
+            stranger = walk.refusal(name, "OpaqueRef:stranger", *arguments)
+            assert stranger == ["SESSION_INVALID", "OpaqueRef:stranger"], name
+            told["no session"] += 1
+        if not message.asynchronous:
+            refused = walk.refusal(f"Async.{name}", *before, *arguments)
+            assert refused == ["MESSAGE_METHOD_UNKNOWN", f"Async.{name}"]
+            told["no Async"] += 1
+    print(f"{class_name}: {len(FACTS.classes[class_name].messages)} messages, {dict(told)}")
+
+
+@pytest.mark.parametrize("class_name", FACTS.classes)
+def test_every_message_takes_its_parameters(walk: Walk, class_name: str) -> None:
+    told = Counter[str]()
+    for message in FACTS.classes[class_name].messages.values():
+        if message.full_name in ENDS_THE_SESSION + WAITS:
+            told["left to its own test"] += 1
+            continue
+        before = [] if message.open else [walk.session]
+        try:
+            value = walk.call(message.full_name, *before, *nulls(message))
+        except XapiFailure as failure:
+            _check_failure(message, failure)
+            told["refused with a code"] += 1
+        else:
+            assert not message.removed, message.full_name
+            _check_value(message, value)
+            told["answered"] += 1
+    print(f"{class_name}: {dict(told)}")
+
+
+def _check_failure(message: Message, failure: XapiFailure) -> None:
+    known = failure.code in FACTS.errors or BACKEND.match(failure.code)
+    assert known, f"{message.full_name} fails with {failure.description}"
+    assert failure.code != "MESSAGE_METHOD_UNKNOWN" or message.name == "call_extension"
+    assert (failure.code == "MESSAGE_REMOVED") == message.removed, message.full_name
+    if failure.code == "INTERNAL_ERROR":
+        assert message.constructor is not None, f"{message.full_name}: {failure.description}"
+    names = FACTS.errors.get(failure.code)
+    if names and not failure.code.startswith(("NETWORK_CONTAINS", "SESSION_AUTH")):
+        assert len(failure.parameters) == len(names), failure.description
+
+
+def _check_value(message: Message, value: Any) -> None:
+    if message.full_name == "event.from":
+        assert value.keys() == {"events", "token", "valid_ref_counts"}
+    elif message.result is None:
+        assert value is None, f"{message.full_name} answers {value!r}"
+    else:
+        assert fits(value, message.result), f"{message.full_name} answers {value!r}"
+
+
+def test_a_removed_message_says_so_after_the_session_check(walk: Walk) -> None:
+    removed = [message for message in MESSAGES if message.removed]
+    for message in removed:
+        assert walk.refusal(message.full_name, walk.session, *nulls(message)) == ["MESSAGE_REMOVED"]
+        stranger = walk.refusal(message.full_name, "OpaqueRef:stranger", *nulls(message))
+        assert stranger[0] == "SESSION_INVALID"
+    print(f"{len(removed)} removed messages")
+    assert removed
+
+
+def test_every_object_has_a_record_of_exactly_its_fields_and_types(walk: Walk) -> None:
+    checked = 0
+    for class_name, facts in FACTS.classes.items():
+        if "get_all_records" not in facts.messages or facts.messages["get_all_records"].removed:
+            continue
+        for record in walk.call(f"{class_name}.get_all_records", walk.session).values():
+            assert record.keys() == facts.fields.keys()
+            for name, field in facts.fields.items():
+                assert fits(record[name], field.type), f"{class_name}.{name}: {record[name]!r}"
+                checked += 1
+    print(f"{checked} field values have the form of their type")
+    assert checked > 1000
+
+
+def test_every_getter_answers_what_the_record_holds(walk: Walk) -> None:
+    checked = 0
+    for class_name, facts in FACTS.classes.items():
+        if "get_all" not in facts.messages or facts.messages["get_all"].removed:
+            continue
+        for ref in walk.call(f"{class_name}.get_all", walk.session)[:2]:
+            record = walk.call(f"{class_name}.get_record", walk.session, ref)
+            for name in facts.fields:
+                getter = facts.messages.get(f"get_{name}")
+                if getter is None or getter.removed:
+                    continue
+                value = walk.call(getter.full_name, walk.session, ref)
+                assert value == record[name] or name == "last_active", getter.full_name
+                checked += 1
+    print(f"{checked} getters agree with the record")
+    assert checked > 500
+
+
+def test_every_writable_field_takes_what_is_written(walk: Walk) -> None:
+    checked = 0
+    for class_name, facts in FACTS.classes.items():
+        if "get_all" not in facts.messages or facts.messages["get_all"].removed:
+            continue
+        refs = walk.call(f"{class_name}.get_all", walk.session)
+        for name, field in facts.fields.items():
+            setter = facts.messages.get(f"set_{name}")
+            if not refs or setter is None or setter.removed or not setter.implicit:
+                continue
+            if setter.full_name == "VM.set_xenstore_data":  # keeps what guests may see
+                continue
+            value = _another(field.type, walk)
+            walk.call(setter.full_name, walk.session, refs[-1], value)
+            assert walk.pool.db.get(class_name, refs[-1], name) == value, setter.full_name
+            checked += 1
+    print(f"{checked} setters take hold")
+    assert checked > 40
+
+
+def _another(type_name: str, walk: Walk) -> Any:
+    values: dict[str, Any] = {
+        "string": "changed",
+        "int": 1 << 40,
+        "float": 0.5,
+        "bool": True,
+        "datetime": Date("20260101T00:00:00Z"),
+        "map(string,string)": {"k": "v", "ä<&>": ""},
+        "set(string)": ["a", "b"],
+    }
+    if type_name in values:
+        return values[type_name]
+    if type_name.startswith("enum "):
+        return FACTS.enums[type_name[5:]][-1]
+    if type_name.startswith("ref "):
+        refs = walk.pool.db.refs(type_name[4:]) if type_name[4:] in FACTS.classes else []
+        return refs[0] if refs else NULL
+    return null_value(type_name, FACTS.enums)
+
+
+def test_every_asynchronous_message_answers_with_a_task(walk: Walk) -> None:
+    done = 0
+    for message in MESSAGES:
+        if not message.asynchronous or message.open or message.full_name in ENDS_THE_SESSION:
+            continue
+        if message.removed:
+            continue
+        arguments = nulls(message)
+        try:
+            task = walk.call(f"Async.{message.full_name}", walk.session, *arguments)
+        except XapiFailure as failure:
+            assert failure.code in ("HANDLE_INVALID", "TOO_MANY_PENDING_TASKS"), message.full_name
+        else:
+            record = walk.pool.db.record("task", task)
+            assert record["name_label"] == f"Async.{message.full_name}"
+        done += 1
+    print(f"{done} asynchronous forms")
+    assert done > 350
+
+
+def test_an_unknown_method_is_named(walk: Walk) -> None:
+    for name in ("VM.fly", "fly", "Async.VM.get_all", "VM.get_all.more", "Async.system.listMethods"):
+        assert walk.refusal(name, walk.session) == ["MESSAGE_METHOD_UNKNOWN", name]
+
+
+def test_an_unknown_reference_or_uuid_is_named(walk: Walk) -> None:
+    lost = f"OpaqueRef:{new_uuid()}"
+    for class_name, facts in FACTS.classes.items():
+        if "get_record" in facts.messages and not facts.messages["get_record"].removed:
+            refused = walk.refusal(f"{class_name}.get_record", walk.session, lost)
+            assert refused == ["HANDLE_INVALID", class_name, lost]
+        if "get_by_uuid" in facts.messages and not facts.messages["get_by_uuid"].removed:
+            refused = walk.refusal(f"{class_name}.get_by_uuid", walk.session, "nobody")
+            assert refused == ["UUID_INVALID", class_name, "nobody"]
+
+
+def test_a_value_of_the_wrong_type_is_blamed_by_its_name(walk: Walk) -> None:
+    vm = walk.pool.vm("walked")
+    for method, value, name in (
+        ("VM.set_name_label", 5, "value"),
+        ("VM.set_is_a_template", "true", "value"),
+        ("VM.set_tags", "tag", "value"),
+        ("VM.set_user_version", "seven", "value"),
+        ("VM.set_user_version", str(1 << 63), "value"),
+        ("VM.set_actions_after_shutdown", "explode", "value"),
+    ):
+        assert walk.refusal(method, walk.session, vm, value) == ["FIELD_TYPE_ERROR", name]
+
+
+def test_the_whole_walk_is_counted() -> None:
+    removed = sum(message.removed for message in MESSAGES)
+    print(f"{len(MESSAGES)} messages of {len(FACTS.classes)} classes, {removed} of them removed")
+    assert len({message.full_name for message in MESSAGES}) == len(MESSAGES)
