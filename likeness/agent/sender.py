@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from collections.abc import Sequence
 
 from likeness.codec.aead import Suite
 from likeness.codec.keys import SessionKey
@@ -14,7 +15,7 @@ from likeness.store.receipts import PackLog
 from likeness.transport.base import Transport
 
 _WRITERS = 2
-_PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0)
+PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0)
 """Seconds between attempts to write a pack that the share did not acknowledge."""
 
 
@@ -35,8 +36,10 @@ class Sender:
         suite: Suite,
         pack_bytes: int,
         stop: StopToken,
+        pauses: Sequence[float] = PAUSES,
     ) -> None:
         """Start the writers; use it in a `with` statement."""
+        self._pauses = pauses
         self._inbox, self._run, self._log, self._stop = inbox, run, log, stop
         self._store, self._session, self._suite = store, session, suite
         self._pack_bytes = pack_bytes
@@ -125,12 +128,13 @@ class Sender:
 
     def _write(self, pack: FinishedPack) -> None:
         """Write a pack, under a new name after every attempt with an unknown outcome."""
-        for pause in (*_PAUSES, None):
+        for pause in (*self._pauses, None):
             receipt = pack.receipt
             try:
                 self._inbox.create(layout.arriving_pack(self._run, receipt.pack), pack.parts)
             except (ShareUnreachable, NameTaken):
                 if pause is None or self._problem is not None or self._stop.wait(pause):
+                    self._stop.check()
                     raise
                 pack = pack.renamed()
                 continue

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from likeness.agent.local_dedup import Finding, LocalDedup, previous_id
-from likeness.agent.sender import Sender
+from likeness.agent.sender import PAUSES, Sender
 from likeness.codec.aead import Suite
 from likeness.codec.compression import DEFAULT_LEVEL
 from likeness.codec.keys import SessionKey
@@ -98,6 +98,11 @@ class Tally:
         with self._lock:
             self.passed_bytes += segment_end - before
 
+    def percent(self) -> float:
+        """How far all disks together have come, 0 to 100."""
+        with self._lock:
+            return 100.0 * self.passed_bytes / max(self._counted["disk_bytes"], 1)
+
     def counts(self) -> Counts:
         """The counts so far."""
         with self._lock:
@@ -114,6 +119,7 @@ def transfer(
     stop: StopToken,
     distrusted: frozenset[bytes] = frozenset(),
     tally: Tally | None = None,
+    pauses: Sequence[float] = PAUSES,
 ) -> Counts:
     """Send what is new of some disks, and fill their block maps.
 
@@ -126,6 +132,8 @@ def transfer(
         stop: Looked at between segments.
         distrusted: Chunk ids to send again even where nothing changed.
         tally: Counts to watch from another thread.
+        pauses: Seconds to wait before each further attempt to write a pack that the store did not
+            acknowledge.
 
     Returns:
         What was read, left out and sent.
@@ -152,6 +160,7 @@ def transfer(
         suite=bundle.suite,
         pack_bytes=bundle.pack_bytes,
         stop=stop,
+        pauses=pauses,
     ) as sender:
         line = _Line(bundle, dedup, sealer, sender, tally)
         _run_all(disks, line, stop)

@@ -16,7 +16,7 @@ from likeness.codec import aead
 from likeness.codec.aead import NotAuthentic, Suite
 from likeness.codec.hashing import checksum64, digest
 from likeness.codec.keys import SIGNATURE_BYTES, PublicKeys, StoreKeys
-from likeness.errors import Damaged, DocumentForged, StoreTooNew
+from likeness.errors import BadInput, Damaged, DocumentForged, StoreTooNew
 
 MOST_DOCUMENT_BYTES = 64 << 20
 DOCUMENT_FORMAT = 1
@@ -132,6 +132,9 @@ def write_document(
         sealed: Bytes that only the controller may read; none if empty.
         keys: The store's keys; the newest epoch is used.
         suite: How to seal.
+
+    Raises:
+        BadInput: It is longer than any reader accepts.
     """
     hidden = b""
     if sealed:
@@ -144,7 +147,10 @@ def write_document(
     )
     signed = header + clear + hidden
     if len(signed) + _TAIL_BYTES > MOST_DOCUMENT_BYTES:
-        raise ValueError(f"{name}: a document of {len(signed)} bytes would never be read again")
+        raise BadInput(
+            f"{name} would have {len(signed)} bytes and would never be read again: documents of"
+            f" more than {MOST_DOCUMENT_BYTES >> 20} MiB are refused"
+        )
     signature = keys.sign(_signed_message(kind, keys.store, name, signed))
     return signed + signature + checksum64(signed, signature) + _END
 

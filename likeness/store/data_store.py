@@ -1,6 +1,7 @@
 """A data store: where it is, what it is, and its keys."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +11,7 @@ import msgspec
 from likeness.clock import Clock
 from likeness.codec import slots
 from likeness.codec.aead import Suite
-from likeness.codec.documents import Frame, Kind, write_document
+from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind, write_document
 from likeness.codec.hashing import digest
 from likeness.codec.keys import FIRST_EPOCH, PublicKeys, StoreKeys
 from likeness.codec.records import LARGEST_CHUNK_BYTES, SMALLEST_CHUNK_BYTES
@@ -98,7 +99,7 @@ class DataStore:
             ObjectMissing: It is not there.
             Damaged: It is not whole, or not signed by this store for this place.
         """
-        frame = Frame.parse(self.transport.read(name), name=name)
+        frame = read_frame(self.transport, name)
         frame.require_signature(kind, self.verifier(frame))
         return decode(frame.clear, clear, name=name), frame
 
@@ -113,6 +114,17 @@ class DataStore:
         data = write_document(kind, name, encode(clear), sealed, keys=self.keys, suite=self.suite)
         self.transport.create(name, [data])
         return digest([data]).hex(), len(data)
+
+
+def read_frame(transport: Transport, name: str) -> Frame:
+    """A document, not yet believed; of anything longer than a document only the beginning is read.
+
+    Raises:
+        ObjectMissing: It is not there.
+        Damaged: It is not whole.
+        StoreTooNew: A later release wrote it.
+    """
+    return Frame.parse(transport.read(name, 0, MOST_DOCUMENT_BYTES + 1), name=name)
 
 
 def create_store(
@@ -185,8 +197,7 @@ def open_store(transport: Transport, opener: bytes, kind: SlotKind) -> DataStore
         StoreTooNew: A later release made it.
         Damaged: None of the three copies of its format document is whole.
     """
-    store_id = claimed_store(transport)
-    keys = _newest_epoch(transport, _unlock(transport, store_id, opener, kind))
+    keys = _newest_epoch(transport, _unlock(transport, claimed_stores(transport), opener, kind))
     facts = _first_whole(transport, lambda frame: _verified_format(frame, keys))
     return DataStore(transport, facts, keys)
 
@@ -217,7 +228,7 @@ def public_keys(transport: Transport) -> dict[int, PublicKeys]:
     found: dict[int, PublicKeys] = {}
     for entry in transport.entries(layout.KEYS):
         if layout.is_known(entry.name) and "/pub-" in entry.name:
-            frame = Frame.parse(transport.read(entry.name), name=entry.name)
+            frame = read_frame(transport, entry.name)
             said = decode(frame.clear, PublicKeysDocument, name=entry.name)
             keys = PublicKeys(
                 store_id, said.epoch, bytes.fromhex(said.box), bytes.fromhex(said.verify)
@@ -283,10 +294,29 @@ def claimed_store(transport: Transport) -> StoreId:
         StoreMissing: There is no store.
         Damaged: None of the three copies of its format document is whole.
     """
-    facts = _first_whole(
-        transport, lambda frame: decode(frame.clear, FormatDocument, name=frame.name)
-    )
-    return StoreId(facts.store)
+    return claimed_stores(transport)[0]
+
+
+def claimed_stores(transport: Transport) -> list[StoreId]:
+    """Every id that a copy of the format document gives the store; nearly always just one.
+
+    Raises:
+        StoreMissing: There is no store.
+        Damaged: None of the three copies is whole.
+    """
+    claims: list[StoreId] = []
+
+    def note(frame: Frame) -> FormatDocument:
+        facts = decode(frame.clear, FormatDocument, name=frame.name)
+        claims.append(StoreId(facts.store))
+        return facts
+
+    for copy in layout.FORMAT_COPIES:
+        with suppress(Damaged, StoreMissing, StoreTooNew):
+            _first_whole(transport, note, (copy,))
+    if not claims:
+        _first_whole(transport, note)  # says what is wrong
+    return list(dict.fromkeys(claims))
 
 
 def _verified_format(frame: Frame, keys: StoreKeys) -> FormatDocument:
@@ -300,14 +330,23 @@ def _verified_format(frame: Frame, keys: StoreKeys) -> FormatDocument:
     return facts
 
 
-def _first_whole(transport: Transport, read: Callable[[Frame], FormatDocument]) -> FormatDocument:
-    problem: Damaged | None = None
-    for copy in layout.FORMAT_COPIES:
+def _first_whole(
+    transport: Transport,
+    read: Callable[[Frame], FormatDocument],
+    copies: Sequence[str] = layout.FORMAT_COPIES,
+) -> FormatDocument:
+    problem: Damaged | StoreTooNew | None = None
+    for copy in copies:
         try:
-            data = transport.read(copy)
-            return read(Frame.parse(data, name=layout.FORMAT_COPIES[0]))
+            data = transport.read(copy, 0, MOST_DOCUMENT_BYTES + 1)
+            frame = Frame.parse(data, name=layout.FORMAT_COPIES[0])
         except ObjectMissing:
             continue
+        except (Damaged, StoreTooNew) as cause:
+            problem = cause
+            continue
+        try:
+            return read(frame)
         except Damaged as cause:
             problem = cause
     if problem is not None:
@@ -318,15 +357,15 @@ def _first_whole(transport: Transport, read: Callable[[Frame], FormatDocument]) 
     )
 
 
-def _unlock(transport: Transport, store_id: StoreId, opener: bytes, kind: SlotKind) -> StoreKeys:
+def _unlock(
+    transport: Transport, claims: Sequence[StoreId], opener: bytes, kind: SlotKind
+) -> StoreKeys:
     for slot in _slots(transport):
-        if slot.kind is kind:
-            try:
+        for store_id in claims if slot.kind is kind else ():
+            with suppress(WrongKey):
                 return StoreKeys(store_id, slots.unwrap(slot, opener, store=store_id))
-            except WrongKey:
-                continue
     raise WrongKey(
-        f"no slot of data store {store_id[:8]} opens with this {kind}; use the key that was made"
+        f"no slot of data store {claims[0][:8]} opens with this {kind}; use the key that was made"
         " with the store, or the recovery words from its recovery sheet"
     )
 
@@ -336,9 +375,9 @@ def _slots(transport: Transport) -> Sequence[Slot]:
     for entry in transport.entries(layout.KEYS):
         if layout.is_known(entry.name) and "/slot-" in entry.name:
             try:
-                frame = Frame.parse(transport.read(entry.name), name=entry.name)
+                frame = read_frame(transport, entry.name)
                 found.append(decode(frame.clear, Slot, name=entry.name))
-            except Damaged:
+            except (Damaged, ObjectMissing, StoreTooNew):
                 continue  # another slot may open; the audit reports this one
     return found
 
@@ -356,7 +395,7 @@ def _newest_epoch(transport: Transport, keys: StoreKeys) -> StoreKeys:
 def _is_epoch(transport: Transport, keys: StoreKeys, epoch: int) -> bool:
     name = layout.public_keys(epoch)
     try:
-        frame = Frame.parse(transport.read(name), name=name)
+        frame = read_frame(transport, name)
         frame.require_signature(Kind.PUBLIC_KEYS, keys.public(max(epoch - 1, FIRST_EPOCH)))
         said = decode(frame.clear, PublicKeysDocument, name=name)
     except (Damaged, ObjectMissing):

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
-from likeness.errors import Damaged
+from likeness.errors import BadInput, Damaged
 
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z", max_length=32)]
 """16 bytes: an id or a random name."""
@@ -226,8 +226,20 @@ _D = TypeVar("_D", bound=msgspec.Struct)
 
 
 def encode(document: msgspec.Struct) -> bytes:
-    """JSON in UTF-8."""
-    return msgspec.json.encode(document)
+    """JSON in UTF-8, read back once before it may be signed.
+
+    Raises:
+        BadInput: Something in it is longer than any reader accepts, such as a name.
+    """
+    data = msgspec.json.encode(document)
+    try:
+        msgspec.json.decode(data, type=type(document))
+    except msgspec.ValidationError as cause:
+        raise BadInput(
+            f"a {type(document).__name__} cannot be written, since nobody could read it again:"
+            f" {cause}; shorten it and run again"
+        ) from cause
+    return data
 
 
 def decode(data: bytes, kind: type[_D], *, name: str) -> _D:

@@ -1,0 +1,280 @@
+"""A small data store and everything needed to fill it: what the engine's tests work in."""
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from likeness.agent.reader import FileDiskReader
+from likeness.agent.transfer import Bundle, DiskJob, transfer
+from likeness.codec.aead import Suite
+from likeness.model.disk import DiskFacts, Skips, VmFacts
+from likeness.model.ids import ZERO_CHUNK, DiskId, PackId, RunId, VmId, random_name
+from likeness.stopping import StopToken
+from likeness.store import layout
+from likeness.store.commit import Step, commit_version
+from likeness.store.data_store import DataStore, create_store
+from likeness.store.index import known_packs
+from likeness.store.maps import FlatMap, positions_of
+from likeness.store.proving import (
+    DocumentProof,
+    Finding,
+    PackProof,
+    prove_documents,
+    prove_packs,
+)
+from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
+from likeness.store.restoring import FileDiskWriter, restore_disk
+from likeness.store.versions import Version, last_version, load_map
+from likeness.transport.base import Transport
+from likeness.transport.memory import MemoryTransport
+
+KIB = 1 << 10
+MIB = 1 << 20
+CHUNK = 64 * KIB
+PACK = 256 * KIB
+NO_PAUSES = (0.0, 0.0)
+
+Disk = bytes | Path
+
+
+class TickingClock:
+    """A clock that goes on by one second whenever somebody looks at it."""
+
+    def __init__(self) -> None:
+        self._now = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self._now += timedelta(seconds=1)
+        return self._now
+
+
+def noise(seed: int | str, size: int) -> bytes:
+    """Bytes that do not compress, the same for the same seed."""
+    return random.Random(seed).randbytes(size)
+
+
+def text(seed: int | str, size: int) -> bytes:
+    """Bytes that compress well, and differ from chunk to chunk."""
+    line = f"{seed} the quick brown fox jumps over the lazy dog\n".encode()
+    numbered = (b"%08d " % at + line for at in range(size // (len(line) + 9) + 1))
+    return b"".join(numbered)[:size]
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Workshop:
+    """A store in memory, or wherever `transport` is, and hands to fill it.
+
+    Disks are given as bytes or as image files; equal positions in the list are the same live disk
+    from version to version.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        transport: Transport | None = None,
+        suite: Suite = Suite.AEGIS_256,
+        chunk_bytes: int = CHUNK,
+        passphrase: str | None = None,
+    ) -> None:
+        self.folder = folder
+        self.clock = TickingClock()
+        self.key_file = folder / f"{random_name()}.key"
+        self.transport: Transport = transport or MemoryTransport()
+        made = create_store(
+            self.transport,
+            key_file=self.key_file,
+            clock=self.clock,
+            suite=suite,
+            chunk_bytes=chunk_bytes,
+            passphrase=passphrase,
+        )
+        self.store, self.words = made.store, made.recovery_words
+        self.disk_ids: dict[tuple[VmId, int], DiskId] = defaultdict(lambda: DiskId(random_name()))
+        self.vm = VmId(random_name())
+
+    @property
+    def objects(self) -> dict[str, bytes]:
+        """The store's objects, to be looked at and damaged."""
+        assert isinstance(self.transport, MemoryTransport)
+        return self.transport.objects
+
+    def bundle(self, **changed: object) -> Bundle:
+        facts: dict[str, object] = {
+            "store": self.store.store_id,
+            "box": self.store.keys.public().box,
+            "chunk_id_key": self.store.keys.chunk_id_key,
+            "chunk_bytes": self.store.chunk_bytes,
+            "suite": self.store.suite,
+            "pack_bytes": PACK,
+            "workers": 2,
+        }
+        return Bundle(**(facts | changed))  # type: ignore[arg-type]  # tests may give nonsense
+
+    def path_of(self, disk: Disk) -> Path:
+        if isinstance(disk, Path):
+            return disk
+        path = self.folder / f"{random_name()}.raw"
+        path.write_bytes(disk)
+        return path
+
+    def previous_map(self, vm: VmId, disk: DiskId) -> FlatMap | None:
+        last = last_version(self.store, vm)
+        for record in last.record.disks if last else ():
+            if record.disk == disk:
+                return load_map(self.store, record, self.folder / f"{random_name()}.previous")
+        return None
+
+    def transfer(
+        self,
+        *disks: Disk,
+        vm: VmId | None = None,
+        run: RunId | None = None,
+        inbox: Transport | None = None,
+        bundle: Bundle | None = None,
+        stop: StopToken | None = None,
+        skips: Mapping[int, Skips] | None = None,
+        distrusted: frozenset[bytes] = frozenset(),
+        incremental: bool = True,
+        pauses: Sequence[float] = NO_PAUSES,
+        vm_name: str = "web",
+    ) -> TransferReceipt:
+        """Send the disks of a VM to its inbox."""
+        vm = vm or self.vm
+        run = run or RunId(random_name())
+        jobs = []
+        for at, disk in enumerate(disks):
+            reader = FileDiskReader(self.path_of(disk))
+            disk_id = self.disk_ids[vm, at]
+            facts = DiskFacts(disk_id, f"disk {at}", str(at), reader.size_bytes)
+            positions = positions_of(reader.size_bytes, self.store.chunk_bytes)
+            jobs.append(
+                DiskJob(
+                    facts,
+                    reader,
+                    FlatMap(self.folder / f"{random_name()}.map", positions),
+                    self.previous_map(vm, disk_id) if incremental else None,
+                    (skips or {}).get(at),
+                )
+            )
+        log = PackLog(self.folder / f"{run}.packs")
+        try:
+            counts = transfer(
+                jobs,
+                run=run,
+                bundle=bundle or self.bundle(),
+                inbox=inbox or self.transport,
+                log=log,
+                stop=stop or StopToken(),
+                distrusted=distrusted,
+                pauses=pauses,
+            )
+        finally:
+            for job in jobs:
+                job.reader.close()
+        return TransferReceipt(
+            run=run,
+            job="nightly",
+            vm=VmFacts(vm, vm_name, '{"memory": 1}'),
+            taken_at=self.clock(),
+            consistency="standard",
+            consistency_asked="standard",
+            note="",
+            disks=tuple(DiskReceipt(job.facts, job.chunk_map, job.previous) for job in jobs),
+            packs=log,
+            counts=counts,
+        )
+
+    def commit(self, receipt: TransferReceipt, step: Step = lambda _: None) -> Version:
+        return commit_version(self.store, receipt, clock=self.clock, step=step)
+
+    def back_up(self, *disks: Disk, **options: object) -> Version:
+        """Transfer and commit."""
+        receipt = self.transfer(*disks, **options)  # type: ignore[arg-type]  # handed on
+        version = self.commit(receipt)
+        for disk in receipt.disks:
+            disk.chunk_map.close()
+            if disk.previous is not None:
+                disk.previous.close()
+        return version
+
+    def restore_file(
+        self, version: Version, at: int = 0, *, store: DataStore | None = None
+    ) -> Path:
+        """Restore the version's disk number `at` to a new file."""
+        disk = version.record.disks[at]
+        target = self.folder / f"{random_name()}.restored"
+        restore_disk(
+            store or self.store,
+            disk,
+            FileDiskWriter(target, disk.size_bytes),
+            scratch=self.folder,
+            stop=StopToken(),
+        )
+        return target
+
+    def restore(self, version: Version, at: int = 0, *, store: DataStore | None = None) -> bytes:
+        target = self.restore_file(version, at, store=store)
+        data = target.read_bytes()
+        target.unlink()
+        return data
+
+    def chunks_of(self, version: Version) -> set[bytes]:
+        """Ids of all chunks a version needs."""
+        found: set[bytes] = set()
+        for disk in version.record.disks:
+            with load_map(self.store, disk, self.folder / f"{random_name()}.map") as chunk_map:
+                for run in chunk_map.runs_unlike(None, 0, chunk_map.positions):
+                    found.update(chunk for _, chunk in run.each())
+        return found - {ZERO_CHUNK}
+
+    def packs_of(self, version: Version) -> set[PackId]:
+        """Packs that hold a chunk the version needs, as the catalog would know them."""
+        wanted = self.chunks_of(version)
+        return {
+            pack.pack
+            for pack in known_packs(self.store)
+            if any(place.chunk in wanted for place in pack.places)
+        }
+
+    def prove(self, packs: set[PackId], store: DataStore | None = None) -> list[PackProof]:
+        return list(prove_packs(store or self.store, packs, clock=self.clock, stop=StopToken()))
+
+    def prove_documents(self, version: Version) -> DocumentProof:
+        return prove_documents(self.store, version.name, self.folder)
+
+    def is_proved(self, version: Version, packs: set[PackId]) -> bool:
+        """What validation says of a version whose packs are known."""
+        proofs = self.prove(packs)
+        whole = all(proof.finding is Finding.PROVED for proof in proofs) and len(proofs) == len(
+            packs
+        )
+        return whole and self.prove_documents(version).readable
+
+    def names(self, folder: str) -> list[str]:
+        return [entry.name for entry in self.transport.entries(folder)]
+
+    def pack_names(self) -> list[str]:
+        return self.names(layout.PACKS)
+
+
+def changed(data: bytes, *edits: tuple[int, bytes]) -> bytes:
+    """`data` with some bytes replaced."""
+    out = bytearray(data)
+    for offset, piece in edits:
+        out[offset : offset + len(piece)] = piece
+    return bytes(out)
+
+
+def flipped(data: bytes, at: int, mask: int = 0xFF) -> bytes:
+    return data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :]
+
+
+Maker = Callable[..., Workshop]
