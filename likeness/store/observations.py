@@ -1,0 +1,96 @@
+"""What an audit or a scrub says: one observation for each thing that is not as it should be."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from likeness.errors import Damaged, ObjectMissing
+from likeness.store import layout
+
+
+class Weight(StrEnum):
+    """How bad it is."""
+
+    DAMAGE = "damage"
+    """Something that a version needs is gone or altered."""
+    SPARE_LOST = "spare lost"
+    """One of several copies or ways is gone or altered; every version still restores."""
+    UNCHECKED = "could not check"
+    """Nothing is known: neither that it is well nor that it is not."""
+    NOTICE = "notice"
+    """Worth knowing, and nothing is wrong with any version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One thing that was noticed.
+
+    Attributes:
+        weight: How bad it is.
+        name: The object, as the store names it; safe to print.
+        cause: What is the matter with it.
+        meaning: What that means for which versions, and what to do.
+        versions: Names of the version records it is known to concern; empty if none are known.
+    """
+
+    weight: Weight
+    name: str
+    cause: str
+    meaning: str
+    versions: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.cause}; {self.meaning}"
+
+
+_BY_FOLDER = {
+    layout.KEYS: "the store still opens with its other keys; add a new slot, or renew the public"
+    " keys, with one of them",
+    layout.OWNER: "versions restore; take the store over anew before the next job",
+    layout.INDEX: "versions restore by the packs' own tables, slowly",
+    layout.HEADS: "versions restore, but whether others were lost before cannot be told in full",
+    layout.SWEPT: "versions restore; packs that were given back may be reported as missing",
+    layout.CATALOG: "another copy of the catalog is used instead",
+    layout.MAPS: "the other copy of this block map stands in for it, as long as that is whole",
+}
+
+
+def cause_of(error: Exception) -> str:
+    """An error's sentence without the name of the object, which an observation says anyway."""
+    if isinstance(error, ObjectMissing):
+        return "missing"
+    if isinstance(error, Damaged):
+        return str(error).removeprefix(f"{error.name} is damaged: ")
+    return str(error)
+
+
+def trouble(name: str, cause: str, versions: tuple[str, ...] = ()) -> Observation:
+    """An observation about a known object that is missing or damaged."""
+    folder = name.partition("/")[0]
+    if folder == layout.PACKS:
+        meaning = f"{_whose(versions)} whose data it holds cannot be restored in full from here"
+        return Observation(Weight.DAMAGE, name, cause, meaning, versions)
+    if folder == layout.VERSIONS:
+        meaning = "this version cannot be restored from here; look for it in the vault"
+        return Observation(Weight.DAMAGE, name, cause, meaning, versions or (name,))
+    meaning = _BY_FOLDER.get(folder, "its other copies stand in for it")
+    return Observation(Weight.SPARE_LOST, name, cause, meaning, versions)
+
+
+def unchecked(name: str, cause: object) -> Observation:
+    """An object that nothing was learnt about."""
+    meaning = "whether it is whole is not known; try again when the store answers"
+    return Observation(Weight.UNCHECKED, name, str(cause), meaning)
+
+
+def notice(name: str, cause: str, meaning: str) -> Observation:
+    """Something that harms no version; the name may be anybody's."""
+    safe = name if layout.is_known(name) else name.encode("unicode_escape").decode()
+    return Observation(Weight.NOTICE, safe, cause, meaning)
+
+
+def _whose(versions: tuple[str, ...]) -> str:
+    if not versions:
+        return "versions"
+    shown = ", ".join(versions[:3])
+    more = f" and {len(versions) - 3} more" if len(versions) > 3 else ""
+    return f"version {shown}{more} and later ones"
