@@ -14,6 +14,7 @@ from likeness.stopping import StopToken
 from likeness.xen.failures import Refusal
 from likeness.xen.session import XenSession
 from tests.xen.conftest import Stage, login
+from tests.xen.passage import Passage
 
 
 def test_a_session_says_who_opened_it_and_leaves_none_behind(stage: Stage) -> None:
@@ -169,7 +170,7 @@ def test_a_host_that_is_still_starting_is_waited_for(stage: Stage) -> None:
 def test_a_call_that_changes_something_is_not_sent_twice_when_its_answer_is_lost(
     stage: Stage,
 ) -> None:
-    lost = _Deaf(urlsplit(stage.server.url).port or 0)
+    lost = Passage(urlsplit(stage.server.url).port or 0)
     with XenSession.login(
         lost.url, username=stage.server.username, password=stage.server.password
     ) as xen:
@@ -205,41 +206,3 @@ def other_host(pool: Pool) -> str:
     """The host that is not the coordinator at first."""
     hosts = pool.db.refs("host")
     return next(ref for ref in hosts if pool.db.get("host", ref, "address") != "127.0.0.1")
-
-
-class _Deaf:
-    """Passes calls on, but drops the connection instead of passing back an answer."""
-
-    def __init__(self, behind: int) -> None:
-        self.deaf = False
-        self._behind = behind
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self._behind)) as lab:
-            back = threading.Thread(target=self._pass_back, args=(lab, client), daemon=True)
-            back.start()
-            while data := client.recv(1 << 16):
-                lab.sendall(data)
-            lab.shutdown(socket.SHUT_WR)
-            back.join()
-
-    def _pass_back(self, lab: socket.socket, client: socket.socket) -> None:
-        while data := lab.recv(1 << 16):
-            if self.deaf:
-                client.shutdown(socket.SHUT_RDWR)
-                return
-            client.sendall(data)
