@@ -1,1 +1,8 @@
-"""The addresses: Prefect blocks, configuration and secrets, nothing else."""
+"""The addresses: Prefect blocks; configuration and secrets, nothing else."""
+
+from blocks.catalog_file import CatalogFile
+from blocks.data_store import DataStoreShare, Vault
+from blocks.site import Site
+from blocks.xen_pool import XenPool
+
+__all__ = ["CatalogFile", "DataStoreShare", "Site", "Vault", "XenPool"]

@@ -78,9 +78,7 @@ def _run(tool: str, *arguments: str, text: str = "") -> bytes:
     path = shutil.which(tool, path=f"{os.environ.get('PATH', '')}:{_TOOLS}")
     if path is None:
         raise SystemExit(f"{tool} is missing: apt-get install e2fsprogs fdisk, then try again")
-    done = subprocess.run(
-        [path, *arguments], input=text.encode(), capture_output=True, check=False
-    )
+    done = subprocess.run([path, *arguments], input=text.encode(), capture_output=True, check=False)
     if done.returncode:
         raise SystemExit(f"{tool} failed: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

@@ -10,6 +10,8 @@ MOST_REMEMBERED = 1 << 19
 """New chunk ids kept in mind in one transfer: about 70 MB. Repeats beyond that are sent, and the
 global deduplication drops them."""
 
+_KEY_BYTES = 16
+
 
 class Finding(Enum):
     """What became of a chunk."""
@@ -28,8 +30,8 @@ class LocalDedup:
 
         Args:
             id_key: 32 bytes, the chunk id key.
-            distrusted: Chunk ids whose stored bytes are damaged or missing; they are sent again
-                although nothing changed.
+            distrusted: The first 16 bytes of chunk ids whose stored bytes are damaged or missing;
+                they are sent again although nothing changed.
         """
         self._id_key = id_key
         self._distrusted = distrusted
@@ -48,7 +50,7 @@ class LocalDedup:
         if is_zero(plaintext):
             return Finding.ZERO, ZERO_CHUNK
         chunk = chunk_id(plaintext, id_key=self._id_key)
-        if chunk == previous and chunk not in self._distrusted:
+        if chunk == previous and chunk[:_KEY_BYTES] not in self._distrusted:
             return Finding.UNCHANGED, chunk
         return (Finding.NEW if self._is_first(chunk) else Finding.REPEATED), chunk
 

@@ -130,7 +130,7 @@ def transfer(
         inbox: Where the inbox is.
         log: Filled with the packs that were acknowledged.
         stop: Looked at between segments.
-        distrusted: Chunk ids to send again even where nothing changed.
+        distrusted: First 16 bytes of chunk ids to send again even where nothing changed.
         tally: Counts to watch from another thread.
         pauses: Seconds to wait before each further attempt to write a pack that the store did not
             acknowledge.

@@ -82,3 +82,10 @@ class TransferReceipt:
     disks: tuple[DiskReceipt, ...]
     packs: PackLog
     counts: Counts
+
+    def discard(self) -> None:
+        """Let go of the maps once the version is committed; safe to repeat."""
+        for disk in self.disks:
+            disk.chunk_map.close()
+            if disk.previous is not None:
+                disk.previous.close()

@@ -1,0 +1,35 @@
+"""`python -m bench [NAME …]`: run benchmarks, one process each; the short one by default."""
+
+import argparse
+import subprocess
+import sys
+
+BENCHMARKS = {
+    "data_path": "first backup, unchanged, 2 % changed, validate, restore, through the engine",
+    "smb_throughput": "sealed packs to a real smbd, beside smbclient put (needs samba)",
+    "catalog_maps": "two ways of keeping block maps in the catalog",
+}
+_BY_DEFAULT = ("data_path",)
+
+
+def main() -> int:
+    """Run what was asked for."""
+    listing = "\n".join(f"  {name:16} {what}" for name, what in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=f"Benchmarks:\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: data_path")
+    names = parser.parse_args().names or _BY_DEFAULT
+    unknown = sorted(set(names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"there is no benchmark {unknown[0]!r}")
+    failed = 0
+    for name in names:
+        failed |= subprocess.run([sys.executable, "-m", f"bench.{name}"], check=False).returncode
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

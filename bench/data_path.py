@@ -1,0 +1,229 @@
+"""How fast a disk goes into the store, is proved, and comes back; the engine alone, no Prefect.
+
+One raw image of 2 GiB with 1.25 GiB of data: logs (compress well), binaries (compress a little),
+noise (not at all) and holes. Each step is a process of its own, so that seconds of CPU and the
+peak of memory are the step's. Median of three by wall time; MB are 10^6 bytes of disk.
+
+    python -m bench data_path
+"""
+
+import json
+import os
+import platform
+import random
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lab.demo_disks import some_noise, some_text
+from likeness.agent.reader import FileDiskReader
+from likeness.agent.transfer import Bundle, DiskJob, transfer
+from likeness.clock import system_clock
+from likeness.model.disk import DiskFacts, VmFacts
+from likeness.model.ids import DiskId, PackId, RunId, VmId, random_name
+from likeness.stopping import StopToken
+from likeness.store.commit import commit_version
+from likeness.store.data_store import DataStore, create_store, open_store_with_key_file
+from likeness.store.index import known_packs
+from likeness.store.maps import FlatMap, positions_of
+from likeness.store.proving import Finding, prove_packs
+from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
+from likeness.store.restoring import FileDiskWriter, restore_disk
+from likeness.store.versions import last_version, load_map
+from likeness.transport.local import LocalTransport
+from likeness.transport.tuning import keep_large_buffers
+
+DISK_BYTES = 2 << 30
+ROUNDS = 3
+_VM, _DISK = VmId("a" * 32), DiskId("b" * 32)
+_RESULTS = Path(__file__).parent / "RESULTS.md"
+
+
+def main() -> None:
+    """Run all steps, print them, and write the first column of RESULTS.md."""
+    rounds = [_round(number) for number in range(ROUNDS)]
+    table = ["| step | wall s | CPU s | MB/s of disk | peak MiB |", "|---|---|---|---|---|"]
+    for at, step in enumerate(rounds[0]):
+        taken = [each[at] for each in rounds]
+        wall = statistics.median(each["wall"] for each in taken)
+        cpu = statistics.median(each["cpu"] for each in taken)
+        peak = max(each["peak_mib"] for each in taken)
+        speed = DISK_BYTES / 1e6 / wall
+        table.append(f"| {step['step']} | {wall:.2f} | {cpu:.2f} | {speed:.0f} | {peak:.0f} |")
+    text = "\n".join(table)
+    print(text)
+    _write_results(text)
+
+
+def _round(number: int) -> list[dict[str, float]]:
+    folder = Path(tempfile.mkdtemp(prefix="likeness-bench-"))
+    try:
+        _make_disk(folder / "disk.raw")
+        results = [_step(folder, "first backup")]
+        results.append(_step(folder, "unchanged, all read again"))
+        _change(folder / "disk.raw", percent=2)
+        results.append(_step(folder, "2 % changed"))
+        results.append(_step(folder, "validate all"))
+        results.append(_step(folder, "restore"))
+        if _differ(folder / "disk.raw", folder / "restored.raw"):
+            raise SystemExit("the restored disk differs from the disk that was backed up")
+    finally:
+        shutil.rmtree(folder)
+    print(f"round {number + 1} of {ROUNDS} done", file=sys.stderr)
+    return results
+
+
+def _step(folder: Path, step: str) -> dict[str, float]:
+    subprocess.run(["sync"], check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.data_path", str(folder), step],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return dict(json.loads(done.stdout))
+
+
+def _run_step(folder: Path, step: str) -> None:
+    keep_large_buffers()
+    begun = time.monotonic()
+    store = _store(folder)
+    if step == "validate all":
+        _validate(store)
+    elif step == "restore":
+        _restore(store, folder)
+    else:
+        _backup(store, folder)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    result = {
+        "step": step,
+        "wall": time.monotonic() - begun,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "peak_mib": usage.ru_maxrss / 1024,
+    }
+    print(json.dumps(result))
+
+
+def _store(folder: Path) -> DataStore:
+    place = LocalTransport(folder / "store", make=True)
+    if (folder / "key").exists():
+        return open_store_with_key_file(place, folder / "key")
+    return create_store(place, key_file=folder / "key", clock=system_clock).store
+
+
+def _backup(store: DataStore, folder: Path) -> None:
+    run = RunId(random_name())
+    scratch = folder / run
+    scratch.mkdir()
+    last = last_version(store, _VM)
+    with closing(FileDiskReader(folder / "disk.raw")) as reader:
+        facts = DiskFacts(_DISK, "disk", "0", reader.size_bytes)
+        chunk_map = FlatMap(scratch / "map", positions_of(reader.size_bytes, store.chunk_bytes))
+        previous = load_map(store, last.record.disks[0], scratch / "previous") if last else None
+        log = PackLog(scratch / "packs")
+        bundle = Bundle(
+            store=store.store_id,
+            box=store.keys.public().box,
+            chunk_id_key=store.keys.chunk_id_key,
+            chunk_bytes=store.chunk_bytes,
+            suite=store.suite,
+        )
+        counts = transfer(
+            [DiskJob(facts, reader, chunk_map, previous)],
+            run=run,
+            bundle=bundle,
+            inbox=store.transport,
+            log=log,
+            stop=StopToken(),
+        )
+    receipt = TransferReceipt(
+        run=run,
+        job="bench",
+        vm=VmFacts(_VM, "bench", "{}"),
+        taken_at=datetime.now(UTC),
+        consistency="standard",
+        consistency_asked="standard",
+        note="",
+        disks=(DiskReceipt(facts, chunk_map, previous),),
+        packs=log,
+        counts=counts,
+    )
+    commit_version(store, receipt, clock=system_clock)
+
+
+def _validate(store: DataStore) -> None:
+    packs = [PackId(pack.pack) for pack in known_packs(store)]
+    proofs = prove_packs(store, packs, clock=system_clock, stop=StopToken())
+    if any(proof.finding is not Finding.PROVED for proof in proofs):
+        raise SystemExit("a pack that was just written does not prove")
+
+
+def _restore(store: DataStore, folder: Path) -> None:
+    last = last_version(store, _VM)
+    if last is None:
+        raise SystemExit("there is no version to restore")
+    disk = last.record.disks[0]
+    writer = FileDiskWriter(folder / "restored.raw", disk.size_bytes)
+    restore_disk(store, disk, writer, scratch=folder, stop=StopToken())
+
+
+def _make_disk(path: Path) -> None:
+    with path.open("wb") as disk:
+        disk.truncate(DISK_BYTES)
+        for at in range(0, DISK_BYTES, 64 << 20):
+            disk.seek(at)
+            disk.write(some_text(at, 24 << 20))
+            disk.write(some_noise(at, 8 << 20))
+            disk.write(bytes(byte | 0x5A for byte in some_noise(-at, 16 << 10)) * 512)
+
+
+def _change(path: Path, *, percent: int) -> None:
+    chance = random.Random(percent)
+    with path.open("r+b") as disk:
+        for _ in range(DISK_BYTES * percent // 100 // (64 << 10)):
+            disk.seek(chance.randrange(DISK_BYTES >> 16) << 16)
+            disk.write(chance.randbytes(64 << 10))
+
+
+def _differ(one: Path, other: Path) -> bool:
+    return subprocess.run(["cmp", "-s", one, other], check=False).returncode != 0
+
+
+def _write_results(table: str) -> None:
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    head = (
+        "# Results\n\nEach section says how it was made; ratios count, absolute figures are a"
+        " machine's own.\n"
+    )
+    section = (
+        "\n## data_path\n\n"
+        f"`make bench`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores of {cpu}, Python"
+        f" {platform.python_version()}, local ext4, page cache warm, AEGIS-256, zstd 1, chunks of"
+        " 256 KiB, packs of 16 MiB, every chunk proved before it is sent.\n\n"
+        f"{table}\n"
+    )
+    old = _RESULTS.read_text() if _RESULTS.exists() else head
+    before, _, rest = old.partition("\n## data_path\n")
+    _, mark, after = rest.partition("\n## ")
+    _RESULTS.write_text(before + section + mark + after)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        _run_step(Path(sys.argv[1]), sys.argv[2])
+    else:
+        main()

@@ -1,0 +1,104 @@
+"""Where backups lie: the data store, and the vault."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from prefect.blocks.core import Block
+from pydantic import BaseModel, Field, HttpUrl, SecretStr
+
+from likeness.store.data_store import DataStore, open_store_with_key_file
+from likeness.transport.base import Transport
+from likeness.transport.place import open_place
+
+
+class Share(BaseModel):
+    """A folder, or a share and the account for it."""
+
+    place: str = Field(
+        title="Place",
+        description="A folder of this machine such as /backup/ads,"
+        " or a share such as smb://server/share/folder.",
+    )
+    username: str = Field(default="", title="Account", description="The share's account.")
+    password: SecretStr = Field(
+        default=SecretStr(""), title="Password", description="The account's password."
+    )
+    encrypt: bool = Field(
+        default=True,
+        title="Encrypt the connection",
+        description="Refuse a share that does not encrypt SMB; it is signed in any case.",
+    )
+
+    def connect(self) -> Transport:
+        """Connect to the place, without opening a store there.
+
+        Raises:
+            BadInput: The place is neither a folder nor a share.
+            StoreMissing: There is no such folder.
+        """
+        return open_place(
+            self.place,
+            username=self.username,
+            password=self.password.get_secret_value(),
+            encrypt=self.encrypt,
+        )
+
+
+class DataStoreShare(Share, Block):
+    """The data store (ADS): a share or folder, the account for it, and the key that opens it.
+
+    Example:
+        ```python
+        from blocks import DataStoreShare
+
+        share = DataStoreShare.load("BLOCK_NAME")
+        with share.open() as store:
+            print(store.store_id)
+        ```
+    """
+
+    _block_type_name: ClassVar[str] = "Data Store Share"
+    _block_type_slug: ClassVar[str] = "likeness-data-store"
+    _documentation_url: ClassVar[HttpUrl] = HttpUrl("https://example.invalid/blocks/data-store")
+
+    key_file: str = Field(
+        title="Key file",
+        description="The file on this machine with the store's key, readable by its owner alone.",
+    )
+
+    @contextmanager
+    def open(self) -> Generator[DataStore, None, None]:
+        """Open the store for as long as the `with` lasts.
+
+        Raises:
+            StoreMissing: There is none.
+            WrongKey: The key file opens another store.
+            ShareUnreachable: The server does not answer.
+        """
+        transport = self.connect()
+        try:
+            yield open_store_with_key_file(transport, Path(self.key_file))
+        finally:
+            transport.close()
+
+
+class Vault(Share, Block):
+    """The second place, where versions are copied to: a share or folder, and its account.
+
+    A vault opens with the same keys as the data store it was filled from. Give it an account of
+    its own, so that whoever gets hold of the data store's cannot touch it.
+
+    Example:
+        ```python
+        from blocks import Vault
+
+        vault = Vault.load("BLOCK_NAME")
+        transport = vault.connect()
+        ```
+    """
+
+    _block_type_name: ClassVar[str] = "Vault"
+    _block_type_slug: ClassVar[str] = "likeness-vault"
+    _documentation_url: ClassVar[HttpUrl] = HttpUrl("https://example.invalid/blocks/vault")

@@ -1,0 +1,68 @@
+"""One installation: everything a flow needs to know, by role."""
+
+from typing import ClassVar
+
+from prefect.blocks.core import Block
+from pydantic import Field, HttpUrl
+
+from blocks.catalog_file import CatalogFile
+from blocks.data_store import DataStoreShare, Vault
+from blocks.xen_pool import XenPool
+from likeness.errors import BadInput
+
+
+class Site(Block):
+    """One installation: its pool, its data store, its catalog, its vault.
+
+    Flows are given a site's name and load it themselves, so that no secret is ever a parameter.
+
+    Example:
+        ```python
+        from blocks import Site
+
+        site = Site.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name: ClassVar[str] = "Site"
+    _block_type_slug: ClassVar[str] = "likeness-site"
+    _documentation_url: ClassVar[HttpUrl] = HttpUrl("https://example.invalid/blocks/site")
+
+    installation: str = Field(
+        title="Installation",
+        description="32 hex digits that tell this installation's snapshots from others'.",
+        pattern=r"^[0-9a-f]{32}$",
+    )
+    xen_pool: XenPool = Field(title="Xen pool", description="The pool whose VMs are protected.")
+    data_store: DataStoreShare = Field(title="Data store", description="Where versions are kept.")
+    catalog: CatalogFile = Field(
+        title="Catalog", description="Where this installation keeps its memory."
+    )
+    vault: Vault | None = Field(
+        default=None, title="Vault", description="The second place for versions, if there is one."
+    )
+    revalidate_after: str = Field(
+        default="30 days",
+        title="Re-validate data blocks older than",
+        description="Data blocks that were validated longer ago than this are validated again:"
+        " a number of hours, days or weeks, always, or never.",
+        pattern=r"^(always|never|[1-9][0-9]{0,4} (hours?|days?|weeks?))$",
+    )
+
+    @classmethod
+    def named(cls, name: str) -> "Site":
+        """The site saved under `name`.
+
+        Raises:
+            BadInput: There is none.
+        """
+        try:
+            found = cls.load(name)
+        except ValueError as cause:
+            raise BadInput(
+                f"there is no site {name!r}; save a Site block of that name, in the UI under"
+                " Blocks or with python -m flows.setup"
+            ) from cause
+        if not isinstance(found, Site):  # Prefect gives a coroutine to whoever runs a loop
+            raise TypeError("load a site from a flow that is not async")
+        return found

@@ -1,0 +1,63 @@
+"""The pool whose VMs are protected."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import ClassVar
+
+from prefect.blocks.core import Block
+from pydantic import Field, HttpUrl, SecretStr
+
+from likeness.stopping import StopToken
+from likeness.xen.session import XenSession
+
+
+class XenPool(Block):
+    """Address and login of one XenServer or XCP-ng pool.
+
+    Example:
+        ```python
+        from blocks import XenPool
+
+        pool = XenPool.load("BLOCK_NAME")
+        with pool.open() as xen:
+            print(xen.url)
+        ```
+    """
+
+    _block_type_name: ClassVar[str] = "Xen Pool"
+    _block_type_slug: ClassVar[str] = "likeness-xen-pool"
+    _documentation_url: ClassVar[HttpUrl] = HttpUrl("https://example.invalid/blocks/xen-pool")
+
+    url: str = Field(
+        title="Address",
+        description="The pool's coordinator, such as https://xen1.example.",
+    )
+    username: str = Field(
+        default="root",
+        title="Account",
+        description="An account with the role vm-admin, or the local root.",
+    )
+    password: SecretStr = Field(title="Password", description="The account's password.")
+    fingerprint: str = Field(
+        default="",
+        title="Certificate fingerprint",
+        description="SHA-256 of the hosts' certificates, separated by commas; needed unless a"
+        " trusted authority signed them. A wrong one is refused with the one that was seen.",
+    )
+
+    @contextmanager
+    def open(self, *, stop: StopToken | None = None) -> Generator[XenSession, None, None]:
+        """Log in for as long as the `with` lasts.
+
+        Raises:
+            HostUnreachable: Nobody answers at the address.
+            LoginRefused: The account or its password is wrong.
+        """
+        with XenSession.login(
+            self.url,
+            username=self.username,
+            password=self.password.get_secret_value(),
+            fingerprint=self.fingerprint or None,
+            stop=stop,
+        ) as session:
+            yield session

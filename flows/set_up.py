@@ -1,0 +1,167 @@
+"""`python -m flows.set_up`: a new site in one go: its store, its keys, its catalog, its blocks."""
+
+import argparse
+import getpass
+import secrets
+import socket
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from blocks import CatalogFile, DataStoreShare, Site, Vault, XenPool
+from likeness.clock import system_clock
+from likeness.errors import LikenessError
+from likeness.store.data_store import create_store
+
+
+@dataclass(frozen=True, slots=True)
+class NewSite:
+    """A site just made.
+
+    Attributes:
+        site: Saved under its name.
+        recovery_words: What opens the store when everything else is lost; kept nowhere.
+        fingerprint: Of the store's public key, for the recovery sheet.
+    """
+
+    site: Site
+    recovery_words: str = field(repr=False)
+    fingerprint: str
+
+
+def set_up_site(
+    name: str,
+    *,
+    pool: XenPool,
+    data_store: DataStoreShare,
+    folder: Path,
+    vault: Vault | None = None,
+) -> NewSite:
+    """Make an empty store and its key file, a catalog, and save the blocks under `name`.
+
+    Args:
+        name: What flows will be given.
+        pool: Where the VMs are; logged in to once, to see that it answers.
+        data_store: An empty place, and a key file that does not exist yet.
+        folder: For the catalog, on a local disk.
+        vault: A second place, if there is one.
+
+    Raises:
+        LoginRefused, HostUnreachable: The pool does not let us in; nothing was made.
+        StoreExists: The place is not empty; nothing was made.
+    """
+    with pool.open():
+        pass
+    installation = secrets.token_hex(16)
+    transport = data_store.connect()
+    try:
+        made = create_store(
+            transport,
+            key_file=Path(data_store.key_file),
+            clock=system_clock,
+            installation=installation,
+        )
+    finally:
+        transport.close()
+    catalog = CatalogFile(folder=str(folder))
+    catalog.ready(system_clock)
+    blocks = {"xen-pool": pool, "data-store": data_store, "catalog": catalog, "vault": vault}
+    for role, block in blocks.items():
+        if block is not None:
+            block.save(f"{name}-{role}", overwrite=True)
+    site = Site(
+        installation=installation,
+        xen_pool=pool,
+        data_store=data_store,
+        catalog=catalog,
+        vault=vault,
+    )
+    site.save(name, overwrite=True)
+    return NewSite(site, made.recovery_words, made.store.keys.public().fingerprint)
+
+
+def main() -> int:
+    """Ask for what is not given, and set up a site."""
+    arguments = _arguments()
+    try:
+        made = set_up_site(
+            arguments.name,
+            pool=XenPool(
+                url=arguments.pool,
+                username=arguments.account,
+                password=SecretStr(getpass.getpass(f"Password of {arguments.account}: ")),
+                fingerprint=arguments.fingerprint,
+            ),
+            data_store=DataStoreShare(
+                place=arguments.store,
+                username=arguments.store_account,
+                password=_share_password(arguments.store, arguments.store_account),
+                key_file=str(arguments.folder / "store.key"),
+            ),
+            folder=arguments.folder,
+            vault=_vault(arguments),
+        )
+    except LikenessError as problem:
+        print(f"{problem}", file=sys.stderr)
+        return 2
+    print(_sheet(arguments, made))
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.set_up",
+        description="Make a new data store, its keys and catalog, and save the Prefect blocks of a"
+        " site. Passwords are asked for. A running Prefect server is used if PREFECT_API_URL says"
+        " where.",
+    )
+    parser.add_argument("--name", default="main", help="what flows will be given (main)")
+    parser.add_argument("--pool", required=True, help="such as https://xen1.example")
+    parser.add_argument("--account", default="root", help="of the pool (root)")
+    parser.add_argument("--fingerprint", default="", help="SHA-256 of the pool's certificate")
+    parser.add_argument(
+        "--store", required=True, help="an empty folder, or smb://server/share/folder"
+    )
+    parser.add_argument("--store-account", default="", help="of the share")
+    parser.add_argument("--vault", default="", help="a second folder or share")
+    parser.add_argument("--vault-account", default="", help="of the second share")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("/var/lib/likeness"),
+        help="for the catalog and the key file, on a local disk (/var/lib/likeness)",
+    )
+    return parser.parse_args()
+
+
+def _vault(arguments: argparse.Namespace) -> Vault | None:
+    if not arguments.vault:
+        return None
+    password = _share_password(arguments.vault, arguments.vault_account)
+    return Vault(place=arguments.vault, username=arguments.vault_account, password=password)
+
+
+def _share_password(place: str, account: str) -> SecretStr:
+    return SecretStr("" if place.startswith("/") else getpass.getpass(f"Password of {account}: "))
+
+
+def _sheet(arguments: argparse.Namespace, made: NewSite) -> str:
+    words = made.recovery_words.split()
+    lines = [" ".join(words[at : at + 6]) for at in range(0, len(words), 6)]
+    return "\n".join(
+        (
+            "RECOVERY SHEET: write this on paper, and keep it away from this machine.",
+            f"  data store   {arguments.store}",
+            f"  fingerprint  {made.fingerprint}",
+            "  recovery words, in this order:",
+            *(f"    {line}" for line in lines),
+            f"Made by {socket.gethostname()}. The words are kept nowhere: without them and without"
+            f" {made.site.data_store.key_file}, nobody can read a backup.",
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

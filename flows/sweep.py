@@ -1,0 +1,28 @@
+"""Sweep: remove what runs that died left behind, and nothing else."""
+
+from prefect import flow
+
+from blocks import Site
+from tasks.catch_up import catch_up
+from tasks.reporting import show_sweep
+from tasks.sweep import SweepReport, sweep_pool, sweep_scratch, sweep_store
+
+
+@flow(flow_run_name="sweep {site}", persist_result=False)
+def sweep(site: str = "main") -> SweepReport:
+    """Remove snapshots, inboxes and scratch files whose run is over.
+
+    Only what carries this installation's mark is touched, and nothing of a run that is alive.
+
+    Args:
+        site: Name of the Site block.
+    """
+    here = Site.named(site)
+    catch_up(site=here)
+    report = SweepReport(
+        snapshots=sweep_pool(site=here),
+        store=sweep_store(site=here),
+        scratch=sweep_scratch(site=here),
+    )
+    show_sweep(report)
+    return report

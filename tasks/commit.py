@@ -1,0 +1,30 @@
+"""Commit: what a transfer brought becomes a version, on the share first, then in the catalog."""
+
+from prefect import get_run_logger, task
+
+from blocks import Site
+from likeness.clock import system_clock
+from likeness.store.commit import commit_version as commit
+from likeness.store.receipts import TransferReceipt
+from likeness.store.versions import Version
+from tasks.remember import remember_version
+from tasks.retries import STEP
+
+
+@task(task_run_name="commit {receipt.vm.name}", **STEP)
+def commit_version(receipt: TransferReceipt, *, site: Site) -> Version:
+    """Make a transfer permanent: first in the store, then in the catalog.
+
+    The order matters. The store is the truth and the catalog can be rebuilt from it, so a crash
+    between the two loses nothing, and running the task again completes it.
+
+    Raises:
+        ShareUnreachable: The store went away; tried again.
+        CatalogBusy: Another process holds the catalog; tried again.
+    """
+    with site.data_store.open() as store:
+        version = commit(store, receipt, clock=system_clock)
+        remember_version(site, store, version)
+    receipt.discard()
+    get_run_logger().info("%s: version %s", receipt.vm.name, version.version[:8])
+    return version

@@ -1,0 +1,27 @@
+"""The journal: which runs there were, and what became of each VM."""
+
+from collections.abc import Sequence
+
+from blocks import Site
+from catalog import runs
+from likeness.clock import system_clock
+from likeness.model.ids import RunId
+from likeness.model.job import BackupJob
+from likeness.model.outcome import VmOutcome, VmState
+
+
+def begin_run(run: RunId, job: BackupJob, *, site: Site) -> None:
+    """Write down that a run has begun."""
+    runs.begin_run(site.catalog.file, run, job.name, system_clock())
+
+
+def finish_run(run: RunId, outcomes: Sequence[VmOutcome], *, site: Site) -> None:
+    """Write down how a run ended, and each of its VMs."""
+    for outcome in outcomes:
+        runs.record_outcome(site.catalog.file, run, outcome, system_clock())
+    failed = [each for each in outcomes if each.state is not VmState.DONE]
+    state = (
+        "completed" if not failed else "with errors" if len(failed) < len(outcomes) else "failed"
+    )
+    sentence = "; ".join(f"{each.name}: {each.sentence}" for each in failed)
+    runs.finish_run(site.catalog.file, run, state, sentence, system_clock())

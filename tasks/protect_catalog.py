@@ -1,0 +1,30 @@
+"""Protect the installation: a copy of the catalog in the store, and a head that vouches for it."""
+
+from prefect import get_run_logger, task
+
+from blocks import Site
+from catalog.copies import export_copy
+from likeness.clock import system_clock
+from likeness.model.ids import RunId
+from likeness.store.catalog_copies import put_copy
+from likeness.store.heads import write_head
+from tasks.retries import STEP
+from tasks.transfer import scratch_folder
+
+
+@task(task_run_name="copy the catalog to the store", **STEP)
+def copy_catalog(run: RunId, *, site: Site) -> str:
+    """Put a copy of the catalog into the store, and write a head.
+
+    Returns:
+        The head, such as ``head 4711 a1b2c3d4``: kept elsewhere, it bears witness against a store
+        that was set back as a whole.
+    """
+    with site.data_store.open() as store, scratch_folder(site, run) as scratch:
+        export_copy(site.catalog.file, scratch / "catalog", system_clock())
+        copy = put_copy(store, scratch / "catalog", clock=system_clock)
+        witness = write_head(store, clock=system_clock)
+    get_run_logger().info(
+        "catalog copy %d, %d bytes; %s", copy.number, copy.size_bytes, witness.short
+    )
+    return witness.short

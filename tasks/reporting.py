@@ -1,0 +1,195 @@
+"""What people look at: artifacts of versions, jobs, validations; and the commit event."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
+from prefect.states import Completed, Failed
+
+from blocks import Site
+from catalog import versions as catalog_versions
+from catalog.values import Verdict, VersionRow
+from likeness.clock import system_clock
+from likeness.errors import LikenessError
+from likeness.model.ids import RunId
+from likeness.model.job import BackupJob
+from likeness.model.outcome import VmOutcome, VmState
+from likeness.model.sizes import readable_age, readable_size
+from tasks.ages import age_limit
+from tasks.restore import RestoredDisk
+from tasks.sweep import SweepReport
+from tasks.validate import Validated
+from tasks.vault import Vaulted
+
+COMMITTED = "likeness.commit.completed"
+MARKS = {Verdict.GOOD: "✅", Verdict.BAD: "❌", Verdict.UNCHECKED: "⏳", Verdict.STALE: "🟠"}
+_VM_MARKS = {VmState.DONE: "✅", VmState.FAILED: "❌", VmState.STOPPED: "⏹"}
+
+
+class DamageFound(LikenessError):
+    """Validation found versions that cannot be restored whole."""
+
+
+def announce_commit(site: str, run: RunId, outcomes: Sequence[VmOutcome]) -> None:
+    """Tell the world that a run committed versions; a deployment of `validate` listens.
+
+    Best effort: if nobody hears it, the scheduled validation finds the versions in the catalog.
+    """
+    versions = [outcome.version for outcome in outcomes if outcome.version]
+    if versions:
+        with suppress(Exception):
+            emit_event(
+                COMMITTED,
+                resource={"prefect.resource.id": f"likeness.site.{site}"},
+                payload={"site": site, "run": run, "versions": versions},
+            )
+
+
+def show_job(job: BackupJob, outcomes: Sequence[VmOutcome], *, site: Site, head: str) -> None:
+    """The job's result as a table, and the list of versions."""
+    rows = [_outcome_row(outcome) for outcome in outcomes]
+    description = (
+        f"Job **{job.name}**: {_plural(len(outcomes), 'VM')}; store at {head or 'no head'}"
+    )
+    _table(f"job-{_slug(job.name)}", rows, description)
+    show_versions(site=site)
+
+
+def _outcome_row(outcome: VmOutcome) -> dict[str, str]:
+    return {
+        "": _VM_MARKS[outcome.state],
+        "VM": outcome.name,
+        "version": outcome.version[:8],
+        "disks": readable_size(outcome.disk_bytes),
+        "read": readable_size(outcome.read_bytes),
+        "sent": readable_size(outcome.sent_bytes),
+        "kept": readable_size(outcome.kept_bytes),
+        "known elsewhere": readable_size(outcome.dropped_bytes),
+        "seconds": f"{outcome.snapshot_seconds:.0f}",
+        "remark": outcome.sentence,
+    }
+
+
+def show_versions(*, site: Site) -> None:
+    """Every version of every VM: ✅ ❌ ⏳, and the age of its oldest check."""
+    now = system_clock()
+    rows = catalog_versions.list_versions(
+        site.catalog.file, now, age_limit(site.revalidate_after).green_for
+    )
+    _table("versions", [version_row(row, now) for row in rows], _legend(rows))
+
+
+def version_row(row: VersionRow, now: datetime) -> dict[str, str]:
+    """One version as people see it."""
+    return {
+        "": MARKS[row.verdict],
+        "VM": row.vm_name,
+        "version": row.version[:8],
+        "taken": f"{row.taken_at:%Y-%m-%d %H:%M:%S}",
+        "disks": readable_size(row.counts.disk_bytes),
+        "read": readable_size(row.counts.read_bytes),
+        "sent": readable_size(row.counts.sent_bytes),
+        "kept": readable_size(row.kept_bytes),
+        "oldest check": _age(now, row.oldest_proof_at),
+        "vault": ", ".join(row.vaults),
+        "remark": row.reason,
+    }
+
+
+def _age(now: datetime, at: datetime | None) -> str:
+    if at is None:
+        return "never"
+    age = readable_age(max(now - at, timedelta(0)))
+    return age if age == "now" else f"{age} ago"
+
+
+def _legend(rows: Sequence[VersionRow]) -> str:
+    counts = {verdict: sum(row.verdict is verdict for row in rows) for verdict in MARKS}
+    return (
+        f"{MARKS[Verdict.GOOD]} read back and proved: {counts[Verdict.GOOD]} · "
+        f"{MARKS[Verdict.BAD]} damaged: {counts[Verdict.BAD]} · "
+        f"{MARKS[Verdict.UNCHECKED]} not validated yet: {counts[Verdict.UNCHECKED]} · "
+        f"{MARKS[Verdict.STALE]} validated too long ago: {counts[Verdict.STALE]}"
+    )
+
+
+def show_validation(found: Validated) -> None:
+    """What a validation read, and what turned red."""
+    lines = [
+        f"Read back and proved **{readable_size(found.proved_bytes)}** in"
+        f" {_plural(found.packs, 'pack')}; {_plural(found.good, 'version')} good."
+    ]
+    if found.could_not_check:
+        lines.append(f"{_plural(found.could_not_check, 'pack')} could not be read this time.")
+    for change in found.turned_bad:
+        get_run_logger().error("%s", _damage(change))
+        lines.append(f"- ❌ {_damage(change)}")
+    _markdown("validation-report", "\n\n".join(lines))
+
+
+def _damage(change: Any) -> str:
+    return (
+        f"{change.vm_name}, version {change.version[:8]} of {change.taken_at:%Y-%m-%d %H:%M}:"
+        f" {change.reason}"
+    )
+
+
+def validation_state(found: Validated) -> State[Any]:
+    """How a validation ends: *Failed* when it found damage."""
+    if found.turned_bad:
+        message = "; ".join(_damage(change) for change in found.turned_bad)
+        return Failed(message=f"damage found: {message}", data=DamageFound(message))
+    said = f"{_plural(found.good, 'version')} good, {readable_size(found.proved_bytes)} proved"
+    if found.could_not_check:
+        said += f", {_plural(found.could_not_check, 'pack')} could not be checked"
+    return Completed(message=said, data=found)
+
+
+def show_vault(copied: Vaulted) -> None:
+    """What went to the vault, and what did not."""
+    lines = [f"Copied {copied.objects} objects, {readable_size(copied.copied_bytes)}."]
+    lines += [f"- not copied: {problem}" for problem in copied.problems]
+    _markdown("vault", "\n\n".join(lines))
+
+
+def show_restore(version: str, disks: Sequence[RestoredDisk]) -> None:
+    """Where the restored disks are."""
+    rows = [
+        {"disk": disk.name, "file": str(disk.path), "size": readable_size(disk.size_bytes)}
+        for disk in disks
+    ]
+    _table("restore", rows, f"Version {version[:8]}, every data block proved on its way")
+
+
+def show_sweep(report: SweepReport) -> None:
+    """What a sweep removed."""
+    rows = [
+        {"what": each.what, "name": each.name, "result": each.problem or "removed"}
+        for each in report.snapshots
+    ]
+    removed = f"{report.store.objects} objects ({readable_size(report.store.freed_bytes)})"
+    _table("sweep", rows, f"Also removed from inboxes: {removed}")
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _slug(text: str) -> str:
+    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)
+    return kept.lower().strip("-") or "job"
+
+
+def _table(key: str, rows: Sequence[dict[str, str]], description: str) -> None:
+    with suppress(Exception):  # a lost picture never fails a backup
+        create_table_artifact(key=key, table=list(rows), description=description)
+
+
+def _markdown(key: str, text: str) -> None:
+    with suppress(Exception):
+        create_markdown_artifact(key=key, markdown=text)

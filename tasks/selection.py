@@ -1,0 +1,46 @@
+"""Which VMs a job means at this moment."""
+
+from collections.abc import Sequence
+
+from prefect import task
+
+from blocks import Site
+from likeness.errors import BadInput, UnknownVm
+from likeness.model.job import BackupJob
+from likeness.model.outcome import VmOutcome, VmState
+from likeness.xen.inventory import VmSelection, XenVm, find_vm, select_vms
+from likeness.xen.session import XenSession
+from tasks.retries import STEP
+
+
+@task(task_run_name="select the VMs of {job.name}", **STEP)
+def select_job_vms(job: BackupJob, *, site: Site) -> tuple[Sequence[XenVm], Sequence[VmOutcome]]:
+    """The VMs of a job in the order to start them, and one failure for each name that is no VM.
+
+    A name that no longer exists must not keep the other VMs from being backed up.
+
+    Raises:
+        BadInput: The job names nothing at all.
+        HostUnreachable: The pool does not answer; tried again.
+        LoginRefused: The pool does not accept the account.
+    """
+    if not job.vms and not job.tags:
+        raise BadInput(f"job {job.name!r} names no VM and no tag; add one to the job")
+    with site.xen_pool.open() as xen:
+        named, unknown = _named(xen, job.vms)
+        wanted = VmSelection(
+            names=tuple(vm.uuid for vm in named),
+            tags=tuple(job.tags),
+            excluded_tag=job.excluded_tag,
+        )
+        return select_vms(xen, wanted) if named or job.tags else (), unknown
+
+
+def _named(xen: XenSession, names: Sequence[str]) -> tuple[list[XenVm], list[VmOutcome]]:
+    found, unknown = [], []
+    for name in names:
+        try:
+            found.append(find_vm(xen, name))
+        except (UnknownVm, BadInput) as cause:
+            unknown.append(VmOutcome(name, VmState.FAILED, sentence=str(cause)))
+    return found, unknown

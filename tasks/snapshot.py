@@ -1,0 +1,69 @@
+"""Snapshot: the VM's disks as they are at one moment."""
+
+from prefect import get_run_logger, task
+
+from blocks import Site
+from likeness.errors import LikenessError
+from likeness.model.ids import RunId
+from likeness.model.job import BackupJob
+from likeness.stopping import StopToken
+from likeness.xen.dropping import drop_snapshot
+from likeness.xen.inventory import XenVm
+from likeness.xen.marks import Owner
+from likeness.xen.preflight import require_ready
+from likeness.xen.snapshots import Consistency, XenSnapshot
+from likeness.xen.snapshots import take_snapshot as take
+from tasks.retries import ONCE
+
+
+@task(task_run_name="snapshot {vm.name}", **ONCE)
+def take_snapshot(
+    vm: XenVm, *, job: BackupJob, run: RunId, site: Site, stop: StopToken
+) -> XenSnapshot:
+    """Freeze a VM's disks, after looking whether that can be done now.
+
+    What is made carries the installation's and the run's id, so a sweep finds it whatever happens
+    to this process. Not tried again by itself: the pool has retried already.
+
+    Raises:
+        HostBusy: The VM is being moved, or another operation holds it.
+        HostRefused: A person has to do something first.
+    """
+    mode = Consistency(job.consistency)
+    with site.xen_pool.open(stop=stop) as xen:
+        require_ready(xen, vm, mode=mode)
+        snapshot = take(
+            xen,
+            vm,
+            owner=Owner(site.installation, run),
+            label=f"{vm.name} for {job.name}",
+            mode=mode,
+            strict=job.strict,
+            exclude_disks=tuple(job.exclude_disks.get(vm.name, ())),
+            stop=stop,
+        )
+    get_run_logger().info(
+        "%s: snapshot of %d disks in %.1f s (%s)%s",
+        vm.name,
+        len(snapshot.disks),
+        snapshot.seconds,
+        snapshot.obtained,
+        f"; {snapshot.reason}" if snapshot.reason else "",
+    )
+    return snapshot
+
+
+def release_snapshot(snapshot: XenSnapshot, site: Site) -> str:
+    """Remove a snapshot, whatever state its run is in; what cannot be removed is for the sweep.
+
+    No task, since it must also work while a run is being cancelled or the API is away.
+
+    Returns:
+        A sentence if it is still there, else nothing.
+    """
+    try:
+        with site.xen_pool.open() as xen:
+            drop_snapshot(xen, snapshot, tries=50, pause_seconds=1.0)
+    except LikenessError as cause:
+        return f"its snapshot is still there and the next sweep will remove it: {cause}"
+    return ""

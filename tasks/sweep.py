@@ -1,0 +1,58 @@
+"""Sweep: what carries our mark and belongs to no run that is alive."""
+
+import shutil
+from dataclasses import dataclass
+
+from prefect import get_run_logger, task
+
+from blocks import Site
+from likeness.model.ids import RunId, is_name
+from likeness.store.sweeping import Swept as SweptObjects
+from likeness.store.sweeping import sweep_inboxes
+from likeness.xen.sweeping import Swept as SweptSnapshot
+from likeness.xen.sweeping import sweep_snapshots
+from tasks.claims import is_live
+from tasks.retries import STEP
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What a sweep removed.
+
+    Attributes:
+        snapshots: In the pool; each with the problem if it is still there.
+        store: In the store's inboxes.
+        scratch: Folders on this machine.
+    """
+
+    snapshots: tuple[SweptSnapshot, ...]
+    store: SweptObjects
+    scratch: int
+
+
+@task(task_run_name="sweep the pool", **STEP)
+def sweep_pool(*, site: Site) -> tuple[SweptSnapshot, ...]:
+    """Remove snapshots of runs that are over."""
+    with site.xen_pool.open() as xen:
+        found = sweep_snapshots(xen, site.installation, lambda run: is_live(site, run))
+    for each in found:
+        get_run_logger().info("%s %s: %s", each.what, each.name, each.problem or "removed")
+    return found
+
+
+@task(task_run_name="sweep the inboxes", **STEP)
+def sweep_store(*, site: Site) -> SweptObjects:
+    """Remove packs that no commit will ever admit."""
+    with site.data_store.open() as store:
+        return sweep_inboxes(store, lambda run: is_live(site, run))
+
+
+@task(task_run_name="sweep the scratch folder", **STEP)
+def sweep_scratch(*, site: Site) -> int:
+    """Remove block maps of runs that are over."""
+    removed = 0
+    for folder in site.catalog.scratch.iterdir() if site.catalog.scratch.is_dir() else ():
+        if is_name(folder.name) and not is_live(site, RunId(folder.name)):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed += 1
+    return removed

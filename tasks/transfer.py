@@ -1,0 +1,144 @@
+"""Transfer: what is new of a VM's disks, from the snapshot straight to the store."""
+
+import secrets
+import shutil
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from prefect import get_run_logger, task
+
+from blocks import Site
+from catalog.chunks import damaged_ids
+from likeness.agent.transfer import Bundle, DiskJob, Tally, transfer
+from likeness.model.ids import RunId, random_name
+from likeness.model.job import BackupJob
+from likeness.stopping import StopToken
+from likeness.store.data_store import DataStore
+from likeness.store.maps import FlatMap, positions_of
+from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
+from likeness.store.versions import Version, last_version, load_map
+from likeness.transport.tuning import keep_large_buffers
+from likeness.xen.pacing import BandwidthCap
+from likeness.xen.reading import open_reader
+from likeness.xen.session import XenSession
+from likeness.xen.snapshots import SnapshotDisk, XenSnapshot
+from tasks.progress import shown
+from tasks.retries import STEP
+
+
+@contextmanager
+def scratch_folder(site: Site, run: RunId) -> Generator[Path, None, None]:
+    """A private folder for the block maps of one VM in flight, gone afterwards."""
+    folder = site.catalog.scratch / run / random_name()
+    folder.mkdir(mode=0o700, parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@task(task_run_name="transfer {snapshot.vm.name}", **STEP)
+def transfer_disks(
+    snapshot: XenSnapshot,
+    *,
+    job: BackupJob,
+    run: RunId,
+    site: Site,
+    scratch: Path,
+    taken_at: datetime,
+    stop: StopToken,
+    cap: BandwidthCap | None,
+) -> TransferReceipt:
+    """Read every disk of a snapshot and send what the VM's last version does not have.
+
+    May run again from the same snapshot: what an attempt left in the inbox is swept.
+
+    Raises:
+        TransferBroken: A disk's data stopped half-way; tried again.
+        ShareUnreachable: The store went away; tried again.
+        ShareFull: The store has no room left.
+    """
+    keep_large_buffers()
+    attempt = scratch / random_name()
+    attempt.mkdir(mode=0o700)
+    with ExitStack() as held:
+        xen = held.enter_context(site.xen_pool.open(stop=stop))
+        store = held.enter_context(site.data_store.open())
+        last = last_version(store, snapshot.vm.vm)
+        disks = [
+            held.enter_context(_disk_job(xen, disk, store, last, attempt, stop, cap))
+            for disk in snapshot.disks
+        ]
+        tally = Tally(sum(disk.facts.size_bytes for disk in disks))
+        log = PackLog(attempt / "packs")
+        with shown(f"transfer-{snapshot.vm.vm}", f"Transfer of {snapshot.vm.name}", tally.percent):
+            counts = transfer(
+                disks,
+                run=run,
+                bundle=_bundle(store),
+                inbox=store.transport,
+                log=log,
+                stop=stop,
+                distrusted=frozenset(damaged_ids(site.catalog.file)),
+                tally=tally,
+            )
+    get_run_logger().info(
+        "%s: read %d bytes, sent %d", snapshot.vm.name, counts.read_bytes, counts.sent_bytes
+    )
+    return TransferReceipt(
+        run=run,
+        job=job.name,
+        vm=snapshot.vm,
+        taken_at=taken_at,
+        consistency=snapshot.obtained,
+        consistency_asked=snapshot.requested,
+        note=snapshot.reason,
+        disks=tuple(DiskReceipt(d.facts, d.chunk_map, d.previous) for d in disks),
+        packs=log,
+        counts=counts,
+    )
+
+
+@contextmanager
+def _disk_job(
+    xen: XenSession,
+    disk: SnapshotDisk,
+    store: DataStore,
+    last: Version | None,
+    scratch: Path,
+    stop: StopToken,
+    cap: BandwidthCap | None,
+) -> Generator[DiskJob, None, None]:
+    """One disk, opened for reading, with its last map; its maps are closed if the `with` fails."""
+    name = disk.facts.disk
+    positions = positions_of(disk.facts.size_bytes, store.chunk_bytes)
+    maps = [FlatMap(scratch / f"{name}.map", positions)]
+    try:
+        maps += _previous_map(store, last, disk, scratch / f"{name}.previous")
+        with closing(open_reader(xen, disk, stop=stop, cap=cap).reader) as reader:
+            yield DiskJob(disk.facts, reader, *maps)
+    except BaseException:
+        for chunk_map in maps:
+            chunk_map.close()
+        raise
+
+
+def _previous_map(
+    store: DataStore, last: Version | None, disk: SnapshotDisk, path: Path
+) -> Iterator[FlatMap]:
+    for record in last.record.disks if last else ():
+        if record.disk == disk.facts.disk:
+            yield load_map(store, record, path)
+
+
+def _bundle(store: DataStore) -> Bundle:
+    return Bundle(
+        store=store.store_id,
+        box=store.keys.public().box,
+        chunk_id_key=store.keys.chunk_id_key,
+        chunk_bytes=store.chunk_bytes,
+        suite=store.suite,
+        seed=secrets.token_bytes(32),
+    )

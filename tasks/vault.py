@@ -1,0 +1,59 @@
+"""Vaulting: everything the second place lacks, as the same sealed bytes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prefect import get_run_logger, task
+
+from blocks import Site
+from likeness.errors import BadInput
+from likeness.stopping import StopToken
+from likeness.store.copying import Copied, copy_to_vault
+from tasks.retries import STEP
+
+
+@dataclass(frozen=True, slots=True)
+class Vaulted:
+    """What one vaulting did.
+
+    Attributes:
+        objects: How many objects were copied.
+        copied_bytes: Their length together.
+        problems: Objects that were not copied because they are damaged, in words.
+    """
+
+    objects: int
+    copied_bytes: int
+    problems: tuple[str, ...]
+
+
+@task(task_run_name="copy to the vault", **STEP)
+def copy_versions(*, site: Site, stop: StopToken) -> Vaulted:
+    """Copy what the vault lacks; a second time right after the first copies nothing.
+
+    Raises:
+        BadInput: The site has no vault, or the vault belongs to another store.
+        ShareUnreachable: One of the two places does not answer; tried again.
+    """
+    if site.vault is None:
+        raise BadInput("this site has no vault; add a Vault block to its Site block")
+    vault = site.vault.connect()
+    try:
+        with site.data_store.open() as store:
+            copied = _sum(copy_to_vault(store, vault, stop=stop))
+    finally:
+        vault.close()
+    get_run_logger().info("vaulted %d objects, %d bytes", copied.objects, copied.copied_bytes)
+    return copied
+
+
+def _sum(copies: Iterator[Copied]) -> Vaulted:
+    objects = copied_bytes = 0
+    problems = []
+    for copy in copies:
+        if copy.problem:
+            problems.append(copy.problem)
+        elif copy.size_bytes:
+            objects += 1
+            copied_bytes += copy.size_bytes
+    return Vaulted(objects, copied_bytes, tuple(problems))
