@@ -51,6 +51,11 @@ def new_uuid() -> str:
     return str(uuids.uuid4())
 
 
+def _has_field(facts: Facts, class_name: str, field: str) -> bool:
+    known = facts.classes.get(class_name)
+    return known is not None and field in known.fields
+
+
 class Database:
     """Every object of one pool.
 
@@ -71,12 +76,10 @@ class Database:
         self._recent: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._derived: dict[str, dict[str, Derivation]] = {}
         self._forward: dict[tuple[str, str], Relation] = {}
-        self._backward: dict[tuple[str, str], Relation] = {}
         for relation in facts.relations:
-            if relation.owner in facts.classes:
+            here = _has_field(facts, relation.owner, relation.field)
+            if here and _has_field(facts, relation.other, relation.other_field):
                 self._forward[relation.owner, relation.field] = relation
-            if relation.other in facts.classes:
-                self._backward[relation.other, relation.other_field] = relation
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import BufferedReader
-from socket import socket
+from socket import SHUT_WR, socket
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lab.storage.files import DataFile
@@ -16,6 +16,8 @@ from lab.storage.layers import ZEROS
 LINE_LIMIT = 64 << 10
 HEADER_LIMIT = 200
 SEND_BYTES = 1 << 20
+DRAIN_BYTES = 64 << 20
+DRAIN_SECONDS = 2.0
 SENDFILE_BYTES = 1 << 30
 
 
@@ -77,6 +79,14 @@ class Connection:
         """Hang up."""
         self._input.close()
         self.sock.close()
+
+    def drain(self) -> None:
+        """Stop sending and read what the client still sends, so that it sees the answer."""
+        self.sock.shutdown(SHUT_WR)
+        self.sock.settimeout(DRAIN_SECONDS)
+        left = DRAIN_BYTES
+        while left > 0 and (data := self._input.read1(SEND_BYTES)):
+            left -= len(data)
 
     # -- in --------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ STEP_BYTES = 8 << 20
 RECEIVE_BYTES = 1 << 20
 CHUNK_HEADER = struct.Struct("<QI")
 EXPORT_TYPES = {"raw": "application/octet-stream", "vhd": "application/vhd"}
+NO_LIMIT = 1 << 62
 IO_ERROR = ("VDI_IO_ERROR", "Device I/O errors")
 
 
@@ -42,30 +43,38 @@ class Outlet:
 
     def segment(self, segment: Segment) -> None:
         """Send the bytes of a segment, in steps, so that cancelling is noticed."""
-        for low in range(segment.start, segment.end, STEP_BYTES):
-            high = min(low + STEP_BYTES, segment.end)
-            self._before(high - low)
+        low = segment.start
+        while low < segment.end:
+            high = low + self._step(segment.end - low)
             if segment.file is None:
                 self.connection.send_zeros(high - low)
             else:
                 self.connection.send_file(segment.file, low, high)
             self._after(high - low)
+            low = high
 
     def data(self, data: bytes) -> None:
         """Send bytes made here."""
-        self._before(len(data))
-        self.connection.send(data)
-        self._after(len(data))
+        view = memoryview(data)
+        while view:
+            step = self._step(len(view))
+            self.connection.send(view[:step])
+            self._after(step)
+            view = view[step:]
 
     def _after(self, length: int) -> None:
         self.sent += length
         self.pool.count_exported(self.uuid, length)
 
-    def _before(self, length: int) -> None:
+    def _step(self, length: int) -> int:
+        """How much to send next: not too much at a time, and up to where a fault strikes."""
         self.pool.tasks.check(self.transfer.task)
-        fault = self.fault
-        if fault is None or self.sent + length <= fault.after_bytes:
-            return
+        if self.fault is not None and self.sent >= self.fault.after_bytes:
+            self._strike(self.fault)
+        room = self.fault.after_bytes - self.sent if self.fault is not None else length
+        return min(length, STEP_BYTES, room)
+
+    def _strike(self, fault: ExportFault) -> None:
         if fault.kind == "stall":
             released = self.pool.faults.released()
             while not released.wait(0.05):
@@ -73,7 +82,6 @@ class Outlet:
             self.fault = None
             return
         if fault.kind == "short":
-            self.connection.send_zeros(max(0, fault.after_bytes - self.sent))
             raise Interrupted
         if fault.kind == "session":
             self.pool.sessions.end_all()
@@ -182,6 +190,7 @@ class DiskTransfers:
         except XapiFailure as error:
             pool.tasks.fail(transfer.task, error)
             second_answer(connection, error)
+            connection.drain()
         except OSError:
             pool.tasks.fail(transfer.task, XapiFailure(*IO_ERROR))
             raise
@@ -207,10 +216,10 @@ class DiskTransfers:
         self, connection: Connection, request: Request, transfer: Transfer, vdi: str
     ) -> None:
         inlet = Inlet(self._pool, connection, transfer, self._pool.disk(vdi), self._uuid(vdi))
+        length = request.content_length
         if request.query.get("chunked", "").lower() in ("true", "1"):
-            inlet.ranges()
+            inlet.ranges(length)
         else:
-            length = request.content_length
             inlet.run(0, inlet.disk.size if length is None else length)
 
     def _uuid(self, vdi: str) -> str:
@@ -247,15 +256,25 @@ class Inlet:
                 raise XapiFailure(*IO_ERROR)
             done += count
 
-    def ranges(self) -> None:
-        """Take ranges: u64 offset, u32 length, data; both zero at the end; little-endian."""
+    def ranges(self, content_length: int | None) -> None:
+        """Take ranges: u64 offset, u32 length, data; both zero at the end; little-endian.
+
+        Raises:
+            XapiFailure: VDI_IO_ERROR when the body ends before, or a range is outside the disk.
+        """
+        left = NO_LIMIT if content_length is None else content_length
         while True:
+            if left < CHUNK_HEADER.size:
+                raise XapiFailure(*IO_ERROR)
             head = self.connection.read(CHUNK_HEADER.size)
             if len(head) < CHUNK_HEADER.size:
                 raise XapiFailure(*IO_ERROR)
             offset, length = CHUNK_HEADER.unpack(head)
             if offset == length == 0:
                 return
+            left -= CHUNK_HEADER.size + length
+            if left < 0:
+                raise XapiFailure(*IO_ERROR)
             self.run(offset, length)
 
 

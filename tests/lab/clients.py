@@ -137,7 +137,7 @@ class Xen:
         if parts.scheme == "https":
             import ssl
 
-            unverified = ssl._create_unverified_context()  # noqa: SLF001
+            unverified = ssl._create_unverified_context()
             return HTTPSConnection(parts.hostname or "", parts.port, context=unverified)
         return HTTPConnection(parts.hostname or "", parts.port, timeout=60)
 

@@ -15,7 +15,9 @@ from lab.wire.values import Date, Int32
 from tests.lab.clients import JsonClient, Refused, Xen
 
 
-def post(lab: LabServer, path: str, body: bytes, method: str = "POST") -> tuple[int, bytes, dict[str, str]]:
+def post(
+    lab: LabServer, path: str, body: bytes, method: str = "POST"
+) -> tuple[int, bytes, dict[str, str]]:
     parts = urlsplit(lab.url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=30)
     connection.request(method, path, body)
@@ -27,7 +29,8 @@ def post(lab: LabServer, path: str, body: bytes, method: str = "POST") -> tuple[
 
 def call(method: str, *parameters: str) -> bytes:
     inside = "".join(f"<param><value>{escape(p)}</value></param>" for p in parameters)
-    return f"<methodCall><methodName>{method}</methodName><params>{inside}</params></methodCall>".encode()
+    text = f"<methodName>{method}</methodName><params>{inside}</params>"
+    return f"<methodCall>{text}</methodCall>".encode()
 
 
 def test_texts_and_numbers_stand_bare_between_elements_without_white_space() -> None:
@@ -132,15 +135,15 @@ def test_a_request_beyond_300_kib_is_refused(lab: LabServer) -> None:
 def test_one_connection_carries_many_calls(lab: LabServer) -> None:
     parts = urlsplit(lab.url)
     body = call("system.listMethods")
-    request = (
-        f"POST / HTTP/1.1\r\nHost: lab\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-    )
+    request = f"POST / HTTP/1.1\r\nHost: lab\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30) as raw:
         stream = raw.makefile("rb")
         for _ in range(3):
             raw.sendall(request)
             assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
-            headers = dict(line.decode().strip().split(": ", 1) for line in iter(stream.readline, b"\r\n"))
+            headers = dict(
+                line.decode().strip().split(": ", 1) for line in iter(stream.readline, b"\r\n")
+            )
             assert headers["connection"] == "keep-alive"
             assert len(stream.read(int(headers["content-length"]))) > 1000
         stream.close()
@@ -174,7 +177,9 @@ def test_parsers_read_every_form_of_a_value() -> None:
     )
 
 
-def test_a_void_result_is_an_empty_text_in_both_protocols(xen: Xen, json_client: JsonClient) -> None:
+def test_a_void_result_is_an_empty_text_in_both_protocols(
+    xen: Xen, json_client: JsonClient
+) -> None:
     vm = xen.vm("web")
     assert xen.api.VM.set_name_description(vm, "d") == ""
     assert json_client("VM.set_name_description", vm, "e") == ""
