@@ -1,0 +1,261 @@
+"""A VM comes back into the pool as it was, or not at all."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from likeness.errors import BadInput, HostRefused, Stopped, TransferBroken
+from likeness.model.disk import Segment
+from likeness.model.ids import DiskId
+from likeness.stopping import StopToken
+from likeness.xen import marks
+from likeness.xen.inventory import find_vm
+from likeness.xen.restoring import (
+    RestoredVm,
+    create_disk,
+    create_vm,
+    destroy_disk,
+    destroy_vm,
+    find_storage,
+    release_vm,
+    write_disk,
+)
+from likeness.xen.sweeping import sweep_snapshots
+from tests.xen.conftest import MIB, Stage
+
+KIB = 1 << 10
+
+
+def configuration(stage: Stage) -> tuple[str, dict[DiskId, int]]:
+    snapshot = stage.snapshot()
+    return snapshot.vm.configuration, {d.facts.disk: d.facts.size_bytes for d in snapshot.disks}
+
+
+def restore(stage: Stage, **more: object) -> RestoredVm:
+    text, sizes = configuration(stage)
+    given: dict[str, object] = {
+        "owner": stage.owner,
+        "storage_ref": find_storage(stage.xen),
+        "sizes": sizes,
+    }
+    return create_vm(stage.xen, text, **(given | more))  # type: ignore[arg-type]
+
+
+def in_segments(content: bytes, size: int = 256 * KIB) -> Iterator[Segment]:
+    for offset in range(0, len(content), size):
+        data = content[offset : offset + size]
+        if data.strip(b"\0"):
+            yield Segment(offset, data)
+
+
+def content_of(stage: Stage, ref: str, size: int) -> bytes:
+    return stage.pool.disk(ref).read(0, size)
+
+
+def test_a_vm_comes_back_under_a_new_name_with_the_same_disks(stage: Stage) -> None:
+    vm = restore(stage, name="web-1 again")
+    for disk, content in zip(vm.disks, (stage.web, stage.data), strict=True):
+        assert write_disk(stage.xen, disk, in_segments(content)) == len(content)
+    release_vm(stage.xen, vm)
+
+    again, was = find_vm(stage.xen, "web-1 again"), find_vm(stage.xen, "web-1")
+    assert [d.position for d in again.disks] == [d.position for d in was.disks]
+    assert [d.name for d in again.disks] == [d.name for d in was.disks]
+    assert again.tags == was.tags
+    assert content_of(stage, again.disks[0].ref, len(stage.web)) == stage.web
+    assert content_of(stage, again.disks[1].ref, len(stage.data)) == stage.data
+    stage.xen.call("VM.start", again.ref, False, False)  # noqa: FBT003  # XenServer's own order
+    assert find_vm(stage.xen, "web-1 again").power_state == "Running"
+
+
+def test_a_vm_that_is_being_restored_cannot_be_started_and_says_what_it_is(stage: Stage) -> None:
+    vm = restore(stage)
+
+    record = stage.pool.db.record("VM", vm.ref)
+    assert record["name_label"].startswith("web-1 (being restored) [likeness ")
+    assert set(record["blocked_operations"]) >= {"start", "start_on"}
+    assert marks.owner_in_marks(record, marks.RESTORED) == stage.owner
+
+
+def test_after_release_nothing_of_ours_is_left_on_the_vm(stage: Stage) -> None:
+    vm = restore(stage, name="free")
+    release_vm(stage.xen, vm)
+
+    objects = [("VM", vm.ref), *(("VDI", disk.ref) for disk in vm.disks)]
+    for class_name, ref in objects:
+        kept = stage.pool.db.get(class_name, ref, "other_config")
+        assert not [key for key in kept if key.startswith("likeness:")]
+    assert stage.pool.db.get("VM", vm.ref, "blocked_operations") == {}
+
+
+def test_network_cards_get_new_addresses_unless_the_old_ones_are_asked_for(stage: Stage) -> None:
+    old = stage.pool.db.get(
+        "VIF", stage.pool.db.get("VM", stage.pool.vm("web-1"), "VIFs")[0], "MAC"
+    )
+
+    def address(vm: RestoredVm) -> str:
+        return str(stage.pool.db.get("VIF", stage.pool.db.get("VM", vm.ref, "VIFs")[0], "MAC"))
+
+    assert address(restore(stage)) != old
+    assert address(restore(stage, keep_addresses=True)) == old
+
+
+def test_a_network_that_is_not_here_is_left_out_and_told(stage: Stage) -> None:
+    text, sizes = configuration(stage)
+    facts = json.loads(text)
+    for network in facts["networks"].values():
+        network["uuid"], network["name_label"] = "elsewhere", "VLAN 12"
+
+    vm = create_vm(
+        stage.xen,
+        json.dumps(facts),
+        owner=stage.owner,
+        storage_ref=find_storage(stage.xen),
+        sizes=sizes,
+    )
+    assert stage.pool.db.get("VM", vm.ref, "VIFs") == []
+    assert "no network 'VLAN 12'" in vm.notes[0]
+
+    chosen = stage.pool.db.get("network", stage.pool.db.refs("network")[0], "uuid")
+    mapped = create_vm(
+        stage.xen,
+        json.dumps(facts),
+        owner=stage.owner,
+        storage_ref=find_storage(stage.xen),
+        sizes=sizes,
+        networks={"elsewhere": chosen},
+    )
+    assert len(stage.pool.db.get("VM", mapped.ref, "VIFs")) == 1
+    assert mapped.notes == ()
+
+
+def test_a_sparse_disk_is_written_only_where_it_holds_something(stage: Stage) -> None:
+    disk = create_disk(
+        stage.xen,
+        storage_ref=find_storage(stage.xen),
+        name="sparse",
+        size_bytes=64 * MIB,
+        owner=stage.owner,
+    )
+
+    written = write_disk(stage.xen, disk, [Segment(40 * MIB, b"x" * 100)])
+
+    assert written == 100
+    assert stage.pool.counters()["imported_bytes"][disk.uuid] == 100
+    assert content_of(stage, disk.ref, 64 * MIB).strip(b"\0") == b"x" * 100
+
+
+def test_a_transfer_the_storage_gives_up_on_is_broken(stage: Stage) -> None:
+    vm = restore(stage)
+    stage.pool.faults.fail("task.get_status", "VDI_IO_ERROR", "Device I/O errors", times=0)
+
+    with pytest.raises(TransferBroken, match="writing disk 0"):
+        write_disk(stage.xen, vm.disks[0], in_segments(stage.web))
+
+
+def test_data_beyond_the_disks_end_is_refused(stage: Stage) -> None:
+    vm = restore(stage)
+
+    with pytest.raises(BadInput, match="does not fit"):
+        write_disk(stage.xen, vm.disks[1], [Segment(vm.disks[1].size_bytes, b"x")])
+
+
+def test_stopping_ends_a_write(stage: Stage) -> None:
+    vm, stop = restore(stage), StopToken()
+
+    def content() -> Iterator[Segment]:
+        yield Segment(0, b"a" * KIB)
+        stop.stop()
+        yield Segment(MIB, b"b" * KIB)
+
+    with pytest.raises(Stopped):
+        write_disk(stage.xen, vm.disks[0], content(), stop=stop)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["VM.add_to_other_config", "VDI.create", "VDI.add_to_other_config", "VBD.create", "VIF.create"],
+)
+@pytest.mark.parametrize("at", [1, 2])
+def test_what_fails_half_way_leaves_nothing(stage: Stage, method: str, at: int) -> None:
+    text, sizes = configuration(stage)
+    before = stage.objects()
+    stage.pool.faults.fail(method, "INTERNAL_ERROR", "no", at=at)
+
+    def make() -> None:
+        create_vm(
+            stage.xen,
+            text,
+            owner=stage.owner,
+            storage_ref=find_storage(stage.xen),
+            sizes=sizes,
+            name="half",
+        )
+
+    if (method, at) == ("VIF.create", 2):
+        make()  # there is one card only
+        return
+    with pytest.raises(HostRefused):
+        make()
+    if method in ("VM.add_to_other_config", "VDI.add_to_other_config"):
+        sweep_snapshots(stage.xen, stage.owner.installation, lambda run: False, pause_seconds=0.1)
+    assert stage.objects()["VM"] <= before["VM"]
+    assert stage.objects()["disks"] <= before["disks"]
+
+
+def test_an_unfinished_restore_is_swept_and_a_finished_one_is_not(stage: Stage) -> None:
+    done = restore(stage, name="done")
+    release_vm(stage.xen, done)
+    unfinished = restore(stage, name="unfinished")
+
+    swept = sweep_snapshots(
+        stage.xen, stage.owner.installation, lambda run: False, tries=20, pause_seconds=0.1
+    )
+
+    assert [s.name.split(" (")[0] for s in swept if s.what == "unfinished VM"] == ["unfinished"]
+    assert not stage.pool.db.exists("VM", unfinished.ref)
+    assert not [d for d in unfinished.disks if stage.pool.db.exists("VDI", d.ref)]
+    assert stage.pool.db.exists("VM", done.ref)
+    assert all(stage.pool.db.exists("VDI", disk.ref) for disk in done.disks)
+
+
+def test_taking_a_restore_away_spares_disks_that_are_not_its_own(stage: Stage) -> None:
+    vm = restore(stage)
+    theirs = find_vm(stage.xen, "web-1").disks[0].ref
+    stage.pool.db.create("VBD", VM=vm.ref, VDI=theirs, userdevice="9", mode="RO", type="Disk")
+
+    destroy_vm(stage.xen, vm.ref)
+    destroy_vm(stage.xen, vm.ref)
+    destroy_disk(stage.xen, theirs)
+
+    assert stage.pool.db.exists("VDI", theirs)
+    assert not [d for d in vm.disks if stage.pool.db.exists("VDI", d.ref)]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}'])
+def test_a_configuration_that_cannot_be_read_makes_nothing(stage: Stage, text: str) -> None:
+    before = stage.objects()
+
+    with pytest.raises(BadInput, match="configuration"):
+        create_vm(stage.xen, text, owner=stage.owner, storage_ref="x", sizes={})
+
+    assert stage.objects() == before
+
+
+def test_a_configuration_of_a_later_format_says_so(stage: Stage) -> None:
+    text, _ = configuration(stage)
+    later = json.dumps({**json.loads(text), "format": 2})
+
+    with pytest.raises(BadInput, match="format 2"):
+        create_vm(stage.xen, later, owner=stage.owner, storage_ref="x", sizes={})
+
+
+def test_a_storage_is_found_by_name_by_uuid_or_as_the_default(stage: Stage) -> None:
+    default = find_storage(stage.xen)
+    record = stage.pool.db.record("SR", default)
+
+    assert find_storage(stage.xen, record["uuid"]) == default
+    assert find_storage(stage.xen, record["name_label"]) == default
+    with pytest.raises(BadInput, match="no storage 'nowhere'"):
+        find_storage(stage.xen, "nowhere")
