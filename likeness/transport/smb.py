@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from likeness.errors import NameTaken, ShareRefused
+from likeness.errors import BadInput, NameTaken, ShareRefused
 from likeness.transport import smb_data, smb_folders
 from likeness.transport.base import Entry, Space
 from likeness.transport.smb_errors import FOREIGN, Place, may_repeat, meaning
@@ -58,7 +58,13 @@ class SmbTransport:
 
         Raises:
             ShareRefused: `path` is not one inside a share.
+            BadInput: A number is too small.
         """
+        if connections < 1 or deadline_seconds <= 0:
+            raise BadInput(
+                f"{connections} connections and a deadline of {deadline_seconds} seconds cannot"
+                " work; use at least 1 connection and more than 0 seconds"
+            )
         folder = path.strip("/")
         if folder:
             _checked(folder)

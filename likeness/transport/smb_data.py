@@ -89,7 +89,7 @@ def _write_file(session: SmbSession, path: str, parts: Sequence[bytes]) -> None:
     handle, message = opening(
         session, path, WRITE, disposition=CreateDisposition.FILE_CREATE, share=SHARE_NONE
     )
-    if sum(len(part) for part in parts) <= _SMALL_BYTES:
+    if sum(len(part) for part in parts) <= min(_SMALL_BYTES, session.write_bytes):
         refused = _write_small(session, handle, message, b"".join(parts))
     else:
         opened = contents(SMB2CreateResponse, session.ask(message))
@@ -128,7 +128,7 @@ def _write_large(
     offset = 0
     try:
         for data in pieces(parts, session.write_bytes):
-            if len(under_way) == _DEPTH:
+            while under_way and _must_wait(session, len(under_way), len(data)):
                 _end_write(session, *under_way.popleft())
             under_way.append((session.send(handle.write(data, offset, send=False)[0]), len(data)))
             offset += len(data)
@@ -140,6 +140,10 @@ def _write_large(
     _drain(session, [request for request, _ in under_way])
     session.ask(handle.close(send=False)[0])
     return refused
+
+
+def _must_wait(session: SmbSession, under_way: int, count: int) -> bool:
+    return under_way >= _DEPTH or not session.has_credits_for(count)
 
 
 def _end_write(session: SmbSession, request: Any, count: int) -> None:
@@ -176,9 +180,9 @@ def _read_large(session: SmbSession, path: str, offset: int, length: int) -> lis
     chunks: list[bytes] = []
     try:
         for start in range(offset, offset + length, session.read_bytes):
-            if len(under_way) == _DEPTH:
-                chunks += _end_read(session, handle, *under_way.popleft())
             count = min(session.read_bytes, offset + length - start)
+            while under_way and _must_wait(session, len(under_way), count):
+                chunks += _end_read(session, handle, *under_way.popleft())
             request = session.send(handle.read(start, count, send=False)[0])
             under_way.append((request, start, count))
         while under_way:

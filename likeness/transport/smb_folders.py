@@ -51,7 +51,6 @@ from likeness.transport.smb_requests import (
 )
 from likeness.transport.smb_session import SmbSession
 
-_LISTING_BYTES = 256 << 10
 _LISTED = struct.Struct("<II32xQ8xII")  # FileDirectoryInformation up to the name
 _FULL_SIZE_INFORMATION = 7  # FileFsFullSizeInformation
 _FULL_SIZES = struct.Struct("<QQQII")
@@ -77,7 +76,8 @@ def size_of(session: SmbSession, path: str) -> int:
 def list_folder(session: SmbSession, path: str) -> list[Listed]:
     """What lies directly in a folder, in no order; nothing if there is no such folder."""
     handle, message = opening(session, path, LIST, options=FOLDER)
-    answers = session.ask_together([message, _query(handle), _query(handle)], closing=False)
+    query = _query(session, handle)
+    answers = session.ask_together([message, query, query], closing=False)
     if refusal(answers[0]) in _GONE:
         return []
     handle.file_id = contents(SMB2CreateResponse, answers[0])["file_id"].get_value()
@@ -226,12 +226,12 @@ def _remove(session: SmbSession, path: str, kind: int, harmless: frozenset[int])
         granted(answer)
 
 
-def _query(handle: Any) -> Message:
+def _query(session: SmbSession, handle: Any) -> Message:
     message, _ = handle.query_directory(
         "*",
         FileInformationClass.FILE_DIRECTORY_INFORMATION,
         flags=0,
-        max_output=_LISTING_BYTES,
+        max_output=session.listing_bytes,
         send=False,
     )
     return message
@@ -247,7 +247,7 @@ def _listed(
     while True:
         session.patience.renew()
         try:
-            answer = session.ask(_query(handle))
+            answer = session.ask(_query(session, handle))
         except SMBResponseException as cause:
             if status_of(cause) == NtStatus.STATUS_NO_MORE_FILES:
                 return

@@ -1,5 +1,6 @@
 """A few SMB sessions that the threads of a process take turns with."""
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Generator
@@ -8,6 +9,17 @@ from contextlib import contextmanager
 from likeness.transport.smb_errors import FOREIGN, loses_connection
 from likeness.transport.smb_session import SmbSession
 from likeness.transport.smb_socket import Patience
+
+_forks = itertools.count(1)
+_process = 0  # another number in every process made by fork
+
+
+def _begin_process() -> None:
+    global _process
+    _process = next(_forks)
+
+
+os.register_at_fork(after_in_child=_begin_process)
 
 
 class _Sessions:
@@ -47,7 +59,7 @@ class SessionPool:
             TimeoutError: The server fell silent for somebody else.
             SMBException, OSError: No new session could be opened.
         """
-        sessions = self._by_process.setdefault(os.getpid(), _Sessions())
+        sessions = self._by_process.setdefault(_process, _Sessions())
         closings = self._wait_for_turn(sessions, patience)
         session: SmbSession | None = None
         try:
@@ -68,7 +80,7 @@ class SessionPool:
 
     def close(self) -> None:
         """Hang up; a session in use is hung up when it is given back."""
-        sessions = self._by_process.get(os.getpid())
+        sessions = self._by_process.get(_process)
         if sessions is None:
             return
         with sessions.changed:

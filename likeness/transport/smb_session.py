@@ -14,10 +14,12 @@ from smbprotocol.tree import TreeConnect
 
 from likeness.clock import stopwatch
 from likeness.transport.smb_connection import Answer, BoundedConnection, Message
-from likeness.transport.smb_errors import EncryptionMissing, Place, loses_connection
+from likeness.transport.smb_errors import FOREIGN, EncryptionMissing, Place, loses_connection
 from likeness.transport.smb_socket import Patience
 
-_CREDITS = 1024  # 64 KiB of data in flight each; a session starts with 64
+_CREDITS = 1024  # a session starts with 64
+_BYTES_PER_CREDIT = 64 << 10
+_LARGEST_REQUEST_BYTES = 1 << 20
 _ECHO_SECONDS = 5.0
 
 
@@ -57,15 +59,24 @@ class SmbSession:
             self.connection.require_encryption(session)
         self._session_id = session.session_id
         self.encrypted = bool(session.encrypt_data)
-        self._ask_for_credits()
+        self.connection.echo(self._session_id, credit_request=_CREDITS)
         self.tree = TreeConnect(session, rf"\\{self.place.server}\{self.place.share}")
         self.tree.connect()
         self.tree.is_dfs_share = False  # paths are sent as they are, and links lead nowhere
-        self.write_bytes = min(self.connection.max_write_size, 1 << 20)
-        self.read_bytes = min(self.connection.max_read_size, 1 << 20)
+        most = min(_LARGEST_REQUEST_BYTES, max(self._credits // 2, 1) * _BYTES_PER_CREDIT)
+        self.write_bytes = min(self.connection.max_write_size, most)
+        self.read_bytes = min(self.connection.max_read_size, most)
+        self.listing_bytes = min(self.connection.max_transact_size, most // 4)
 
-    def _ask_for_credits(self) -> None:
-        self.connection.echo(self._session_id, credit_request=_CREDITS)
+    @property
+    def _credits(self) -> int:
+        with self.connection.sequence_lock:
+            window = self.connection.sequence_window
+            return int(window["high"] - window["low"])
+
+    def has_credits_for(self, count: int) -> bool:
+        """Whether the server would take another request about `count` bytes now."""
+        return self._credits > -(-count // _BYTES_PER_CREDIT)
 
     @property
     def patience(self) -> Patience:
@@ -156,7 +167,7 @@ class SmbSession:
         self.connection.patience = Patience(min(patience.left / 2, _ECHO_SECONDS))
         try:
             self.connection.echo(self._session_id)
-        except (SMBException, OSError):
+        except FOREIGN:
             return False
         finally:
             self.connection.patience = patience

@@ -84,10 +84,10 @@ class BoundedSocket:
         patience = self._patience()
         addresses = _addresses(self.server, self.port, patience.left)
         failure: OSError = OSError(f"{self.server} has no address")
-        for family, kind, protocol, _, address in addresses:
+        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
             made = socket.socket(family, kind, protocol)
             try:
-                made.settimeout(max(patience.left, 0.01))
+                made.settimeout(max(patience.left / (len(addresses) - tried), 0.01))
                 made.connect(address)
                 _configure(made, patience.seconds)
             except OSError as cause:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -193,28 +194,44 @@ def test_a_server_frozen_in_mid_write_ends_the_call_within_its_deadline(
 @pytest.mark.parametrize("used_before", [True, False], ids=["connected", "not yet connected"])
 def test_no_call_hangs_on_a_frozen_server(
     own_smb_server: SmbServer,
-    impatient: SmbTransport,
     used_before: bool,  # noqa: FBT001
 ) -> None:
-    if used_before:
-        impatient.create("present", [bytes(MIB * 2)])
+    calls: list[Callable[[SmbTransport], object]] = [
+        lambda transport: transport.read("present"),
+        lambda transport: transport.size("present"),
+        lambda transport: transport.create("small", [b"1"]),
+        lambda transport: transport.create("large", [bytes(MIB * 2)]),
+        lambda transport: transport.rename("absent", "elsewhere"),  # the server may still do these
+        lambda transport: transport.delete("absent"),
+        lambda transport: transport.delete_folder("absent"),
+        lambda transport: list(transport.entries("")),
+        lambda transport: transport.folders(""),
+        lambda transport: transport.space(),
+    ]
+    transports = [own_smb_server.transport(deadline_seconds=DEADLINE) for _ in calls]
+    transports[0].create("present", [bytes(MIB * 2)])
+    for transport in transports:
+        if used_before:
+            transport.space()
+        else:
+            transport.close()
 
-    with own_smb_server.frozen():
-        for call in (
-            lambda: impatient.read("present"),
-            lambda: impatient.create("new", [bytes(MIB * 2)]),
-            lambda: impatient.rename("present", "absent"),
-            lambda: list(impatient.entries("")),
-        ):
-            seconds, told = seconds_of(call, ShareUnreachable)
+    with own_smb_server.frozen(), ThreadPoolExecutor(len(calls)) as threads:
+        failures = [
+            threads.submit(seconds_of, partial(call, transport), ShareUnreachable)
+            for call, transport in zip(calls, transports, strict=True)
+        ]
+        for failure in failures:
+            seconds, told = failure.result()
             assert seconds < DEADLINE + MARGIN
             assert "did not answer for 2 seconds" in told
         begun = time.monotonic()
-        impatient.close()
+        for transport in transports:
+            transport.close()
         assert time.monotonic() - begun < MARGIN
 
-    impatient.create("afterwards", [b"1"])
-    assert impatient.read("afterwards") == b"1"
+    assert transports[0].read("present") == bytes(MIB * 2)
+    transports[0].close()
 
 
 def test_nobody_waits_for_others_who_get_no_answer(
@@ -444,6 +461,23 @@ def test_what_cannot_work_is_told_in_a_sentence(
         _, told = seconds_of(call, error)
         assert re.search(sentence, told)
         assert told.startswith("//127.0.0.1:")
+
+
+@pytest.mark.parametrize("credits", [8, 64, 200])
+def test_a_server_that_grants_little_is_not_asked_for_more(credits: int) -> None:
+    """Credits limit what may be under way; whoever sends more is cut off."""
+    server = SmbServer(extra=[f"smb2 max credits = {credits}"])
+    try:
+        server.start()
+        transport = server.transport()
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda n: transport.create(f"packs/{n}", LARGE[:20]), range(4)))
+            read = list(threads.map(lambda n: transport.read(f"packs/{n}"), range(4)))
+        transport.close()
+    finally:
+        server.remove()
+
+    assert all(data == b"".join(LARGE[:20]) for data in read)
 
 
 # --- processes and long listings -----------------------------------------------------------------

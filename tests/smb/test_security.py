@@ -77,6 +77,22 @@ def test_a_server_that_insists_on_encryption_gets_it_unasked(smb_server: SmbServ
         assert marker not in wire.sent + wire.received
 
 
+@pytest.mark.parametrize("cipher", ["AES-128-GCM", "AES-128-CCM", "AES-256-GCM", "AES-256-CCM"])
+def test_every_cipher_of_smb_3_works(cipher: str) -> None:
+    server = SmbServer(extra=[f"server smb3 encryption algorithms = {cipher}"])
+    data, marker = os.urandom(3 << 20), os.urandom(32)
+    try:
+        server.start()
+        with Wire(server.port) as wire:
+            transport = server.transport(port=wire.port)
+            transport.create("packs/large", [data, marker * 100])
+            assert transport.read("packs/large") == data + marker * 100
+            transport.close()
+            assert marker not in wire.sent + wire.received
+    finally:
+        server.remove()
+
+
 def test_an_unencrypted_answer_in_an_encrypted_session_is_not_believed(
     smb_server: SmbServer,
 ) -> None:
