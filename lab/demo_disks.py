@@ -51,13 +51,19 @@ def read_file(path: Path, name: str) -> bytes:
 
 
 def differences(before: Path, after: Path, step: int = 64 << 10) -> Iterator[tuple[int, bytes]]:
-    """Where two images of one size differ, and what the second holds there."""
+    """Where two images of one size differ, and what the second holds there; runs joined."""
+    start, run = 0, b""
     with before.open("rb") as old, after.open("rb") as new:
         offset = 0
         while mine := new.read(step):
             if mine != old.read(step):
-                yield offset, mine
+                start, run = (start, run + mine) if run else (offset, mine)
+            elif run:
+                yield start, run
+                run = b""
             offset += len(mine)
+    if run:
+        yield start, run
 
 
 def some_text(seed: int, size_bytes: int) -> bytes:
