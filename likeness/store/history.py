@@ -8,7 +8,7 @@ what earlier ones said.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from likeness.codec.documents import Frame, Kind
+from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.hashing import digest
 from likeness.errors import Damaged, ObjectMissing
 from likeness.model.ids import VersionId, VmId, is_name
@@ -40,7 +40,7 @@ def read_signed(view: SignedView, name: str, kind: Kind) -> Signed:
         ObjectMissing: It is not there.
         Damaged: It is not whole, or not signed by this store for this place.
     """
-    return verified(view, name, kind, view.transport.read(name))
+    return verified(view, name, kind, _bytes_of(view, name))
 
 
 def verified(view: SignedView, name: str, kind: Kind, data: bytes) -> Signed:
@@ -197,7 +197,7 @@ def read_record(view: SignedView, name: str) -> Record:
         ObjectMissing: It is not there.
         Damaged: It is not whole, or not signed by this store for this place.
     """
-    return verified_record(view, name, view.transport.read(name))
+    return verified_record(view, name, _bytes_of(view, name))
 
 
 def verified_record(view: SignedView, name: str, data: bytes) -> Record:
@@ -236,6 +236,10 @@ def map_pairs(clear: VersionClear) -> Iterator[tuple[tuple[str, str], tuple[str,
     ]
     for (one, its), (other, others) in zip(maps[::2], maps[1::2], strict=False):
         yield (one, other), (its, others)
+
+
+def _bytes_of(view: SignedView, name: str) -> bytes:
+    return view.transport.read(name, 0, MOST_DOCUMENT_BYTES + 1)
 
 
 def _newest_full(numbers: list[int]) -> int:

@@ -12,10 +12,10 @@ import msgspec
 
 from likeness.codec.documents import Frame, Kind
 from likeness.codec.keys import FIRST_EPOCH, PublicKeys
-from likeness.errors import BadInput, Damaged, ObjectMissing, WrongKey
+from likeness.errors import BadInput, Damaged, ObjectMissing, StoreTooNew, WrongKey
 from likeness.model.ids import StoreId
 from likeness.store import layout
-from likeness.store.data_store import claimed_store
+from likeness.store.data_store import claimed_stores, read_frame
 from likeness.store.documents import PublicKeysDocument, decode
 from likeness.transport.base import Transport
 
@@ -80,7 +80,7 @@ class PublicStore:
 
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
         """See `SignedView.read`."""
-        frame = Frame.parse(self.transport.read(name), name=name)
+        frame = read_frame(self.transport, name)
         frame.require_signature(kind, self.verifier(frame))
         return decode(frame.clear, clear, name=name), frame
 
@@ -102,9 +102,11 @@ def open_public(transport: Transport, *, fingerprint: str | None = None) -> Publ
         WrongKey: The store's keys have another fingerprint.
         Damaged: None of its public keys can be read.
     """
-    store_id = claimed_store(transport)
-    claims = dict(_claims(transport, store_id))
-    if not claims:
+    for store_id in claimed_stores(transport):
+        claims = dict(_claims(transport, store_id))
+        if claims:
+            break
+    else:
         raise Damaged(
             layout.public_keys(FIRST_EPOCH),
             "none of the store's public keys is whole; open the store with one of its keys, which"
@@ -133,9 +135,9 @@ def _claims(transport: Transport, store_id: StoreId) -> list[tuple[int, _Claim]]
         small = entry.size_bytes <= _MOST_KEY_BYTES
         if layout.is_known(entry.name) and "/pub-" in entry.name and small:
             try:
-                frame = Frame.parse(transport.read(entry.name), name=entry.name)
+                frame = read_frame(transport, entry.name)
                 said = decode(frame.clear, PublicKeysDocument, name=entry.name)
-            except (Damaged, ObjectMissing):
+            except (Damaged, ObjectMissing, StoreTooNew):
                 continue  # the audit tells of it
             box, verify = bytes.fromhex(said.box), bytes.fromhex(said.verify)
             claim = _Claim(PublicKeys(store_id, said.epoch, box, verify), frame)

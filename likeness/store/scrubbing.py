@@ -38,7 +38,7 @@ from likeness.store.history import (
 )
 from likeness.store.observations import Observation, Weight, cause_of, notice, trouble, unchecked
 from likeness.store.pack import MOST_PACK_BYTES, Pack
-from likeness.store.public_view import SignedView
+from likeness.store.public_view import SignedView, open_public
 from likeness.transport.base import Entry, Transport
 
 MOST_SILENCE = 8
@@ -84,7 +84,7 @@ def scrub_frames(
         ShareUnreachable: The store does not answer any more.
         Stopped: On request.
     """
-    store_id = claimed_store(transport)
+    store_id = _likely_store(transport)
     reader = _Reader(transport, stop, progress)
 
     def check(entry: Entry) -> Observation | None:
@@ -186,7 +186,7 @@ class _Reader:
 
     def _cause(self, name: str, judge: _Judge) -> str:
         self._stop.check()
-        data = self._transport.read(name)
+        data = self._transport.read(name, 0, MOST_PACK_BYTES + 1)
         self._progress(len(data))
         try:
             judge(data)
@@ -355,6 +355,14 @@ def _kind_of(name: str) -> Kind:
     if folder == layout.KEYS:
         return Kind.SLOT if "/slot-" in name else Kind.PUBLIC_KEYS
     return _KINDS[folder]
+
+
+def _likely_store(transport: Transport) -> StoreId:
+    """The store's id as its public keys and its format document agree on it."""
+    try:
+        return open_public(transport).store_id
+    except Damaged:
+        return claimed_store(transport)
 
 
 def _ours(transport: Transport) -> Iterator[Entry]:
