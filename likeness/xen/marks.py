@@ -76,10 +76,25 @@ def owner_in_marks(record: Mapping[str, Any], kind: str) -> Owner | None:
     return Owner(installation, RunId(run)) if is_name(installation) and is_name(run) else None
 
 
+def marks_to_be_made_with(owner: Owner) -> dict[str, str]:
+    """What an object of a restore carries from its creation on, before its uuid is known."""
+    return {INSTALLATION: owner.installation, RUN: owner.run, KIND: RESTORED}
+
+
+def owner_of_restore(record: Mapping[str, Any]) -> Owner | None:
+    """Whose unfinished restore an object belongs to; nothing if it belongs to none."""
+    marks: Mapping[str, str] = record.get("other_config") or {}
+    if SELF not in marks:  # it died between its creation and the mark that names it
+        marks = {**marks, SELF: str(record.get("uuid"))}
+    return owner_in_marks({**record, "other_config": marks}, RESTORED)
+
+
 def put_marks(
     xen: XenSession, class_name: str, ref: str, *, owner: Owner, kind: str, uuid: str = ""
 ) -> None:
     """Mark an object as ours; safe to repeat, and to change its kind.
+
+    What is right already is not touched, so that at no moment a mark that was there is missing.
 
     Args:
         xen: The session.
@@ -93,9 +108,11 @@ def put_marks(
         Refusal: The pool refused; the object may be gone.
     """
     own_uuid = uuid or str(xen.call(f"{class_name}.get_uuid", ref))
-    marks = {INSTALLATION: owner.installation, RUN: owner.run, KIND: kind, SELF: own_uuid}
+    marks = {INSTALLATION: owner.installation, RUN: owner.run, SELF: own_uuid, KIND: kind}
+    there = xen.call(f"{class_name}.get_other_config", ref)
     for key, value in marks.items():
-        set_mark(xen, class_name, ref, key, value)
+        if there.get(key) != value:
+            set_mark(xen, class_name, ref, key, value)
 
 
 def set_mark(xen: XenSession, class_name: str, ref: str, key: str, value: str) -> None:
@@ -105,7 +122,8 @@ def set_mark(xen: XenSession, class_name: str, ref: str, key: str, value: str) -
         Refusal: The pool refused.
     """
     for attempt in range(3):
-        xen.call(f"{class_name}.remove_from_other_config", ref, key)
+        if key in xen.call(f"{class_name}.get_other_config", ref):
+            xen.call(f"{class_name}.remove_from_other_config", ref, key)
         try:
             xen.call(f"{class_name}.add_to_other_config", ref, key, value)
         except Refusal as refusal:
@@ -121,7 +139,7 @@ def drop_marks(xen: XenSession, class_name: str, ref: str) -> None:
     Raises:
         Refusal: The pool refused.
     """
-    for key in (SELF, KIND, RUN, INSTALLATION):
+    for key in (KIND, SELF, RUN, INSTALLATION):
         xen.call(f"{class_name}.remove_from_other_config", ref, key)
 
 

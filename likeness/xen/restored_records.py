@@ -83,24 +83,19 @@ def parsed(configuration: str) -> Mapping[str, Any]:
     return dict(facts)
 
 
-def unfinished_name(name: str, owner: Owner) -> str:
-    """The name of a VM while it is being restored."""
-    return marks.label_of(owner, f"{name} (being restored)")
-
-
-def vm_record(old: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What VM.create takes: as it was, under another name, blocked from starting."""
+def vm_record(old: Mapping[str, Any], name: str, owner: Owner) -> dict[str, Any]:
+    """What VM.create takes: as it was, under a telling name, blocked from starting."""
     record = {**_DEFAULTS, **{key: old[key] for key in _KEPT if key in old}}
     other_config = marks.without_marks(old.get("other_config", {}))
     other_config.pop("mac_seed", None)  # it would give two VMs the same addresses
     return record | {
-        "name_label": name,
+        "name_label": marks.label_of(owner, f"{name} (being restored)"),
         "is_a_template": False,
         "affinity": NULL,
         "ha_always_run": False,
         "ha_restart_priority": "",
         "blocked_operations": {"start": _BLOCKED, "start_on": _BLOCKED},
-        "other_config": other_config,
+        "other_config": other_config | marks.marks_to_be_made_with(owner),
     }
 
 

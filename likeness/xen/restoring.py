@@ -23,7 +23,6 @@ from likeness.xen.restored_records import (
     card_record,
     drive_record,
     parsed,
-    unfinished_name,
     vm_record,
 )
 from likeness.xen.session import NULL, XenSession
@@ -135,7 +134,7 @@ def create_vm(
     facts = parsed(configuration)
     final = name or str(facts["vm"]["name_label"])
     with explained(f"making VM {final}"):
-        ref = str(xen.call("VM.create", vm_record(facts["vm"], unfinished_name(final, owner))))
+        ref = str(xen.call("VM.create", vm_record(facts["vm"], final, owner)))
         try:
             marks.put_marks(xen, "VM", ref, owner=owner, kind=marks.RESTORED)
             disks = _with_disks(xen, ref, facts, owner, storage_ref, sizes)
@@ -248,7 +247,7 @@ def destroy_disk(xen: XenSession, ref: str) -> None:
         HostBusy, HostRefused, HostUnreachable: Not possible now.
     """
     with explained("removing an unfinished disk"), suppress_gone():
-        if marks.owner_in_marks(xen.call("VDI.get_record", ref), marks.RESTORED) is not None:
+        if marks.owner_of_restore(xen.call("VDI.get_record", ref)) is not None:
             run_task(xen, "VDI.destroy", ref, deadline_seconds=_STEP_SECONDS)
 
 
@@ -299,13 +298,18 @@ def _new_disk(
         "type": "user",
         "sharable": False,
         "read_only": False,
-        "other_config": marks.without_marks(old.get("other_config", {})),
+        "other_config": marks.without_marks(old.get("other_config", {}))
+        | marks.marks_to_be_made_with(owner),
         "xenstore_data": {},
         "sm_config": {},
         "tags": list(old.get("tags", [])),
     }
     ref = str(run_task(xen, "VDI.create", record, deadline_seconds=_STEP_SECONDS))
-    marks.put_marks(xen, "VDI", ref, owner=owner, kind=marks.RESTORED)
+    try:
+        marks.put_marks(xen, "VDI", ref, owner=owner, kind=marks.RESTORED)
+    except BaseException:
+        destroy_disk(xen, ref)
+        raise
     return ref
 
 

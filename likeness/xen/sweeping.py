@@ -135,7 +135,7 @@ class _Over:
             for ref, record in vms.items()
             if not record["is_a_snapshot"]
             and record["power_state"] == "Halted"
-            and (owner := marks.owner_in_marks(record, marks.RESTORED)) is not None
+            and (owner := marks.owner_of_restore(record)) is not None
             and self._is_over(owner)
         ]
 
@@ -149,7 +149,7 @@ class _Over:
 
 def _owner_of_disk(record: dict[str, Any]) -> Owner | None:
     """Whose a disk is, if it is none to keep: a reference has lost its data already."""
-    restored = marks.owner_in_marks(record, marks.RESTORED)
+    restored = marks.owner_of_restore(record)
     if restored is not None:
         return restored
     if not record["is_a_snapshot"] and record["type"] != "suspend":

@@ -1,10 +1,12 @@
 """A pool of the lab and a session with it."""
 
 import os
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +78,29 @@ def read_all(reader: HttpDiskReader, segment_bytes: int = MIB, skip: Skips | Non
 
 def read_disk(xen: XenSession, disk: SnapshotDisk) -> bytes:
     return read_all(HttpDiskReader(xen, disk))
+
+
+class Died(BaseException):
+    """What kill -9 looks like from inside: nothing more is called."""
+
+
+def let_it_die(xen: XenSession, calls_before: int) -> None:
+    """From some call on, every call ends the program, clean-up included."""
+    real, made = xen.call, [0]
+
+    def counted(method: str, *params: Any, **more: Any) -> Any:
+        made[0] += 1
+        if made[0] > calls_before:
+            raise Died(method)
+        return real(method, *params, **more)
+
+    xen.call = counted  # type: ignore[method-assign]
+
+
+def wait_for_the_pool(stage: Stage) -> None:
+    """Let the pool finish what a dead program had asked for."""
+    while stage.pool.db.where("task", status="pending"):
+        time.sleep(0.01)
 
 
 @pytest.fixture

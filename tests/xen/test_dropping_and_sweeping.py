@@ -1,7 +1,6 @@
 """Nothing of ours stays, and nothing else is touched."""
 
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +14,7 @@ from likeness.xen.inventory import find_vm
 from likeness.xen.snapshots import Consistency, XenSnapshot, take_snapshot
 from likeness.xen.sweeping import Swept, sweep_snapshots
 from likeness.xen.tasks import run_task
-from tests.xen.conftest import Stage, login
+from tests.xen.conftest import Died, Stage, let_it_die, login, wait_for_the_pool
 
 
 def nobody(run: RunId) -> bool:
@@ -228,7 +227,7 @@ def test_a_run_that_dies_at_any_call_leaves_nothing_the_sweep_does_not_find(
 ) -> None:
     before = stage.objects()
     doomed = login(stage.server)
-    _let_it_die(doomed, calls_before)
+    let_it_die(doomed, calls_before)
 
     try:
         snapshot = take_snapshot(
@@ -240,28 +239,10 @@ def test_a_run_that_dies_at_any_call_leaves_nothing_the_sweep_does_not_find(
             stop=StopToken(),
         )
         drop_snapshot(doomed, snapshot, tries=20, pause_seconds=0.1)
-    except _Died:
+    except Died:
         pass
     doomed.close()
-    while stage.pool.db.where("task", status="pending"):
-        time.sleep(0.01)  # the pool finishes what it was asked for
+    wait_for_the_pool(stage)
     sweep(stage)
 
     assert stage.objects() == before
-
-
-class _Died(BaseException):
-    """What kill -9 looks like from inside: nothing more is called."""
-
-
-def _let_it_die(xen: object, calls_before: int) -> None:
-    """From some call on, every call ends the program, clean-up included."""
-    real, made = xen.call, [0]  # type: ignore[attr-defined]
-
-    def counted(method: str, *params: object, **more: object) -> object:
-        made[0] += 1
-        if made[0] > calls_before:
-            raise _Died(method)
-        return real(method, *params, **more)
-
-    xen.call = counted  # type: ignore[attr-defined]
