@@ -102,7 +102,7 @@ def protect_vm(
     with vm_claimed(site, vm.vm, vm.name), scratch_folder(site, run) as scratch:
         taken_at, begun = system_clock(), stopwatch()
         snapshot = take_snapshot(vm, job=job, run=run, site=site, stop=stop)
-        left_behind = ""
+        version = None
         try:
             receipt = transfer_disks(
                 snapshot,
@@ -117,8 +117,8 @@ def protect_vm(
             version = commit_version(receipt, site=site)
             dropped = drop_duplicates(run, site=site)
         finally:
-            left_behind = release_snapshot(snapshot, site)
-        return finished_vm(version, dropped, seconds=stopwatch() - begun, note=left_behind)
+            note = release_snapshot(snapshot, site, committed=version is not None)
+        return finished_vm(version, dropped, seconds=stopwatch() - begun, note=note)
 
 
 def outcome_of(vm: XenVm, future: PrefectFuture[VmOutcome]) -> VmOutcome:

@@ -7,12 +7,14 @@ from likeness.errors import LikenessError
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.stopping import StopToken
+from likeness.xen.changed_blocks import enable_tracking
 from likeness.xen.dropping import drop_snapshot
 from likeness.xen.inventory import XenVm
 from likeness.xen.marks import Owner
 from likeness.xen.preflight import require_ready
 from likeness.xen.snapshots import Consistency, XenSnapshot
 from likeness.xen.snapshots import take_snapshot as take
+from tasks.changes import keep_only_newest
 from tasks.retries import ONCE
 
 
@@ -32,6 +34,8 @@ def take_snapshot(
     mode = Consistency(job.consistency)
     with site.xen_pool.open(stop=stop) as xen:
         require_ready(xen, vm, mode=mode)
+        if job.changed_blocks:
+            enable_tracking(xen, vm)
         snapshot = take(
             xen,
             vm,
@@ -53,17 +57,25 @@ def take_snapshot(
     return snapshot
 
 
-def release_snapshot(snapshot: XenSnapshot, site: Site) -> str:
+def release_snapshot(snapshot: XenSnapshot, site: Site, *, committed: bool) -> str:
     """Remove a snapshot, whatever state its run is in; what cannot be removed is for the sweep.
 
     No task, since it must also work while a run is being cancelled or the API is away.
 
+    Args:
+        snapshot: Which.
+        site: The installation.
+        committed: Whether its version is: then the record of changes stays in the pool, without
+            any data, for the next run to compare with, and older records go.
+
     Returns:
-        A sentence if it is still there, else nothing.
+        A sentence if something is still there, else nothing.
     """
     try:
         with site.xen_pool.open() as xen:
-            drop_snapshot(xen, snapshot, tries=50, pause_seconds=1.0)
+            drop_snapshot(xen, snapshot, keep_references=committed, tries=50, pause_seconds=1.0)
+            if committed:
+                keep_only_newest(xen, snapshot, site)
     except LikenessError as cause:
         return f"its snapshot is still there and the next sweep will remove it: {cause}"
     return ""

@@ -10,8 +10,9 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from blocks import Site
-from catalog.chunks import damaged_ids
+from catalog.chunks import damaged_ids, must_read
 from likeness.agent.transfer import Bundle, DiskJob, Tally, transfer
+from likeness.model.disk import Skips
 from likeness.model.ids import RunId, random_name
 from likeness.model.job import BackupJob
 from likeness.stopping import StopToken
@@ -24,6 +25,7 @@ from likeness.xen.pacing import BandwidthCap
 from likeness.xen.reading import open_reader
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot
+from tasks.changes import unread_of
 from tasks.progress import shown
 from tasks.retries import STEP
 
@@ -67,9 +69,22 @@ def transfer_disks(
         xen = held.enter_context(site.xen_pool.open(stop=stop))
         store = held.enter_context(site.data_store.open())
         last = last_version(store, snapshot.vm.vm)
-        disks = [
-            held.enter_context(_disk_job(xen, disk, store, last, attempt, stop, cap))
+        wanted = must_read(site.catalog.file, snapshot.vm.vm)
+        unread = [
+            unread_of(
+                xen,
+                disk,
+                last,
+                site=site,
+                chunk_bytes=store.chunk_bytes,
+                must_read=wanted,
+                stop=stop,
+            )
             for disk in snapshot.disks
+        ]
+        disks = [
+            held.enter_context(_disk_job(xen, disk, store, last, each.skips, attempt, stop, cap))
+            for disk, each in zip(snapshot.disks, unread, strict=True)
         ]
         tally = Tally(sum(disk.facts.size_bytes for disk in disks))
         log = PackLog(attempt / "packs")
@@ -94,7 +109,7 @@ def transfer_disks(
         taken_at=taken_at,
         consistency=snapshot.obtained,
         consistency_asked=snapshot.requested,
-        note=snapshot.reason,
+        note="; ".join(filter(None, (snapshot.reason, *(each.reason for each in unread)))),
         disks=tuple(DiskReceipt(d.facts, d.chunk_map, d.previous) for d in disks),
         packs=log,
         counts=counts,
@@ -107,6 +122,7 @@ def _disk_job(
     disk: SnapshotDisk,
     store: DataStore,
     last: Version | None,
+    skip: Skips | None,
     scratch: Path,
     stop: StopToken,
     cap: BandwidthCap | None,
@@ -118,7 +134,8 @@ def _disk_job(
     try:
         maps += _previous_map(store, last, disk, scratch / f"{name}.previous")
         with closing(open_reader(xen, disk, stop=stop, cap=cap).reader) as reader:
-            yield DiskJob(disk.facts, reader, *maps)
+            previous = maps[1] if len(maps) > 1 else None
+            yield DiskJob(disk.facts, reader, maps[0], previous, skip if previous else None)
     except BaseException:
         for chunk_map in maps:
             chunk_map.close()

@@ -52,6 +52,12 @@ class BackupJob(BaseModel):
         description="When the snapshot asked for cannot be had, fail the VM instead of taking a"
         " standard one.",
     )
+    changed_blocks: bool = Field(
+        default=True,
+        title="Read only changed blocks where the pool knows them",
+        description="Switches XenServer's changed block tracking on for the VM's disks. Where it"
+        " cannot be had the disk is read whole, and the reason stands in the report.",
+    )
     exclude_disks: dict[str, list[str]] = Field(
         default={},
         title="Disks to leave out",
