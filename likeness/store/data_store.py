@@ -136,6 +136,7 @@ def create_store(
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     suite: Suite = Suite.AEGIS_256,
     installation: str | None = None,
+    confirm_words: Callable[[str], None] = lambda _: None,
 ) -> NewStore:
     """Make a store and its keys in an empty place.
 
@@ -150,6 +151,8 @@ def create_store(
         chunk_bytes: The unit of deduplication, a power of two from 64 KiB to 4 MiB; for ever.
         suite: How to seal.
         installation: Who owns it, 32 hex digits; random if not given.
+        confirm_words: Told the recovery words before anything is written, to have them put on paper
+            and read back; what it raises leaves the place as it was.
 
     Raises:
         StoreExists: The place holds a store, or anything else.
@@ -169,12 +172,13 @@ def create_store(
         made_at=clock().isoformat(),
     )
     store = DataStore(transport, facts, keys)
+    confirm_words(slots.as_words(on_paper))
     slots.write_key_file(key_file, in_file)
     add_slot(store, in_file, SlotKind.KEY_FILE)
     add_slot(store, on_paper, SlotKind.RECOVERY_WORDS)
     if passphrase is not None:
         add_slot(store, passphrase.encode(), SlotKind.PASSPHRASE)
-    _write_public_keys(store, clock)
+    write_public_keys(store, store.keys.public(), clock=clock)
     owner = OwnerDocument(
         number=1, installation=installation or random_name(), taken_at=facts.made_at
     )
@@ -213,6 +217,22 @@ def add_slot(store: DataStore, opener: bytes, kind: SlotKind) -> str:
     slot = slots.wrap(store.keys.master, opener, kind, store=store.store_id)
     store.write(name, Kind.SLOT, slot)
     return name
+
+
+def write_public_keys(store: DataStore, public: PublicKeys, *, clock: Clock) -> None:
+    """Write the public keys of an epoch, signed by the one that `store` is in.
+
+    Raises:
+        NameTaken: They are there, in whatever state.
+    """
+    document = PublicKeysDocument(
+        store=store.store_id,
+        epoch=public.epoch,
+        box=public.box.hex(),
+        verify=public.verify.hex(),
+        made_at=clock().isoformat(),
+    )
+    store.write(layout.public_keys(public.epoch), Kind.PUBLIC_KEYS, document)
 
 
 def public_keys(transport: Transport) -> dict[int, PublicKeys]:
@@ -264,18 +284,6 @@ def _exists(transport: Transport, name: str) -> bool:
     except ObjectMissing:
         return False
     return True
-
-
-def _write_public_keys(store: DataStore, clock: Clock) -> None:
-    public = store.keys.public()
-    document = PublicKeysDocument(
-        store=store.store_id,
-        epoch=public.epoch,
-        box=public.box.hex(),
-        verify=public.verify.hex(),
-        made_at=clock().isoformat(),
-    )
-    store.write(layout.public_keys(public.epoch), Kind.PUBLIC_KEYS, document)
 
 
 def _write_format(store: DataStore) -> None:
@@ -383,24 +391,42 @@ def _slots(transport: Transport) -> Sequence[Slot]:
 
 
 def _newest_epoch(transport: Transport, keys: StoreKeys) -> StoreKeys:
-    """Keys of the newest epoch whose public document the master key bears out."""
+    """Keys of the newest epoch that anything signed bears out.
+
+    An epoch is begun with its public keys and an owner document, so the loss of one of them does
+    not set the store back.
+    """
     newest = FIRST_EPOCH
     for entry in transport.entries(layout.KEYS):
         if layout.is_known(entry.name) and "/pub-" in entry.name:
             epoch = int(entry.name.rpartition("-")[2], 16)
-            newest = max(newest, epoch if _is_epoch(transport, keys, epoch) else FIRST_EPOCH)
+            newest = max(newest, epoch if has_epoch(transport, keys, epoch) else FIRST_EPOCH)
+    for entry in transport.entries(layout.OWNER):
+        if layout.is_known(entry.name):
+            newest = max(newest, _signed_in(transport, keys, entry.name))
     return StoreKeys(keys.store, keys.master, epoch=newest)
 
 
-def _is_epoch(transport: Transport, keys: StoreKeys, epoch: int) -> bool:
+def has_epoch(transport: Transport, keys: StoreKeys, epoch: int) -> bool:
+    """Whether the public keys of an epoch are there, whole, and those the master key gives."""
     name = layout.public_keys(epoch)
     try:
         frame = read_frame(transport, name)
         frame.require_signature(Kind.PUBLIC_KEYS, keys.public(max(epoch - 1, FIRST_EPOCH)))
         said = decode(frame.clear, PublicKeysDocument, name=name)
-    except (Damaged, ObjectMissing):
+    except (Damaged, ObjectMissing, StoreTooNew):
         return False
     return bytes.fromhex(said.verify) == keys.public(epoch).verify
+
+
+def _signed_in(transport: Transport, keys: StoreKeys, owner: str) -> int:
+    """The epoch an owner document was signed in; the first if it is not to be believed."""
+    try:
+        frame = read_frame(transport, owner)
+        frame.require_signature(Kind.OWNER, keys.public(frame.epoch))
+    except (Damaged, ObjectMissing, StoreTooNew):
+        return FIRST_EPOCH
+    return frame.epoch
 
 
 def _verifier(keys: StoreKeys, frame: Frame) -> PublicKeys:

@@ -1,0 +1,192 @@
+"""Keyring: the ways of opening a store, and its epochs.
+
+A *slot* holds the master key for one way of opening. Slots come and go; the master key never
+changes, so whoever once opened a slot and kept the master key can open everything for ever: taking
+a slot away shuts out those who know its passphrase and nothing else.
+
+An *epoch* is a set of box, sign and meta keys. A new one is begun every year, or when somebody
+leaves who may have known them. What older epochs made stays readable and valid; new packs are
+sealed to the new box key and new documents signed with the new key.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from likeness.clock import Clock
+from likeness.codec import slots
+from likeness.codec.documents import Kind
+from likeness.codec.keys import FIRST_EPOCH, StoreKeys
+from likeness.codec.slots import Slot, SlotKind
+from likeness.errors import BadInput, Damaged, ObjectMissing, StoreTooNew
+from likeness.model.ids import random_name
+from likeness.store import layout
+from likeness.store.data_store import DataStore, add_slot, has_epoch, write_public_keys
+from likeness.store.documents import OwnerDocument
+from likeness.store.heads import write_head
+from likeness.store.observations import cause_of
+
+SHORTEST_PASSPHRASE = 12
+"""Characters. Whoever can read the share may try passphrases for as long as they like."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeySlot:
+    """One way of opening the store.
+
+    Attributes:
+        name: The object.
+        kind: What opens it; none if that cannot be read.
+        problem: Why it is not to be relied on; empty if it is whole and this store's own.
+    """
+
+    name: str
+    kind: SlotKind | None
+    problem: str = ""
+
+
+def list_slots(store: DataStore) -> tuple[KeySlot, ...]:
+    """Every slot, those that are damaged or forged too."""
+    found = []
+    for entry in store.transport.entries(layout.KEYS):
+        if layout.is_known(entry.name) and "/slot-" in entry.name:
+            try:
+                slot, _ = store.read(entry.name, Kind.SLOT, Slot)
+            except (Damaged, ObjectMissing, StoreTooNew) as cause:
+                found.append(KeySlot(entry.name, None, cause_of(cause)))
+            else:
+                found.append(KeySlot(entry.name, slot.kind))
+    return tuple(found)
+
+
+def add_passphrase(store: DataStore, passphrase: str) -> str:
+    """Let a passphrase open the store from now on; return the slot's name.
+
+    Raises:
+        BadInput: It is too short.
+    """
+    if len(passphrase) < SHORTEST_PASSPHRASE:
+        raise BadInput(
+            f"a passphrase needs at least {SHORTEST_PASSPHRASE} characters, since whoever can read"
+            " the share can try it for years; choose several words"
+        )
+    return add_slot(store, passphrase.encode(), SlotKind.PASSPHRASE)
+
+
+def add_recovery_words(store: DataStore) -> tuple[str, str]:
+    """Make new recovery words; older ones go on working until their slot is removed.
+
+    Returns:
+        The slot's name, and 24 words that nobody keeps.
+    """
+    secret = slots.fresh_secret()
+    return add_slot(store, secret, SlotKind.RECOVERY_WORDS), slots.as_words(secret)
+
+
+def add_key_file(store: DataStore, path: Path) -> str:
+    """Make a new key file for another machine; return the slot's name.
+
+    Raises:
+        BadInput: There is a file of that name.
+    """
+    secret = slots.fresh_secret()
+    slots.write_key_file(path, secret)
+    return add_slot(store, secret, SlotKind.KEY_FILE)
+
+
+def remove_slot(store: DataStore, name: str) -> None:
+    """Take a way of opening the store away; the last one that is whole stays.
+
+    Args:
+        store: Where.
+        name: The slot's, as `list_slots` gives it.
+
+    Raises:
+        BadInput: There is no such slot, or it is the last one.
+    """
+    known = {slot.name: slot for slot in list_slots(store)}
+    if name not in known:
+        raise BadInput(f"{name!r} is no key slot of this store; list them and choose one")
+    if all(slot.problem for slot in known.values() if slot.name != name):
+        raise BadInput(
+            f"{name} is the last key slot that is whole; without it nobody opens this store again,"
+            " so add another way first"
+        )
+    store.transport.delete(name)
+
+
+def begin_epoch(store: DataStore, *, clock: Clock) -> DataStore:
+    """Begin a new epoch, or finish beginning one after a crash; see the module.
+
+    Other processes that have the store open do not know the new epoch: begin one while no job
+    runs, and give the new fingerprint to whoever keeps the old one.
+
+    Returns:
+        The store in its new epoch; the one given stays in the old.
+
+    Raises:
+        ShareUnreachable: Nobody knows how far it came; open the store again and repeat.
+    """
+    keys = store.keys
+    owner, signed_in = _newest_owner(store)
+    if owner is None or signed_in == keys.epoch:
+        fresh = StoreKeys(keys.store, keys.master, epoch=keys.epoch + 1)
+        if not has_epoch(store.transport, fresh, fresh.epoch):
+            _set_aside(store, layout.public_keys(fresh.epoch))
+            write_public_keys(store, fresh.public(), clock=clock)
+        keys = fresh
+    begun = DataStore(store.transport, store.facts, keys)
+    number = owner.number + 1 if owner else 1
+    document = OwnerDocument(
+        number=number,
+        installation=owner.installation if owner else random_name(),
+        taken_at=clock().isoformat(),
+        host=owner.host if owner else "",
+    )
+    name = layout.numbered(layout.OWNER, number)
+    _set_aside(store, name)
+    begun.write(name, Kind.OWNER, document)
+    return begun
+
+
+def renew_public_keys(store: DataStore, *, clock: Clock) -> tuple[str, ...]:
+    """Write the public keys of every epoch whose document is missing, damaged or forged.
+
+    Returns:
+        Names of the documents that were written anew.
+    """
+    lost = [
+        epoch
+        for epoch in range(FIRST_EPOCH, store.keys.epoch + 1)
+        if not has_epoch(store.transport, store.keys, epoch)
+    ]
+    for epoch in lost:
+        _set_aside(store, layout.public_keys(epoch))
+    if lost:
+        write_head(store, clock=clock)  # the heads forget the lost ones first
+    for epoch in lost:
+        signer = StoreKeys(store.store_id, store.keys.master, epoch=max(epoch - 1, FIRST_EPOCH))
+        as_signer = DataStore(store.transport, store.facts, signer)
+        write_public_keys(as_signer, store.keys.public(epoch), clock=clock)
+    if lost:
+        write_head(store, clock=clock)
+    return tuple(layout.public_keys(epoch) for epoch in lost)
+
+
+def _newest_owner(store: DataStore) -> tuple[OwnerDocument | None, int]:
+    """The owner document with the highest number that is whole, and the epoch it was signed in."""
+    names = [e.name for e in store.transport.entries(layout.OWNER) if layout.is_known(e.name)]
+    for name in sorted(names, reverse=True):
+        try:
+            owner, frame = store.read(name, Kind.OWNER, OwnerDocument)
+        except (Damaged, ObjectMissing, StoreTooNew):
+            continue
+        return owner, frame.epoch
+    return None, FIRST_EPOCH
+
+
+def _set_aside(store: DataStore, name: str) -> None:
+    """Move what stands in the way of a document, torn or forged, out of it; never delete it."""
+    try:
+        store.transport.rename(name, f"{layout.QUARANTINE}/{random_name()}")
+    except ObjectMissing:
+        return
