@@ -1,0 +1,1 @@
+"""What the blocks promise to whoever fills them in."""
