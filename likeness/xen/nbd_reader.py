@@ -20,6 +20,7 @@ IDLE_SECONDS = 300.0
 _AHEAD_BYTES = 16 << 20
 _AHEAD_REQUESTS = 32
 _ATTEMPTS = 3
+_PAUSE_SECONDS = 1.0
 
 
 class NotOffered(Exception):
@@ -69,6 +70,7 @@ class NbdDiskReader:
         self._stop = stop or StopToken()
         self._cap = cap
         self._idle_seconds = idle_seconds
+        self._closed = False
         self.read_bytes = 0
         try:
             self._connection: NbdConnection | None = self._connected()
@@ -101,8 +103,11 @@ class NbdDiskReader:
         exhausted = False
         broken = 0
         while not exhausted or asked:
+            if self._closed:
+                raise self._broken("it was let go of half-way")
             try:
-                exhausted = self._ask_ahead(to_ask, asked) if not exhausted else True
+                self._reconnect(asked)
+                exhausted = exhausted or self._ask_ahead(to_ask, asked)
                 if asked:
                     self._take_one(asked)
                     broken = 0
@@ -110,13 +115,14 @@ class NbdDiskReader:
                 broken += 1
                 if broken >= _ATTEMPTS:
                     raise self._broken(cause) from cause
-                self._again(asked, cause)
+                self._hang_up()
             while asked and asked[0].whole:
                 done = asked.popleft()
                 yield Segment(done.extent.offset, bytes(done.view))
 
     def close(self) -> None:
         """Let go of the disk; safe to repeat."""
+        self._closed = True
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -156,23 +162,29 @@ class NbdDiskReader:
                     self.read_bytes += piece.extent.length
                 return
 
-    def _again(self, asked: deque[_Piece], cause: TransferBroken) -> None:
-        """Connect anew and ask again for everything that has not come whole."""
+    def _hang_up(self) -> None:
+        """Leave a broken connection, and give the host a moment."""
         if self._connection is not None:
             self._connection.hang_up()
-        if self._stop.wait(1.0):
+            self._connection = None
+        if self._stop.wait(_PAUSE_SECONDS):
             self._stop.check()
+
+    def _reconnect(self, asked: deque[_Piece]) -> None:
+        """Where the connection is lost: a new one, and everything that has not come once more."""
+        if self._connection is not None:
+            return
         try:
             self._connection = self._connected()
-        except NotOffered as closed:
-            raise self._broken(cause) from closed
+        except NotOffered as cause:
+            raise TransferBroken(str(cause)) from cause
         for piece in asked:
             if not piece.whole:
                 self._ask_for(piece)
 
     def _live(self) -> NbdConnection:
         if self._connection is None:
-            raise self._broken("the reader is closed")
+            raise TransferBroken("the connection is lost")
         return self._connection
 
     def _connected(self) -> NbdConnection:

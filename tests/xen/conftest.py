@@ -18,6 +18,7 @@ from likeness.model.ids import RunId, random_name
 from likeness.xen.http_reader import HttpDiskReader
 from likeness.xen.inventory import find_vm
 from likeness.xen.marks import Owner
+from likeness.xen.nbd_reader import NbdDiskReader
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot, take_snapshot
 
@@ -67,7 +68,11 @@ def login(server: LabServer, **more: object) -> XenSession:
     return XenSession.login(server.url, **(given | more))  # type: ignore[arg-type]
 
 
-def read_all(reader: HttpDiskReader, segment_bytes: int = MIB, skip: Skips | None = None) -> bytes:
+def read_all(
+    reader: HttpDiskReader | NbdDiskReader,
+    segment_bytes: int = MIB,
+    skip: Skips | None = None,
+) -> bytes:
     """What a reader gives, put together; ranges it leaves out are zero."""
     content = bytearray(reader.size_bytes)
     with closing(reader):
