@@ -80,6 +80,14 @@ def _parser() -> argparse.ArgumentParser:
         help="the same, not started",
     )
     serve.add_argument("--listen", type=_address, default=("127.0.0.1", 0), metavar="HOST:PORT")
+    serve.add_argument(
+        "--tls", action="store_true", help="serve HTTPS with a self-signed certificate"
+    )
+    serve.add_argument(
+        "--nbd",
+        choices=("nbd", "insecure_nbd"),
+        help="switch NBD on for the pool's network, with TLS or without",
+    )
     serve.add_argument("--hosts", type=int, default=1, help="hosts of the pool")
     serve.add_argument("--state", type=Path, metavar="DIR", help="where overlays are kept")
     serve.add_argument("--password-file", type=Path, metavar="FILE")
@@ -122,7 +130,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         pool.add_vm(name, disks)
     for name, disks in arguments.halted:
         pool.add_vm(name, disks, power_state="Halted")
-    with LabServer(pool, listen=arguments.listen) as server:
+    if arguments.nbd:
+        network = pool.db.where("network", bridge="xenbr0")[0]
+        pool.db.put("network", network, purpose=[arguments.nbd])
+    with LabServer(pool, listen=arguments.listen, tls=arguments.tls) as server:
         known = server.description()
         left = write_lab_file(state, known) if state is not None else None
         sys.stdout.write(json.dumps(known) + "\n")

@@ -16,7 +16,7 @@ from lab.dispatch import Dispatcher
 from lab.pool_machines import MachinesPart
 from lab.settings import Settings
 from lab.storage.disk import Disk
-from lab.wire.values import Value
+from lab.wire.values import Value, date_of
 from lab.world import MACHINE, build_world
 
 LOOPBACK = "127.0.0.1"
@@ -40,12 +40,12 @@ class Pool(MachinesPart):
     ) -> None:
         super().__init__(settings, folder)
         self.address = address
-        self.nbd_port = 0
         self.most_snapshots_at_once = 0
         self._moved_to = ""
         self._counting = threading.Lock()
         self._exported: dict[str, int] = {}
         self._imported: dict[str, int] = {}
+        self._nbd_reads: dict[str, int] = {}
         build_world(self, address, hosts)
         self.derive_storage_fields()
         self.db.derive("VM", "allowed_operations", allowed_operations)
@@ -150,6 +150,32 @@ class Pool(MachinesPart):
         """
         self.disk_of(vm, disk).write(offset, data)
 
+    def lose_change_log(self, vm: str, disk: int = 0, *, noticed: bool) -> None:
+        """Damage the change log of a VM's disk, as a crash of its host may.
+
+        Args:
+            vm: Name or uuid.
+            disk: Counted from 0.
+            noticed: The storage has seen it: it switched tracking off and left a message. Otherwise
+                `VDI.list_changed_blocks` is the first to find out.
+        """
+        found = self.disk_of(vm, disk)
+        vdi = next(ref for ref, data in self.disks.items() if data is found)
+        if not noticed:
+            if found.log is not None:
+                found.log.consistent = False
+            return
+        found.stop_tracking()
+        self.db.put("VDI", vdi, cbt_enabled=False)
+        self.db.create(
+            "message",
+            name="VDI_CBT_METADATA_INCONSISTENT",
+            priority=3,
+            cls="VDI",
+            obj_uuid=self.db.get("VDI", vdi, "uuid"),
+            timestamp=date_of(self.settings.now()),
+        )
+
     # -- pool ------------------------------------------------------------------------------------
 
     def set_coordinator(self, host: str = "", *, address: str = "") -> None:
@@ -185,7 +211,7 @@ class Pool(MachinesPart):
                                 "exportname": f"/{uuid}?session_id={session}",
                                 "address": record["IP"],
                                 "port": self.nbd_port,
-                                "cert": self.certificate_pem,
+                                "cert": self.certificates.get(host, ""),
                                 "subject": self.db.get("host", host, "hostname"),
                             }
                         )
@@ -216,18 +242,27 @@ class Pool(MachinesPart):
         with self._counting:
             self._imported[vdi] = self._imported.get(vdi, 0) + length
 
+    def count_nbd_read(self, vdi: str, length: int) -> None:
+        """Add one answered NBD read."""
+        self.count_exported(vdi, length)
+        with self._counting:
+            self._nbd_reads[vdi] = self._nbd_reads.get(vdi, 0) + 1
+
     def counters(self) -> dict[str, Any]:
         """Everything counted so far, as plain values.
 
         Returns:
-            `exported_bytes` and `imported_bytes` by VDI uuid (also of VDIs that are gone), `calls`
-            by method, `objects` by class, `snapshots` and `most_snapshots_at_once` in VMs, `time`.
+            `exported_bytes`, `imported_bytes` and `nbd_reads` (requests) by VDI uuid, also of VDIs
+            that are gone; `calls` by method, `objects` by class, `snapshots` and
+            `most_snapshots_at_once` in VMs, `time`.
         """
         with self._counting:
             exported, imported = dict(self._exported), dict(self._imported)
+            nbd_reads = dict(self._nbd_reads)
         return {
             "exported_bytes": exported,
             "imported_bytes": imported,
+            "nbd_reads": nbd_reads,
             "calls": self.journal.counts(),
             "objects": {name: self.db.count(name) for name in self.facts.classes},
             "snapshots": len(self.db.where("VM", is_a_snapshot=True)),

@@ -31,6 +31,8 @@ class PoolCore:
         faults: What is set to go wrong.
         journal: The calls so far.
         guest_store: What each running guest sees of xenstore, by VM reference.
+        certificates: PEM by host reference, empty before the pool is served.
+        scheme: `http` or `https`; with `port` and `nbd_port` where the hosts listen, 0 before that.
         plugins: What `host.call_plugin` runs, by plug-in and function: (host, arguments) to text.
     """
 
@@ -50,7 +52,8 @@ class PoolCore:
         self.vtpm_contents: dict[str, str] = {}
         self.plugins: dict[tuple[str, str], Plugin] = {}
         self.domains_begun = 0
-        self.certificate_pem = ""
+        self.certificates: dict[str, str] = {}
+        self.scheme, self.port, self.nbd_port = "http", 0, 0
         self.closed = threading.Event()
         self._own_folder = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="lab-"))

@@ -3,11 +3,14 @@
 import json
 import os
 import secrets
+import ssl
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lab.certificates import make_certificate
+from lab.nbd.server import NbdListener
 from lab.pool import Pool
 from lab.settings import Settings
 from lab.web.control import ControlInterface
@@ -27,28 +30,51 @@ class LabServer:
 
     Attributes:
         pool: The simulated pool itself, for tests in the same process.
-        url: Such as `http://127.0.0.1:40123`.
+        url: Such as `http://127.0.0.1:40123`, or `https://...` with `tls`, self-signed.
         control_url: Where the control interface listens.
         control_token: What the control interface asks for.
     """
 
     def __init__(
-        self, pool: Pool | None = None, *, listen: tuple[str, int] = (LOOPBACK, 0)
+        self,
+        pool: Pool | None = None,
+        *,
+        listen: tuple[str, int] = (LOOPBACK, 0),
+        tls: bool = False,
     ) -> None:
         self.pool = pool or Pool(address=listen[0])
         self.control_token = secrets.token_urlsafe(24)
+        contexts = self._certify()
         routes = Routes()
         RpcEndpoints(self.pool).add_to(routes)
         DiskTransfers(self.pool).add_to(routes)
-        self._listeners = [Listener(routes, listen)]
-        port = self._listeners[0].address[1]
-        for number in range(1, self.pool.db.count("host")):
-            self._listeners.append(Listener(routes, (member_address(number), port), host=number))
+        addresses = [listen[0], *map(member_address, range(1, len(contexts)))]
+        self._listeners: list[Listener | NbdListener] = []
+        port, nbd_port = listen[1], 0
+        for number, (address, context) in enumerate(zip(addresses, contexts, strict=True)):
+            secured = context if tls else None
+            front = Listener(routes, (address, port), tls=secured, host=number)
+            disks = NbdListener(self.pool, (address, nbd_port), context)
+            port, nbd_port = front.address[1], disks.address[1]
+            self._listeners += [front, disks]
+        self.pool.port, self.pool.nbd_port = port, nbd_port
+        self.pool.scheme = "https" if tls else "http"
         controls = Routes()
         ControlInterface(self.pool, self.control_token).add_to(controls)
-        self._listeners.append(Listener(controls, (LOOPBACK, 0)))
-        self.url = f"http://{listen[0]}:{port}"
-        self.control_url = "http://{}:{}".format(*self._listeners[-1].address)
+        control = Listener(controls, (LOOPBACK, 0))
+        self._listeners.append(control)
+        self.url = f"{self.pool.scheme}://{listen[0]}:{port}"
+        self.control_url = "http://{}:{}".format(*control.address)
+
+    def _certify(self) -> list[ssl.SSLContext]:
+        """Make each host its certificate."""
+        contexts = []
+        for host in self.pool.db.refs("host"):
+            record = self.pool.db.record("host", host)
+            made = make_certificate(record["hostname"], [record["address"]])
+            self.pool.certificates[host] = made.pem
+            contexts.append(made.server_context(self.pool.folder))
+        return contexts
 
     @property
     def username(self) -> str:
@@ -72,6 +98,8 @@ class LabServer:
             "control": self.control_url,
             "control_token": self.control_token,
             "pid": os.getpid(),
+            "nbd_port": self.pool.nbd_port,
+            "certificates": list(self.pool.certificates.values()),
             "vms": {record["name_label"]: record["uuid"] for record in records},
         }
 

@@ -51,7 +51,7 @@ def compute_memory_overhead(call: Call, host: str) -> int:
 def get_server_certificate(call: Call, host: str) -> str:
     """The host's certificate, as PEM."""
     call.db.row("host", host)
-    return call.pool.certificate_pem
+    return call.pool.certificates.get(host, "")
 
 
 @message("host.get_management_interface")

@@ -27,9 +27,13 @@ class BadRequest(Exception):
 
 @dataclass
 class Request:
-    """One request without its body; header names are in lower case."""
+    """One request without its body.
+
+    `target` is path and query as sent; header names are in lower case.
+    """
 
     method: str
+    target: str
     path: str
     query: dict[str, str]
     version: str
@@ -113,7 +117,7 @@ class Connection:
             headers[name.strip().lower()] = value.strip()
         parts = urlsplit(target)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        return Request(method, unquote(parts.path), query, version, headers)
+        return Request(method, target, unquote(parts.path), query, version, headers)
 
     def read(self, length: int) -> bytes:
         """Read exactly `length` bytes, or fewer when the client hangs up before."""

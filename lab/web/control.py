@@ -11,6 +11,7 @@ Every request carries the token in the header `x-lab-token`; answers are JSON.
 | `GET /faults`, `DELETE /faults` | what is set to go wrong; forget it |
 | `POST /faults` | set a fault: a JSON object with `kind` and the parameters of `Faults.<kind>` |
 | `POST /sessions/expire` | end all sessions |
+| `POST /change-log?vm=&disk=&noticed=` | damage a disk's change log, see `Pool.lose_change_log` |
 | `POST /coordinator?address=` | let logins answer HOST_IS_SLAVE; empty address: no longer |
 """
 
@@ -50,6 +51,7 @@ class ControlInterface:
             ("DELETE", "/faults"): lambda *_: self._pool.faults.clear(),
             ("POST", "/faults"): self._set_fault,
             ("POST", "/sessions/expire"): lambda *_: {"ended": self._pool.sessions.end_all()},
+            ("POST", "/change-log"): self._lose_change_log,
             ("POST", "/coordinator"): self._move_coordinator,
         }
         for (method, path), action in actions.items():
@@ -109,6 +111,15 @@ class ControlInterface:
         else:
             getattr(self._pool.faults, kind)(**given)
         return self._pool.faults.listing()
+
+    def _lose_change_log(self, connection: Connection, request: Request) -> Any:
+        del connection
+        query = request.query
+        noticed = query.get("noticed", "true") == "true"
+        self._pool.lose_change_log(
+            query.get("vm", ""), int(query.get("disk", "0")), noticed=noticed
+        )
+        return {}
 
     def _move_coordinator(self, connection: Connection, request: Request) -> Any:
         del connection

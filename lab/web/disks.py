@@ -11,6 +11,16 @@ from lab.faults import ExportFault
 from lab.pool import Pool
 from lab.storage.disk import Disk
 from lab.storage.extents import Segment
+from lab.storage.vhd import (
+    LIMIT_BYTES,
+    SECTOR,
+    BadVhd,
+    plan_difference,
+    plan_full,
+    read_vhd,
+    vhd_bytes,
+    write_vhd,
+)
 from lab.web.access import Transfer, admitted, find, second_answer
 from lab.web.connection import Connection, Request
 from lab.web.server import Routes
@@ -111,7 +121,7 @@ class DiskTransfers:
     def export(self, connection: Connection, request: Request) -> bool:
         """Send a disk; the body has no length and ends with the connection."""
         with admitted(self._pool, connection, request, "export_raw_vdi") as transfer:
-            if transfer is not None:
+            if transfer is not None and not self._redirected(connection, request):
                 self._export(connection, request, transfer)
         return False
 
@@ -156,15 +166,52 @@ class DiskTransfers:
     def _send(self, outlet: Outlet, request: Request, vdi: str, shape: str) -> None:
         call = Call(self._pool, "VDI.export", session=outlet.transfer.session)
         refuse_data_less(call, vdi)
+        base = request.query.get("base", "")
+        base = find(self._pool, "VDI", base) if base and shape == "vhd" else ""
+        if base:
+            refuse_data_less(call, base)
         with self._pool.attached_to_dom0(vdi, writing=False):
-            send_raw(self._pool.disk(vdi), outlet)
+            if shape == "vhd":
+                self._send_vhd(outlet, vdi, base)
+            else:
+                send_raw(self._pool.disk(vdi), outlet)
+
+    def _send_vhd(self, outlet: Outlet, vdi: str, base: str) -> None:
+        disk = self._pool.disk(vdi)
+        if disk.size > LIMIT_BYTES:
+            raise XapiFailure("VDI_TOO_LARGE", vdi, LIMIT_BYTES)
+        if base:
+            base_uuid = str(self._pool.db.get("VDI", base, "uuid"))
+            plan = plan_difference(disk, self._pool.disk(base), base_uuid)
+        else:
+            plan = plan_full(disk)
+        seconds = self._pool.settings.now().timestamp()
+        for part in write_vhd(disk, plan, outlet.uuid, seconds):
+            outlet.data(part)
+            outlet.progress(outlet.sent, vhd_bytes(plan))
+
+    def _redirected(self, connection: Connection, request: Request) -> bool:
+        """Send the client to a host that sees the disk's storage, if this one does not."""
+        pool = self._pool
+        try:
+            vdi = find(pool, "VDI", request.query.get("vdi", ""))
+        except XapiFailure:
+            return False
+        hosts = pool.db.refs("host")
+        seeing = [h for h in hosts if pool.db.get("VDI", vdi, "SR") in pool.srs_seen_by(h)]
+        if not seeing or hosts[connection.host] in seeing:
+            return False
+        address = pool.db.get("host", seeing[0], "address")
+        target = f"{pool.scheme}://{address}:{pool.port}{request.target}"
+        connection.answer(request, 302, b"", {"location": target, "connection": "close"})
+        return True
 
     # -- in --------------------------------------------------------------------------------------
 
     def import_disk(self, connection: Connection, request: Request) -> bool:
         """Take a disk's data; the 200 goes out before the body is read."""
         with admitted(self._pool, connection, request, "import_raw_vdi") as transfer:
-            if transfer is not None:
+            if transfer is not None and not self._redirected(connection, request):
                 self._import(connection, request, transfer)
         return False
 
@@ -217,7 +264,9 @@ class DiskTransfers:
     ) -> None:
         inlet = Inlet(self._pool, connection, transfer, self._pool.disk(vdi), self._uuid(vdi))
         length = request.content_length
-        if request.query.get("chunked", "").lower() in ("true", "1"):
+        if request.query.get("format") == "vhd":
+            inlet.vhd(length)
+        elif request.query.get("chunked", "").lower() in ("true", "1"):
             inlet.ranges(length)
         else:
             inlet.run(0, inlet.disk.size if length is None else length)
@@ -276,6 +325,33 @@ class Inlet:
             if left < 0:
                 raise XapiFailure(*IO_ERROR)
             self.run(offset, length)
+
+    def vhd(self, content_length: int | None) -> None:
+        """Take the sectors a VHD marks.
+
+        Raises:
+            XapiFailure: VDI_IO_ERROR when it is damaged or ends early, or the disk is too small.
+        """
+        left = NO_LIMIT if content_length is None else content_length
+
+        def read(length: int) -> bytes:
+            nonlocal left
+            data = self.connection.read(min(length, left))
+            left -= len(data)
+            return data
+
+        try:
+            for offset, data in read_vhd(read):
+                self.pool.tasks.check(self.transfer.task)
+                if not data and offset > -(-self.disk.size // SECTOR) * SECTOR:
+                    raise XapiFailure(*IO_ERROR)
+                fits = data[: max(0, self.disk.size - offset)]
+                self.disk.write(min(offset, self.disk.size), fits)
+                self.pool.count_imported(self.uuid, len(data))
+        except BadVhd as cause:
+            raise XapiFailure(*IO_ERROR) from cause
+        while content_length is not None and left and read(STEP_BYTES):
+            pass
 
 
 def send_raw(disk: Disk, outlet: Outlet) -> None:

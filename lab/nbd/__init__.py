@@ -1,0 +1,1 @@
+"""Disks over NBD: fixed newstyle, with TLS or without, read only."""
