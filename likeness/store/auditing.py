@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from likeness.codec.documents import Kind
-from likeness.errors import Damaged, ObjectMissing
+from likeness.errors import ObjectMissing
 from likeness.model.ids import PackId, VmId
 from likeness.stopping import StopToken
 from likeness.store import layout
@@ -36,7 +36,7 @@ from likeness.store.history import (
     records_of,
     vm_folders,
 )
-from likeness.store.observations import Observation, Weight, cause_of, notice, trouble
+from likeness.store.observations import UNREADABLE, Observation, Weight, cause_of, notice, trouble
 from likeness.store.public_view import SignedView
 from likeness.transport.base import Entry
 
@@ -115,7 +115,7 @@ def _catalog_copies(view: SignedView) -> Iterator[Observation]:
         if layout.is_known(name) and "-" not in name:
             try:
                 copy, _ = view.read(name, Kind.CATALOG_COPY, CatalogCopyDocument)
-            except (Damaged, ObjectMissing) as cause:
+            except UNREADABLE as cause:
                 yield trouble(name, cause_of(cause))
             else:
                 yield from (trouble(p, "missing") for p in copy.parts if p not in names)
@@ -154,7 +154,7 @@ class _Index:
                 continue
             try:
                 clear, _ = self._view.read(entry.name, Kind.INDEX, IndexClear)
-            except (Damaged, ObjectMissing) as cause:
+            except UNREADABLE as cause:
                 self._problems[entry.name] = trouble(entry.name, cause_of(cause))
                 continue
             for pack in clear.packs:
@@ -225,7 +225,7 @@ def _missing_packs(view: SignedView, missing: dict[PackId, _Expected]) -> Iterat
         if layout.is_known(entry.name):
             try:
                 swept, _ = view.read(entry.name, Kind.SWEPT, SweptDocument)
-            except (Damaged, ObjectMissing) as cause:
+            except UNREADABLE as cause:
                 yield trouble(entry.name, cause_of(cause))
                 continue
             for given_back in swept.packs:
@@ -242,7 +242,7 @@ def _brought_by(view: SignedView, segments: set[str]) -> dict[str, list[str]]:
         for name in records_of(view.transport, vm):
             try:
                 clear = read_record(view, name).clear
-            except (Damaged, ObjectMissing):
+            except UNREADABLE:
                 continue
             for segment in segments.intersection(clear.objects):
                 brought[segment].append(name)
@@ -267,7 +267,7 @@ def _one_vm(
         stop.check()
         try:
             maps.need(read_record(view, name))
-        except (Damaged, ObjectMissing) as cause:
+        except UNREADABLE as cause:
             bad[name] = cause
     covered = covered_records(names, bad, said)
     if covered is None and said is not None:

@@ -8,13 +8,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from likeness.errors import Damaged, ObjectMissing
-from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId
+from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, random_name
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
 from likeness.store.index import known_packs
-from likeness.store.versions import load_map, read_version, record_names, vms
+from likeness.store.maps import STRETCH
+from likeness.store.observations import UNREADABLE
+from likeness.store.versions import Version, load_map, read_version, record_names, vms
 
 MOST_AT_ONCE = 1 << 12
 """Packs looked into at once: about 100 MB of memory for their chunk ids."""
@@ -48,6 +49,31 @@ def versions_that_need(
     return dict(needed)
 
 
+def packs_of(store: DataStore, version: Version, *, scratch: Path, stop: StopToken) -> set[PackId]:
+    """Every pack that holds a chunk of a version.
+
+    The index is read once for every 64 GiB of disk (at 256 KiB a chunk), so that memory does not
+    grow with it.
+
+    Raises:
+        Damaged: A block map of the version is, or an index segment.
+    """
+    packs: set[PackId] = set()
+    for disk in version.record.disks:
+        with load_map(store, disk, scratch / f"{random_name()}.packs-map") as chunk_map:
+            for first in range(0, chunk_map.positions, STRETCH):
+                stop.check()
+                count = min(STRETCH, chunk_map.positions - first)
+                runs = chunk_map.runs_unlike(None, first, count)
+                chunks = {chunk for run in runs for _, chunk in run.each()}
+                packs.update(
+                    pack.pack
+                    for pack in known_packs(store)
+                    if any(place.chunk in chunks for place in pack.places)
+                )
+    return packs
+
+
 def _only_there(
     store: DataStore, packs: frozenset[PackId], lost: frozenset[PackId]
 ) -> dict[ChunkId, PackId]:
@@ -72,7 +98,7 @@ def _users(
                 for disk in read_version(store, name).record.disks:
                     stop.check()
                     found |= _packs_of(store, disk, chunks, scratch)
-            except (Damaged, ObjectMissing):
+            except UNREADABLE:
                 continue
             if found:
                 yield name, found
@@ -82,7 +108,7 @@ def _packs_of(
     store: DataStore, disk: DiskRecord, chunks: dict[ChunkId, PackId], scratch: Path
 ) -> set[PackId]:
     found: set[PackId] = set()
-    with load_map(store, disk, scratch / f"{disk.disk}.needed-map") as chunk_map:
+    with load_map(store, disk, scratch / f"{random_name()}.needed-map") as chunk_map:
         for first in range(0, chunk_map.positions, _WINDOW):
             ids = chunk_map.ids(first, min(_WINDOW, chunk_map.positions - first))
             for at in range(0, len(ids), CHUNK_ID_BYTES):

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, ObjectMissing
+from likeness.errors import Damaged
 from likeness.model.ids import VersionId, VmId, is_name
 from likeness.store import layout
 from likeness.store.documents import HeadDocument, VersionClear, decode
 from likeness.store.heads import FULL_EVERY, Witness, versions_digest
-from likeness.store.observations import Observation, Weight, cause_of, trouble
+from likeness.store.observations import UNREADABLE, Observation, Weight, cause_of, trouble
 from likeness.store.public_view import SignedView
 from likeness.transport.base import Transport
 
@@ -130,7 +130,7 @@ def read_history(view: SignedView, *, whole: bool = False) -> History:
             head = decode(signed.frame.clear, HeadDocument, name=name)
             if head.number != number:
                 raise Damaged(name, f"it is head {head.number} under another's name")
-        except (Damaged, ObjectMissing) as cause:
+        except UNREADABLE as cause:
             history.break_at(name, cause_of(cause))
         else:
             history.take(number, head, signed)

@@ -17,13 +17,13 @@ from likeness.codec import slots
 from likeness.codec.documents import Kind
 from likeness.codec.keys import FIRST_EPOCH, StoreKeys
 from likeness.codec.slots import Slot, SlotKind
-from likeness.errors import BadInput, Damaged, ObjectMissing, StoreTooNew
+from likeness.errors import BadInput, ObjectMissing
 from likeness.model.ids import random_name
 from likeness.store import layout
 from likeness.store.data_store import DataStore, add_slot, has_epoch, write_public_keys
 from likeness.store.documents import OwnerDocument
 from likeness.store.heads import write_head
-from likeness.store.observations import cause_of
+from likeness.store.observations import UNREADABLE, cause_of
 
 SHORTEST_PASSPHRASE = 12
 """Characters. Whoever can read the share may try passphrases for as long as they like."""
@@ -51,7 +51,7 @@ def list_slots(store: DataStore) -> tuple[KeySlot, ...]:
         if layout.is_known(entry.name) and "/slot-" in entry.name:
             try:
                 slot, _ = store.read(entry.name, Kind.SLOT, Slot)
-            except (Damaged, ObjectMissing, StoreTooNew) as cause:
+            except UNREADABLE as cause:
                 found.append(KeySlot(entry.name, None, cause_of(cause)))
             else:
                 found.append(KeySlot(entry.name, slot.kind))
@@ -178,7 +178,7 @@ def _newest_owner(store: DataStore) -> tuple[OwnerDocument | None, int]:
     for name in sorted(names, reverse=True):
         try:
             owner, frame = store.read(name, Kind.OWNER, OwnerDocument)
-        except (Damaged, ObjectMissing, StoreTooNew):
+        except UNREADABLE:
             continue
         return owner, frame.epoch
     return None, FIRST_EPOCH

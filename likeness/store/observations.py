@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from likeness.errors import Damaged, ObjectMissing
+from likeness.errors import Damaged, ObjectMissing, StoreTooNew
 from likeness.store import layout
+
+UNREADABLE = (Damaged, ObjectMissing, StoreTooNew)
+"""What is wrong with one object, and no reason to stop looking at the others."""
 
 
 class Weight(StrEnum):

@@ -36,7 +36,15 @@ from likeness.store.history import (
     verified_record,
     vm_folders,
 )
-from likeness.store.observations import Observation, Weight, cause_of, notice, trouble, unchecked
+from likeness.store.observations import (
+    UNREADABLE,
+    Observation,
+    Weight,
+    cause_of,
+    notice,
+    trouble,
+    unchecked,
+)
 from likeness.store.pack import MOST_PACK_BYTES, Pack
 from likeness.store.public_view import SignedView, open_public
 from likeness.transport.base import Entry, Transport
@@ -272,7 +280,7 @@ class _SignedScrub:
             if layout.is_known(entry.name):
                 try:
                     clear, _ = self._view.read(entry.name, Kind.INDEX, IndexClear)
-                except (Damaged, ObjectMissing):
+                except UNREADABLE:
                     continue  # told of among the documents
                 yield from ((layout.pack(PackId(p.pack)), p.digest) for p in clear.packs)
 
@@ -361,7 +369,7 @@ def _likely_store(transport: Transport) -> StoreId:
     """The store's id as its public keys and its format document agree on it."""
     try:
         return open_public(transport).store_id
-    except Damaged:
+    except (Damaged, StoreTooNew):
         return claimed_store(transport)
 
 
