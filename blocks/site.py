@@ -61,7 +61,7 @@ class Site(Block):
         except ValueError as cause:
             raise BadInput(
                 f"there is no site {name!r}; save a Site block of that name, in the UI under"
-                " Blocks or with python -m flows.setup"
+                " Blocks or with python -m flows.set_up"
             ) from cause
         if not isinstance(found, Site):  # Prefect gives a coroutine to whoever runs a loop
             raise TypeError("load a site from a flow that is not async")

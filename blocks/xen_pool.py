@@ -44,6 +44,13 @@ class XenPool(Block):
         description="SHA-256 of the hosts' certificates, separated by commas; needed unless a"
         " trusted authority signed them. A wrong one is refused with the one that was seen.",
     )
+    patience_seconds: int = Field(
+        default=30,
+        ge=1,
+        le=3600,
+        title="Patience, seconds",
+        description="How long to go on trying to reach a pool that does not answer.",
+    )
 
     @contextmanager
     def open(self, *, stop: StopToken | None = None) -> Generator[XenSession, None, None]:
@@ -58,6 +65,7 @@ class XenPool(Block):
             username=self.username,
             password=self.password.get_secret_value(),
             fingerprint=self.fingerprint or None,
+            patience_seconds=self.patience_seconds,
             stop=stop,
         ) as session:
             yield session
