@@ -1,0 +1,257 @@
+"""Questions about chunks and packs: who refers to them, where they lie, what must be read again."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
+
+from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc
+from catalog.staging import Stage, name_list, staged
+from catalog.values import Affected, AffectedDisk, PackFact, StoredPlace
+from likeness.model.disk import Extent
+from likeness.model.ids import ChunkId, DiskId, PackId, VersionId, VmId
+
+MOST_RANGES = 200
+"""Byte ranges told for one disk of one version; the rest is counted."""
+
+
+def affected_by(catalog: CatalogFile, chunks: Collection[ChunkId]) -> list[Affected]:
+    """Committed versions that refer to any of these chunks, and where on their disks.
+
+    Args:
+        catalog: Which.
+        chunks: 32 bytes each, or the first 16.
+    """
+    with staged(catalog) as stage, reading(catalog) as connection:
+        _chunk_list(connection, stage, chunks)
+        return affected_versions(connection, "asked_chunks")
+
+
+def affected_versions(
+    connection: Connection, chunks: str, versions: str | None = None
+) -> list[Affected]:
+    """The same for a temporary table `(chunk)`, perhaps only for a table of versions."""
+    only = f"SEMI JOIN {versions} AS w ON w.version_no = v.version_no" if versions else ""
+    rows = connection.execute(
+        f"""WITH hits AS (
+            SELECT v.version_no, d.disk_no, m.position, d.chunk_bytes,
+                m.position - row_number() OVER (
+                    PARTITION BY v.version_no, d.disk_no ORDER BY m.position) AS island
+            FROM maps AS m
+            SEMI JOIN {chunks} AS c ON c.chunk = m.chunk
+            JOIN disks AS d USING (disk_no)
+            JOIN versions AS v ON v.vm_no = d.vm_no AND m.since <= v.turn AND v.turn < m.until
+            {only}
+            WHERE v.state = 'committed'
+        ), ranges AS (
+            SELECT version_no, disk_no, min(position) * any_value(chunk_bytes)::UBIGINT AS start,
+                count(*) * any_value(chunk_bytes) AS length
+            FROM hits GROUP BY version_no, disk_no, island
+        ), counted AS (
+            SELECT version_no, disk_no, start,
+                least(length, greatest(w.size_bytes, start) - start) AS length, w.disk_name,
+                row_number() OVER (PARTITION BY version_no, disk_no ORDER BY start) AS nth,
+                count(*) OVER (PARTITION BY version_no, disk_no) AS many,
+                sum(least(length, greatest(w.size_bytes, start) - start))
+                    OVER (PARTITION BY version_no, disk_no) AS total
+            FROM ranges JOIN version_disks AS w USING (version_no, disk_no)
+        )
+        SELECT v.version_id, x.vm_id, v.vm_name, v.sequence, v.taken_at,
+            d.disk_id, c.disk_name, c.start, c.length, c.many, c.total
+        FROM counted AS c
+        JOIN versions AS v USING (version_no)
+        JOIN vms AS x USING (vm_no)
+        JOIN disks AS d USING (disk_no)
+        WHERE c.nth <= {MOST_RANGES}
+        ORDER BY v.vm_name, x.vm_id, v.turn, c.disk_no, c.start"""  # noqa: S608  # our own words
+    ).fetchall()
+    return _affected(rows)
+
+
+def _affected(rows: Iterable[tuple[object, ...]]) -> list[Affected]:
+    heads: dict[str, tuple[object, ...]] = {}
+    disks: dict[str, dict[str, tuple[str, int, int]]] = defaultdict(dict)
+    ranges: dict[tuple[str, str], list[Extent]] = defaultdict(list)
+    for row in rows:
+        version, disk = _hex(row[0]), _hex(row[5])
+        heads[version] = row
+        disks[version][disk] = (str(row[6]), _int(row[9]), _int(row[10]))
+        ranges[version, disk].append(Extent(_int(row[7]), _int(row[8])))
+    return [
+        Affected(
+            version=VersionId(version),
+            vm=VmId(_hex(head[1])),
+            vm_name=str(head[2]),
+            sequence=_int(head[3]),
+            taken_at=_time(head[4]),
+            disks=tuple(
+                AffectedDisk(
+                    disk=DiskId(disk),
+                    name=name,
+                    affected_bytes=total,
+                    ranges=tuple(ranges[version, disk]),
+                    more_ranges=many - len(ranges[version, disk]),
+                )
+                for disk, (name, many, total) in disks[version].items()
+            ),
+        )
+        for version, head in heads.items()
+    ]
+
+
+def places_of(
+    catalog: CatalogFile, chunks: Collection[ChunkId]
+) -> dict[ChunkId, tuple[StoredPlace, ...]]:
+    """Every copy of these chunks, best first; a chunk that is nowhere has none."""
+    by_key = {chunk[:16]: chunk for chunk in chunks}
+    found: dict[ChunkId, list[StoredPlace]] = {chunk: [] for chunk in chunks}
+    with staged(catalog) as stage, reading(catalog) as connection:
+        _chunk_list(connection, stage, chunks)
+        rows = connection.execute(
+            """SELECT p.chunk, k.pack_id, p.start, p.length, k.proved_at,
+                d.chunk IS NOT NULL AS bad, p.serves
+            FROM places AS p
+            SEMI JOIN asked_chunks AS c ON c.chunk = p.chunk
+            JOIN packs AS k USING (pack_no)
+            LEFT JOIN damaged_chunks AS d ON d.chunk = p.chunk AND d.pack_no = p.pack_no
+                AND d.start = p.start AND d.cleared_at IS NULL
+            WHERE k.state IN ('live', 'redundant')
+            ORDER BY p.serves DESC, bad, k.proved_at NULLS LAST, p.pack_no, p.start"""
+        ).fetchall()
+    for key, pack, start, length, proved_at, bad, serves in rows:
+        place = StoredPlace(PackId(pack.hex), start, length, from_utc(proved_at), bad, serves)
+        found[by_key[key.bytes]].append(place)
+    return {chunk: tuple(places) for chunk, places in found.items()}
+
+
+def packs_of_versions(catalog: CatalogFile, versions: Iterable[VersionId]) -> list[PackId]:
+    """The packs that these versions rely on, each once."""
+    with staged(catalog) as stage, reading(catalog) as connection:
+        name_list(connection, stage, "asked_versions", versions)
+        rows = connection.execute(
+            """SELECT DISTINCT k.pack_no, k.pack_id
+            FROM versions AS v
+            SEMI JOIN asked_versions AS a ON a.id = v.version_id
+            JOIN pack_uses AS u ON u.vm_no = v.vm_no AND u.since <= v.turn AND v.turn < u.until
+            JOIN packs AS k USING (pack_no) WHERE k.pack_no <> 0 ORDER BY k.pack_no"""
+        ).fetchall()
+    return [PackId(row[1].hex) for row in rows]
+
+
+def map_of_version(
+    catalog: CatalogFile, version: VersionId, disk: DiskId, batch: int = 1 << 16
+) -> Iterator[list[tuple[int, bytes]]]:
+    """A disk's block map as the catalog has it, in batches by position; zeros left out.
+
+    Yields:
+        Positions, each with the first 16 bytes of its chunk id.
+    """
+    after = -1
+    while True:
+        with reading(catalog) as connection:
+            rows = connection.execute(
+                """SELECT m.position, m.chunk
+                FROM versions AS v
+                JOIN disks AS d USING (vm_no)
+                JOIN maps AS m USING (disk_no)
+                WHERE v.version_id = ? AND d.disk_id = ? AND m.position > ?
+                  AND m.since <= v.turn AND v.turn < m.until
+                ORDER BY m.position LIMIT ?""",
+                [version, disk, after, batch],
+            ).fetchall()
+        if not rows:
+            return
+        yield [(position, chunk.bytes) for position, chunk in rows]
+        after = rows[-1][0]
+
+
+def must_read(catalog: CatalogFile, vm: VmId) -> dict[DiskId, list[Extent]]:
+    """Byte ranges of a VM's last version whose chunk is damaged, missing or lost.
+
+    The next backup reads them whatever the hypervisor says has changed, and sends them again.
+    """
+    with reading(catalog) as connection:
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE last_of_vm AS
+            SELECT version_no FROM versions AS v JOIN vms AS x USING (vm_no)
+            WHERE x.vm_id = ? AND v.state = 'committed' ORDER BY v.turn DESC LIMIT 1""",
+            [vm],
+        )
+        rows = connection.execute(
+            """SELECT d.disk_id, m.position * d.chunk_bytes::UBIGINT,
+                least(d.chunk_bytes, w.size_bytes - m.position * d.chunk_bytes::UBIGINT)
+            FROM last_of_vm AS l
+            JOIN versions AS v USING (version_no)
+            JOIN version_disks AS w USING (version_no)
+            JOIN disks AS d USING (disk_no)
+            JOIN maps AS m USING (disk_no)
+            SEMI JOIN (SELECT chunk FROM damaged_chunks WHERE healed_at IS NULL) AS b
+                ON b.chunk = m.chunk
+            WHERE m.since <= v.turn AND v.turn < m.until
+            ORDER BY d.disk_no, m.position"""
+        ).fetchall()
+    found: dict[DiskId, list[Extent]] = {}
+    for disk, start, length in rows:
+        extents = found.setdefault(DiskId(disk.hex), [])
+        if extents and extents[-1].end == start:
+            extents[-1] = Extent(extents[-1].offset, extents[-1].length + length)
+        else:
+            extents.append(Extent(start, length))
+    return found
+
+
+def damaged_ids(catalog: CatalogFile) -> set[bytes]:
+    """First 16 bytes of every chunk id that is damaged, missing or lost, and not healed.
+
+    A source must not count such a chunk as stored, even where its disk has not changed.
+    """
+    with reading(catalog) as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT chunk FROM damaged_chunks WHERE healed_at IS NULL"
+        ).fetchall()
+    return {row[0].bytes for row in rows}
+
+
+def unreferenced_packs(catalog: CatalogFile, recorded_before: datetime) -> list[PackFact]:
+    """Packs of which no chunk is referred to by a committed version.
+
+    A pack all of whose chunks are served by others is not among them while a version refers to
+    its chunks: it may be the only good copy. See `drop_duplicates` for those.
+    """
+    with reading(catalog) as connection:
+        rows = connection.execute(
+            """SELECT k.pack_id, k.size_bytes, k.chunks, k.recorded_at, k.proved_at
+            FROM packs AS k
+            ANTI JOIN (
+                SELECT p.pack_no FROM places AS p
+                SEMI JOIN (
+                    SELECT m.chunk FROM maps AS m
+                    JOIN disks AS d USING (disk_no)
+                    JOIN versions AS v
+                        ON v.vm_no = d.vm_no AND m.since <= v.turn AND v.turn < m.until
+                    WHERE v.state = 'committed'
+                ) AS c ON c.chunk = p.chunk
+            ) AS r ON r.pack_no = k.pack_no
+            WHERE k.state = 'live' AND k.recorded_at < ? ORDER BY k.pack_no""",
+            [to_utc(recorded_before)],
+        ).fetchall()
+    return [PackFact(PackId(r[0].hex), r[1], r[2], _time(r[3]), from_utc(r[4])) for r in rows]
+
+
+def _chunk_list(connection: Connection, stage: Stage, chunks: Iterable[bytes]) -> None:
+    stage.lines("asked_chunks", (f"{key.hex()}\n" for key in {chunk[:16] for chunk in chunks}))
+    stage.load(connection, "asked_chunks", chunk="UUID")
+
+
+def _hex(value: object) -> str:
+    return str(value).replace("-", "")
+
+
+def _int(value: object) -> int:
+    return int(str(value))
+
+
+def _time(value: object) -> datetime:
+    found = from_utc(value) if isinstance(value, datetime) else None
+    if found is None:
+        raise TypeError(f"{value!r} is not a time")
+    return found

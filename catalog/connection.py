@@ -1,0 +1,264 @@
+"""One at a time: the only way into the catalog file.
+
+An operating-system lock on a side file is held from before the file is opened until after it is
+closed. DuckDB alone lets one process in at a time too, but whoever comes second gets an error
+instead of a turn, and some of its releases lose commits when two processes open a file close
+together. Nothing slow belongs inside a `with`: no share, no hypervisor, no compression.
+"""
+
+import fcntl
+import os
+import random
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+
+from catalog.migrations import newest
+from likeness.clock import stopwatch
+from likeness.errors import BadInput, CatalogBusy, Damaged, TransientError
+
+Connection = duckdb.DuckDBPyConnection
+_dice = random.SystemRandom()
+_threads_guard = threading.Lock()
+_threads: dict[Path, threading.Lock] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogFile:
+    """Where a catalog is and how much of the machine it may use; opens nothing.
+
+    Attributes:
+        path: A file on a local disk, never on a share.
+        patience: How long to wait for a turn.
+        memory_bytes: What DuckDB may use; beyond it, it spills to the scratch folder.
+        threads: How many cores a query may use.
+    """
+
+    path: Path
+    patience: timedelta = field(default=timedelta(seconds=30))
+    memory_bytes: int = 1 << 30
+    threads: int = 2
+
+    @property
+    def lock_path(self) -> Path:
+        """The side file that is locked."""
+        return self.path.with_name(f"{self.path.name}.lock")
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for what does not fit in memory, and for rows on their way in."""
+        return self.path.with_name(f"{self.path.name}.scratch")
+
+
+def make_room(catalog: CatalogFile) -> None:
+    """Make the folders a catalog needs, for its owner alone."""
+    for folder in (catalog.path.parent, catalog.scratch):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+
+
+@contextmanager
+def turn(catalog: CatalogFile, *, alone: bool) -> Generator[None, None, None]:
+    """Hold the catalog's lock.
+
+    Args:
+        catalog: Which.
+        alone: Keep everybody else out; otherwise only those who write.
+
+    Raises:
+        CatalogBusy: Nobody let go within the catalog's patience.
+        BadInput: Its folder does not exist.
+    """
+    deadline = stopwatch() + catalog.patience.total_seconds()
+    mine = _thread_lock(catalog.path)
+    if not mine.acquire(timeout=max(catalog.patience.total_seconds(), 0)):
+        raise _busy(catalog, "another thread")
+    try:
+        handle = _open_lock(catalog)
+        try:
+            _wait(catalog, handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, deadline)
+            try:
+                yield
+            finally:
+                fcntl.flock(handle, fcntl.LOCK_UN)
+        finally:
+            os.close(handle)
+    finally:
+        mine.release()
+
+
+def _thread_lock(path: Path) -> threading.Lock:
+    with _threads_guard:
+        return _threads.setdefault(path.resolve(), threading.Lock())
+
+
+def _open_lock(catalog: CatalogFile) -> int:
+    try:
+        return os.open(catalog.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError as cause:
+        raise BadInput(f"there is no folder {catalog.path.parent} for a catalog") from cause
+
+
+def _wait(catalog: CatalogFile, handle: int, kind: int, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if stopwatch() >= deadline:
+                raise _busy(catalog, "another process") from None
+            time.sleep(_dice.uniform(0.002, 0.02))
+        else:
+            return
+
+
+def _busy(catalog: CatalogFile, who: str) -> CatalogBusy:
+    seconds = catalog.patience.total_seconds()
+    return CatalogBusy(
+        f"{who} has held the catalog at {catalog.path} for {seconds:.0f} s; try again, and if it"
+        " stays so, see which process does not come to an end"
+    )
+
+
+@contextmanager
+def opened(
+    catalog: CatalogFile, path: Path, *, read_only: bool
+) -> Generator[Connection, None, None]:
+    """Open the file `path` as a catalog; the turn must be held. Use `reading` or `writing`."""
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "threads": catalog.threads,
+        "memory_limit": f"{catalog.memory_bytes // 1024} KiB",
+        "temp_directory": str(catalog.scratch),
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    try:
+        connection = duckdb.connect(path, read_only=read_only, config=settings)
+    except duckdb.Error as cause:
+        raise _not_opened(path, cause) from cause
+    try:
+        _make_private(path)
+        yield connection
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as cause:
+        raise TransientError(
+            f"the catalog at {path} could not be used and is unchanged: {cause}; look for room on"
+            " its disk and for memory, then repeat"
+        ) from cause
+    finally:
+        if not read_only:
+            _make_private(path)
+        connection.close()
+
+
+def _not_opened(path: Path, cause: duckdb.Error) -> Exception:
+    if "lock on file" in str(cause):
+        return CatalogBusy(f"a program that is not ours has the catalog {path} open: {cause}")
+    if not path.exists():
+        return BadInput(f"there is no catalog at {path}; create one, or recover it from the store")
+    return Damaged(str(path), f"it does not open as a catalog ({cause}); rebuild it from the store")
+
+
+def _make_private(path: Path) -> None:
+    for each in (path, path.with_name(f"{path.name}.wal")):
+        if each.exists():
+            each.chmod(0o600)
+
+
+@contextmanager
+def reading(catalog: CatalogFile) -> Generator[Connection, None, None]:
+    """Look things up; others may do so at the same time.
+
+    Raises:
+        CatalogBusy: Somebody writes and did not stop within the catalog's patience.
+        BadInput: There is no catalog, or not of this release's schema.
+    """
+    with turn(catalog, alone=False), opened(catalog, catalog.path, read_only=True) as connection:
+        _require_schema(catalog, connection)
+        yield connection
+
+
+@contextmanager
+def writing(catalog: CatalogFile) -> Generator[Connection, None, None]:
+    """One transaction: all of it is durable when the `with` ends, or nothing.
+
+    Raises:
+        CatalogBusy: Nobody let go within the catalog's patience.
+        BadInput: There is no catalog, or not of this release's schema.
+    """
+    with turn(catalog, alone=True):
+        if not catalog.path.exists():
+            raise BadInput(
+                f"there is no catalog at {catalog.path}; create one, or recover it from the store"
+            )
+        with opened(catalog, catalog.path, read_only=False) as connection:
+            _require_schema(catalog, connection)
+            with transaction(connection):
+                yield connection
+
+
+@contextmanager
+def transaction(connection: Connection) -> Generator[None, None, None]:
+    """Commit at the end; undo everything if it does not get there."""
+    connection.begin()
+    try:
+        yield
+    except BaseException:
+        _roll_back(connection)
+        raise
+    connection.commit()
+
+
+def _roll_back(connection: Connection) -> None:
+    try:
+        connection.rollback()
+    except duckdb.Error:
+        return  # an error that ended the transaction by itself
+
+
+def schema_version(connection: Connection) -> int:
+    """The newest migration the file has seen; 0 for an empty file.
+
+    Raises:
+        duckdb.Error: It is a database of somebody else.
+    """
+    tables = connection.execute("SELECT count(*) FROM duckdb_tables()").fetchone()
+    if not tables or not tables[0]:
+        return 0
+    row = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _require_schema(catalog: CatalogFile, connection: Connection) -> None:
+    found, ours = schema_version(connection), newest()
+    if found > ours:
+        raise BadInput(
+            f"the catalog at {catalog.path} was made by a later release (schema {found}, this"
+            f" release knows {ours}); update Likeness, or rebuild the catalog from the store"
+        )
+    if found < ours:
+        raise BadInput(
+            f"the catalog at {catalog.path} has schema {found} and this release needs {ours};"
+            " migrate it first"
+        )
+
+
+def to_utc(moment: datetime) -> datetime:
+    """As the catalog stores it: UTC without saying so.
+
+    Raises:
+        ValueError: It does not say in which zone it is.
+    """
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone means nothing here")
+    return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def from_utc(stored: datetime | None) -> datetime | None:
+    """What `to_utc` stored, aware again."""
+    return stored.replace(tzinfo=UTC) if stored is not None else None

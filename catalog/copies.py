@@ -1,0 +1,147 @@
+"""A copy of the catalog that travels: Parquet files and a manifest, for any later release.
+
+The copy is made under the shared lock, from one moment. Sealing it and putting it into the store
+is the store's business, and happens after the lock is free.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import msgspec
+
+from catalog.connection import (
+    CatalogFile,
+    Connection,
+    make_room,
+    opened,
+    reading,
+    schema_version,
+    transaction,
+    turn,
+)
+from catalog.migrations import newest
+from catalog.schema import lay_out, run_pending
+from catalog.staging import private_folder
+from catalog.values import ExportedCopy
+from likeness.errors import BadInput, Damaged
+
+MANIFEST = "manifest.json"
+_LEDGER = "schema_migrations"
+
+
+class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    schema: int
+    made_at: datetime
+    rows: dict[str, int]
+
+
+def export_copy(catalog: CatalogFile, folder: Path, now: datetime) -> ExportedCopy:
+    """Copy everything the catalog knows into files.
+
+    Args:
+        catalog: Which.
+        folder: Empty, or not there yet; made for its owner alone.
+        now: The present.
+
+    Raises:
+        BadInput: The folder is not empty.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise BadInput(f"{folder} is not empty; a copy of the catalog needs a folder of its own")
+    rows: dict[str, int] = {}
+    with reading(catalog) as connection:
+        schema = schema_version(connection)
+        for table in _tables(connection):
+            file = folder / f"{table}.parquet"
+            file.touch(mode=0o600)
+            copied = connection.execute(
+                f"COPY {table} TO '{_quoted(file)}' (FORMAT parquet, COMPRESSION zstd)"
+            ).fetchone()
+            rows[table] = int(copied[0]) if copied else 0
+    manifest = folder / MANIFEST
+    manifest.touch(mode=0o600)
+    manifest.write_bytes(msgspec.json.encode(_Manifest(schema, now, rows)))
+    return ExportedCopy(schema, now, rows, _size(folder))
+
+
+def import_copy(folder: Path, into: CatalogFile, now: datetime) -> ExportedCopy:
+    """Make a catalog of a copy, with everything in it, and bring it up to date.
+
+    Args:
+        folder: What `export_copy` made.
+        into: Where there is no catalog yet.
+        now: The present.
+
+    Raises:
+        BadInput: There is a catalog already, or a later release made the copy.
+        Damaged: Files are missing or do not hold what the manifest says.
+    """
+    manifest = _read_manifest(folder)
+    make_room(into)
+    with private_folder(into) as scratch, turn(into, alone=True):
+        if into.path.exists():
+            raise BadInput(
+                f"there is a catalog at {into.path} already; move it away before taking a copy"
+            )
+        draft = scratch / "catalog.duckdb"
+        lay_out(into, draft, now, upto=manifest.schema)
+        try:
+            with opened(into, draft, read_only=False) as connection:
+                with transaction(connection):
+                    _fill(connection, folder, manifest)
+                run_pending(connection, now, newest())
+        except (duckdb.InvalidInputException, duckdb.ConversionException) as cause:
+            raise Damaged(str(folder), f"it does not read as a copy ({cause})") from cause
+        draft.replace(into.path)
+    return ExportedCopy(manifest.schema, manifest.made_at, manifest.rows, _size(folder))
+
+
+def _read_manifest(folder: Path) -> _Manifest:
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=_Manifest)
+    except FileNotFoundError as cause:
+        raise BadInput(f"{folder} holds no copy of a catalog") from cause
+    except (msgspec.DecodeError, OSError) as cause:
+        raise Damaged(str(folder / MANIFEST), f"it does not read ({cause})") from cause
+    if manifest.schema > newest():
+        raise BadInput(
+            f"the copy in {folder} was made by a later release (schema {manifest.schema}, this"
+            f" release knows {newest()}); update Likeness, or rebuild the catalog from the store"
+        )
+    return manifest
+
+
+def _fill(connection: Connection, folder: Path, manifest: _Manifest) -> None:
+    tables = _tables(connection)
+    if set(tables) != set(manifest.rows):
+        raise Damaged(str(folder), "it does not have the tables of its schema")
+    for table in tables:
+        file = folder / f"{table}.parquet"
+        if not file.is_file():
+            raise Damaged(str(file), "it is missing")
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608  # a migration may put rows in
+        added = connection.execute(
+            f"INSERT INTO {table} BY NAME SELECT * FROM read_parquet(?)",  # noqa: S608
+            [str(file)],
+        ).fetchone()
+        found = int(added[0]) if added else 0
+        if found != manifest.rows[table]:
+            raise Damaged(str(file), f"it has {found} rows and should have {manifest.rows[table]}")
+
+
+def _tables(connection: Connection) -> list[str]:
+    rows = connection.execute(
+        """SELECT table_name FROM duckdb_tables()
+        WHERE NOT temporary AND NOT internal ORDER BY table_name"""
+    ).fetchall()
+    return [row[0] for row in rows if row[0] != _LEDGER]
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

@@ -1,0 +1,181 @@
+"""The global pass: what several packs hold is kept once, where it was proved.
+
+A copy nobody has read back is never relied on in place of another VM's own one: a source could
+have sent anything under any chunk id. So the pass runs after the commit, for what was proved
+before, and again after validation. It only decides; the store gives the packs back afterwards.
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+
+from catalog.connection import CatalogFile, Connection, to_utc, writing
+from catalog.serving import (
+    CLOCK_SLACK,
+    choose_serving,
+    note_lost,
+    refresh_facts,
+    refresh_facts_of_moved,
+    refresh_uses,
+    versions_using,
+)
+from catalog.staging import name_list, staged
+from catalog.values import Dropped
+from likeness.model.ids import PackId, RunId
+
+
+def drop_duplicates(
+    catalog: CatalogFile,
+    now: datetime,
+    *,
+    run: RunId | None = None,
+    packs: Collection[PackId] | None = None,
+) -> Dropped:
+    """Find chunks that several packs hold, and packs that are not needed any more.
+
+    A pack is redundant when every chunk of it is served by another pack that was proved, is whole
+    and could be read when last tried. It serves nothing from then on. Safe to repeat; packs that
+    an interrupted pass found are told again until they are given back.
+
+    Args:
+        catalog: Which.
+        now: The present.
+        run: Look at the packs a run brought.
+        packs: Look at these packs. All packs if neither is given.
+    """
+    with staged(catalog) as stage, writing(catalog) as connection:
+        name_list(connection, stage, "asked_ids", packs or ())
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE asked AS SELECT pack_no FROM packs
+            WHERE state IN ('live', 'redundant') AND (? OR run_id = ?::UUID
+                OR pack_id IN (SELECT id FROM asked_ids))""",
+            [run is None and packs is None, run],
+        )
+        _find_copies(connection)
+        choose_serving(connection, "shared", now)
+        refresh_facts_of_moved(connection)
+        _mark_redundant(connection, now)
+        return _tell(connection, now)
+
+
+def _find_copies(connection: Connection) -> None:
+    """`shared (chunk)`: chunks of the packs asked for that several packs hold."""
+    connection.execute(
+        """CREATE OR REPLACE TEMP TABLE shared AS
+        SELECT p.chunk FROM places AS p
+        SEMI JOIN (
+            SELECT o.chunk FROM places AS o SEMI JOIN asked AS a ON a.pack_no = o.pack_no
+        ) AS c ON c.chunk = p.chunk
+        JOIN packs AS k ON k.pack_no = p.pack_no AND k.state IN ('live', 'redundant')
+        GROUP BY p.chunk HAVING count(DISTINCT p.pack_no) > 1"""
+    )
+
+
+def _mark_redundant(connection: Connection, now: datetime) -> None:
+    """Packs with a shared chunk of which every chunk is well served elsewhere."""
+    _serve_well(connection, now)
+    connection.execute(
+        """UPDATE packs SET state = 'redundant' WHERE state = 'live' AND NOT bad AND pack_no IN (
+            SELECT p.pack_no
+            FROM places AS p
+            SEMI JOIN (
+                SELECT o.pack_no FROM places AS o SEMI JOIN shared AS s ON s.chunk = o.chunk
+            ) AS c ON c.pack_no = p.pack_no
+            LEFT JOIN well AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
+            GROUP BY p.pack_no HAVING count(*) = count(w.chunk))"""
+    )
+
+
+def _serve_well(connection: Connection, now: datetime) -> None:
+    """`well (chunk, pack_no)`: shared chunks whose serving copy others may rely on."""
+    connection.execute(
+        """CREATE OR REPLACE TEMP TABLE well AS
+        SELECT p.chunk, p.pack_no
+        FROM places AS p
+        SEMI JOIN shared AS s ON s.chunk = p.chunk
+        JOIN packs AS k ON k.pack_no = p.pack_no
+        WHERE p.serves AND k.state = 'live' AND NOT k.bad AND NOT k.unreachable
+          AND k.proved_at <= ?""",
+        [to_utc(now + CLOCK_SLACK)],
+    )
+
+
+def _tell(connection: Connection, now: datetime) -> Dropped:
+    _serve_well(connection, now)
+    counts = connection.execute(
+        """SELECT count(*), coalesce(sum(p.length), 0),
+            count(w.chunk), coalesce(sum(p.length) FILTER (w.chunk IS NOT NULL), 0),
+            count(*) FILTER (k.state = 'redundant'),
+            coalesce(sum(p.length) FILTER (k.state = 'redundant'), 0)
+        FROM places AS p
+        SEMI JOIN asked AS a ON a.pack_no = p.pack_no
+        JOIN packs AS k ON k.pack_no = p.pack_no
+        LEFT JOIN well AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
+        WHERE NOT p.serves"""
+    ).fetchone()
+    waiting = connection.execute(
+        "SELECT pack_id, size_bytes FROM packs WHERE state = 'redundant' ORDER BY pack_no"
+    ).fetchall()
+    known, known_bytes, served, served_bytes, dropped, dropped_bytes = counts or (0,) * 6
+    return Dropped(
+        known_chunks=known,
+        known_bytes=int(known_bytes),
+        served_chunks=served,
+        served_bytes=int(served_bytes),
+        dropped_chunks=dropped,
+        dropped_bytes=int(dropped_bytes),
+        redundant=tuple(PackId(row[0].hex) for row in waiting),
+        redundant_bytes=sum(row[1] for row in waiting),
+    )
+
+
+def packs_given_back(catalog: CatalogFile, packs: Iterable[PackId], now: datetime) -> None:
+    """Note that packs are not in the store any more, because they were not needed; safe to repeat.
+
+    A version that relies on one of them after all, as may be seen in a rebuild, is served from
+    another copy if there is one, and turns red if there is none.
+    """
+    with staged(catalog) as stage, writing(catalog) as connection:
+        name_list(connection, stage, "asked_ids", packs)
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE going AS SELECT pack_no FROM packs
+            WHERE pack_id IN (SELECT id FROM asked_ids) AND state IN ('live', 'redundant')"""
+        )
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE orphans AS SELECT DISTINCT p.chunk FROM places AS p
+            SEMI JOIN going AS g ON g.pack_no = p.pack_no WHERE p.serves"""
+        )
+        connection.execute(
+            """UPDATE packs SET state = 'gone', gone_at = ?
+            WHERE pack_no IN (SELECT pack_no FROM going)""",
+            [to_utc(now)],
+        )
+        _forget_places(connection, now)
+
+
+def _forget_places(connection: Connection, now: datetime) -> None:
+    """Take the places of the packs in `going` away; what they served is served from elsewhere."""
+    versions_using(connection, "going", "hit_versions")
+    choose_serving(connection, "orphans", now)
+    connection.execute("DELETE FROM places WHERE pack_no IN (SELECT pack_no FROM going)")
+    connection.execute(
+        """UPDATE damaged_chunks SET cleared_at = ?
+        WHERE cleared_at IS NULL AND pack_no IN (SELECT pack_no FROM going)""",
+        [to_utc(now)],
+    )
+    connection.execute(
+        """CREATE OR REPLACE TEMP TABLE missed AS
+        SELECT DISTINCT m.chunk FROM maps AS m
+        SEMI JOIN orphans AS o ON o.chunk = m.chunk
+        JOIN disks AS d USING (disk_no)
+        JOIN versions AS v ON v.vm_no = d.vm_no AND m.since <= v.turn AND v.turn < m.until
+        WHERE v.state = 'committed'"""
+    )
+    note_lost(connection, "missed", now)
+    connection.execute(
+        """CREATE OR REPLACE TEMP TABLE use_pairs AS
+        SELECT DISTINCT u.vm_no, p.pack_no
+        FROM pack_uses AS u SEMI JOIN going AS g ON g.pack_no = u.pack_no
+        CROSS JOIN (SELECT pack_no FROM going UNION SELECT 0) AS p"""
+    )
+    refresh_uses(connection)
+    refresh_facts(connection, "hit_versions")

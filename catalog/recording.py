@@ -1,0 +1,419 @@
+"""What a commit, or a rebuild from the store, tells the catalog: packs and versions.
+
+Everything may be told twice. Rows are streamed to a scratch file first, so that neither memory nor
+the lock depends on the size of a disk.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+import msgspec
+
+from catalog.connection import CatalogFile, Connection, to_utc, writing
+from catalog.serving import (
+    STILL,
+    choose_serving,
+    note_lost,
+    refresh_facts,
+    refresh_facts_of_moved,
+    refresh_uses,
+)
+from catalog.staging import Stage, staged
+from catalog.values import DiskMap, Recorded
+from likeness.errors import BadInput
+from likeness.model.ids import CHUNK_ID_BYTES, RunId
+from likeness.store.documents import DiskRecord
+from likeness.store.index import KnownPack
+from likeness.store.maps import Run, positions_of
+from likeness.store.pack import PackReceipt
+from likeness.store.versions import Version
+
+AnyPack = PackReceipt | KnownPack
+_HEX = 2 * CHUNK_ID_BYTES
+_ZERO = "0" * _HEX
+_KEY = CHUNK_ID_BYTES  # hex digits of the first 16 bytes
+
+
+def record_packs(catalog: CatalogFile, packs: Iterable[AnyPack], now: datetime) -> int:
+    """Tell the catalog of packs that lie in the store; packs it knows are left as they are.
+
+    Args:
+        catalog: Which.
+        packs: In any order; consumed once, before the lock is taken.
+        now: The present.
+
+    Returns:
+        How many were new.
+    """
+    with staged(catalog) as stage:
+        _stage_packs(stage, packs, run=None)
+        with writing(catalog) as connection:
+            new = _add_packs(connection, stage, now)
+            refresh_facts_of_moved(connection)
+            return new
+
+
+def record_version(
+    catalog: CatalogFile,
+    version: Version,
+    maps: Iterable[DiskMap],
+    packs: Iterable[AnyPack],
+    now: datetime,
+) -> Recorded:
+    """Tell the catalog of a version that is committed in the store; safe to repeat.
+
+    Args:
+        catalog: Which.
+        version: As its signed record says.
+        maps: One for each of its disks.
+        packs: What it brought: all that its transfer wrote, or those of its index segments.
+        now: The present.
+
+    Raises:
+        BadInput: A map that only tells changes does not follow what the catalog has, a disk has
+            no map, or positions are given that it does not have. Nothing was changed.
+    """
+    with staged(catalog) as stage:
+        _stage_packs(stage, packs, run=RunId(version.record.run))
+        whole = _stage_maps(stage, version.record.disks, maps)
+        with writing(catalog) as connection:
+            return _record(connection, stage, version, whole, now)
+
+
+def _stage_packs(stage: Stage, packs: Iterable[AnyPack], *, run: RunId | None) -> None:
+    for pack in packs:
+        brought_by = run or (pack.run if isinstance(pack, KnownPack) else None)
+        head = (pack.pack, pack.size_bytes, pack.digest.hex(), len(pack.places), brought_by or None)
+        stage.rows("new_packs", [head])
+        stage.lines(
+            "new_places",
+            [f"{p.chunk.hex()[:_KEY]},{pack.pack},{p.offset},{p.length}\n" for p in pack.places],
+        )
+
+
+def _stage_maps(
+    stage: Stage, disks: Sequence[DiskRecord], maps: Iterable[DiskMap]
+) -> dict[str, bool]:
+    """Write all changed positions down; gives back which disks came with their whole map."""
+    ordinals = {disk.disk: at for at, disk in enumerate(disks)}
+    whole: dict[str, bool] = {}
+    for each in maps:
+        if each.disk not in ordinals or each.disk in whole:
+            raise BadInput(f"disk {each.disk} is not in the version, or has two maps")
+        whole[each.disk] = each.whole
+        at = ordinals[each.disk]
+        for run in each.runs:
+            stage.lines("new_maps", _map_lines(at, run))
+    missing = [disk.name or disk.disk for disk in disks if disk.disk not in whole]
+    if missing:
+        raise BadInput(f"no block map was given for disk {', '.join(missing)}")
+    return whole
+
+
+def _map_lines(ordinal: int, run: Run) -> Iterator[str]:
+    ids = run.ids.hex()
+    for at in range(run.count):
+        start = at * _HEX
+        key = ids[start : start + _KEY]
+        if key == _ZERO[:_KEY] and ids[start : start + _HEX] == _ZERO:
+            key = "\\N"
+        yield f"{ordinal},{run.first + at},{key}\n"
+
+
+def _record(
+    connection: Connection, stage: Stage, version: Version, whole: dict[str, bool], now: datetime
+) -> Recorded:
+    if _one(connection, "SELECT 1 FROM versions WHERE version_id = ?", version.version):
+        return Recorded(new=False)
+    vm_no = _vm_no(connection, version)
+    turn = _require_follows(connection, vm_no, version, whole)
+    version_no = _insert_version(connection, vm_no, turn, version, now)
+    _insert_disks(connection, stage, vm_no, version_no, version.record.disks, whole)
+    packs = _add_packs(connection, stage, now)
+    chunks = _change_maps(connection, stage, vm_no, turn)
+    connection.execute(
+        """CREATE OR REPLACE TEMP TABLE new_chunks AS SELECT DISTINCT chunk FROM maps
+        WHERE since = ? AND disk_no IN (SELECT disk_no FROM new_disks)""",
+        [turn],
+    )
+    lost = note_lost(connection, "new_chunks", now)
+    _note_uses(connection, vm_no, turn)
+    connection.execute(
+        """UPDATE packs SET version_no = ? WHERE version_no IS NULL AND (
+            pack_id IN (SELECT pack FROM new_packs)
+            OR (run_id = ? AND pack_no IN (
+                SELECT pack_no FROM pack_uses WHERE vm_no = ? AND since = ?)))""",
+        [version_no, version.record.run, vm_no, turn],
+    )
+    refresh_facts_of_moved(connection)
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE this_version AS SELECT {version_no} AS version_no"
+    )
+    refresh_facts(connection, "this_version")
+    return Recorded(new=True, chunks=chunks, packs=packs, lost_chunks=lost)
+
+
+def _vm_no(connection: Connection, version: Version) -> int:
+    found = _one(connection, "SELECT vm_no FROM vms WHERE vm_id = ?", version.vm)
+    if found:
+        connection.execute(
+            "UPDATE vms SET vm_name = ? WHERE vm_no = ?", [version.record.vm_name, found]
+        )
+        return found
+    number = _one(connection, "SELECT coalesce(max(vm_no), 0) + 1 FROM vms")
+    connection.execute(
+        "INSERT INTO vms (vm_no, vm_id, vm_name) VALUES (?, ?, ?)",
+        [number, version.vm, version.record.vm_name],
+    )
+    return number
+
+
+def _require_follows(
+    connection: Connection, vm_no: int, version: Version, whole: dict[str, bool]
+) -> int:
+    """The version's turn; refuses what would give a wrong map."""
+    who = f"version {version.sequence} of VM {version.record.vm_name}"
+    newest = _one(
+        connection,
+        "SELECT max(sequence) FROM versions WHERE vm_no = ? AND state = 'committed'",
+        vm_no,
+    )
+    if newest >= version.sequence:
+        raise BadInput(
+            f"{who} cannot be recorded after version {newest}; rebuild the catalog from the store"
+        )
+    last = connection.execute(
+        """SELECT turn, digest, version_no FROM versions WHERE vm_no = ?
+        ORDER BY turn DESC LIMIT 1""",
+        [vm_no],
+    ).fetchone()
+    deltas = [disk for disk, entire in whole.items() if not entire]
+    if deltas and (last is None or last[1] != version.clear.previous):
+        raise BadInput(
+            f"{who} tells only what changed, and the catalog does not have the version before it;"
+            " record that one first, or give whole block maps"
+        )
+    known = {
+        (str(row[0].hex), row[1])
+        for row in connection.execute(
+            """SELECT d.disk_id, d.chunk_bytes FROM version_disks AS w JOIN disks AS d
+            USING (disk_no) WHERE w.version_no = ?""",
+            [last[2] if last else 0],
+        ).fetchall()
+    }
+    for disk in version.record.disks:
+        if not whole[disk.disk] and (disk.disk, disk.chunk_bytes) not in known:
+            raise BadInput(
+                f"{who} tells only what changed on disk {disk.name or disk.disk}, which the version"
+                " before did not have; give its whole block map"
+            )
+    return int(last[0]) + 1 if last else 1
+
+
+def _insert_version(
+    connection: Connection, vm_no: int, turn: int, version: Version, now: datetime
+) -> int:
+    number = _one(connection, "SELECT coalesce(max(version_no), 0) + 1 FROM versions")
+    record, clear = version.record, version.clear
+    connection.execute(
+        """INSERT INTO versions (
+            version_no, version_id, vm_no, turn, vm_name, sequence, record, digest,
+            taken_at, committed_at, recorded_at, run_id, job, consistency, consistency_asked, note,
+            counts, state, packs, unproved_packs, unreachable_packs, damaged, verdict, to_judge)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'committed',
+            0, 0, 0, false, 'unchecked', true)""",
+        [
+            *(number, version.version, vm_no, turn, record.vm_name, version.sequence),
+            *(version.name, version.digest, to_utc(version.taken_at)),
+            *(to_utc(datetime.fromisoformat(clear.committed_at)), to_utc(now)),
+            *(record.run, record.job, record.consistency, record.consistency_asked, record.note),
+            msgspec.json.encode(record.counts).decode(),
+        ],
+    )
+    connection.execute(
+        """INSERT INTO verdicts (version_no, verdict, reason, decided_at)
+        VALUES (?, 'unchecked', 'just committed', ?)""",
+        [number, to_utc(now)],
+    )
+    return number
+
+
+def _insert_disks(
+    connection: Connection,
+    stage: Stage,
+    vm_no: int,
+    version_no: int,
+    disks: Sequence[DiskRecord],
+    whole: dict[str, bool],
+) -> None:
+    """Disks and version_disks; temporary table `new_disks` says how to read `new_maps`."""
+    stage.rows(
+        "told_disks",
+        (
+            (
+                *(at, disk.disk, disk.chunk_bytes, disk.size_bytes, disk.name, disk.position),
+                positions_of(disk.size_bytes, disk.chunk_bytes),
+                str(whole[disk.disk]).lower(),
+            )
+            for at, disk in enumerate(disks)
+        ),
+    )
+    stage.load(
+        connection,
+        "told_disks",
+        ordinal="INTEGER",
+        disk_id="UUID",
+        chunk_bytes="UINTEGER",
+        size_bytes="UBIGINT",
+        disk_name="VARCHAR",
+        plugged_at="VARCHAR",
+        positions="UBIGINT",
+        entire="BOOLEAN",
+    )
+    connection.execute(
+        """INSERT INTO disks (disk_no, vm_no, disk_id, chunk_bytes)
+        SELECT (SELECT coalesce(max(disk_no), 0) FROM disks) + row_number() OVER (ORDER BY ordinal),
+            ?, disk_id, chunk_bytes
+        FROM told_disks AS t
+        WHERE NOT EXISTS (SELECT 1 FROM disks AS d WHERE d.vm_no = ? AND d.disk_id = t.disk_id
+            AND d.chunk_bytes = t.chunk_bytes)""",
+        [vm_no, vm_no],
+    )
+    connection.execute(
+        """CREATE OR REPLACE TEMP TABLE new_disks AS
+        SELECT d.disk_no, t.* FROM told_disks AS t JOIN disks AS d
+            ON d.vm_no = ? AND d.disk_id = t.disk_id AND d.chunk_bytes = t.chunk_bytes""",
+        [vm_no],
+    )
+    connection.execute(
+        """INSERT INTO version_disks (version_no, disk_no, size_bytes, disk_name, plugged_at)
+        SELECT ?, disk_no, size_bytes, disk_name, plugged_at FROM new_disks""",
+        [version_no],
+    )
+
+
+def _change_maps(connection: Connection, stage: Stage, vm_no: int, turn: int) -> int:
+    """End the spans of what is not there any more, and begin those of what is new."""
+    stage.load(connection, "new_maps", ordinal="INTEGER", position="UBIGINT", chunk="UUID")
+    _require_positions(connection)
+    connection.execute(
+        f"""UPDATE maps SET until = ? WHERE until = {STILL}
+        AND disk_no IN (SELECT disk_no FROM disks WHERE vm_no = ?)
+        AND disk_no NOT IN (SELECT disk_no FROM new_disks)""",  # noqa: S608
+        [turn, vm_no],
+    )
+    connection.execute(
+        """CREATE OR REPLACE TEMP TABLE told AS
+        SELECT n.disk_no, m.position::UINTEGER AS position, m.chunk
+        FROM new_maps AS m JOIN new_disks AS n USING (ordinal)"""
+    )
+    # What a whole map leaves out, and what lies beyond a disk that shrank, is told as zero.
+    connection.execute(
+        f"""INSERT INTO told (disk_no, position, chunk)
+        SELECT m.disk_no, m.position, NULL
+        FROM maps AS m JOIN new_disks AS n USING (disk_no)
+        ANTI JOIN told AS t ON t.disk_no = m.disk_no AND t.position = m.position
+        WHERE m.until = {STILL} AND (n.entire OR m.position >= n.positions)"""  # noqa: S608
+    )
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE changes AS
+        SELECT t.disk_no, t.position, t.chunk AS after, m.chunk AS before
+        FROM told AS t LEFT JOIN maps AS m
+            ON m.disk_no = t.disk_no AND m.position = t.position AND m.until = {STILL}
+        WHERE t.chunk IS DISTINCT FROM m.chunk"""  # noqa: S608
+    )
+    connection.execute(
+        f"""UPDATE maps SET until = ? FROM changes AS c
+        WHERE maps.disk_no = c.disk_no AND maps.position = c.position AND maps.until = {STILL}
+          AND c.before IS NOT NULL""",  # noqa: S608
+        [turn],
+    )
+    connection.execute(
+        f"""INSERT INTO maps (disk_no, position, chunk, since, until)
+        SELECT disk_no, position, after, ?, {STILL} FROM changes WHERE after IS NOT NULL
+        ORDER BY disk_no, position""",  # noqa: S608
+        [turn],
+    )
+    return _one(connection, "SELECT count(*) FROM changes WHERE after IS NOT NULL")
+
+
+def _require_positions(connection: Connection) -> None:
+    odd = connection.execute(
+        """SELECT n.disk_name, count(*), count(DISTINCT m.position), max(m.position),
+            any_value(n.positions)
+        FROM new_maps AS m JOIN new_disks AS n USING (ordinal) GROUP BY n.disk_no, n.disk_name
+        HAVING count(*) <> count(DISTINCT m.position) OR max(m.position) >= any_value(n.positions)
+        """
+    ).fetchone()
+    if odd is not None:
+        raise BadInput(
+            f"the block map of disk {odd[0]} tells a position twice, or one beyond the disk's"
+            f" {odd[4]} chunks ({odd[1]} told, {odd[2]} different, the last is {odd[3]})"
+        )
+
+
+def _add_packs(connection: Connection, stage: Stage, now: datetime) -> int:
+    """Packs and places that are not known yet; afterwards `moved` has what they changed."""
+    stage.load(
+        connection,
+        "new_packs",
+        pack="UUID",
+        size_bytes="UINTEGER",
+        digest="VARCHAR",
+        chunks="UINTEGER",
+        run="UUID",
+    )
+    stage.load(
+        connection, "new_places", chunk="UUID", pack="UUID", start="UINTEGER", length="UINTEGER"
+    )
+    before = _one(connection, "SELECT max(pack_no) FROM packs")
+    connection.execute(
+        """INSERT INTO packs (pack_no, pack_id, size_bytes, digest, chunks, run_id, recorded_at,
+            state, bad, unreachable, cause)
+        SELECT ? + row_number() OVER (ORDER BY pack), pack, any_value(size_bytes),
+            unhex(any_value(digest)), any_value(chunks), any_value(run), ?, 'live', false, false, ''
+        FROM new_packs AS n ANTI JOIN packs AS k ON k.pack_id = n.pack GROUP BY pack""",
+        [before, to_utc(now)],
+    )
+    connection.execute(
+        """CREATE OR REPLACE TEMP TABLE fresh AS
+        SELECT n.chunk, k.pack_no, n.start, n.length,
+            row_number() OVER (PARTITION BY n.chunk ORDER BY k.pack_no, n.start) = 1 AS first
+        FROM (SELECT DISTINCT * FROM new_places) AS n
+        JOIN packs AS k ON k.pack_id = n.pack WHERE k.pack_no > ?""",
+        [before],
+    )
+    connection.execute(
+        """CREATE OR REPLACE TEMP TABLE doubtful AS
+        SELECT DISTINCT chunk FROM fresh WHERE chunk IN (SELECT chunk FROM places)"""
+    )
+    connection.execute(
+        """INSERT INTO places (chunk, pack_no, start, length, serves)
+        SELECT f.chunk, f.pack_no, f.start, f.length, f.first AND d.chunk IS NULL
+        FROM fresh AS f LEFT JOIN doubtful AS d ON d.chunk = f.chunk
+        ORDER BY f.pack_no, f.start"""
+    )
+    choose_serving(connection, "doubtful", now)
+    return _one(connection, "SELECT count(*) FROM packs WHERE pack_no > ?", before)
+
+
+def _note_uses(connection: Connection, vm_no: int, turn: int) -> None:
+    """Bring `pack_uses` of the VM up to date for every pack that a changed chunk lies in."""
+    connection.execute(
+        """CREATE OR REPLACE TEMP TABLE use_pairs AS
+        WITH touched AS (
+            SELECT DISTINCT chunk FROM maps
+            WHERE disk_no IN (SELECT disk_no FROM disks WHERE vm_no = ?)
+              AND (since = ? OR until = ?)
+        )
+        SELECT DISTINCT ?::INTEGER AS vm_no, p.pack_no
+        FROM places AS p SEMI JOIN touched AS t ON t.chunk = p.chunk WHERE p.serves""",
+        [vm_no, turn, turn, vm_no],
+    )
+    refresh_uses(connection)
+
+
+def _one(connection: Connection, query: str, *arguments: object) -> int:
+    """The one number a query gives; 0 for none."""
+    row = connection.execute(query, list(arguments)).fetchone()
+    return int(row[0] or 0) if row else 0

@@ -1,0 +1,94 @@
+"""Many rows at once: written to a scratch file first, then read by DuckDB in one statement.
+
+Everything slow happens before the lock is taken. Text is the fastest form that DuckDB reads and
+Python writes without further libraries: 2 million rows a second out, 4 million in. Rows bound as
+parameters, or a list bound as one, are a thousand times slower.
+"""
+
+import csv
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from catalog.connection import CatalogFile, Connection, make_room
+
+Field = str | int | None
+_NOTHING = "\\N"
+
+
+class Stage:
+    """A scratch folder with rows that wait to be loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        """Stage rows in `folder`."""
+        self._folder = folder
+
+    def lines(self, table: str, batches: Iterable[str]) -> None:
+        """Add rows that are written as text already: fields with commas between, line ends."""
+        with self._open(table) as file:
+            file.writelines(batches)
+
+    def rows(self, table: str, rows: Iterable[Sequence[Field]]) -> None:
+        """Add rows of anything."""
+        with self._open(table) as file:
+            writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+            for row in rows:
+                writer.writerow(_NOTHING if field is None else field for field in row)
+
+    def load(self, connection: Connection, table: str, **columns: str) -> None:
+        """Make a temporary table of the staged rows.
+
+        Args:
+            connection: Where.
+            table: Its name, as given to `lines` or `rows`.
+            columns: Its columns and their types, in order.
+        """
+        path = self._path(table)
+        if not path.exists():
+            path.touch(mode=0o600)
+        types = ", ".join(f"'{name}': '{kind}'" for name, kind in columns.items())
+        connection.execute(
+            f"""CREATE OR REPLACE TEMP TABLE {table} AS
+            SELECT * FROM read_csv(?, columns = {{{types}}}, header = false, auto_detect = false,
+                delim = ',', quote = '"', escape = '"', nullstr = '{_NOTHING}')""",  # noqa: S608  # our own words
+            [str(path)],
+        )
+
+    def _path(self, table: str) -> Path:
+        return self._folder / f"{table}.csv"
+
+    def _open(self, table: str) -> TextIO:
+        handle = os.open(self._path(table), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return os.fdopen(handle, "w", encoding="utf-8", newline="")
+
+
+@contextmanager
+def staged(catalog: CatalogFile) -> Generator[Stage, None, None]:
+    """A stage that is gone when the `with` ends; no lock is held for it."""
+    with private_folder(catalog) as folder:
+        yield Stage(folder)
+
+
+@contextmanager
+def private_folder(catalog: CatalogFile) -> Generator[Path, None, None]:
+    """A new empty folder beside the catalog, for as long as the `with` lasts.
+
+    Raises:
+        BadInput: The catalog's own folder does not exist.
+    """
+    make_room(catalog)
+    folder = Path(tempfile.mkdtemp(prefix="rows-", dir=catalog.scratch))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def name_list(connection: Connection, stage: Stage, table: str, names: Iterable[str]) -> None:
+    """A temporary table `table (id UUID)` of names of 32 hex digits, each once."""
+    stage.lines(table, (f"{name}\n" for name in dict.fromkeys(names)))
+    stage.load(connection, table, id="UUID")

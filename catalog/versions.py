@@ -1,0 +1,218 @@
+"""Lists for people and for the next backup: VMs, their versions, and how good they are."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import msgspec
+
+from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc, writing
+from catalog.staging import name_list, staged
+from catalog.values import DiskRow, LastVersion, VersionRow, VmRow
+from catalog.verdicts import Facts, judge
+from likeness.errors import UnknownVersion
+from likeness.model.ids import DiskId, RunId, VersionId, VmId
+from likeness.store.documents import Counts
+
+Row = dict[str, object]
+_VERSIONS = """
+SELECT v.*, x.vm_id, kept.kept_bytes,
+    (SELECT string_agg(w.vault, chr(10) ORDER BY w.vault) FROM vaulted_versions AS w
+     WHERE w.version_no = v.version_no) AS vaults
+FROM versions AS v
+JOIN vms AS x USING (vm_no)
+LEFT JOIN (
+    SELECT version_no, sum(size_bytes) AS kept_bytes FROM packs
+    WHERE state = 'live' GROUP BY version_no
+) AS kept ON kept.version_no = v.version_no
+WHERE v.state = 'committed'
+"""
+
+
+def list_vms(catalog: CatalogFile) -> list[VmRow]:
+    """Every VM that has a version, by name."""
+    with reading(catalog) as connection:
+        rows = connection.execute(
+            """SELECT x.vm_id, x.vm_name, count(*), max(v.taken_at), max(v.sequence)
+            FROM vms AS x JOIN versions AS v USING (vm_no)
+            WHERE v.state = 'committed' GROUP BY x.vm_id, x.vm_name ORDER BY x.vm_name, x.vm_id"""
+        ).fetchall()
+    return [VmRow(VmId(vm.hex), name, n, from_utc(at), last) for vm, name, n, at, last in rows]
+
+
+def list_versions(
+    catalog: CatalogFile, now: datetime, max_age: timedelta | None, *, vm: VmId | None = None
+) -> list[VersionRow]:
+    """Committed versions, newest first, each with what may be said of it at this moment.
+
+    Args:
+        catalog: Which.
+        now: The present.
+        max_age: For how long a proof counts; none: for ever.
+        vm: Only this VM's.
+    """
+    with reading(catalog) as connection:
+        rows = _rows(
+            connection,
+            _VERSIONS
+            + " AND (? IS NULL OR x.vm_id = ?::UUID) ORDER BY v.taken_at DESC, v.turn DESC",
+            [vm, vm],
+        )
+        disks = _disks(connection)
+    return [_version(row, disks, now, max_age) for row in rows]
+
+
+def find_version(
+    catalog: CatalogFile, version: str, now: datetime, max_age: timedelta | None
+) -> VersionRow:
+    """The committed version whose id begins with `version`, at least four hex digits.
+
+    Raises:
+        UnknownVersion: None, or several.
+    """
+    with reading(catalog) as connection:
+        rows = _rows(
+            connection,
+            _VERSIONS + " AND starts_with(replace(v.version_id::VARCHAR, '-', ''), ?) LIMIT 2",
+            [version.lower()],
+        )
+        disks = _disks(connection)
+    if len(rows) != 1 or len(version) < 4:
+        many = "several versions begin" if rows else "no version begins"
+        raise UnknownVersion(f"{many} with {version!r}; list the versions and give more of the id")
+    return _version(rows[0], disks, now, max_age)
+
+
+def last_version(catalog: CatalogFile, vm: VmId) -> LastVersion | None:
+    """A VM's newest committed version; none if it has none."""
+    with reading(catalog) as connection:
+        rows = _rows(
+            connection,
+            _VERSIONS + " AND x.vm_id = ? ORDER BY v.turn DESC LIMIT 1",
+            [vm],
+        )
+        disks = _disks(connection)
+    for row in rows:
+        return LastVersion(
+            version=VersionId(_name(row["version_id"])),
+            sequence=_int(row["sequence"]),
+            record=str(row["record"]),
+            digest=str(row["digest"]),
+            run=RunId(_name(row["run_id"])),
+            taken_at=_time(row["taken_at"]),
+            disks=disks[_int(row["version_no"])],
+        )
+    return None
+
+
+def has_version(catalog: CatalogFile, version: VersionId) -> bool:
+    """Whether the catalog was told of a version, expired or not."""
+    return version in known_versions(catalog)
+
+
+def known_versions(catalog: CatalogFile) -> set[VersionId]:
+    """Every version the catalog was told of, expired or not."""
+    with reading(catalog) as connection:
+        rows = connection.execute("SELECT version_id FROM versions").fetchall()
+    return {VersionId(row[0].hex) for row in rows}
+
+
+def expire_versions(catalog: CatalogFile, versions: Iterable[VersionId], now: datetime) -> int:
+    """Forget versions whose record is gone from the store; safe to repeat.
+
+    Their rows stay, and nothing is referred to through them any more.
+
+    Returns:
+        How many were committed before.
+    """
+    with staged(catalog) as stage, writing(catalog) as connection:
+        name_list(connection, stage, "asked_versions", versions)
+        changed = connection.execute(
+            """UPDATE versions SET state = 'expired', expired_at = ?
+            WHERE state = 'committed' AND version_id IN (SELECT id FROM asked_versions)""",
+            [to_utc(now)],
+        ).fetchone()
+    return int(changed[0]) if changed else 0
+
+
+def _rows(connection: Connection, query: str, arguments: list[object]) -> list[Row]:
+    cursor = connection.execute(query, arguments)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _disks(connection: Connection) -> dict[int, tuple[DiskRow, ...]]:
+    found: dict[int, list[DiskRow]] = defaultdict(list)
+    for number, disk, name, plugged_at, size, chunk in connection.execute(
+        """SELECT w.version_no, d.disk_id, w.disk_name, w.plugged_at, w.size_bytes, d.chunk_bytes
+        FROM version_disks AS w JOIN disks AS d USING (disk_no)
+        ORDER BY w.version_no, w.plugged_at, d.disk_no"""
+    ).fetchall():
+        found[number].append(DiskRow(DiskId(disk.hex), name, plugged_at, size, chunk))
+    return defaultdict(tuple, {number: tuple(disks) for number, disks in found.items()})
+
+
+def _version(
+    row: Row, disks: dict[int, tuple[DiskRow, ...]], now: datetime, max_age: timedelta | None
+) -> VersionRow:
+    facts = facts_of(row)
+    verdict, reason = judge(facts, now, max_age)
+    return VersionRow(
+        version=VersionId(_name(row["version_id"])),
+        vm=VmId(_name(row["vm_id"])),
+        vm_name=str(row["vm_name"]),
+        sequence=_int(row["sequence"]),
+        record=str(row["record"]),
+        digest=str(row["digest"]),
+        taken_at=_time(row["taken_at"]),
+        committed_at=_time(row["committed_at"]),
+        run=RunId(_name(row["run_id"])),
+        job=str(row["job"]),
+        consistency=str(row["consistency"]),
+        consistency_asked=str(row["consistency_asked"]),
+        note=str(row["note"]),
+        disks=disks[_int(row["version_no"])],
+        counts=msgspec.json.decode(str(row["counts"]), type=Counts),
+        kept_bytes=_int(row["kept_bytes"] or 0),
+        verdict=verdict,
+        reason=reason,
+        packs=facts.packs,
+        unproved_packs=facts.unproved,
+        oldest_proof_at=None if facts.unproved else facts.oldest,
+        vaults=tuple(str(row["vaults"]).split("\n")) if row["vaults"] else (),
+    )
+
+
+def facts_of(row: Row) -> Facts:
+    """What a row of `versions` says about its verdict."""
+    problem = row["documents_problem"]
+    return Facts(
+        judged=row["judged_at"] is not None,
+        packs=_int(row["packs"]),
+        unproved=_int(row["unproved_packs"]),
+        unreachable=_int(row["unreachable_packs"]),
+        damaged=bool(row["damaged"]),
+        oldest=_maybe_time(row["oldest_proof_at"]),
+        newest=_maybe_time(row["newest_proof_at"]),
+        documents=str(row["documents"]) if row["documents"] is not None else None,
+        problem=str(problem) if problem is not None else "",
+    )
+
+
+def _name(value: object) -> str:
+    return str(value).replace("-", "")
+
+
+def _int(value: object) -> int:
+    return int(str(value))
+
+
+def _maybe_time(value: object) -> datetime | None:
+    return from_utc(value) if isinstance(value, datetime) else None
+
+
+def _time(value: object) -> datetime:
+    found = _maybe_time(value)
+    if found is None:
+        raise TypeError(f"{value!r} is not a time")
+    return found

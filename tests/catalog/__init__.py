@@ -1,0 +1,1 @@
+"""Tests of the catalog, on real files and with real processes."""
