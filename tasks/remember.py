@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from blocks import Site
-from catalog import versions as catalog_versions
-from catalog.versions import DiskMap
+from catalog.recording import record_version
+from catalog.values import DiskMap
 from likeness.clock import system_clock
 from likeness.model.ids import DiskId
 from likeness.store import layout
@@ -28,9 +28,7 @@ def remember_version(
             it is not known.
     """
     maps = [_disk_map(store, version, number, whole=whole) for number in _disks(version)]
-    catalog_versions.record_version(
-        site.catalog.file, version, maps, _packs(store, version), system_clock()
-    )
+    record_version(site.catalog.file, version, maps, _packs(store, version), system_clock())
 
 
 def _disks(version: Version) -> range:

@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from blocks import Site
-from catalog import chunks, validation
+from catalog import chunks, proofs, validation
 from catalog import versions as catalog_versions
 from catalog.values import DocumentCheck, Verdict, VerdictChange, VersionRow
 from likeness.clock import stopwatch, system_clock
@@ -149,7 +149,7 @@ def _batches(proofs: Iterator[PackProof]) -> Iterator[list[PackProof]]:
 def _recorded(
     report: Validated, batch: Sequence[PackProof], site: Site, limit: AgeLimit
 ) -> Validated:
-    proved = validation.record_proofs(site.catalog.file, batch, system_clock(), limit.green_for)
+    proved = proofs.record_proofs(site.catalog.file, batch, system_clock(), limit.green_for)
     for proof in batch:
         if proof.cause:
             get_run_logger().warning("pack %s: %s: %s", proof.pack, proof.finding, proof.cause)
@@ -171,7 +171,7 @@ def _judged(
     limit: AgeLimit,
 ) -> Validated:
     """The verdict on every version concerned, also where nothing had to be read."""
-    judged = validation.record_proofs(
+    judged = proofs.record_proofs(
         site.catalog.file,
         (),
         system_clock(),
