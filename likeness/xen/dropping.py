@@ -5,7 +5,6 @@ XenServer keeps the disks of a deleted snapshot. Every step may be repeated, and
 already counts as removed.
 """
 
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +16,11 @@ from likeness.xen.failures import GONE, IN_USE, Refusal, explained, suppress_gon
 from likeness.xen.inventory import is_disk
 from likeness.xen.marks import Owner
 from likeness.xen.references import become_reference, strip_reference
+from likeness.xen.retrying import PAUSE_SECONDS, TRIES, attempts, until_free
 from likeness.xen.session import XenSession, is_null
 from likeness.xen.snapshot_facts import XenSnapshot
 from likeness.xen.tasks import run_task
 
-TRIES = 10
-PAUSE_SECONDS = 5.0
 _STEP_SECONDS = 120.0
 _LABELS_FIRST_LETTERS = "[likeness "
 
@@ -62,7 +60,7 @@ def drop_snapshot(
         keep_references: Of disks whose changes are recorded keep the record, without any data,
             so that the next run can ask what was written since; see `references`.
         tries: How often to try while something still holds a disk.
-        pause_seconds: Between these tries.
+        pause_seconds: The longest pause between these tries.
 
     Raises:
         HostBusy: A disk is still in use; the sweep will try again.
@@ -131,14 +129,14 @@ def drop_leftover(xen: XenSession, leftover: Leftover, *, tries: int, pause_seco
     """
     _mark_disks(xen, leftover)
     if leftover.ref:
-        _retried(lambda: _destroy_snapshot(xen, leftover.ref), tries, pause_seconds)
+        until_free(
+            lambda: _destroy_snapshot(xen, leftover.ref), tries=tries, pause_seconds=pause_seconds
+        )
     left = list(leftover.disks)
-    for attempt in range(1, tries + 1):
+    for attempt in attempts(tries, pause_seconds):
         left = [disk for disk in left if not _destroyed(xen, disk, force=attempt > tries // 2)]
         if not left:
             return
-        if attempt < tries:
-            time.sleep(pause_seconds)
     raise HostBusy(
         f"removing {leftover.name}: {len(left)} of its disks are still in use after "
         f"{tries} tries; the next sweep tries again",
@@ -215,15 +213,3 @@ def _pull(xen: XenSession, vbd: str, *, attached: bool) -> None:
         if attached:
             run_task(xen, "VBD.unplug_force", vbd, deadline_seconds=_STEP_SECONDS)
         run_task(xen, "VBD.destroy", vbd, deadline_seconds=_STEP_SECONDS)
-
-
-def _retried(step: Any, tries: int, pause_seconds: float) -> None:
-    for attempt in range(1, tries + 1):
-        try:
-            step()
-        except Refusal as refusal:
-            if refusal.code not in IN_USE or attempt == tries:
-                raise
-            time.sleep(pause_seconds)
-        else:
-            return

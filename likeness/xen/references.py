@@ -4,7 +4,6 @@ A reference costs next to nothing on the storage, but an unusable one left lying
 later run read everything, so what cannot be used is removed.
 """
 
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from likeness.xen.failures import (
     suppress_gone,
 )
 from likeness.xen.marks import Owner
+from likeness.xen.retrying import attempts
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
 from likeness.xen.tasks import run_task
 
@@ -113,11 +113,9 @@ def strip_reference(xen: XenSession, ref: str, *, tries: int, pause_seconds: flo
         HostBusy: Something still reads it after all tries.
         Refusal: The pool refused.
     """
-    for attempt in range(1, tries + 1):
+    for _ in attempts(tries, pause_seconds):
         if _stripped(xen, ref):
             return
-        if attempt < tries:
-            time.sleep(pause_seconds)
     raise HostBusy(
         f"a frozen disk is still in use after {tries} tries; the next sweep tries again",
         code="VDI_IN_USE",

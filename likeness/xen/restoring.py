@@ -25,6 +25,7 @@ from likeness.xen.restored_records import (
     parsed,
     vm_record,
 )
+from likeness.xen.retrying import PAUSE_SECONDS, TRIES, until_free
 from likeness.xen.session import NULL, XenSession
 from likeness.xen.tasks import outcome_of, own_task, run_task
 
@@ -222,7 +223,9 @@ def release_vm(xen: XenSession, vm: RestoredVm) -> None:
             marks.drop_marks(xen, "VDI", disk.ref)
 
 
-def destroy_vm(xen: XenSession, ref: str) -> None:
+def destroy_vm(
+    xen: XenSession, ref: str, *, tries: int = TRIES, pause_seconds: float = PAUSE_SECONDS
+) -> None:
     """Take away an unfinished restore: the VM, then the disks that were made for it.
 
     Disks without our mark are none of ours and stay. Safe to repeat.
@@ -237,10 +240,12 @@ def destroy_vm(xen: XenSession, ref: str) -> None:
         with suppress_gone():
             run_task(xen, "VM.destroy", ref, deadline_seconds=_STEP_SECONDS)
         for disk in disks:
-            destroy_disk(xen, disk)
+            destroy_disk(xen, disk, tries=tries, pause_seconds=pause_seconds)
 
 
-def destroy_disk(xen: XenSession, ref: str) -> None:
+def destroy_disk(
+    xen: XenSession, ref: str, *, tries: int = TRIES, pause_seconds: float = PAUSE_SECONDS
+) -> None:
     """Take away a disk of an unfinished restore; one without our mark stays.
 
     Raises:
@@ -248,7 +253,11 @@ def destroy_disk(xen: XenSession, ref: str) -> None:
     """
     with explained("removing an unfinished disk"), suppress_gone():
         if marks.owner_of_restore(xen.call("VDI.get_record", ref)) is not None:
-            run_task(xen, "VDI.destroy", ref, deadline_seconds=_STEP_SECONDS)
+            until_free(
+                lambda: run_task(xen, "VDI.destroy", ref, deadline_seconds=_STEP_SECONDS),
+                tries=tries,
+                pause_seconds=pause_seconds,
+            )
 
 
 def _with_disks(

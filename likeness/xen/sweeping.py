@@ -7,18 +7,13 @@ from typing import Any
 from likeness.errors import LikenessError
 from likeness.model.ids import RunId
 from likeness.xen import marks
-from likeness.xen.dropping import (
-    PAUSE_SECONDS,
-    TRIES,
-    Leftover,
-    drop_leftover,
-    leftover_of,
-)
+from likeness.xen.dropping import Leftover, drop_leftover, leftover_of
 from likeness.xen.failures import Refusal, explain, explained
 from likeness.xen.marks import Owner
 from likeness.xen.power import keep_promise, promised_start
 from likeness.xen.references import WITHOUT_DATA
 from likeness.xen.restoring import destroy_disk, destroy_vm
+from likeness.xen.retrying import PAUSE_SECONDS, TRIES
 from likeness.xen.session import LISTING_SECONDS, XenSession
 
 
@@ -60,7 +55,7 @@ def sweep_snapshots(
         installation: 32 hex digits; other installations' objects are none of ours.
         is_live: Whether a run may still need what it made.
         tries: How often to try while something holds a disk.
-        pause_seconds: Between these tries.
+        pause_seconds: The longest pause between these tries.
 
     Returns:
         What was found, in the order it was dealt with; one problem does not stop the rest.
@@ -77,7 +72,10 @@ def sweep_snapshots(
         _dropped(xen, ref, owner, vms[ref], tries, pause_seconds)
         for ref, owner in over.snapshots(vms)
     ]
-    swept += [_unmade(xen, ref, owner, vms[ref]) for ref, owner in over.restored(vms)]
+    swept += [
+        _unmade(xen, ref, owner, vms[ref], tries, pause_seconds)
+        for ref, owner in over.restored(vms)
+    ]
     held = {
         vbd
         for record in vms.values()
@@ -185,9 +183,19 @@ def _dropped(
     return Swept("snapshot", name, str(record["uuid"]), owner.run, problem)
 
 
-def _unmade(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:
+def _unmade(
+    xen: XenSession,
+    ref: str,
+    owner: Owner,
+    record: dict[str, Any],
+    tries: int,
+    pause_seconds: float,
+) -> Swept:
     name = str(record["name_label"])
-    problem = _problem(lambda: destroy_vm(xen, ref), f"removing unfinished VM {name}")
+    problem = _problem(
+        lambda: destroy_vm(xen, ref, tries=tries, pause_seconds=pause_seconds),
+        f"removing unfinished VM {name}",
+    )
     return Swept("unfinished VM", name, str(record["uuid"]), owner.run, problem)
 
 
@@ -204,7 +212,7 @@ def _disk_dropped(
 
     def drop() -> None:
         if what == "unfinished disk" and record["type"] != "suspend":
-            destroy_disk(xen, ref)
+            destroy_disk(xen, ref, tries=tries, pause_seconds=pause_seconds)
             return
         leftover = Leftover(name=f"{what} {name}", owner=owner, ref="", uuid=uuid, disks=(ref,))
         drop_leftover(xen, leftover, tries=tries, pause_seconds=pause_seconds)

@@ -241,6 +241,15 @@ def test_a_restore_that_dies_at_any_call_is_swept(stage: Stage, calls_before: in
     assert stage.objects() == before
 
 
+def test_a_disk_that_was_just_written_is_taken_away_when_the_host_lets_go(stage: Stage) -> None:
+    vm = restore(stage)
+    write_disk(stage.xen, vm.disks[0], in_segments(stage.web))
+
+    destroy_vm(stage.xen, vm.ref, tries=50, pause_seconds=0.05)
+
+    assert not [d for d in vm.disks if stage.pool.db.exists("VDI", d.ref)]
+
+
 def drop_everything_frozen(stage: Stage) -> None:
     sweep_snapshots(
         stage.xen, stage.owner.installation, lambda run: False, tries=20, pause_seconds=0.1

@@ -13,6 +13,8 @@ import pytest
 from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
+from likeness.errors import HostRefused
+from likeness.model.disk import Segment
 from likeness.model.ids import RunId, random_name
 from likeness.xen.changed_blocks import changed_extents, enable_tracking, skips_from
 from likeness.xen.dropping import drop_snapshot
@@ -21,9 +23,9 @@ from likeness.xen.inventory import find_vm
 from likeness.xen.marks import Owner
 from likeness.xen.reading import Way, open_reader
 from likeness.xen.references import drop_references
-from likeness.xen.restoring import create_vm, find_storage, release_vm, write_disk
+from likeness.xen.restoring import create_disk, create_vm, find_storage, release_vm, write_disk
 from likeness.xen.session import XenSession
-from likeness.xen.snapshots import XenSnapshot, take_snapshot
+from likeness.xen.snapshots import SnapshotDisk, XenSnapshot, take_snapshot
 from tests.xen.conftest import MIB, read_all
 
 CHUNK = 256 << 10
@@ -159,3 +161,52 @@ def _objects(site: Site) -> dict[str, int]:
         "disks": len(db.where("VDI", managed=True)),
         "frozen disks": len(db.where("VDI", is_a_snapshot=True)),
     }
+
+
+@pytest.fixture
+def far_disk(site: Site) -> SnapshotDisk:
+    """A frozen disk on storage that only the other host sees."""
+    pool = site.pool
+    master = pool.db.get("pool", pool.db.refs("pool")[0], "master")
+    other = next(host for host in pool.db.refs("host") if host != master)
+    storage = pool.add_sr(name_label="far", type="ext", content_type="user", physical_size=1 << 40)
+    pool.connect(storage, other)
+    pool.add_vm("far-1", [3 * MIB], power_state="Halted", sr=storage)
+    pool.write("far-1", 0, MIB, b"far away")
+    vm = find_vm(site.xen, "far-1")
+    return take_snapshot(site.xen, vm, owner=site.owner, label="nightly").disks[0]
+
+
+def test_a_disk_that_only_another_host_sees_is_read_there(
+    site: Site, far_disk: SnapshotDisk
+) -> None:
+    content = read_all(HttpDiskReader(site.xen, far_disk))
+
+    assert content[MIB : MIB + 8] == b"far away"
+
+
+def test_a_disk_that_only_another_host_sees_is_written_there(
+    site: Site, far_disk: SnapshotDisk
+) -> None:
+    disk = create_disk(
+        site.xen,
+        storage_ref=find_storage(site.xen, "far"),
+        name="back",
+        size_bytes=3 * MIB,
+        owner=site.owner,
+    )
+
+    write_disk(site.xen, disk, [Segment(MIB, b"home again")])
+
+    assert site.pool.disk(disk.ref).read(MIB, 10) == b"home again"
+
+
+def test_a_pointer_to_a_host_outside_the_pool_is_not_followed(
+    site: Site, far_disk: SnapshotDisk
+) -> None:
+    for host in site.pool.db.refs("host"):
+        if site.pool.db.get("host", host, "address") != site.xen.coordinator.host:
+            site.pool.db.put("host", host, address="127.0.0.77")
+
+    with pytest.raises(HostRefused, match=r"127\.0\.0\.77, which is no host of its pool"):
+        read_all(HttpDiskReader(site.xen, far_disk))
