@@ -480,6 +480,17 @@ def test_a_server_that_grants_little_is_not_asked_for_more(credits: int) -> None
     assert all(data == b"".join(LARGE[:20]) for data in read)
 
 
+def test_a_mistake_of_the_callers_spoils_no_later_call(
+    own_smb_server: SmbServer, transport: SmbTransport
+) -> None:
+    """It ends in the middle of a write, with answers still under way."""
+    with pytest.raises(TypeError):
+        transport.create("mistaken", [*LARGE[:10], "no bytes" * MIB])  # type: ignore[list-item]
+
+    transport.create("right", LARGE[:10])
+    assert transport.read("right") == b"".join(LARGE[:10])
+
+
 # --- processes and long listings -----------------------------------------------------------------
 
 

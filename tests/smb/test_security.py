@@ -93,6 +93,30 @@ def test_every_cipher_of_smb_3_works(cipher: str) -> None:
         server.remove()
 
 
+@pytest.mark.parametrize(
+    ("dialect", "encryption"),
+    [("SMB3_02", "required"), ("SMB3_00", "required"), ("SMB2_10", "off"), ("SMB2_02", "off")],
+)
+def test_older_servers_work_as_well_as_they_can(dialect: str, encryption: str) -> None:
+    limits = [f"server min protocol = {dialect}", f"server max protocol = {dialect}"]
+    server = SmbServer(encryption=encryption, extra=limits)
+    data = os.urandom(3 << 20)
+    try:
+        server.start()
+        transport = server.transport(encrypt=encryption == "required")
+        transport.create("packs/large", [data])
+        transport.create("packs/small", [data[:100]])
+        transport.rename("packs/small", "kept/small")
+        assert transport.read("packs/large") == data
+        assert [entry.name for entry in transport.entries("")] == ["kept/small", "packs/large"]
+        transport.close()
+        if encryption == "off":
+            with pytest.raises(ShareRefused, match="does not encrypt SMB"):
+                server.transport().size("packs/large")
+    finally:
+        server.remove()
+
+
 def test_an_unencrypted_answer_in_an_encrypted_session_is_not_believed(
     smb_server: SmbServer,
 ) -> None:
