@@ -1,0 +1,1 @@
+"""The command line: a store without Prefect, without a catalog, without a hypervisor."""

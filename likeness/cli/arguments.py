@@ -1,0 +1,180 @@
+"""The commands and what they may be told."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import likeness
+from likeness.cli import checks, key_commands, reading
+from likeness.cli.opening import add_keys, add_place
+
+_EPILOG = """\
+exit codes: 0 all is well, 1 something is damaged, 2 bad use or the wrong key,
+3 the store could not be reached or not be checked in full, 130 stopped.
+
+A lost installation gets its data back with `list` and `restore`; docs/recovery.md
+shows how, step by step.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Everything that can be typed."""
+    top = argparse.ArgumentParser(
+        prog="python -m likeness",
+        description="See, check and restore a data store. Needs neither a server nor a catalog.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"likeness {likeness.RELEASE}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    _reading(commands)
+    _checking(commands)
+    _keys(commands)
+    return top
+
+
+if TYPE_CHECKING:
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def _command(commands: "_Commands", name: str, what: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
+    add_place(command)
+    return command
+
+
+def _reading(commands: "_Commands") -> None:
+    listing = _command(commands, "list", "Show which versions of which VMs the store holds.")
+    add_keys(listing)
+    listing.add_argument("--vm", metavar="NAME", help="only VMs whose name or uuid has this in it")
+    listing.set_defaults(command=reading.list_versions)
+
+    show = _command(commands, "show", "Show one version: its disks, sizes and how it was taken.")
+    add_keys(show)
+    show.add_argument("version", metavar="VERSION", help="the first digits of its id, four or more")
+    show.add_argument(
+        "--configuration", action="store_true", help="only what XenServer said of the VM, as JSON"
+    )
+    show.set_defaults(command=reading.show_version)
+
+    restore = _command(commands, "restore", "Write one disk of a version to a file: a raw image.")
+    add_keys(restore)
+    restore.add_argument("version", metavar="VERSION", help="the first digits of its id")
+    restore.add_argument(
+        "--disk", type=int, default=1, metavar="N", help="its number in `show`; 1 by default"
+    )
+    restore.add_argument(
+        "--to", type=Path, required=True, metavar="FILE", help="a new file; it is sparse"
+    )
+    restore.add_argument(
+        "--scratch",
+        type=Path,
+        metavar="FOLDER",
+        help="where to keep the block map meanwhile (0.01 %% of the disk); beside FILE by default",
+    )
+    restore.set_defaults(command=reading.restore)
+
+
+def _checking(commands: "_Commands") -> None:
+    audit = _command(
+        commands, "audit", "Look whether everything is there, in its right length. Takes minutes."
+    )
+    add_keys(audit, optional=True)
+    _add_fingerprint(audit)
+    audit.set_defaults(command=checks.audit)
+
+    scrub = _command(
+        commands, "scrub", "Read everything and check it without any key; finds accidents."
+    )
+    scrub.set_defaults(command=checks.scrub)
+
+    verify = _command(
+        commands,
+        "verify",
+        "Read everything and check every signature and digest; finds whatever was altered.",
+    )
+    add_keys(verify, optional=True)
+    _add_fingerprint(verify)
+    verify.add_argument(
+        "--head",
+        nargs=2,
+        metavar=("NUMBER", "DIGITS"),
+        help="what the last report said, as in `head 4711 a1b2c3d4`: finds a store set back",
+    )
+    verify.set_defaults(command=checks.verify)
+
+    prove = _command(
+        commands, "prove", "Open and hash every chunk again: the proof that versions restore."
+    )
+    add_keys(prove)
+    prove.add_argument("version", nargs="?", metavar="VERSION", help="only this one")
+    prove.set_defaults(command=checks.prove)
+
+
+def _add_fingerprint(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--fingerprint",
+        metavar="HEX",
+        help="of the store's public key, from the recovery sheet; without it or a key, the store's"
+        " own word is taken, and a forger who replaced its public keys is not found",
+    )
+
+
+def _keys(commands: "_Commands") -> None:
+    create = _command(commands, "create", "Make a new data store in an empty place.")
+    create.add_argument(
+        "--key-file",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="where to put the key that opens it without a person; a new file",
+    )
+    create.add_argument(
+        "--with-passphrase", action="store_true", help="ask for a passphrase that opens it too"
+    )
+    create.add_argument(
+        "--chunk-kib",
+        type=int,
+        default=256,
+        metavar="N",
+        help="the unit of deduplication for ever: 64, 128, ... 4096; 256 by default",
+    )
+    create.add_argument(
+        "--xchacha",
+        action="store_true",
+        help="seal with XChaCha20-Poly1305, for machines without AES instructions",
+    )
+    create.set_defaults(command=key_commands.create)
+    _slots(commands)
+
+    sheet = _command(commands, "sheet", "Print the recovery sheet.")
+    add_keys(sheet)
+    sheet.add_argument(
+        "--new-words",
+        action="store_true",
+        help="make new recovery words and print them; old ones stay until removed",
+    )
+    sheet.set_defaults(command=key_commands.sheet)
+
+    epoch = _command(commands, "epoch", "Begin a new epoch of keys, or mend the public ones.")
+    add_keys(epoch)
+    epoch.add_argument(
+        "action",
+        choices=("show", "begin", "renew"),
+        help="show: number and fingerprint; begin: new box, meta and sign keys, while no job runs;"
+        " renew: write lost public keys anew",
+    )
+    epoch.set_defaults(command=key_commands.epoch)
+
+
+def _slots(commands: "_Commands") -> None:
+    slots = _command(commands, "slots", "List, add or remove ways of opening the store.")
+    add_keys(slots)
+    slots.add_argument(
+        "action",
+        choices=("list", "add-passphrase", "add-words", "add-key-file", "remove"),
+    )
+    slots.add_argument(
+        "name", nargs="?", metavar="NAME", help="the slot to remove, or the key file to make"
+    )
+    slots.set_defaults(command=key_commands.slots)

@@ -1,0 +1,115 @@
+"""Getting to a store: its place, the account for a share, and one of its keys."""
+
+import argparse
+import re
+from pathlib import Path
+
+from likeness.cli.terminal import ask_secret, ask_words, secret_in
+from likeness.codec import slots
+from likeness.codec.slots import SlotKind
+from likeness.errors import BadInput
+from likeness.store.data_store import DataStore, open_store
+from likeness.store.public_view import PublicStore, open_public
+from likeness.transport.base import Transport
+from likeness.transport.local import LocalTransport
+from likeness.transport.place import open_place
+
+_SCHEME = re.compile(r"[a-z]+://", re.IGNORECASE)
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Let a command be told where the store is."""
+    group = parser.add_argument_group("where the data store is")
+    group.add_argument(
+        "--store",
+        required=True,
+        metavar="PLACE",
+        help="a folder, or a share: smb://server[:port]/share[/folder]",
+    )
+    group.add_argument("--user", metavar="NAME", help="the share's account; DOMAIN\\name works too")
+    group.add_argument(
+        "--password-file",
+        type=Path,
+        metavar="FILE",
+        help="a file with the account's password, readable by you alone;"
+        " without it you are asked, or it is the first line of standard input",
+    )
+    group.add_argument(
+        "--signed-only",
+        action="store_true",
+        help="accept a server that signs SMB but does not encrypt it",
+    )
+
+
+def add_keys(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """Let a command be told what opens the store."""
+    otherwise = "without any, none is used" if optional else "without any, you are asked for words"
+    group = parser.add_argument_group("what opens it", otherwise)
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--key-file", type=Path, metavar="FILE", help="the key file")
+    one.add_argument(
+        "--words-file",
+        type=Path,
+        metavar="FILE",
+        help="a file with the 24 recovery words, readable by you alone",
+    )
+    one.add_argument("--words", action="store_true", help="ask for the recovery words")
+    one.add_argument("--passphrase", action="store_true", help="ask for a passphrase")
+
+
+def transport_of(options: argparse.Namespace, *, make: bool = False) -> Transport:
+    """Get to the store's place; a folder is made if asked.
+
+    Raises:
+        BadInput: It is no place, or the account is missing.
+        StoreMissing: There is no such folder.
+    """
+    place: str = options.store
+    if not _SCHEME.match(place):
+        return LocalTransport(Path(place).absolute(), make=make)
+    if "@" in place:
+        raise BadInput(
+            "no account belongs into the address of the share, where others can see it; give its"
+            " name with --user and its password when you are asked"
+        )
+    if not options.user:
+        raise BadInput(f"which account may use {place}? name it with --user")
+    password = (
+        secret_in(options.password_file)
+        if options.password_file
+        else ask_secret(f"Password of {options.user} on the share")
+    )
+    return open_place(
+        place, username=options.user, password=password, encrypt=not options.signed_only
+    )
+
+
+def has_key(options: argparse.Namespace) -> bool:
+    """Whether a way of opening the store was named."""
+    named = (options.key_file, options.words_file, options.words, options.passphrase)
+    return any(named)
+
+
+def opened(options: argparse.Namespace) -> DataStore:
+    """Open the store with the key that was named, or else with recovery words.
+
+    Raises:
+        StoreMissing: There is no store.
+        WrongKey: The key does not open it.
+        ShareUnreachable: The share does not answer.
+    """
+    transport = transport_of(options)
+    if options.key_file:
+        return open_store(transport, slots.read_key_file(options.key_file), SlotKind.KEY_FILE)
+    if options.passphrase:
+        passphrase = ask_secret("Passphrase")
+        return open_store(transport, passphrase.encode(), SlotKind.PASSPHRASE)
+    words = secret_in(options.words_file) if options.words_file else ask_words("Recovery words")
+    return open_store(transport, slots.from_words(words), SlotKind.RECOVERY_WORDS)
+
+
+def viewed(options: argparse.Namespace) -> DataStore | PublicStore:
+    """The store with its keys if one was named, else with its public keys alone."""
+    if has_key(options):
+        return opened(options)
+    return open_public(transport_of(options), fingerprint=options.fingerprint)

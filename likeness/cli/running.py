@@ -1,0 +1,73 @@
+"""Carrying out one command, and saying in one sentence why it could not be.
+
+Exit codes: 0 all is well; 1 something is damaged; 2 bad use, or the wrong key; 3 the store could
+not be reached, or not be checked in full; 130 somebody stopped it.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from likeness.cli.arguments import parser
+from likeness.cli.terminal import printable, tell
+from likeness.errors import (
+    Damaged,
+    LikenessError,
+    ObjectMissing,
+    ShareFull,
+    ShareRefused,
+    Stopped,
+    TransientError,
+)
+from likeness.stopping import StopToken
+from likeness.transport.tuning import keep_large_buffers
+
+FINE, DAMAGE, BAD_USE, UNREACHED, STOPPED = 0, 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Carry out a command line; return the exit code."""
+    options = parser().parse_args(arguments)
+    keep_large_buffers()
+    stop = StopToken()
+    try:
+        with _stopped_by_signals(stop):
+            code: int = options.command(options, stop)
+            sys.stdout.flush()
+            return code
+    except LikenessError as error:
+        tell(f"likeness: {printable(str(error))}")
+        return _code_of(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return FINE
+
+
+def _code_of(error: LikenessError) -> int:
+    if isinstance(error, Stopped):
+        return STOPPED
+    if isinstance(error, (Damaged, ObjectMissing)):
+        return DAMAGE
+    if isinstance(error, (TransientError, ShareRefused, ShareFull)):
+        return UNREACHED
+    return BAD_USE
+
+
+@contextmanager
+def _stopped_by_signals(stop: StopToken) -> Generator[None, None, None]:
+    """The first Ctrl-C asks everybody to clean up and leave; the second ends the process."""
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        stop.stop()
+        signal.signal(number, signal.SIG_DFL)
+        raise Stopped("stopped on request; nothing is left half done")
+
+    before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
