@@ -214,11 +214,10 @@ def _run_all(disks: Sequence[DiskJob], line: _Line, stop: StopToken) -> None:
         ThreadPoolExecutor(max(len(disks), 1), thread_name_prefix="disk reader") as readers,
     ):
         hand_on = _HandOn(workers, room, line)
-        running = [readers.submit(_read_disk, disk, hand_on, stop) for disk in disks]
-        problems = [problem for future in running if (problem := future.exception())]
-    problems = problems or hand_on.problems
-    if problems:
-        raise problems[0]
+        for disk in disks:
+            readers.submit(_read_disk, disk, hand_on, stop).add_done_callback(hand_on.note)
+    if hand_on.problems:
+        raise hand_on.problems[0]
 
 
 class _HandOn:
@@ -235,9 +234,13 @@ class _HandOn:
             raise self.problems[0]
         self._workers.submit(self.line.process, disk, segment).add_done_callback(self._done)
 
-    def _done(self, future: Future[None]) -> None:
+    def note(self, future: Future[None]) -> None:
+        """Keep a problem, so that every disk stops at its next segment."""
         if (problem := future.exception()) is not None:
             self.problems.append(problem)
+
+    def _done(self, future: Future[None]) -> None:
+        self.note(future)
         self._room.release()
 
 

@@ -55,6 +55,7 @@ def commit_version(
         ShareUnreachable: The share went away; repeat.
         ShareFull: No room for the maps, the index or the record.
     """
+    store.require_writable()
     vm = receipt.vm.vm
     last = last_version(store, vm)
     if last is not None and last.record.run == receipt.run:

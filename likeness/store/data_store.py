@@ -103,6 +103,18 @@ class DataStore:
         frame.require_signature(kind, self.verifier(frame))
         return decode(frame.clear, clear, name=name), frame
 
+    def require_writable(self) -> None:
+        """Return, if this release knows all it must to change the store.
+
+        Raises:
+            StoreTooNew: It may read it only.
+        """
+        if self.facts.oldest_writer > STORE_FORMAT or self.facts.must_know_to_write:
+            raise StoreTooNew(
+                f"data store {self.store_id[:8]} was changed by a later release; this one can read"
+                " and restore from it, but not write to it: install a later release"
+            )
+
     def write(
         self, name: str, kind: Kind, clear: msgspec.Struct, sealed: bytes = b""
     ) -> tuple[str, int]:
@@ -110,7 +122,13 @@ class DataStore:
 
         Returns:
             Its BLAKE3 digest as hex, and its length in bytes.
+
+        Raises:
+            NameTaken: There is an object of that name.
+            BadInput: No reader would accept it.
+            StoreTooNew: This release may only read the store.
         """
+        self.require_writable()
         data = write_document(kind, name, encode(clear), sealed, keys=self.keys, suite=self.suite)
         self.transport.create(name, [data])
         return digest([data]).hex(), len(data)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
-from likeness.errors import Damaged, ObjectMissing
+from likeness.errors import Damaged, ObjectMissing, StoreTooNew
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, RunId, random_name
 from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import HeadObject, IndexClear, IndexedPack
-from likeness.store.pack import Pack, PackReceipt, Place
+from likeness.store.pack import MOST_PACK_BYTES, Pack, PackReceipt, Place
 
 MOST_PLACES = 1 << 17
 """Places one segment holds before the next is begun: about 5 MiB."""
@@ -148,10 +148,11 @@ def unindexed_packs(
     """
     for entry in store.transport.entries(layout.PACKS):
         pack = PackId(entry.name.rpartition("/")[2])
-        if pack in indexed or not layout.is_known(entry.name):
+        endless = entry.size_bytes > MOST_PACK_BYTES
+        if pack in indexed or endless or not layout.is_known(entry.name):
             continue
         try:
             data = store.transport.read(entry.name)
             yield pack, Pack(data, name=entry.name, store=store.store_id).places(store.keys)
-        except (Damaged, ObjectMissing):
+        except (Damaged, ObjectMissing, StoreTooNew):
             continue

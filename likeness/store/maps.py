@@ -100,8 +100,15 @@ class FlatMap:
         return data.ljust(count * CHUNK_ID_BYTES, b"\0")
 
     def write(self, first: int, ids: bytes) -> None:
-        """Set the chunk ids of consecutive positions."""
-        os.pwrite(self._handle, ids, first * CHUNK_ID_BYTES)
+        """Set the chunk ids of consecutive positions.
+
+        Raises:
+            OSError: No room; what was not written would read as chunks of zeros.
+        """
+        view, offset = memoryview(ids), first * CHUNK_ID_BYTES
+        while view:
+            written = os.pwrite(self._handle, view, offset)
+            view, offset = view[written:], offset + written
 
     def root(self) -> str:
         """BLAKE3 over all chunk ids in order, as hex."""

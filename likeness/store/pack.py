@@ -29,6 +29,7 @@ from likeness.codec.records import (
     Opened,
     Opener,
     checksum_matches,
+    largest_record_bytes,
     record_length,
     record_place,
 )
@@ -257,13 +258,13 @@ class PackHeader:
         if len(data) < _HEADER.size or data[: len(_MAGIC)] != _MAGIC:
             raise Damaged(name, "it does not begin as a pack does")
         _, form, suite, count, of_store, pack = _HEADER.unpack_from(data)
-        if form != PACK_FORMAT:
-            raise StoreTooNew(f"{name} has format {form}; this release reads {PACK_FORMAT}")
         end = _HEADER.size + count * _SESSION_BYTES
         if not 1 <= count <= _MOST_SESSIONS or len(data) < end + 8:
             raise Damaged(name, "its header is cut short")
         if checksum64(data[:end]) != data[end : end + 8]:
             raise Damaged(name, "its header's checksum does not match")
+        if form != PACK_FORMAT:
+            raise StoreTooNew(f"{name} has format {form}; this release reads {PACK_FORMAT}")
         if of_store.hex() != store:
             raise Damaged(name, f"it belongs to another store, {of_store.hex()}")
         try:
@@ -274,21 +275,25 @@ class PackHeader:
         return cls(PackId(pack.hex()), known, sessions, store, end + 8, name)
 
     @classmethod
-    def parse_any(cls, data: bytes, *, name: str, store: StoreId) -> "PackHeader":
+    def parse_any(cls, data: bytes, *, name: str, store: StoreId, suite: Suite) -> "PackHeader":
         """The header of a whole pack; where it is damaged, what its second copy gives.
+
+        Args:
+            data: The whole object, or what is left of it.
+            name: Its name.
+            store: The store it must belong to.
+            suite: How it was sealed, as far as the store knows; taken where the header is lost.
 
         Raises:
             Damaged: Neither copy of the session boxes is left.
+            StoreTooNew: A later release wrote it.
         """
         try:
             return cls.parse(data, name=name, store=store)
         except Damaged:
-            end = len(data) - _TRAILER.size
-            boxes = data[max(end - _SESSION_BYTES - 8, 0) : max(end - 8, 0)]
-            if len(boxes) != _SESSION_BYTES or checksum64(boxes) != data[end - 8 : end]:
+            boxes = _second_boxes(data)
+            if boxes is None:
                 raise
-            known = data[9] in tuple(Suite) if len(data) > 9 else False
-            suite = Suite(data[9]) if known else Suite.AEGIS_256
             pack = PackId(name.rpartition("/")[2])
             return cls(pack, suite, _sessions(boxes), store, 0, name)
 
@@ -332,6 +337,7 @@ def salvage(
     name: str,
     store: StoreId,
     keys: StoreKeys,
+    suite: Suite,
     chunk_bytes: int,
     id_keys: Sequence[bytes],
 ) -> Salvaged:
@@ -342,7 +348,7 @@ def salvage(
     Raises:
         Damaged: Neither copy of the session boxes is left, so nothing can be opened.
     """
-    header = PackHeader.parse_any(data, name=name, store=store)
+    header = PackHeader.parse_any(data, name=name, store=store, suite=suite)
     opener = header.opener(keys, chunk_bytes=chunk_bytes, id_keys=id_keys)
     places: list[Place] = []
     lost: list[int] = []
@@ -358,13 +364,28 @@ def salvage(
 
 
 def _try_record(data: bytes, offset: int, opener: Opener, name: str) -> tuple[Opened | None, int]:
+    longest = largest_record_bytes(opener.chunk_bytes, opener.suite)
     try:
         end = offset + record_length(data, offset, name=name)
-        if end <= len(data):
+        if end <= min(len(data), offset + longest):
             return opener.open(data[offset:end], name=name, offset=offset), end
     except Damaged:
         pass
     return None, offset + len(RECORD_MAGIC)
+
+
+def _second_boxes(data: bytes) -> bytes | None:
+    """The session list that stands before the trailer, if its checksum matches."""
+    if len(data) < _TRAILER.size:
+        return None
+    end = len(data) - _TRAILER.size - 8
+    table_offset, table_bytes, *_ = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
+    for start in (table_offset + table_bytes, end - _SESSION_BYTES):
+        boxes = data[start:end] if 0 <= start < end else b""
+        fits = len(boxes) % _SESSION_BYTES == 0 and len(boxes) <= _MOST_SESSIONS * _SESSION_BYTES
+        if boxes and fits and checksum64(boxes) == data[end : end + 8]:
+            return boxes
+    return None
 
 
 def _sessions(boxes: bytes) -> tuple[_Session, ...]:

@@ -19,9 +19,10 @@ from likeness.errors import (
     LikenessError,
     ObjectMissing,
     ShareRefused,
+    StoreTooNew,
     TransientError,
 )
-from likeness.model.ids import ChunkId, PackId, RunId
+from likeness.model.ids import ChunkId, PackId, RunId, random_name
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
 from likeness.store import layout
@@ -29,7 +30,7 @@ from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
 from likeness.store.index import KnownPack, known_packs
 from likeness.store.maps import positions_of
-from likeness.store.pack import Pack, PackHeader, Place
+from likeness.store.pack import MOST_PACK_BYTES, Pack, PackHeader, Place
 from likeness.store.versions import load_map, read_copy, read_version
 
 
@@ -141,7 +142,7 @@ def prove_pack(store: DataStore, pack: KnownPack, *, clock: Clock) -> PackProof:
 def _look(store: DataStore, pack: KnownPack, clock: Clock) -> PackProof:
     name = layout.pack(pack.pack)
     try:
-        data = store.transport.read(name)
+        data = store.transport.read(name, 0, min(pack.size_bytes, MOST_PACK_BYTES) + 1)
     except ObjectMissing as cause:
         lost = tuple(DamagedChunk(p.chunk, p.offset, "missing") for p in pack.places)
         return PackProof(pack.pack, Finding.MISSING, clock(), 0, 0, lost, str(cause))
@@ -160,7 +161,7 @@ def _damaged_chunks(
     store: DataStore, data: bytes, name: str, places: Iterable[Place]
 ) -> Iterator[DamagedChunk]:
     try:
-        header = PackHeader.parse_any(data, name=name, store=store.store_id)
+        header = PackHeader.parse_any(data, name=name, store=store.store_id, suite=store.suite)
         opener = header.opener(store.keys, chunk_bytes=store.chunk_bytes, id_keys=store.id_keys)
     except LikenessError as cause:
         yield from (DamagedChunk(p.chunk, p.offset, str(cause)) for p in places)
@@ -180,13 +181,13 @@ def _prove_unindexed(store: DataStore, pack: PackId, clock: Clock) -> PackProof:
     """Prove a pack whose index segment is lost by what its own table promises."""
     name = layout.pack(pack)
     try:
-        data = store.transport.read(name)
+        data = store.transport.read(name, 0, MOST_PACK_BYTES + 1)
         places = Pack(data, name=name, store=store.store_id).places(store.keys)
     except ObjectMissing as cause:
         return PackProof(pack, Finding.MISSING, clock(), 0, 0, cause=str(cause))
     except (TransientError, ShareRefused) as cause:
         return PackProof(pack, Finding.COULD_NOT_CHECK, clock(), 0, 0, cause=str(cause))
-    except Damaged as cause:
+    except (Damaged, StoreTooNew) as cause:
         return PackProof(pack, Finding.DAMAGED, clock(), 0, 0, cause=str(cause))
     known = KnownPack(pack, len(data), digest([data]), RunId(""), places)
     return prove_pack(store, known, clock=clock)
@@ -222,9 +223,9 @@ def prove_documents(store: DataStore, name: str, scratch: Path) -> DocumentProof
         version = read_version(store, name)
         for disk in version.record.disks:
             problems += _bad_copies(store, disk)
-            with load_map(store, disk, scratch / f"{version.version}-{disk.disk}.proof-map"):
+            with load_map(store, disk, scratch / f"{random_name()}.proof-map"):
                 pass
-    except (Damaged, ObjectMissing) as cause:
+    except (Damaged, ObjectMissing, StoreTooNew) as cause:
         return DocumentProof(readable=False, problems=(*problems, str(cause)))
     return DocumentProof(readable=True, problems=tuple(problems))
 

@@ -13,9 +13,16 @@ from pathlib import Path
 from typing import Protocol
 
 from likeness.codec.records import Opener
-from likeness.errors import BadInput, ChunkCorrupt, Damaged, ObjectMissing
+from likeness.errors import (
+    BadInput,
+    ChunkCorrupt,
+    Damaged,
+    ObjectMissing,
+    PermanentError,
+    StoreTooNew,
+)
 from likeness.model.disk import Extent
-from likeness.model.ids import ZERO_CHUNK, ChunkId, PackId
+from likeness.model.ids import ZERO_CHUNK, ChunkId, PackId, random_name
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
 from likeness.store import layout
@@ -23,7 +30,7 @@ from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
 from likeness.store.index import known_packs, unindexed_packs
 from likeness.store.maps import FlatMap
-from likeness.store.pack import PackHeader, Place
+from likeness.store.pack import MOST_PACK_BYTES, PackHeader, Place
 from likeness.store.versions import load_map
 
 _WINDOW = 1 << 18
@@ -66,26 +73,64 @@ class FileDiskWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(self._partial, flags, 0o600)
         except OSError as cause:
-            raise BadInput(f"{self._partial} cannot be written: {cause.strerror}") from cause
-        os.ftruncate(self._handle, size_bytes)
+            raise self._refused(cause) from cause
+        try:
+            os.ftruncate(self._handle, size_bytes)
+        except OSError as cause:
+            self.abandon()
+            raise self._refused(cause) from cause
 
     def write(self, offset: int, data: bytes) -> None:
-        """See `DiskWriter.write`."""
+        """See `DiskWriter.write`.
+
+        Raises:
+            BadInput: There is no room for the image.
+        """
         view = memoryview(data)
-        while view:
-            written = os.pwrite(self._handle, view, offset)
-            offset, view = offset + written, view[written:]
+        try:
+            while view:
+                written = os.pwrite(self._handle, view, offset)
+                offset, view = offset + written, view[written:]
+        except OSError as cause:
+            raise self._refused(cause) from cause
 
     def finish(self) -> None:
-        """See `DiskWriter.finish`."""
-        os.fsync(self._handle)
-        os.close(self._handle)
-        self._partial.rename(self._path)
+        """See `DiskWriter.finish`.
+
+        Raises:
+            BadInput: There is no room for the image.
+        """
+        try:
+            os.fsync(self._handle)
+            self._partial.rename(self._path)
+            _sync_folder(self._path.parent)
+        except OSError as cause:
+            raise self._refused(cause) from cause
+        self._close()
 
     def abandon(self) -> None:
-        """See `DiskWriter.abandon`."""
+        """See `DiskWriter.abandon`; safe to repeat."""
+        if self._handle >= 0:
+            self._close()
+            self._partial.unlink(missing_ok=True)
+
+    def _close(self) -> None:
         os.close(self._handle)
-        self._partial.unlink(missing_ok=True)
+        self._handle = -1
+
+    def _refused(self, cause: OSError) -> BadInput:
+        return BadInput(
+            f"{self._partial} cannot be written: {cause.strerror}; make room or choose another"
+            " place, then restore again"
+        )
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class DataLost(Damaged):
@@ -132,7 +177,7 @@ def restore_disk(
         Stopped: On request.
     """
     try:
-        with load_map(store, disk, scratch / f"{disk.disk}.restore-map") as chunk_map:
+        with load_map(store, disk, scratch / f"{random_name()}.restore-map") as chunk_map:
             for first in range(0, chunk_map.positions, _WINDOW):
                 count = min(_WINDOW, chunk_map.positions - first)
                 _Window(store, disk, chunk_map, first, count).restore(target, stop, progress)
@@ -156,6 +201,8 @@ class _Window:
         self, store: DataStore, disk: DiskRecord, chunk_map: FlatMap, first: int, count: int
     ) -> None:
         self._store, self._disk = store, disk
+        self._indexed: set[PackId] = set()
+        self._looked_at_strays = False
         self._wanted = _wanted(chunk_map, first, count)
         self._zero_bytes = self._length(first, count) - sum(
             self._length(position, 1)
@@ -170,27 +217,32 @@ class _Window:
             return
         self._find_sources()
         todo = set(self._wanted)
-        attempt = 0
         cause = "the index knows no pack with them"
         while todo:
-            plan = self._plan(todo, attempt)
+            plan = self._plan(todo)
+            if not plan and not self._looked_at_strays:
+                self._find_strays()
+                continue
             if not plan:
                 raise DataLost(self._disk, self._extents(todo), cause)
             for done, problem in self._fetch(plan, target, stop):
                 cause = str(problem) if problem else cause
                 todo.difference_update(done)
                 progress(sum(self._length(p, 1) for c in done for p in self._wanted[c].positions))
-            attempt += 1
 
     def _find_sources(self) -> None:
         """Ask the index; where it is damaged or lacks a chunk, the packs' own tables."""
-        met: set[PackId] = set()
         for pack in known_packs(self._store, damaged=lambda _: None):
-            met.add(pack.pack)
+            self._indexed.add(pack.pack)
             self._offer(pack.pack, pack.places)
         if any(not want.sources for want in self._wanted.values()):
-            for stray, places in unindexed_packs(self._store, met):
-                self._offer(stray, places)
+            self._find_strays()
+
+    def _find_strays(self) -> None:
+        """Ask the tables of packs that are in no index segment; slow, and seldom needed."""
+        self._looked_at_strays = True
+        for stray, places in unindexed_packs(self._store, self._indexed):
+            self._offer(stray, places)
 
     def _offer(self, pack: PackId, places: Iterable[Place]) -> None:
         for place in places:
@@ -198,20 +250,20 @@ class _Window:
             if want is not None:
                 want.sources.append((pack, place))
 
-    def _plan(self, todo: Iterable[ChunkId], attempt: int) -> dict[PackId, list[Place]]:
-        """Which records to read from which pack; the n-th attempt takes the n-th source."""
+    def _plan(self, todo: Iterable[ChunkId]) -> dict[PackId, list[Place]]:
+        """Which records to read from which pack; every attempt takes a source not yet tried."""
         plan: dict[PackId, list[Place]] = defaultdict(list)
         for chunk in todo:
             sources = self._wanted[chunk].sources
-            if attempt < len(sources):
-                pack, place = sources[attempt]
+            if sources:
+                pack, place = sources.pop(0)
                 plan[pack].append(place)
         return plan
 
     def _fetch(
         self, plan: dict[PackId, list[Place]], target: DiskWriter, stop: StopToken
-    ) -> Iterator[tuple[list[ChunkId], Damaged | ObjectMissing | None]]:
-        def fetch(pack: PackId) -> tuple[list[ChunkId], Damaged | ObjectMissing | None]:
+    ) -> Iterator[tuple[list[ChunkId], PermanentError | None]]:
+        def fetch(pack: PackId) -> tuple[list[ChunkId], PermanentError | None]:
             stop.check()
             return self._fetch_pack(pack, plan[pack], target)
 
@@ -219,10 +271,10 @@ class _Window:
 
     def _fetch_pack(
         self, pack: PackId, places: list[Place], target: DiskWriter
-    ) -> tuple[list[ChunkId], Damaged | ObjectMissing | None]:
+    ) -> tuple[list[ChunkId], PermanentError | None]:
         name = layout.pack(pack)
         done: list[ChunkId] = []
-        problem: Damaged | ObjectMissing | None = None
+        problem: PermanentError | None = None
         try:
             opener = _opener(self._store, name)
             for start, data, group in _reads(self._store, name, places):
@@ -233,7 +285,7 @@ class _Window:
                         done.append(place.chunk)
                     except ChunkCorrupt as cause:
                         problem = cause
-        except (Damaged, ObjectMissing) as cause:
+        except (Damaged, ObjectMissing, StoreTooNew) as cause:
             problem = cause
         return done, problem
 
@@ -279,7 +331,11 @@ def _wanted(chunk_map: FlatMap, first: int, count: int) -> dict[ChunkId, _Wanted
 
 def _opener(store: DataStore, name: str) -> Opener:
     head = store.transport.read(name, 0, PackHeader.most_bytes(sessions=8))
-    header = PackHeader.parse(head, name=name, store=store.store_id)
+    try:
+        header = PackHeader.parse(head, name=name, store=store.store_id)
+    except Damaged:  # or with more sessions than were read; the whole pack has a second copy
+        whole = store.transport.read(name, 0, MOST_PACK_BYTES)
+        header = PackHeader.parse_any(whole, name=name, store=store.store_id, suite=store.suite)
     return header.opener(store.keys, chunk_bytes=store.chunk_bytes, id_keys=store.id_keys)
 
 

@@ -26,6 +26,7 @@ def sweep_inboxes(store: DataStore, is_live: Callable[[RunId], bool]) -> Swept:
         store: Where.
         is_live: Whether a run is still under way; asked once for every inbox.
     """
+    store.require_writable()
     objects = freed = 0
     for run in store.transport.folders(layout.INBOX):
         if not is_name(run) or is_live(RunId(run)):

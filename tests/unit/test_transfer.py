@@ -1,0 +1,495 @@
+"""Transfer: what is read, what is left out, what is sent; and a share that goes away."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from likeness.agent.local_dedup import Finding, LocalDedup
+from likeness.agent.reader import FileDiskReader
+from likeness.agent.transfer import SEGMENT_BYTES, DiskJob, Tally, transfer
+from likeness.codec.aead import Suite
+from likeness.codec.hashing import chunk_id
+from likeness.errors import (
+    BadInput,
+    DiskShrank,
+    ShareFull,
+    ShareUnreachable,
+    Stopped,
+    TransferBroken,
+)
+from likeness.model.disk import DiskFacts, Extent, Segment, Skips
+from likeness.model.ids import ZERO_CHUNK, DiskId, RunId, random_name
+from likeness.stopping import StopToken
+from likeness.store import layout
+from likeness.store.documents import Counts
+from likeness.store.maps import FlatMap
+from likeness.store.pack import Pack
+from likeness.store.receipts import PackLog, TransferReceipt
+from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
+from likeness.transport.memory import MemoryTransport
+from tests.unit.workshop import CHUNK, MIB, PACK, Maker, Workshop, changed, noise, text
+
+
+def counts(receipt: TransferReceipt) -> dict[str, int]:
+    told = receipt.counts
+    return {
+        "read": told.read_bytes,
+        "zero": told.zero_bytes,
+        "unchanged": told.unchanged_bytes,
+        "repeated": told.repeated_bytes,
+        "new": told.new_bytes,
+    }
+
+
+# --- what a chunk is ---
+
+
+def test_chunks_are_sorted_into_zero_unchanged_repeated_and_new() -> None:
+    key = bytes(32)
+    dedup = LocalDedup(id_key=key)
+    one, other = chunk_id(b"one", id_key=key), chunk_id(b"other", id_key=key)
+
+    assert dedup.sort(bytes(CHUNK), one) == (Finding.ZERO, ZERO_CHUNK)
+    assert dedup.sort(b"one", one) == (Finding.UNCHANGED, one)
+    assert dedup.sort(b"one", other) == (Finding.NEW, one)
+    assert dedup.sort(b"one", other) == (Finding.REPEATED, one)
+    assert dedup.sort(b"other", ZERO_CHUNK) == (Finding.NEW, other)
+    assert dedup.sort(b"other", b"") == (Finding.REPEATED, other)
+
+
+def test_a_distrusted_chunk_is_sent_again_once() -> None:
+    key = bytes(32)
+    one = chunk_id(b"one", id_key=key)
+    dedup = LocalDedup(id_key=key, distrusted=frozenset([one[:16]]))
+
+    assert dedup.sort(b"one", one) == (Finding.NEW, one)
+    assert dedup.sort(b"one", one) == (Finding.REPEATED, one)
+
+
+def test_of_many_threads_with_one_chunk_exactly_one_has_to_send_it() -> None:
+    dedup = LocalDedup(id_key=bytes(32))
+    found: list[Finding] = []
+    start = threading.Barrier(8)
+
+    def sort() -> None:
+        start.wait()
+        found.extend(dedup.sort(b"%d" % at, b"")[0] for at in range(500))
+
+    threads = [threading.Thread(target=sort) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert found.count(Finding.NEW) == 500
+    assert found.count(Finding.REPEATED) == 7 * 500
+
+
+# --- counts ---
+
+
+def test_a_first_transfer_counts_zeros_repeats_and_new_chunks(workshop: Workshop) -> None:
+    one, other = noise(1, CHUNK), noise(2, CHUNK)
+    disk = one + bytes(2 * CHUNK) + other + one + one + other[:1000]
+
+    receipt = workshop.transfer(disk)
+
+    assert counts(receipt) == {
+        "read": 6 * CHUNK + 1000,
+        "zero": 2 * CHUNK,
+        "unchanged": 0,
+        "repeated": 2 * CHUNK,
+        "new": 2 * CHUNK + 1000,
+    }
+    assert receipt.counts.disk_bytes == len(disk)
+    assert receipt.counts.sent_bytes == sum(pack.size_bytes for pack in receipt.packs)
+    assert receipt.counts.sent_bytes == sum(map(len, workshop.objects.values())) - sum(
+        len(data) for name, data in workshop.objects.items() if not name.startswith("in/")
+    )
+
+
+def test_a_second_transfer_sends_only_what_changed(workshop: Workshop) -> None:
+    disk = noise(1, 20 * CHUNK)
+    workshop.back_up(disk)
+
+    receipt = workshop.transfer(changed(disk, (5 * CHUNK + 17, b"written"), (11 * CHUNK, b"here")))
+
+    assert counts(receipt) == {
+        "read": 20 * CHUNK,
+        "zero": 0,
+        "unchanged": 18 * CHUNK,
+        "repeated": 0,
+        "new": 2 * CHUNK,
+    }
+
+
+def test_an_unchanged_disk_sends_nothing_at_all(workshop: Workshop) -> None:
+    disk = text(1, 9 * CHUNK)
+    workshop.back_up(disk)
+
+    receipt = workshop.transfer(disk)
+
+    assert receipt.counts.sent_bytes == 0
+    assert list(receipt.packs) == []
+    assert workshop.names("in") == []
+
+
+def test_what_two_disks_share_is_sent_once(workshop: Workshop) -> None:
+    disk = noise(1, 4 * CHUNK)
+
+    receipt = workshop.transfer(disk, disk)
+
+    assert receipt.counts.new_bytes == receipt.counts.repeated_bytes == 4 * CHUNK
+
+
+def test_holes_of_an_image_are_not_read(workshop: Workshop, tmp_path: Path) -> None:
+    image = tmp_path / "sparse.raw"
+    with image.open("wb") as file:
+        file.truncate(1 << 30)
+        file.seek(700 * MIB)
+        file.write(noise(1, CHUNK))
+
+    receipt = workshop.transfer(image)
+
+    assert receipt.counts.disk_bytes == 1 << 30
+    assert CHUNK <= receipt.counts.read_bytes <= 2 * SEGMENT_BYTES
+    assert receipt.counts.new_bytes == CHUNK
+
+
+def test_ranges_known_to_be_unchanged_are_not_read_and_keep_their_chunks(
+    workshop: Workshop,
+) -> None:
+    disk = noise(1, 5 * SEGMENT_BYTES + 12_345)
+    workshop.back_up(disk)
+    hidden = changed(disk, (SEGMENT_BYTES + 5, b"a change nobody tells of"))
+    told = changed(hidden, (4 * SEGMENT_BYTES, b"a change that is told"))
+    unchanged = (Extent(0, 4 * SEGMENT_BYTES), Extent(5 * SEGMENT_BYTES, 12_345))
+
+    version = workshop.back_up(told, skips={0: Skips(unchanged)})
+
+    assert version.record.counts.read_bytes == SEGMENT_BYTES
+    assert version.record.counts.new_bytes == CHUNK
+    expected = changed(disk, (4 * SEGMENT_BYTES, b"a change that is told"))
+    assert workshop.restore(version) == expected
+
+
+@pytest.mark.parametrize(
+    "extents",
+    [
+        [(100, 2 * SEGMENT_BYTES)],
+        [(0, SEGMENT_BYTES - 1), (SEGMENT_BYTES - 1, SEGMENT_BYTES + 1)],
+        [(CHUNK // 2, CHUNK), (3 * CHUNK - 1, 2 * SEGMENT_BYTES)],
+        [(0, 1), (1, 1), (3 * SEGMENT_BYTES, 10 * SEGMENT_BYTES)],
+        [],
+    ],
+)
+def test_ranges_that_end_inside_a_chunk_never_lose_bytes(
+    workshop: Workshop, extents: list[tuple[int, int]]
+) -> None:
+    disk = noise(1, 4 * SEGMENT_BYTES - 777)
+    workshop.back_up(disk)
+
+    version = workshop.back_up(
+        disk, skips={0: Skips(tuple(Extent(offset, length) for offset, length in extents))}
+    )
+
+    assert workshop.restore(version) == disk
+    assert version.record.counts.new_bytes == 0
+
+
+def test_a_chunk_that_is_distrusted_is_sent_again_although_nothing_changed(
+    workshop: Workshop,
+) -> None:
+    disk = noise(1, 6 * CHUNK)
+    first = workshop.back_up(disk)
+    lost = chunk_id(disk[2 * CHUNK : 3 * CHUNK], id_key=workshop.store.keys.chunk_id_key)
+    for name in workshop.pack_names():
+        del workshop.objects[name]
+
+    second = workshop.back_up(
+        disk, distrusted=frozenset(chunk[:16] for chunk in workshop.chunks_of(first))
+    )
+
+    assert lost in workshop.chunks_of(second)
+    assert second.record.counts.new_bytes == 6 * CHUNK
+    assert workshop.restore(first) == disk
+
+
+def test_progress_reaches_the_size_of_the_disks(workshop: Workshop, tmp_path: Path) -> None:
+    image = tmp_path / "disk.raw"
+    image.write_bytes(noise(1, 9 * MIB))
+    reader = FileDiskReader(image)
+    tally = Tally(reader.size_bytes)
+    facts = DiskFacts(DiskId(random_name()), "d", "0", reader.size_bytes)
+    run = RunId(random_name())
+    with FlatMap(tmp_path / "map", 9 * 16) as chunk_map:
+        transfer(
+            [DiskJob(facts, reader, chunk_map)],
+            run=run,
+            bundle=workshop.bundle(),
+            inbox=workshop.transport,
+            log=PackLog(tmp_path / "log"),
+            stop=StopToken(),
+            tally=tally,
+        )
+    reader.close()
+
+    assert tally.passed_bytes == reader.size_bytes
+    assert tally.counts().read_bytes == reader.size_bytes
+
+
+def test_packs_are_filled_to_their_target_and_lie_whole_in_the_inbox(
+    make_workshop: Maker, suite: Suite
+) -> None:
+    workshop = make_workshop(suite=suite)
+    receipt = workshop.transfer(noise(1, 4 * MIB))
+    packs = list(receipt.packs)
+
+    assert len(packs) > 8
+    assert sum(pack.size_bytes < PACK for pack in packs) <= 1
+    for pack in packs:
+        name = layout.arriving_pack(receipt.run, pack.pack)
+        read = Pack(workshop.objects[name], name=name, store=workshop.store.store_id)
+        assert read.places(workshop.store.keys) == pack.places
+
+
+def test_two_transfers_of_one_disk_share_no_sealed_byte(make_workshop: Maker) -> None:
+    """Same content, new session key: nobody who watches the share can tell that it is the same."""
+    workshop = make_workshop()
+    disk = noise(1, 2 * CHUNK)
+    seed = bytes(32)
+    for _ in range(2):
+        workshop.transfer(disk, incremental=False, bundle=workshop.bundle(seed=seed))
+    packs = [data for name, data in workshop.objects.items() if name.startswith("in/")]
+
+    pieces = [{pack[at : at + 16] for at in range(200, len(pack) - 300, 16)} for pack in packs]
+
+    assert len(packs) == 2
+    assert not pieces[0] & pieces[1]
+
+
+# --- disks that go wrong ---
+
+
+class BreakingReader:
+    """A disk whose source stops half-way."""
+
+    def __init__(self, size_bytes: int, breaks_at: int, problem: Exception) -> None:
+        self.size_bytes = size_bytes
+        self._breaks_at, self._problem = breaks_at, problem
+
+    def segments(self, segment_bytes: int, *, skip: Skips | None = None) -> Iterator[Segment]:
+        for offset in range(0, self.size_bytes, segment_bytes):
+            if offset >= self._breaks_at:
+                raise self._problem
+            yield Segment(offset, noise(offset, min(segment_bytes, self.size_bytes - offset)))
+
+    def close(self) -> None:
+        pass
+
+
+class EndlessReader(BreakingReader):
+    """A disk of a petabyte; only whoever stops reading it ever comes to an end."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 50, 1 << 50, ValueError())
+
+    def segments(self, segment_bytes: int, *, skip: Skips | None = None) -> Iterator[Segment]:
+        data = bytes(segment_bytes)
+        for offset in range(0, self.size_bytes, segment_bytes):
+            yield Segment(offset, data)
+
+
+def send(workshop: Workshop, *readers: BreakingReader, stop: StopToken | None = None) -> Counts:
+    jobs = []
+    for reader in readers:
+        facts = DiskFacts(DiskId(random_name()), "d", "0", reader.size_bytes)
+        path = workshop.folder / random_name()
+        jobs.append(DiskJob(facts, reader, FlatMap(path, 1 << 20)))
+    return transfer(
+        jobs,
+        run=RunId(random_name()),
+        bundle=workshop.bundle(),
+        inbox=workshop.transport,
+        log=PackLog(workshop.folder / random_name()),
+        stop=stop or StopToken(),
+        pauses=(),
+    )
+
+
+def test_a_source_that_stops_half_way_breaks_the_transfer(workshop: Workshop) -> None:
+    reader = BreakingReader(20 * MIB, 8 * MIB, TransferBroken("the host went away"))
+
+    with pytest.raises(TransferBroken, match="went away"):
+        send(workshop, reader)
+
+
+def test_a_disk_that_breaks_does_not_wait_for_the_others(workshop: Workshop) -> None:
+    broken = BreakingReader(20 * MIB, 8 * MIB, TransferBroken("the host went away"))
+
+    with pytest.raises(TransferBroken, match="went away"):
+        send(workshop, EndlessReader(), broken)
+
+
+def test_a_disk_of_another_size_than_its_snapshot_is_refused(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    image = tmp_path / "disk.raw"
+    image.write_bytes(noise(1, CHUNK))
+    reader = FileDiskReader(image)
+    facts = DiskFacts(DiskId(random_name()), "root", "0", 2 * CHUNK)
+
+    with (
+        FlatMap(tmp_path / "map", 2) as chunk_map,
+        pytest.raises(DiskShrank, match="disk root has 65536 bytes now and 131072"),
+    ):
+        transfer(
+            [DiskJob(facts, reader, chunk_map)],
+            run=RunId(random_name()),
+            bundle=workshop.bundle(),
+            inbox=workshop.transport,
+            log=PackLog(tmp_path / "log"),
+            stop=StopToken(),
+        )
+    reader.close()
+    reader.close()
+
+
+def test_a_disk_cut_short_while_it_is_read_is_found_out(tmp_path: Path) -> None:
+    image = tmp_path / "disk.raw"
+    image.write_bytes(noise(1, 12 * MIB))
+    reader = FileDiskReader(image)
+    segments = reader.segments(SEGMENT_BYTES)
+    next(segments)
+    with image.open("r+b") as file:
+        file.truncate(6 * MIB)
+
+    with pytest.raises(DiskShrank, match="ends at byte"):
+        list(segments)
+    reader.close()
+
+
+def test_a_disk_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="No such file"):
+        FileDiskReader(tmp_path / "none.raw")
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, CHUNK, SEGMENT_BYTES - 1, 2 * SEGMENT_BYTES + 3])
+def test_a_reader_gives_every_byte_once_in_order(tmp_path: Path, size: int) -> None:
+    image = tmp_path / "disk.raw"
+    image.write_bytes(noise(size, size))
+    reader = FileDiskReader(image)
+
+    segments = list(reader.segments(SEGMENT_BYTES))
+
+    assert b"".join(segment.data for segment in segments) == noise(size, size)
+    assert [segment.offset for segment in segments] == list(range(0, size, SEGMENT_BYTES))
+    reader.close()
+
+
+# --- a share that goes away ---
+
+
+def test_a_share_that_is_away_for_a_moment_gets_the_pack_again_under_a_new_name(
+    workshop: Workshop,
+) -> None:
+    disk = noise(1, 4 * MIB)
+    away = FaultyTransport(workshop.transport, at=3, fault=Fault.TORN_WRITE, counting=CHANGING)
+
+    receipt = workshop.transfer(disk, inbox=away)
+    sent = [operation.name for operation in away.operations]
+    torn = sent[2]
+
+    assert len(set(sent)) == len(sent), "no name is used twice"
+    acknowledged = {layout.arriving_pack(receipt.run, pack.pack) for pack in receipt.packs}
+    assert acknowledged == set(sent) - {torn}
+    assert workshop.restore(workshop.commit(receipt)) == disk
+    assert workshop.names("in") == [torn], "left for the sweep"
+
+
+def test_a_pack_whose_answer_was_lost_counts_once(workshop: Workshop) -> None:
+    away = FaultyTransport(workshop.transport, at=1, fault=Fault.RAISE_AFTER, counting=CHANGING)
+
+    receipt = workshop.transfer(noise(1, CHUNK), inbox=away)
+
+    assert len(list(receipt.packs)) == 1
+    assert len(workshop.names("in")) == 2
+
+
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_a_share_that_is_away_for_good_ends_the_transfer_with_its_error(
+    workshop: Workshop, at: int
+) -> None:
+    away = FaultyTransport(workshop.transport, at=at, for_good=True)
+
+    with pytest.raises(ShareUnreachable, match="injected"):
+        workshop.transfer(noise(1, 4 * MIB), inbox=away)
+
+
+def test_a_full_share_ends_the_transfer_at_once(workshop: Workshop) -> None:
+    full = MemoryTransport(capacity_bytes=MIB)
+
+    with pytest.raises(ShareFull, match="no room"):
+        workshop.transfer(noise(1, 4 * MIB), inbox=full, pauses=(60.0,))
+
+
+def test_a_transfer_stops_when_it_is_asked_to(workshop: Workshop) -> None:
+    stop = StopToken()
+    threading.Timer(0.3, stop.stop).start()
+
+    with pytest.raises(Stopped):
+        send(workshop, EndlessReader(), stop=stop)
+
+
+def test_a_transfer_stops_while_it_waits_for_the_share(workshop: Workshop) -> None:
+    stop = StopToken()
+    away = FaultyTransport(workshop.transport, at=1, for_good=True)
+    threading.Timer(0.3, stop.stop).start()
+
+    with pytest.raises(Stopped):
+        workshop.transfer(noise(1, CHUNK), inbox=away, stop=stop, pauses=(3600.0,))
+
+
+class ShareAtRest(MemoryTransport):
+    """A share that takes nothing until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go_on = threading.Event(), threading.Event()
+
+    def create(self, name: str, parts: Sequence[bytes]) -> None:
+        self.asked.set()
+        self.go_on.wait(60)
+        super().create(name, parts)
+
+
+class CountingReader(BreakingReader):
+    """Counts the segments that were taken from it."""
+
+    taken = 0
+
+    def segments(self, segment_bytes: int, *, skip: Skips | None = None) -> Iterator[Segment]:
+        for segment in super().segments(segment_bytes, skip=skip):
+            self.taken += 1
+            yield segment
+
+
+def test_a_slow_share_holds_the_transfer_back_instead_of_filling_memory(
+    workshop: Workshop,
+) -> None:
+    slow, reader = ShareAtRest(), CountingReader(128 * MIB, 128 * MIB, ValueError())
+    workshop.transport = slow
+    done: list[Counts] = []
+    thread = threading.Thread(target=lambda: done.append(send(workshop, reader)))
+    thread.start()
+    assert slow.asked.wait(30)
+    thread.join(1.5)
+    taken_while_at_rest = reader.taken
+    slow.go_on.set()
+    thread.join(60)
+
+    assert done, "it goes on when the share does"
+    assert taken_while_at_rest <= 10
+    assert reader.taken == 32
