@@ -1,0 +1,66 @@
+"""One Prefect server for all of these tests, and sites made in one line."""
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import Task
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+
+from tests.flows.scene import Scene, Vms, open_scene
+
+OUR_TASKS = ("tasks.", "flows.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prefect_server() -> Generator[None, None, None]:
+    """A server with a database of its own; flows do not wait for a heartbeat thread to end."""
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _retries_do_not_wait() -> Generator[None, None, None]:
+    """Steps are tried again as often as ever, but at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        for step in _our_tasks():
+            if step.retries:
+                patch.setattr(step, "retry_delay_seconds", [0.0] * step.retries)
+        yield
+
+
+def _our_tasks() -> list[Task[..., Any]]:
+    modules = [module for name, module in sys.modules.items() if name.startswith(OUR_TASKS)]
+    found = {
+        id(value): value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, Task)
+    }
+    assert len(found) >= 10
+    return list(found.values())
+
+
+@pytest.fixture
+def new_site(tmp_path: Path) -> Generator[Callable[..., Scene], None, None]:
+    """Make a pool of the lab with some VMs, and a site that protects it."""
+    with ExitStack() as held:
+
+        def make(vms: Vms | None = None, **settings: Any) -> Scene:
+            folder = tmp_path / f"site-{len(list(tmp_path.iterdir()))}"
+            return held.enter_context(open_scene(folder, vms, **settings))
+
+        yield make
+
+
+@pytest.fixture
+def site(new_site: Callable[..., Scene]) -> Scene:
+    """Two VMs, web with two disks and db with one, and a vault."""
+    return new_site()

@@ -1,0 +1,71 @@
+"""A job, from the pool to a version that is proved, and back."""
+
+import pytest
+
+from catalog.copies import import_copy
+from catalog.values import Verdict
+from catalog.versions import list_versions
+from likeness.clock import system_clock
+from likeness.store.catalog_copies import fetch_newest
+from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise, outcomes
+
+pytestmark = [pytest.mark.prefect, pytest.mark.lab]
+
+
+def test_a_job_makes_green_versions_that_restore_bit_for_bit(site: Scene) -> None:
+    ended = site.back_up("web", "db", validated=True, concurrency=2)
+
+    assert (ended.name, ended.message) == ("Completed", "2 VMs backed up")
+    assert site.verdicts() == [Verdict.GOOD, Verdict.GOOD]
+    for vm in ("web", "db"):
+        assert site.restore(site.newest(vm).version) == site.disks(vm)
+    assert site.left_in_the_pool() == NOTHING_LEFT
+    assert site.records_of_changes() == 3
+
+
+def test_a_second_job_sends_only_what_changed_and_both_versions_stay_whole(site: Scene) -> None:
+    before = site.disks("web")
+    site.back_up("web")
+    site.pool.write("web", disk=0, offset=MIB, data=noise("new", 256 << 10))
+    after = site.disks("web")
+
+    (second,) = outcomes(site.back_up("web")).values()
+    (third,) = outcomes(site.back_up("web")).values()
+
+    assert second.new_bytes == 256 << 10
+    assert second.sent_bytes < 300 << 10
+    assert (third.new_bytes, third.sent_bytes) == (0, 0)
+    assert site.records_of_changes() == 2
+    newest, middle, oldest = site.listed("web")
+    assert site.restore(oldest.version) == before
+    assert site.restore(middle.version) == site.restore(newest.version) == after
+
+
+def test_a_lost_catalog_catches_up_from_the_store_and_believes_nothing_unread(site: Scene) -> None:
+    site.back_up("web", validated=True)
+    site.pool.write("web", disk=1, offset=0, data=b"later")
+    site.back_up("web", validated=True)
+    known = {row.version for row in site.listed()}
+    site.forget_catalog()
+
+    site.back_up("db")
+
+    assert known < {row.version for row in site.listed()}
+    assert set(site.verdicts()) == {Verdict.UNCHECKED}
+    site.validate()
+    assert set(site.verdicts()) == {Verdict.GOOD}
+
+
+def test_the_store_holds_a_copy_of_the_catalog_that_can_be_taken_in(site: Scene) -> None:
+    site.back_up("web", "db")
+    folder = site.folder / "fetched"
+    folder.mkdir()
+
+    with site.store() as store:
+        fetch_newest(store, folder)
+    other = site.site.catalog.file.__class__(site.folder / "elsewhere" / "catalog.duckdb")
+    import_copy(folder, other, system_clock())
+
+    assert [(row.version, row.digest) for row in list_versions(other, system_clock(), None)] == [
+        (row.version, row.digest) for row in site.listed()
+    ]

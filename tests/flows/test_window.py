@@ -1,0 +1,97 @@
+"""The window: so many VMs in flight as the job says, in the order of its list."""
+
+from collections.abc import Callable
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import TaskRun
+
+from tests.flows.background import InTheBackground
+from tests.flows.scene import Scene, noise, outcomes
+from tests.flows.waiting import wait_until
+
+pytestmark = [pytest.mark.prefect, pytest.mark.lab]
+AT_ONCE = 5
+NAMES = [f"vm{number:02}" for number in range(20)]
+
+
+@pytest.fixture
+def twenty(new_site: Callable[..., Scene]) -> Scene:
+    return new_site({name: [noise(name, 64 << 10)] for name in NAMES})
+
+
+def asked_to_freeze(site: Scene) -> list[str]:
+    """The VMs whose snapshot was asked for, in that order."""
+    entries = site.pool.journal.entries("Async.VM.snapshot")
+    return [
+        str(site.pool.db.get("VM", str(entry.parameters[0]), "name_label")) for entry in entries
+    ]
+
+
+def protecting(run: str) -> list[TaskRun]:
+    """The task run of each VM of a flow run, in the order in which they began."""
+    with get_client(sync_client=True) as client:
+
+        def found() -> list[TaskRun]:
+            this = FlowRunFilter(id=FlowRunFilterId(any_=[run]))  # type: ignore[list-item]
+            runs = client.read_task_runs(flow_run_filter=this, limit=200)
+            return [each for each in runs if each.name.startswith("protect ")]
+
+        wait_until(
+            lambda: len(found()) == len(NAMES) and all(each.end_time for each in found()),
+            "the server knows how every VM's task ended",
+        )
+        return sorted(found(), key=lambda each: str(each.start_time))
+
+
+def most_at_once(runs: list[TaskRun]) -> int:
+    begun = [(each.start_time, 1) for each in runs]
+    ended = [(each.end_time, -1) for each in runs]
+    most = at_once = 0
+    for _, step in sorted(begun + ended, key=lambda event: (str(event[0]), event[1])):
+        at_once += step
+        most = max(most, at_once)
+    return most
+
+
+def test_five_of_twenty_are_in_flight_while_one_is_stuck_and_none_overtakes(twenty: Scene) -> None:
+    pool = twenty.pool
+    pool.faults.hang("VM.snapshot", times=0)
+    job = InTheBackground(twenty, *NAMES, concurrency=AT_ONCE)
+
+    wait_until(lambda: len(asked_to_freeze(twenty)) == AT_ONCE, "the window is full")
+    assert set(asked_to_freeze(twenty)) == set(NAMES[:AT_ONCE])
+    pool.faults.clear()
+    ended = job.ended()
+
+    assert ended.name == "Completed"
+    assert sorted(outcomes(ended)) == NAMES
+    assert list(outcomes(ended)) == NAMES
+    assert pool.most_snapshots_at_once <= AT_ONCE
+    runs = protecting(str(ended.state_details.flow_run_id))
+    assert most_at_once(runs) == AT_ONCE
+    begun = [each.name.removeprefix("protect ") for each in runs]
+    late = [abs(begun.index(name) - place) for place, name in enumerate(NAMES)]
+    assert max(late) < AT_ONCE  # those that begin together may be noted in any order
+
+
+def test_a_slow_vm_holds_one_place_and_the_others_go_on(twenty: Scene) -> None:
+    pool = twenty.pool
+    pool.faults.hang("VM.snapshot", at=1)
+    job = InTheBackground(twenty, *NAMES[:8], concurrency=2)
+
+    wait_until(lambda: len(twenty.stored()) == 7, "everything but the stuck VM is done")
+    pool.faults.clear()
+
+    assert job.ended().name == "Completed"
+    assert pool.most_snapshots_at_once <= 2
+
+
+def test_one_vm_at_a_time_in_list_order_unless_said_otherwise(twenty: Scene) -> None:
+    wanted = [NAMES[4], NAMES[1], NAMES[3], NAMES[0]]
+
+    twenty.back_up(*wanted)
+
+    assert asked_to_freeze(twenty) == wanted
+    assert twenty.pool.most_snapshots_at_once == 1
