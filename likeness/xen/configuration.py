@@ -46,7 +46,7 @@ def _network(xen: XenSession, ref: str) -> dict[str, Any]:
     if is_null(ref):
         return {}
     record = xen.call("network.get_record", ref)
-    vlans = {_vlan(xen, pif) for pif in record["PIFs"]}
+    vlans = {_vlan(xen, pif) for pif in record["PIFs"][:1]}  # the same on every host
     return {
         "uuid": record["uuid"],
         "name_label": record["name_label"],

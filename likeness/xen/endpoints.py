@@ -76,8 +76,10 @@ def endpoint(url: str, fingerprint: str | Iterable[str] | None = None) -> Endpoi
     parts = urlsplit(url if "://" in url else f"https://{url}")
     try:
         port = parts.port
-    except ValueError as cause:
-        raise BadInput(f"{url!r} is no address of a XenServer: {cause}") from cause
+    except ValueError:
+        raise BadInput(
+            f"{_without_account(url)!r} is no address of a XenServer: its port is no number"
+        ) from None
     if parts.scheme not in _PORTS or not parts.hostname or parts.username is not None:
         raise BadInput(
             f"{_without_account(url)!r} is no address of a XenServer; "
@@ -258,4 +260,4 @@ def is_loopback(host: str) -> bool:
 
 
 def _without_account(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", url)
+    return re.sub(r"//.*@", "//", url)

@@ -135,6 +135,18 @@ _REFUSED: dict[str, tuple[str, str]] = {
     "VM_HAS_VUSBS": ("a USB device is plugged into the VM", "unplug it and run the job again"),
     "VM_IS_TEMPLATE": ("it is a template", "leave it out of the job"),
     "VM_IS_SNAPSHOT": ("it is a snapshot", "leave it out of the job"),
+    "VM_SHUTDOWN_TIMEOUT": (
+        "the guest did not shut down in time",
+        "shut it down by hand, or choose another snapshot mode",
+    ),
+    "VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT": (
+        "the guest does not react to a shutdown",
+        "look into the guest, or choose another snapshot mode",
+    ),
+    "VM_LACKS_FEATURE": (
+        "the guest lacks the XenServer tools that this needs",
+        "install them, or choose another snapshot mode",
+    ),
     "VM_MISSING_PV_DRIVERS": ("the guest lacks the XenServer drivers", "install them"),
     "NO_HOSTS_AVAILABLE": ("no host of the pool can start it", "look at the pool's hosts"),
     "HOST_NOT_ENOUGH_FREE_MEMORY": ("no host has the memory for it", "free memory on a host"),

@@ -7,6 +7,7 @@ the pool that have proved who they are.
 import re
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
@@ -104,7 +105,22 @@ class Upload:
             last_went_at = stopwatch()
 
     def finish(self) -> None:
-        """Say that nothing more comes, and hang up; safe to repeat."""
+        """Say that nothing more comes, and wait until the host has taken what was sent.
+
+        Hanging up at once could make the host lose data that is still on its way.
+        """
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+            ends_at = stopwatch() + self.idle_seconds
+            while stopwatch() < ends_at and not self.stop.stopped:
+                try:
+                    if not self.sock.recv(_HEAD_LIMIT):
+                        return
+                except TimeoutError:
+                    continue
+
+    def close(self) -> None:
+        """Hang up; safe to repeat."""
         self.sock.close()
 
 

@@ -33,6 +33,10 @@ def shut_down_for_snapshot(
     state = str(xen.call("VM.get_power_state", vm.ref))
     if state == "Halted":
         return False
+    if state != "Running":
+        raise Refusal(
+            "VM_BAD_POWER_STATE", [vm.ref, "running", state.lower()], method="VM.clean_shutdown"
+        )
     promise = f"{owner.installation} {owner.run} {vm.uuid}"
     marks.set_mark(xen, "VM", vm.ref, marks.START_AGAIN, promise)
     try:

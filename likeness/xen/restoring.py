@@ -200,10 +200,11 @@ def write_disk(
         upload = _upload(xen, query, idle_seconds, token, doing)
         try:
             written = _send_all(upload, disk, segments, cap, token)
+            upload.finish()
         except TransferBroken as cause:
             raise TransferBroken(f"{doing}: {_why(xen, task) or cause}") from cause
         finally:
-            upload.finish()
+            upload.close()
         outcome_of(xen, task, doing, deadline_seconds=_WRITTEN_SECONDS)
     return written
 
@@ -345,10 +346,11 @@ def _with_cards(
 def _upload(
     xen: XenSession, query: dict[str, str], idle_seconds: float, stop: StopToken, doing: str
 ) -> Upload:
+    used = xen.ref
     try:
         return put_body(xen, PATH, query, length=None, idle_seconds=idle_seconds, stop=stop)
     except SessionForgotten:
-        xen.renew(xen.ref)
+        xen.renew(used)
         raise TransferBroken(f"{doing}: the session had ended; it is begun again") from None
 
 

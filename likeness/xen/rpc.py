@@ -20,6 +20,9 @@ from likeness.xen.failures import Refusal
 ORIGINATOR = "likeness"
 """XenServer counts sessions per originator, so ours never push out another program's."""
 
+CONNECT_SECONDS = 10.0
+"""For reaching a host and its handshake; a host that is switched off shows by its silence."""
+
 _READ_BYTES = 1 << 16
 
 
@@ -69,7 +72,7 @@ class _Transport(xmlrpc.client.Transport):
         if self._http is not None and self._http.sock is not None and _went_away(self._http.sock):
             self.close()
         if self._http is None or self._http.sock is None:
-            self._http = _Connection(self._place, self._remaining)
+            self._http = _Connection(self._place, lambda: min(self._remaining(), CONNECT_SECONDS))
             try:
                 self._http.connect()
             except OSError as cause:

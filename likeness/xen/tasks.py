@@ -20,7 +20,7 @@ from likeness.xen.session import XenSession
 TASK_SECONDS = 600.0
 _CANCEL_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
-_ROOM_TRIES, _ROOM_PAUSE = 10, 5.0
+_FIRST_ROOM_PAUSE, _LONGEST_ROOM_PAUSE = 0.25, 16.0
 _UNFINISHED = ("pending", "cancelling")
 
 
@@ -85,15 +85,17 @@ def outcome_of(xen: XenSession, task: str, method: str, *, deadline_seconds: flo
 
 
 def _started(xen: XenSession, method: str, params: tuple[Any, ...], stop: StopToken) -> str:
-    for attempt in range(_ROOM_TRIES):
+    """Begin a task; while the pool has too many of them, wait for room."""
+    pause = _FIRST_ROOM_PAUSE
+    while True:
         try:
             return str(xen.call(f"Async.{method}", *params))
         except Refusal as refusal:
-            if refusal.code != "TOO_MANY_PENDING_TASKS" or attempt == _ROOM_TRIES - 1:
+            if refusal.code != "TOO_MANY_PENDING_TASKS" or pause > _LONGEST_ROOM_PAUSE:
                 raise
-        if stop.wait(_ROOM_PAUSE):
-            break
-    raise Stopped(f"stopped on request while the pool had no room for {method}")
+        if stop.wait(pause):
+            raise Stopped(f"stopped on request while the pool had no room for {method}")
+        pause *= 2
 
 
 def _awaited(

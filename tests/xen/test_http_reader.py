@@ -4,6 +4,7 @@ import threading
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -171,6 +172,39 @@ def test_a_session_that_ended_before_the_transfer_is_begun_again(
     stage.pool.sessions.end_all()
 
     assert read_all(HttpDiskReader(stage.xen, disk)) == stage.web
+
+
+def test_a_session_that_ends_just_before_the_transfer_is_begun_again(
+    stage: Stage, disk: SnapshotDisk
+) -> None:
+    real = stage.xen.call
+    ended: list[object] = []
+
+    def ending(method: str, *params: Any, **more: Any) -> Any:
+        answer = real(method, *params, **more)
+        if method == "task.create" and not ended:
+            ended.append(stage.pool.sessions.end_all())
+        return answer
+
+    stage.xen.call = ending  # type: ignore[method-assign]
+    assert read_all(HttpDiskReader(stage.xen, disk)) == stage.web
+    assert ended
+
+
+def test_a_pool_that_accepts_no_session_for_disks_is_given_up(
+    stage: Stage, disk: SnapshotDisk
+) -> None:
+    real = stage.xen.call
+
+    def ending(method: str, *params: Any, **more: Any) -> Any:
+        answer = real(method, *params, **more)
+        if method == "task.create":
+            stage.pool.sessions.end_all()
+        return answer
+
+    stage.xen.call = ending  # type: ignore[method-assign]
+    with pytest.raises(TransferBroken, match="accepts no session"):
+        read_all(HttpDiskReader(stage.xen, disk))
 
 
 def test_leaving_a_disk_half_read_leaves_no_task_pending(stage: Stage, disk: SnapshotDisk) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,8 @@ from likeness.xen import marks
 from likeness.xen.dropping import drop_snapshot
 from likeness.xen.inventory import find_vm
 from likeness.xen.snapshots import Consistency, XenSnapshot, take_snapshot
-from tests.xen.conftest import Stage, read_disk
+from likeness.xen.tasks import run_task
+from tests.xen.conftest import MIB, Stage, read_disk
 
 
 def take(stage: Stage, name: str = "web-1", **more: object) -> XenSnapshot:
@@ -250,6 +253,65 @@ def test_a_vm_shut_down_for_its_snapshot_runs_again_when_the_snapshot_fails(stag
         take(stage, mode=Consistency.OFFLINE)
 
     assert stage.pool.db.get("VM", stage.pool.vm("web-1"), "power_state") == "Running"
+
+
+@pytest.mark.parametrize("code", ["VM_SHUTDOWN_TIMEOUT", "VM_LACKS_FEATURE"])
+def test_a_guest_that_does_not_shut_down_is_left_running(stage: Stage, code: str) -> None:
+    before = stage.objects()
+    stage.pool.faults.fail("VM.clean_shutdown", code, "ref", "1200")
+
+    with pytest.raises(HostRefused, match="VM web-1: the guest"):
+        take(stage, mode=Consistency.OFFLINE)
+
+    assert stage.objects() == before
+    assert stage.pool.db.get("VM", stage.pool.vm("web-1"), "power_state") == "Running"
+
+
+def test_a_guest_that_shut_down_too_late_is_started_again(stage: Stage) -> None:
+    """The pool gave up on the shutdown, and then the guest went down all the same."""
+    real = stage.xen.call
+
+    def late(method: str, *params: Any, **more: Any) -> Any:
+        if method == "task.get_error_info":
+            run_task(stage.xen, "VM.hard_shutdown", stage.pool.vm("web-1"))
+        return real(method, *params, **more)
+
+    stage.pool.faults.fail("VM.clean_shutdown", "VM_SHUTDOWN_TIMEOUT", "ref", "1200")
+    stage.xen.call = late  # type: ignore[method-assign]
+    with pytest.raises(HostRefused, match="did not shut down in time"):
+        take(stage, mode=Consistency.OFFLINE)
+
+    assert stage.pool.db.get("VM", stage.pool.vm("web-1"), "power_state") == "Running"
+
+
+def test_a_suspended_vm_cannot_be_frozen_offline(stage: Stage) -> None:
+    run_task(stage.xen, "VM.suspend", stage.pool.vm("web-1"))
+
+    with pytest.raises(HostRefused, match="the VM is suspended"):
+        take(stage, mode=Consistency.OFFLINE)
+
+    assert marks.START_AGAIN not in stage.pool.db.get("VM", stage.pool.vm("web-1"), "other_config")
+
+
+def test_many_vms_are_frozen_read_and_dropped_at_once_through_one_session(stage: Stage) -> None:
+    names = [f"many-{number}" for number in range(6)]
+    for number, name in enumerate(names):
+        stage.pool.add_vm(name, [MIB])
+        stage.pool.write(name, 0, 1000, bytes([number + 1]) * 100)
+    before = stage.objects()
+
+    def walk(name: str) -> bytes:
+        snapshot = take(stage, name)
+        try:
+            return read_disk(stage.xen, snapshot.disks[0])[1000:1100]
+        finally:
+            drop_snapshot(stage.xen, snapshot, pause_seconds=0.5)
+
+    with ThreadPoolExecutor(6) as threads:
+        contents = list(threads.map(walk, names))
+
+    assert contents == [bytes([number + 1]) * 100 for number in range(6)]
+    assert stage.objects() == before
 
 
 def test_a_vm_without_disks_can_be_frozen(stage: Stage) -> None:
