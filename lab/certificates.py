@@ -37,16 +37,23 @@ class Certificate:
         return context
 
 
+def _alternative(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
+
+
 def make_certificate(name: str, addresses: list[str]) -> Certificate:
     """Make a certificate for a host.
 
     Args:
         name: Its host name, which becomes subject and a DNS name.
-        addresses: Its IP addresses.
+        addresses: Its IP addresses, or further names.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    ips = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+    names = [x509.DNSName(name), *map(_alternative, addresses)]
     now = datetime.now(UTC)
     signed = (
         x509.CertificateBuilder()
@@ -56,7 +63,7 @@ def make_certificate(name: str, addresses: list[str]) -> Certificate:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + LIFETIME)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name), *ips]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -10,7 +10,7 @@ from lab.failures import XapiFailure
 if TYPE_CHECKING:
     from lab.calls import Call
 
-EXPORT_KINDS = ("stall", "short", "second-answer", "session")
+EXPORT_KINDS = ("stall", "short", "second-answer", "session", "pending")
 
 
 @dataclass
@@ -43,7 +43,8 @@ class ExportFault:
 
     Attributes:
         kind: `stall` (no more data, connection open), `short` (ends early), `second-answer` (an
-            HTTP 500 inside the body), `session` (all sessions end, the transfer fails).
+            HTTP 500 inside the body), `session` (all sessions end, the transfer fails), `pending`
+            (all is sent, but the task never ends unless it is cancelled; HTTP only).
         after_bytes: How much of the disk is sent before.
         vdi: Uuid of the disk, or empty for any.
         times: How many transfers are hit.

@@ -13,6 +13,7 @@ from lab.certificates import make_certificate
 from lab.nbd.server import NbdListener
 from lab.pool import Pool
 from lab.settings import Settings
+from lab.web.archives import VmTransfers
 from lab.web.control import ControlInterface
 from lab.web.disks import DiskTransfers
 from lab.web.rpc import RpcEndpoints
@@ -48,6 +49,7 @@ class LabServer:
         routes = Routes()
         RpcEndpoints(self.pool).add_to(routes)
         DiskTransfers(self.pool).add_to(routes)
+        VmTransfers(self.pool).add_to(routes)
         addresses = [listen[0], *map(member_address, range(1, len(contexts)))]
         self._listeners: list[Listener | NbdListener] = []
         port, nbd_port = listen[1], 0

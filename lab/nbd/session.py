@@ -131,7 +131,8 @@ class Reader:
         self._sock = sock
         self._disk = disk
         self._uuid = uuid
-        self._fault = pool.faults.take_export_fault(uuid)
+        fault = pool.faults.take_export_fault(uuid)
+        self._fault = None if fault is None or fault.kind == "pending" else fault
         self._sent = 0
 
     def refuse(self, request: nbd.NbdRequest, error: int) -> None:

@@ -4,6 +4,7 @@ import os
 import ssl
 from base64 import b64decode
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import BufferedReader
@@ -81,12 +82,26 @@ class Connection:
 
     def close(self) -> None:
         """Hang up."""
+        self._say_goodbye()
         self._input.close()
         self.sock.close()
 
+    def end(self) -> None:
+        """Say that nothing more will be sent."""
+        self._say_goodbye()
+        # The plain form: that of a TLS socket would forget the keys, and there may be more to read.
+        socket.shutdown(self.sock, SHUT_WR)
+
+    def _say_goodbye(self) -> None:
+        """Send TLS's own end mark, and do not wait for the client's."""
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock.settimeout(0.0)
+            with suppress(OSError, ValueError):
+                self.sock.unwrap()
+
     def drain(self) -> None:
         """Stop sending and read what the client still sends, so that it sees the answer."""
-        self.sock.shutdown(SHUT_WR)
+        self.end()
         self.sock.settimeout(DRAIN_SECONDS)
         left = DRAIN_BYTES
         while left > 0 and (data := self._input.read1(SEND_BYTES)):

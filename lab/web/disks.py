@@ -79,16 +79,23 @@ class Outlet:
     def _step(self, length: int) -> int:
         """How much to send next: not too much at a time, and up to where a fault strikes."""
         self.pool.tasks.check(self.transfer.task)
-        if self.fault is not None and self.sent >= self.fault.after_bytes:
-            self._strike(self.fault)
-        room = self.fault.after_bytes - self.sent if self.fault is not None else length
+        fault = self.fault
+        if fault is None or fault.kind == "pending":
+            return min(length, STEP_BYTES)
+        if self.sent >= fault.after_bytes:
+            self._strike(fault)
+        room = length if self.fault is None else fault.after_bytes - self.sent
         return min(length, STEP_BYTES, room)
+
+    def wait_for_release(self) -> None:
+        """Wait until the faults of now are cleared or the task is cancelled."""
+        released = self.pool.faults.released()
+        while not released.wait(0.05):
+            self.pool.tasks.check(self.transfer.task)
 
     def _strike(self, fault: ExportFault) -> None:
         if fault.kind == "stall":
-            released = self.pool.faults.released()
-            while not released.wait(0.05):
-                self.pool.tasks.check(self.transfer.task)
+            self.wait_for_release()
             self.fault = None
             return
         if fault.kind == "short":
@@ -153,6 +160,9 @@ class DiskTransfers:
         )
         try:
             self._send(outlet, request, vdi, shape)
+            if fault is not None and fault.kind == "pending":
+                connection.end()
+                outlet.wait_for_release()
             pool.tasks.succeed(transfer.task)
         except Interrupted:
             pool.tasks.fail(transfer.task, XapiFailure(*IO_ERROR))

@@ -79,12 +79,13 @@ def parse_call(body: bytes) -> tuple[str, list[Value]]:
         name = root.findtext("methodName")
         if root.tag != "methodCall" or name is None:
             raise Malformed("no methodCall")
-        return name.strip(), [_decode(value) for value in root.findall("params/param/value")]
+        return name.strip(), [decode(value) for value in root.findall("params/param/value")]
     except (ElementTree.ParseError, ValueError, LookupError) as cause:
         raise Malformed(str(cause)) from cause
 
 
-def _decode(element: ElementTree.Element) -> Value:
+def decode(element: ElementTree.Element) -> Value:
+    """Read one `<value>` element."""
     if len(element) == 0:
         return element.text or ""
     typed = element[0]
@@ -104,7 +105,7 @@ def _boolean(element: ElementTree.Element) -> bool:
 
 
 def _array(element: ElementTree.Element) -> list[Value]:
-    return [_decode(value) for value in element.findall("data/value")]
+    return [decode(value) for value in element.findall("data/value")]
 
 
 def _struct(element: ElementTree.Element) -> dict[str, Value]:
@@ -113,7 +114,7 @@ def _struct(element: ElementTree.Element) -> dict[str, Value]:
         value = member.find("value")
         if value is None:
             raise ValueError("a member without a value")
-        members[member.findtext("name") or ""] = _decode(value)
+        members[member.findtext("name") or ""] = decode(value)
     return members
 
 

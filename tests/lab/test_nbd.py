@@ -232,6 +232,7 @@ def test_a_wrong_name_or_session_ends_the_connection(xen: Xen, disk: str, name: 
 
 
 def test_dom0_holds_the_disk_while_connected_and_a_moment_longer(xen: Xen, disk: str) -> None:
+    xen.lab.pool.settings.detach_seconds = 1.0
     switch_on(xen, "nbd")
     in_use = ["VDI_IN_USE", disk, "destroy"]
     with connected(xen, disk) as client:

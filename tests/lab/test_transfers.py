@@ -152,7 +152,8 @@ def test_the_slash_some_clients_append_is_served_too(xen: Xen) -> None:
     connection.close()
 
 
-def test_dom0_holds_the_disk_a_moment_longer_than_the_transfer(xen: Xen) -> None:
+def test_dom0_holds_the_disk_a_moment_longer_than_the_transfer(lab: LabServer, xen: Xen) -> None:
+    lab.pool.settings.detach_seconds = 1.0
     snapshot = xen.api.VM.snapshot(xen.vm("web"), "s")
     disk = xen.disks(snapshot)[0]
     xen.api.VM.destroy(snapshot)
@@ -340,3 +341,14 @@ def test_any_message_fails_with_any_code_at_the_nth_call(lab: LabServer, xen: Xe
     assert control(lab, "GET", "/faults")["calls"][0]["seen"] == 5
     control(lab, "DELETE", "/faults")
     assert control(lab, "GET", "/faults")["calls"] == []
+
+
+def test_a_task_can_stay_pending_although_all_was_sent(lab: LabServer, xen: Xen) -> None:
+    disk, task = xen.disks(xen.vm("web"))[0], xen.api.task.create("t", "")
+    lab.pool.faults.fail_export("pending")
+    _, body = xen.get(disk, task_id=task)
+    assert len(body) == 8 * MIB
+    time.sleep(0.1)
+    assert xen.api.task.get_status(task) == "pending"
+    lab.pool.faults.clear()
+    assert xen.wait(task)["status"] == "success"
