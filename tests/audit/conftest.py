@@ -59,6 +59,11 @@ class Filled:
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Filled:
+    return fill(tmp_path)
+
+
+def fill(tmp_path: Path) -> Filled:
+    """Make the store below a folder."""
     root = tmp_path / "store"
     workshop = Workshop(tmp_path, transport=LocalTransport(root, make=True))
     other = VmId(random_name())
