@@ -15,7 +15,7 @@ from typing import Any
 from lab.demo_disks import add_file, differences, make_disk, read_file, some_noise, some_text
 
 FOLDER = Path(".demo").absolute()
-JOB = {"name": "demo", "vms": ["web", "db"], "concurrency": 2}
+JOB = {"name": "demo", "vms": ["web", "db"]}
 
 
 def main() -> int:
@@ -70,25 +70,17 @@ def _prepare_prefect() -> None:
 
 
 def _make_disks() -> None:
-    make_disk(
-        FOLDER / "web.raw",
-        192 << 20,
-        {
-            "etc/hostname": b"web\n",
-            "var/log/access.log": some_text(1, 48 << 20),
-            "srv/photos.tar": some_noise(2, 16 << 20),
-            "usr/lib/shared.so": some_text(7, 24 << 20),
-        },
-    )
-    make_disk(
-        FOLDER / "db.raw",
-        128 << 20,
-        {
-            "etc/hostname": b"db\n",
-            "var/lib/db/table": some_text(3, 32 << 20),
-            "usr/lib/shared.so": some_text(7, 24 << 20),
-        },
-    )
+    """Both VMs come from one template, as VMs do."""
+    template = FOLDER / "template.raw"
+    system = {f"usr/lib/lib{n}.so": some_noise(n, 8 << 20) for n in range(4)}
+    make_disk(template, 160 << 20, {**system, "usr/share/words": some_text(1, 8 << 20)})
+    for name, files in (
+        ("web", {"/access.log": some_text(2, 16 << 20), "/photos": some_noise(9, 8 << 20)}),
+        ("db", {"/table": some_text(3, 16 << 20)}),
+    ):
+        shutil.copyfile(template, FOLDER / f"{name}.raw")
+        for file, content in files.items():
+            add_file(FOLDER / f"{name}.raw", file, content)
 
 
 @contextmanager

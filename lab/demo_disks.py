@@ -70,9 +70,7 @@ def some_text(seed: int, size_bytes: int) -> bytes:
     """Text that compresses about as well as logs do."""
     chance = random.Random(seed)
     words = [f"{chance.randrange(1 << 24):x}" for _ in range(4000)]
-    line = " ".join(chance.choices(words, k=200)).encode()
-    lines = [line[chance.randrange(400) :] for _ in range(size_bytes // (len(line) - 400) + 1)]
-    return b"\n".join(lines)[:size_bytes]
+    return " ".join(chance.choices(words, k=size_bytes // 6)).encode()[:size_bytes]
 
 
 def some_noise(seed: int, size_bytes: int) -> bytes:

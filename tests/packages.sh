@@ -9,7 +9,7 @@ set -euo pipefail
 purpose=${1:?demo or test}
 PATH=$PATH:/usr/sbin:/sbin
 
-# program  package      what needs it
+# program or module, package, what needs it
 needs="\
 mke2fs     e2fsprogs    file systems on the demo's disks
 sfdisk     fdisk        partition tables on the demo's disks
@@ -17,12 +17,20 @@ sfdisk     fdisk        partition tables on the demo's disks
 [ "$purpose" = demo ] || needs+="\
 smbd       samba        every test against a real SMB share
 smbclient  smbclient    tests that look at a share with other eyes
+acl_xattr.so samba-vfs-modules accounts that may create and nothing else
 qemu-img   qemu-utils   tests that compare disks with an independent reader
 "
 
+present() { # program, or module of samba
+  case $1 in
+    *.so) compgen -G "/usr/lib/*/samba/vfs/$1" >/dev/null ;;
+    *) command -v "$1" >/dev/null ;;
+  esac
+}
+
 missing_of() { # prints "program package what needs it" for each program not found
   while read -r program package reason; do
-    command -v "$program" >/dev/null || printf '%s %s %s\n' "$program" "$package" "$reason"
+    present "$program" || printf '%s %s %s\n' "$program" "$package" "$reason"
   done <<<"${needs%$'\n'}"
 }
 
