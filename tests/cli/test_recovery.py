@@ -150,7 +150,7 @@ def test_what_the_page_has_installed_is_enough(filled: Filled, shell: Shell) -> 
                 todo += [re.split(r"[^A-Za-z0-9._-]", text)[0] for text in needed]
 
     found = packages_distributions()
-    loaded = _modules_imported(filled, shell) - {"likeness"}
+    loaded = _modules_imported(filled, shell) - {"likeness", "_distutils_hack"}
     from_packages = {name: set(found[name]) for name in loaded if name in found}
 
     lacking = {
