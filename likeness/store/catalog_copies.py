@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from likeness.clock import Clock
-from likeness.codec.blobs import BlobKind, read_blob, write_blob
+from likeness.codec.blobs import MOST_BLOB_BYTES, BlobKind, read_blob, write_blob
 from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
 from likeness.errors import Damaged, ObjectMissing
@@ -47,7 +47,7 @@ def put_copy(store: DataStore, folder: Path, *, clock: Clock) -> CatalogCopy:
     """
     numbers = _numbers(store)
     number = numbers[-1] + 1 if numbers else 1
-    archive = folder.with_suffix(".tar")
+    archive = folder.with_name(f"{folder.name}.tar")
     try:
         with tarfile.open(archive, "w") as tar:
             for path in sorted(folder.iterdir()):
@@ -115,17 +115,13 @@ def _write_parts(store: DataStore, archive: Path, number: int) -> tuple[list[str
 def _fetch(store: DataStore, number: int, folder: Path) -> CatalogCopy:
     name = layout.numbered(layout.CATALOG, number)
     document, _ = store.read(name, Kind.CATALOG_COPY, CatalogCopyDocument)
-    parts = []
-    for at, (part, expected) in enumerate(zip(document.parts, document.digests, strict=True)):
-        data = store.transport.read(part)
-        if digest([data]).hex() != expected:
-            raise Damaged(part, "it is not what its catalog copy signed for")
-        place = _place(number, at)
-        parts.append(read_blob(data, BlobKind.CATALOG_PART, place, keys=store.keys, name=part))
-    archive = folder.with_suffix(".tar")
+    archive = folder.with_name(f"{folder.name}.tar")
     try:
         with archive.open("wb") as file:
-            file.writelines(parts)
+            for at, (part, expected) in enumerate(
+                zip(document.parts, document.digests, strict=True)
+            ):
+                file.write(_read_part(store, part, expected, _place(number, at)))
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
     finally:
@@ -133,12 +129,20 @@ def _fetch(store: DataStore, number: int, folder: Path) -> CatalogCopy:
     return CatalogCopy(number, datetime.fromisoformat(document.made_at), document.size_bytes)
 
 
+def _read_part(store: DataStore, name: str, expected: str, place: bytes) -> bytes:
+    data = store.transport.read(name, 0, MOST_BLOB_BYTES + 1)
+    if digest([data]).hex() != expected:
+        raise Damaged(name, "it is not what its catalog copy signed for")
+    return read_blob(data, BlobKind.CATALOG_PART, place, keys=store.keys, name=name)
+
+
 def _delete(store: DataStore, number: int) -> None:
+    """Delete a copy; its document last, so that an attempt that fails is made again next time."""
     name = layout.numbered(layout.CATALOG, number)
-    store.transport.delete(name)
     for entry in list(store.transport.entries(layout.CATALOG)):
         if entry.name.startswith(f"{name}-"):
             store.transport.delete(entry.name)
+    store.transport.delete(name)
 
 
 def _place(number: int, part: int) -> bytes:

@@ -1,8 +1,8 @@
 """Vaulting: a second store of the same id and format, filled with the same sealed bytes.
 
 No key is needed: packs are compared with the digests their index segments signed for, documents
-with their signatures. Whatever a version needs is copied before the version's record, so the vault
-never shows a version that it cannot restore.
+with their signatures. Whatever a version brought in is copied before the version's record; where
+some of it is damaged or missing here, the record waits until it is whole again.
 """
 
 import itertools
@@ -10,15 +10,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from likeness.codec.blobs import check_blob
-from likeness.codec.documents import Frame, Kind
+from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.hashing import digest
-from likeness.errors import BadInput, Damaged, ObjectMissing
+from likeness.codec.keys import FIRST_EPOCH
+from likeness.errors import BadInput, Damaged, DocumentForged, ObjectMissing
 from likeness.model.ids import PackId, random_name
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.data_store import DataStore
-from likeness.store.documents import IndexClear
+from likeness.store.documents import IndexClear, VersionClear, decode
 from likeness.transport.base import Entry, Transport
 
 _COPIERS = 3
@@ -69,20 +70,20 @@ def copy_to_vault(store: DataStore, vault: Transport, *, stop: StopToken) -> Ite
     """
     _require_own_vault(store, vault)
     listed = [list(_all_lacking(store, vault, group)) for group in reversed(_AFTER)]
-    digests = _pack_digests(store)
+    goods = _Goods(store, vault)
     before: Iterable[Iterable[Entry]] = (_all_lacking(store, vault, group) for group in _BEFORE)
 
-    def copy(entry: Entry) -> Copied:
+    def copy(entry: Entry) -> Copied | None:
         stop.check()
-        return _copy(store, vault, entry, digests)
+        return goods.copy(entry)
 
     for group in itertools.chain(before, reversed(listed)):
-        yield from bounded_map(copy, group, workers=_COPIERS, name="vault")
+        for copied in bounded_map(copy, group, workers=_COPIERS, name="vault"):
+            if copied is not None:
+                yield copied
     for name in reversed(layout.FORMAT_COPIES):
-        if not _has(vault, name):
-            data = store.transport.read(name)
-            vault.create(name, [data])
-            yield Copied(name, len(data))
+        if not _is_whole_format(store, vault, name) and (copied := goods.copy(Entry(name, 0))):
+            yield copied
 
 
 class _NotCommitted(Exception):  # a state, and nothing is wrong
@@ -90,27 +91,30 @@ class _NotCommitted(Exception):  # a state, and nothing is wrong
 
 
 def _require_own_vault(store: DataStore, vault: Transport) -> None:
+    """A copy of the format document that was torn in mid-write is no other store's."""
     for copy in layout.FORMAT_COPIES:
         try:
-            frame = Frame.parse(vault.read(copy), name=layout.FORMAT_COPIES[0])
-            frame.require_signature(Kind.FORMAT, store.keys.public(frame.epoch))
-        except ObjectMissing:
-            continue
-        except Damaged as cause:
+            _is_whole_format(store, vault, copy)
+        except DocumentForged as cause:
             raise BadInput(
-                f"the vault at {vault!r} belongs to another data store, or its {copy} is damaged;"
-                " choose another place for this vault"
+                f"the vault at {vault!r} belongs to another data store; choose another place for"
+                " this vault"
             ) from cause
 
 
-def _pack_digests(store: DataStore) -> dict[PackId, bytes]:
-    """What each pack's bytes must hash to. About 150 bytes of memory a pack (16 MiB of store)."""
-    digests: dict[PackId, bytes] = {}
-    for entry in store.transport.entries(layout.INDEX):
-        if layout.is_known(entry.name):
-            clear, _ = store.read(entry.name, Kind.INDEX, IndexClear)
-            digests.update((PackId(p.pack), bytes.fromhex(p.digest)) for p in clear.packs)
-    return digests
+def _is_whole_format(store: DataStore, vault: Transport, copy: str) -> bool:
+    """Whether the vault has this copy of our format document.
+
+    Raises:
+        DocumentForged: It is whole, and another store's.
+    """
+    try:
+        data = vault.read(copy, 0, MOST_DOCUMENT_BYTES + 1)
+        frame = Frame.parse(data, name=layout.FORMAT_COPIES[0])
+    except (Damaged, ObjectMissing):
+        return False
+    frame.require_signature(Kind.FORMAT, store.keys.public(max(frame.epoch, FIRST_EPOCH)))
+    return True
 
 
 def _all_lacking(store: DataStore, vault: Transport, folders: tuple[str, ...]) -> Iterator[Entry]:
@@ -132,46 +136,83 @@ def _lacking(store: DataStore, vault: Transport, folder: str) -> Iterator[Entry]
             yield mine
 
 
-def _copy(store: DataStore, vault: Transport, entry: Entry, digests: dict[PackId, bytes]) -> Copied:
-    try:
-        data = store.transport.read(entry.name)
-        _require_whole(store, entry.name, data, digests)
-    except _NotCommitted:
-        return Copied(entry.name, 0)
-    except (Damaged, ObjectMissing) as cause:
-        return Copied(entry.name, 0, str(cause))
-    if _has(vault, entry.name):
-        vault.rename(entry.name, f"{layout.QUARANTINE}/{random_name()}")
-    vault.create(entry.name, [data])
-    return Copied(entry.name, len(data))
+class _Goods:
+    """What may be copied: only what is whole here, and a version only with what it brought in."""
 
+    def __init__(self, store: DataStore, vault: Transport) -> None:
+        """Learn what each pack must hash to; about 200 bytes of memory a pack."""
+        self._store, self._vault = store, vault
+        self._digests: dict[PackId, bytes] = {}
+        self._brought: dict[str, list[PackId]] = {}
+        self._spoilt: set[str] = set()
+        for entry in store.transport.entries(layout.INDEX):
+            if layout.is_known(entry.name):
+                self._learn(entry.name)
 
-def _require_whole(store: DataStore, name: str, data: bytes, digests: dict[PackId, bytes]) -> None:
-    """Nothing damaged is vaulted.
+    def copy(self, entry: Entry) -> Copied | None:
+        """Copy one object; none if it is not yet time for it."""
+        try:
+            data = self._store.transport.read(entry.name)
+            self._require_whole(entry.name, data)
+        except _NotCommitted:
+            return None
+        except (Damaged, ObjectMissing) as cause:
+            self._spoilt.add(entry.name)
+            return Copied(entry.name, 0, str(cause))
+        if _has(self._vault, entry.name):
+            self._vault.rename(entry.name, f"{layout.QUARANTINE}/{random_name()}")
+        self._vault.create(entry.name, [data])
+        return Copied(entry.name, len(data))
 
-    Raises:
-        Damaged: It is not what was signed.
-        _NotCommitted: A pack no index segment knows.
-    """
-    folder = name.partition("/")[0]
-    if folder == layout.PACKS:
-        expected = digests.get(PackId(name.rpartition("/")[2]))
-        if expected is None:
-            raise _NotCommitted
-        if digest([data]) != expected:
-            raise Damaged(name, "its bytes are not what its index segment signed for")
-    elif folder == layout.MAPS or (folder == layout.CATALOG and "-" in name):
-        check_blob(data, name=name)
-    else:
-        frame = Frame.parse(data, name=name)
-        frame.require_signature(_kind_of(name), store.verifier(frame))
+    def _learn(self, segment: str) -> None:
+        try:
+            clear, _ = self._store.read(segment, Kind.INDEX, IndexClear)
+        except (Damaged, ObjectMissing):
+            return  # told of when it is to be copied
+        self._brought[segment] = [PackId(pack.pack) for pack in clear.packs]
+        self._digests.update((PackId(p.pack), bytes.fromhex(p.digest)) for p in clear.packs)
+
+    def _require_whole(self, name: str, data: bytes) -> None:
+        """Nothing damaged is vaulted.
+
+        Raises:
+            Damaged: It is not what was signed.
+            _NotCommitted: A pack no index segment knows.
+        """
+        folder = name.partition("/")[0]
+        if folder == layout.PACKS:
+            expected = self._digests.get(PackId(name.rpartition("/")[2]))
+            if expected is None:
+                raise _NotCommitted
+            if digest([data]) != expected:
+                raise Damaged(name, "its bytes are not what its index segment signed for")
+        elif folder == layout.MAPS or (folder == layout.CATALOG and "-" in name):
+            check_blob(data, name=name)
+        else:
+            self._require_signed(name, data)
+
+    def _require_signed(self, name: str, data: bytes) -> None:
+        kind = _kind_of(name)
+        signed_name = layout.FORMAT_COPIES[0] if kind is Kind.FORMAT else name
+        frame = Frame.parse(data, name=signed_name)
+        frame.require_signature(kind, self._store.verifier(frame))
+        if kind is Kind.VERSION:
+            self._require_complete(name, decode(frame.clear, VersionClear, name=name))
+
+    def _require_complete(self, name: str, clear: VersionClear) -> None:
+        for each in clear.objects:
+            if each in self._spoilt or not _has(self._vault, each):
+                raise Damaged(name, f"{each}, which it brought in, is not whole in this store")
+            for pack in map(layout.pack, self._brought.get(each, ())):
+                if pack in self._spoilt or not _has(self._vault, pack):
+                    raise Damaged(name, f"{pack}, which it brought in, is not whole in this store")
 
 
 def _kind_of(name: str) -> Kind:
     folder = name.partition("/")[0]
     if folder == layout.KEYS:
         return Kind.SLOT if "/slot-" in name else Kind.PUBLIC_KEYS
-    return _KINDS[folder]
+    return Kind.FORMAT if name in layout.FORMAT_COPIES else _KINDS[folder]
 
 
 def _has(transport: Transport, name: str) -> bool:

@@ -32,12 +32,14 @@ class Witness:
             they bear witness against a store that was set back as a whole.
         vms: VM to number and digest of its versions.
         objects: Control object to its BLAKE3 digest, as hex.
+        problem: What was wrong with the heads before this one, in words; empty if nothing was.
     """
 
     number: int = 0
     digest: str = _FIRST
     vms: dict[VmId, tuple[int, str]] = field(default_factory=dict)
     objects: dict[str, str] = field(default_factory=dict)
+    problem: str = ""
 
     @property
     def short(self) -> str:
@@ -51,13 +53,12 @@ def read_witness(store: DataStore) -> Witness:
     Raises:
         Damaged: A head that is needed is damaged, missing, or breaks the chain.
     """
-    numbers = sorted(
-        layout.number_of(entry.name)
-        for entry in store.transport.entries(layout.HEADS)
-        if layout.is_known(entry.name)
-    )
+    numbers = _numbers(store)
     witness = Witness()
     start = _newest_full(numbers)
+    if numbers and not _is_full(numbers[start]):
+        name = layout.numbered(layout.HEADS, numbers[start])
+        raise Damaged(name, "the heads before it are gone, and it does not say everything")
     for at, number in enumerate(numbers[start:]):
         name = layout.numbered(layout.HEADS, number)
         head, _ = store.read(name, Kind.HEAD, HeadDocument)
@@ -72,13 +73,19 @@ def read_witness(store: DataStore) -> Witness:
 def write_head(store: DataStore, *, clock: Clock) -> Witness:
     """Write a head if anything changed since the newest.
 
+    Where the chain is torn or damaged, it begins anew with a head that says everything, under the
+    next number that is due for one. What was lost is told in `Witness.problem`, once.
+
     Returns:
         What the newest head says now.
     """
-    witness = read_witness(store)
+    try:
+        witness = read_witness(store)
+    except Damaged as cause:
+        newest = _numbers(store)[-1]
+        witness = Witness(number=-(-newest // FULL_EVERY) * FULL_EVERY, problem=str(cause))
     number = witness.number + 1
-    full = number % FULL_EVERY == 1
-    seen = Witness() if full else witness
+    seen = Witness() if _is_full(number) else witness
     changed_vms = tuple(_changed_vms(store, seen))
     changed_objects = tuple(_changed_objects(store, seen))
     if not changed_vms and not changed_objects:
@@ -96,10 +103,23 @@ def write_head(store: DataStore, *, clock: Clock) -> Witness:
     return witness
 
 
+def _numbers(store: DataStore) -> list[int]:
+    return sorted(
+        layout.number_of(entry.name)
+        for entry in store.transport.entries(layout.HEADS)
+        if layout.is_known(entry.name)
+    )
+
+
+def _is_full(number: int) -> bool:
+    """Whether a head of this number says everything."""
+    return number % FULL_EVERY == 1
+
+
 def _newest_full(numbers: list[int]) -> int:
     """Index of the newest head that says everything."""
     for at in range(len(numbers) - 1, -1, -1):
-        if numbers[at] % FULL_EVERY == 1:
+        if _is_full(numbers[at]):
             return at
     return 0
 

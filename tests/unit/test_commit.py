@@ -1,0 +1,371 @@
+"""Commit: the order that makes it safe to die anywhere, and versions as they are found again."""
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from likeness.codec.documents import Kind
+from likeness.codec.hashing import digest
+from likeness.errors import (
+    Damaged,
+    ObjectMissing,
+    ShareUnreachable,
+    StoreTooNew,
+    UnknownVersion,
+)
+from likeness.model.ids import ChunkId, PackId, RunId, VmId, random_name
+from likeness.store import layout
+from likeness.store.commit import commit_version
+from likeness.store.data_store import DataStore
+from likeness.store.index import known_packs, read_segment, segments, unindexed_packs, write_index
+from likeness.store.pack import PackReceipt, Place
+from likeness.store.receipts import PackLog
+from likeness.store.sweeping import give_back_packs, sweep_inboxes
+from likeness.store.versions import find_version, last_version, read_version, record_names, vms
+from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
+from tests.unit.workshop import CHUNK, TickingClock, Workshop, changed, flipped, noise
+
+STEPS = ["packs admitted", "maps written", "index written", "version recorded"]
+
+
+class Died(Exception):
+    """The process is gone."""
+
+
+def test_the_record_that_makes_a_version_is_written_last(workshop: Workshop) -> None:
+    receipt = workshop.transfer(noise(1, 10 * CHUNK), noise(2, 3 * CHUNK))
+    watched = FaultyTransport(workshop.transport, counting=CHANGING)
+    workshop.store.transport = watched
+    told: list[str] = []
+
+    workshop.commit(receipt, step=told.append)
+
+    folders = [
+        operation.name.partition("/")[0]
+        for operation in watched.operations
+        if operation.method in ("create", "rename")
+    ]
+    assert folders == sorted(folders, key=["in", "maps", "index", "versions"].index)
+    assert folders.count("versions") == folders.count("index") == 1
+    assert told == STEPS
+
+
+def test_a_commit_empties_the_inbox(workshop: Workshop) -> None:
+    workshop.back_up(noise(1, 10 * CHUNK))
+
+    assert workshop.transport.folders("in") == []
+    assert len(workshop.pack_names()) > 1
+
+
+def test_a_commit_that_is_repeated_gives_the_same_version(workshop: Workshop) -> None:
+    receipt = workshop.transfer(noise(1, 10 * CHUNK))
+    first = workshop.commit(receipt)
+    before = dict(workshop.objects)
+
+    assert workshop.commit(receipt) == first
+    assert workshop.objects == before
+
+
+@pytest.mark.parametrize("last_step", STEPS)
+def test_a_commit_that_died_after_a_step_is_carried_on(workshop: Workshop, last_step: str) -> None:
+    base = noise(1, 10 * CHUNK)
+    first = workshop.back_up(base)
+    disk = changed(base, (CHUNK, noise(2, 3 * CHUNK)))
+    receipt = workshop.transfer(disk)
+
+    def die(step: str) -> None:
+        if step == last_step:
+            raise Died
+
+    with pytest.raises(Died):
+        workshop.commit(receipt, step=die)
+    version = workshop.commit(receipt)
+
+    assert version.sequence == 2
+    assert len(record_names(workshop.store, workshop.vm)) == 2
+    assert workshop.restore(version) == disk
+    assert workshop.restore(first) == base
+    assert workshop.is_proved(version, workshop.packs_of(version))
+
+
+@pytest.mark.parametrize("last_step", STEPS)
+def test_a_commit_that_died_and_is_never_carried_on_harms_nothing(
+    workshop: Workshop, last_step: str
+) -> None:
+    base, disk = noise(1, 10 * CHUNK), noise(2, 10 * CHUNK)
+    first = workshop.back_up(base)
+    receipt = workshop.transfer(disk)
+
+    def die(step: str) -> None:
+        if step == last_step:
+            raise Died
+
+    with pytest.raises(Died):
+        workshop.commit(receipt, step=die)
+    third = workshop.back_up(disk)
+
+    assert workshop.restore(first) == base
+    assert workshop.restore(third) == disk
+    assert workshop.is_proved(third, workshop.packs_of(third))
+    sweep_inboxes(workshop.store, lambda _: False)
+    assert not workshop.names("in")
+
+
+def test_a_version_lost_in_mid_write_is_passed_over(workshop: Workshop) -> None:
+    base, disk = noise(1, 5 * CHUNK), noise(2, 5 * CHUNK)
+    first = workshop.back_up(base)
+    receipt = workshop.transfer(disk)
+    creates = FaultyTransport(workshop.transport, counting={"create"})
+    workshop.store.transport = creates
+    workshop.commit(workshop.transfer(disk, vm=VmId(random_name())))
+    workshop.store.transport = FaultyTransport(
+        workshop.transport,
+        at=len(creates.operations),
+        fault=Fault.TORN_WRITE,
+        counting={"create"},
+    )
+
+    with pytest.raises(ShareUnreachable, match="versions/"):
+        workshop.commit(receipt)
+    workshop.store.transport = workshop.transport
+
+    assert len(record_names(workshop.store, workshop.vm)) == 2
+    assert last_version(workshop.store, workshop.vm) == first
+    version = workshop.commit(receipt)
+    assert version.sequence == 3
+    assert version.clear.previous == first.digest
+    assert workshop.restore(version) == disk
+
+
+def test_a_pack_that_was_promised_and_is_nowhere_stops_the_commit(workshop: Workshop) -> None:
+    receipt = workshop.transfer(noise(1, 10 * CHUNK))
+    del workshop.objects[workshop.names("in")[0]]
+
+    with pytest.raises(ObjectMissing):
+        workshop.commit(receipt)
+    assert not workshop.names("versions")
+
+
+def test_a_pack_of_another_length_than_was_sent_stops_the_commit(workshop: Workshop) -> None:
+    receipt = workshop.transfer(noise(1, 10 * CHUNK))
+    name = workshop.names("in")[0]
+    workshop.objects[name] = workshop.objects[name][:-1]
+
+    for _ in range(2):
+        with pytest.raises(Damaged, match="was sent with"):
+            workshop.commit(receipt)
+    assert not workshop.names("versions")
+
+
+def test_a_version_says_everything_that_is_needed_to_restore_it(workshop: Workshop) -> None:
+    disks = noise(1, 3 * CHUNK + 5), noise(2, CHUNK)
+    made = workshop.back_up(*disks, vm_name="Büro №1")
+
+    found = read_version(workshop.store, made.name)
+
+    assert found == made
+    assert found.record.vm_name == "Büro №1"
+    assert [disk.size_bytes for disk in found.record.disks] == [len(disk) for disk in disks]
+    assert found.record.disks[0].chunk_bytes == CHUNK
+    assert found.record.configuration == '{"memory": 1}'
+    assert (found.sequence, found.vm) == (1, workshop.vm)
+    assert found.taken_at.tzinfo is not None
+    assert "Büro" not in workshop.objects[made.name].decode("latin-1")
+
+
+def test_the_records_of_a_vm_form_a_chain(workshop: Workshop) -> None:
+    versions = [workshop.back_up(noise(at, CHUNK)) for at in range(3)]
+
+    assert versions[0].clear.previous == "0" * 64
+    assert [v.clear.previous for v in versions[1:]] == [v.digest for v in versions[:-1]]
+    assert [v.sequence for v in versions] == [1, 2, 3]
+    assert record_names(workshop.store, workshop.vm) == [v.name for v in versions]
+
+
+def test_what_a_version_brought_in_is_signed_for_in_the_clear(workshop: Workshop) -> None:
+    workshop.back_up(noise(1, 3 * CHUNK))
+    version = workshop.back_up(noise(2, 3 * CHUNK))
+
+    assert len(version.clear.objects) == len(version.clear.digests) == 3
+    for name, told in zip(version.clear.objects, version.clear.digests, strict=True):
+        assert digest([workshop.objects[name]]).hex() == told
+
+
+def test_versions_are_found_by_the_beginning_of_their_id(workshop: Workshop) -> None:
+    versions = [workshop.back_up(noise(at, CHUNK), vm=VmId(random_name())) for at in range(3)]
+
+    for version in versions:
+        assert find_version(workshop.store, version.version) == version
+        assert find_version(workshop.store, version.version[:12]) == version
+    assert set(vms(workshop.store)) == {version.vm for version in versions}
+    with pytest.raises(UnknownVersion, match="no version begins with 'zzzz'"):
+        find_version(workshop.store, "zzzz")
+    with pytest.raises(UnknownVersion, match="several versions"):
+        find_version(workshop.store, "")
+
+
+def test_a_record_under_another_name_is_refused(workshop: Workshop) -> None:
+    version = workshop.back_up(noise(1, CHUNK))
+    moved = layout.version_record(version.vm, 7, version.version)
+    workshop.objects[moved] = workshop.objects[version.name]
+
+    with pytest.raises(Damaged, match="not signed as version"):
+        read_version(workshop.store, moved)
+    assert last_version(workshop.store, version.vm) == version
+
+
+def test_a_record_whose_content_is_another_versions_is_refused(workshop: Workshop) -> None:
+    version = workshop.back_up(noise(1, CHUNK))
+    name = layout.version_record(version.vm, 2, version.version)
+    workshop.store.write(name, Kind.VERSION, version.clear, msgspec.json.encode(version.record))
+
+    with pytest.raises(Damaged, match="record of another version"):
+        read_version(workshop.store, name)
+
+
+def test_a_store_changed_by_a_later_release_is_read_but_not_written(workshop: Workshop) -> None:
+    disk = noise(1, 5 * CHUNK)
+    version = workshop.back_up(disk)
+    receipt = workshop.transfer(noise(2, CHUNK))
+    facts = msgspec.structs.replace(workshop.store.facts, must_know_to_write=("tiers",))
+    later = DataStore(workshop.transport, facts, workshop.store.keys)
+    before = dict(workshop.objects)
+
+    assert workshop.restore(version, store=later) == disk
+    with pytest.raises(StoreTooNew, match="not write to it"):
+        commit_version(later, receipt, clock=TickingClock())
+    with pytest.raises(StoreTooNew):
+        sweep_inboxes(later, lambda _: False)
+    with pytest.raises(StoreTooNew):
+        give_back_packs(later, workshop.packs_of(version), reason="", clock=TickingClock())
+    assert workshop.objects == before
+
+
+# --- receipts ---
+
+
+def test_a_log_of_packs_gives_them_back(workshop: Workshop) -> None:
+    log = PackLog(workshop.folder / "log")
+    receipts = [
+        PackReceipt(
+            PackId(random_name()),
+            at,
+            bytes([at]) * 32,
+            bytes([at]) * 16,
+            tuple(Place(ChunkId(bytes([n]) * 32), n, n) for n in range(at)),
+        )
+        for at in range(4)
+    ]
+    for receipt in receipts:
+        log.append(receipt)
+
+    assert list(log) == receipts
+    assert list(log) == receipts, "as often as one likes"
+    assert log.packs == 4
+    assert (workshop.folder / "log").stat().st_mode & 0o077 == 0
+
+
+# --- index ---
+
+
+def test_the_index_knows_every_pack_of_every_commit(workshop: Workshop) -> None:
+    receipts = [workshop.transfer(noise(at, 6 * CHUNK), vm=VmId(random_name())) for at in range(3)]
+    for receipt in receipts:
+        workshop.commit(receipt)
+
+    known = {pack.pack: pack for pack in known_packs(workshop.store)}
+
+    assert {layout.pack(pack) for pack in known} == set(workshop.pack_names())
+    for receipt in receipts:
+        for pack in receipt.packs:
+            found = known[pack.pack]
+            assert (found.digest, found.size_bytes) == (pack.digest, pack.size_bytes)
+            assert (found.places, found.run) == (pack.places, receipt.run)
+
+
+def test_a_big_index_is_cut_into_segments(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("likeness.store.index.MOST_PLACES", 10)
+    receipt = workshop.transfer(noise(1, 30 * CHUNK))
+    packs = list(receipt.packs)
+    written = list(
+        write_index(workshop.store, packs, run=RunId(random_name()), clock=workshop.clock)
+    )
+
+    found = [list(read_segment(workshop.store, segment.name)) for segment in written]
+
+    assert len(written) > 2
+    assert all(sum(len(pack.places) for pack in segment) <= 10 for segment in found)
+    assert [pack.pack for segment in found for pack in segment] == [pack.pack for pack in packs]
+
+
+def test_a_damaged_segment_is_told_of_and_the_others_are_read(workshop: Workshop) -> None:
+    versions = [workshop.back_up(noise(at, CHUNK), vm=VmId(random_name())) for at in range(3)]
+    name = sorted(segments(workshop.store))[1]
+    lost = {pack.pack for pack in read_segment(workshop.store, name)}
+    workshop.objects[name] = flipped(workshop.objects[name], 50)
+    told: list[Damaged] = []
+
+    found = {pack.pack for pack in known_packs(workshop.store, damaged=told.append)}
+
+    assert [problem.name for problem in told] == [name]
+    assert len(found) == 2
+    assert {pack for pack, _ in unindexed_packs(workshop.store, found)} == lost
+    with pytest.raises(Damaged):
+        list(known_packs(workshop.store))
+    assert len(versions) == 3
+
+
+# --- sweeping ---
+
+
+def test_inboxes_of_dead_runs_are_emptied_and_those_of_live_ones_are_left(
+    workshop: Workshop,
+) -> None:
+    dead, live = workshop.transfer(noise(1, 9 * CHUNK)), workshop.transfer(noise(2, 9 * CHUNK))
+    size = dead.counts.sent_bytes
+    workshop.transport.create("in/notes.txt", [b"not ours"])
+
+    swept = sweep_inboxes(workshop.store, lambda run: run == live.run)
+
+    assert swept.freed_bytes == size
+    assert swept.objects == dead.packs.packs
+    assert workshop.transport.folders("in") == [live.run]
+    assert "in/notes.txt" in workshop.objects
+    assert sweep_inboxes(workshop.store, lambda run: run == live.run).objects == 0
+    workshop.commit(live)
+
+
+def test_packs_are_given_back_after_a_signed_word(workshop: Workshop) -> None:
+    version = workshop.back_up(noise(1, 9 * CHUNK))
+    packs = workshop.packs_of(version)
+    size = sum(len(workshop.objects[layout.pack(pack)]) for pack in packs)
+
+    swept = give_back_packs(workshop.store, packs, reason="test", clock=workshop.clock)
+    again = give_back_packs(workshop.store, packs, reason="test", clock=workshop.clock)
+
+    assert (swept.objects, swept.freed_bytes) == (len(packs), size)
+    assert again.freed_bytes == 0
+    assert not workshop.pack_names()
+    assert workshop.names("gc") == ["gc/0000000000000001", "gc/0000000000000002"]
+    assert not give_back_packs(workshop.store, [], reason="", clock=workshop.clock).objects
+
+
+def test_nothing_is_deleted_when_the_signed_word_cannot_be_written(workshop: Workshop) -> None:
+    version = workshop.back_up(noise(1, 9 * CHUNK))
+    before = dict(workshop.objects)
+    workshop.store.transport = FaultyTransport(workshop.transport, at=1, counting={"create"})
+
+    with pytest.raises(ShareUnreachable):
+        give_back_packs(workshop.store, workshop.packs_of(version), reason="", clock=workshop.clock)
+    assert workshop.objects == before
+
+
+def test_a_receipt_may_come_from_another_run_of_the_same_vm(workshop: Workshop) -> None:
+    one = workshop.transfer(noise(1, CHUNK))
+    other = replace(workshop.transfer(noise(2, CHUNK)), job="weekly")
+
+    assert workshop.commit(one).sequence == 1
+    assert workshop.commit(other).record.job == "weekly"

@@ -1,0 +1,167 @@
+"""Heads: a chain that shows what was lost, and that goes on whatever happened to it."""
+
+import pytest
+
+from likeness.errors import Damaged, ShareUnreachable
+from likeness.model.ids import VmId, random_name
+from likeness.store import layout
+from likeness.store.heads import FULL_EVERY, read_witness, versions_digest, write_head
+from likeness.store.versions import record_names
+from likeness.transport.faulty import Fault, FaultyTransport
+from tests.unit.workshop import CHUNK, Workshop, flipped, noise
+
+
+def head(number: int) -> str:
+    return layout.numbered(layout.HEADS, number)
+
+
+def jobs(workshop: Workshop, count: int) -> None:
+    """So many jobs, each bringing one version of a VM of its own and writing a head."""
+    for at in range(count):
+        workshop.back_up(noise(at, 100), vm=VmId(random_name()))
+        write_head(workshop.store, clock=workshop.clock)
+
+
+def test_a_head_says_what_the_store_holds(workshop: Workshop) -> None:
+    workshop.back_up(noise(1, CHUNK))
+
+    written = write_head(workshop.store, clock=workshop.clock)
+
+    assert written.number == 1
+    assert not written.problem
+    names = record_names(workshop.store, workshop.vm)
+    assert written.vms == {workshop.vm: (1, versions_digest(names))}
+    control = [n for folder in ("keys", "owner", "index") for n in workshop.names(folder)]
+    assert set(written.objects) == set(control)
+    assert read_witness(workshop.store) == written
+    assert written.short == f"head 1 {written.digest[:8]}"
+
+
+def test_no_head_is_written_when_nothing_changed(workshop: Workshop) -> None:
+    jobs(workshop, 1)
+
+    again = write_head(workshop.store, clock=workshop.clock)
+
+    assert again.number == 1
+    assert workshop.names("heads") == [head(1)]
+
+
+def test_a_chain_of_heads_gives_the_present_state(workshop: Workshop) -> None:
+    jobs(workshop, FULL_EVERY + 6)
+
+    witness = read_witness(workshop.store)
+
+    assert witness.number == FULL_EVERY + 6
+    assert len(witness.vms) == FULL_EVERY + 6
+    assert set(workshop.names("index")) <= set(witness.objects)
+    first, full = (len(workshop.objects[head(at)]) for at in (2, FULL_EVERY + 1))
+    assert full > 10 * first, "every 64th says everything"
+
+
+def test_old_heads_are_not_needed_after_a_full_one(workshop: Workshop) -> None:
+    jobs(workshop, FULL_EVERY + 2)
+    before = read_witness(workshop.store)
+    del workshop.objects[head(3)]
+
+    assert read_witness(workshop.store) == before
+
+
+def test_a_version_or_index_that_is_taken_away_shows_in_the_next_head(workshop: Workshop) -> None:
+    jobs(workshop, 2)
+    before = read_witness(workshop.store)
+    gone = workshop.names("versions")[0], workshop.names("index")[0]
+    for name in gone:
+        del workshop.objects[name]
+
+    after = write_head(workshop.store, clock=workshop.clock)
+
+    vm = VmId(gone[0].split("/")[1])
+    assert before.vms[vm][0] == 1
+    assert after.vms[vm][0] == 0
+    assert set(before.objects) - set(after.objects) == {gone[1]}
+    assert read_witness(workshop.store) == after
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+@pytest.mark.parametrize("how", ["flip", "cut", "empty", "delete", "another head"])
+def test_a_head_that_is_spoilt_is_noticed_and_the_chain_goes_on(
+    workshop: Workshop, number: int, how: str
+) -> None:
+    jobs(workshop, 4)
+    good = workshop.objects.pop(head(number))
+    if how != "delete":
+        workshop.objects[head(number)] = {
+            "flip": flipped(good, 40),
+            "cut": good[:-20],
+            "empty": b"",
+            "another head": workshop.objects.get(head(2), good) if number != 2 else b"ADSDOC01",
+        }[how]
+    rolled_back = (number, how) == (4, "delete")
+    if not rolled_back:
+        with pytest.raises(Damaged):
+            read_witness(workshop.store)
+
+    workshop.back_up(noise(99, 100))
+    repaired = write_head(workshop.store, clock=workshop.clock)
+
+    assert bool(repaired.problem) is not rolled_back
+    assert repaired.number == (4 if rolled_back else FULL_EVERY + 1)
+    assert len(repaired.vms) == 5
+    found = read_witness(workshop.store)
+    assert (found.vms, found.objects, found.digest) == (
+        repaired.vms,
+        repaired.objects,
+        repaired.digest,
+    )
+    workshop.back_up(noise(98, 100))
+    assert write_head(workshop.store, clock=workshop.clock).problem == ""
+
+
+def test_a_store_set_back_as_a_whole_is_seen_by_whoever_wrote_the_head_down(
+    workshop: Workshop,
+) -> None:
+    jobs(workshop, 2)
+    before = dict(workshop.objects)
+    jobs(workshop, 1)
+    noted = read_witness(workshop.store)
+    workshop.objects.clear()
+    workshop.objects.update(before)
+
+    found = read_witness(workshop.store)
+    assert found.number < noted.number
+
+    jobs(workshop, 1)
+    forked = read_witness(workshop.store)
+    assert forked.number == noted.number
+    assert forked.digest != noted.digest
+
+
+@pytest.mark.parametrize("fault", [Fault.RAISE_BEFORE, Fault.RAISE_AFTER, Fault.TORN_WRITE])
+def test_a_head_that_was_not_acknowledged_does_not_break_the_chain(
+    workshop: Workshop, fault: Fault
+) -> None:
+    jobs(workshop, 2)
+    workshop.back_up(noise(7, 100))
+    workshop.store.transport = FaultyTransport(
+        workshop.transport, at=1, fault=fault, counting={"create"}
+    )
+    with pytest.raises(ShareUnreachable):
+        write_head(workshop.store, clock=workshop.clock)
+
+    witness = write_head(workshop.store, clock=workshop.clock)
+
+    assert len(witness.vms) == 3
+    assert read_witness(workshop.store).vms == witness.vms
+    assert bool(witness.problem) is (fault is Fault.TORN_WRITE)
+
+
+def test_a_head_of_another_place_in_the_chain_is_refused(workshop: Workshop) -> None:
+    jobs(workshop, 3)
+    workshop.objects[head(3)] = workshop.objects[head(2)]
+
+    with pytest.raises(Damaged, match="not signed as head"):
+        read_witness(workshop.store)
+
+
+def test_a_store_without_heads_is_at_its_beginning(workshop: Workshop) -> None:
+    assert read_witness(workshop.store).number == 0

@@ -1,0 +1,362 @@
+"""Restore: bit for bit, whatever the disk was; and never a wrong byte."""
+
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from likeness.codec.aead import Suite
+from likeness.errors import BadInput, Stopped
+from likeness.model.disk import Extent
+from likeness.stopping import StopToken
+from likeness.store import layout
+from likeness.store.data_store import open_store_with_key_file
+from likeness.store.index import segments
+from likeness.store.restoring import DataLost, FileDiskWriter, restore_disk
+from likeness.transport.local import LocalTransport
+from tests.unit.workshop import (
+    CHUNK,
+    KIB,
+    MIB,
+    Maker,
+    Workshop,
+    changed,
+    flipped,
+    noise,
+    sha256_of,
+    text,
+)
+
+TRAILER_BYTES, HEADER_BYTES = 64, 148
+
+
+def sparse(folder: Path, size: int, pieces: dict[int, bytes]) -> Path:
+    path = folder / f"sparse-{size}.raw"
+    with path.open("wb") as file:
+        file.truncate(size)
+        for offset, data in pieces.items():
+            file.seek(offset)
+            file.write(data)
+    return path
+
+
+DISKS = {
+    "empty": b"",
+    "one byte": b"x",
+    "one zero": b"\0",
+    "zeros": bytes(5 * CHUNK),
+    "zeros, no multiple of the chunk size": bytes(5 * CHUNK + 1),
+    "a multiple of the chunk size": noise(1, 7 * CHUNK),
+    "one byte less": noise(1, 7 * CHUNK - 1),
+    "one byte more": noise(1, 7 * CHUNK + 1),
+    "one sector": noise(1, 512),
+    "incompressible": noise(2, 3 * MIB + 512),
+    "compressible": text(3, 3 * MIB + 512),
+    "internal duplicates": (noise(4, CHUNK) + text(5, CHUNK) + bytes(CHUNK)) * 9,
+    "zeros at the start and the end": bytes(3 * CHUNK) + noise(6, CHUNK) + bytes(3 * CHUNK),
+    "only the last byte": bytes(4 * CHUNK) + b"x",
+    "chunks that differ in one byte": b"".join(flipped(noise(7, CHUNK), at) for at in range(20)),
+    "longer than a segment": noise(8, 9 * MIB + 777),
+}
+
+
+@pytest.mark.parametrize("disk", DISKS.values(), ids=list(DISKS))
+def test_a_disk_restores_bit_for_bit(make_workshop: Maker, disk: bytes, suite: Suite) -> None:
+    workshop = make_workshop(suite=suite)
+
+    version = workshop.back_up(disk)
+
+    assert workshop.restore(version) == disk
+    assert workshop.is_proved(version, workshop.packs_of(version))
+
+
+@pytest.mark.parametrize(
+    ("size", "pieces"),
+    [
+        (1 * MIB, {0: b"first", 1 * MIB - 4: b"last"}),
+        (64 * MIB, {}),
+        (128 * MIB + 512, {17: b"a", 100 * MIB: noise(1, 2 * MIB)}),
+        (8 << 30, {0: noise(2, 3 * CHUNK), (4 << 30) - 7: noise(3, 100), (8 << 30) - 1: b"z"}),
+    ],
+    ids=["1 MiB", "64 MiB", "128 MiB", "8 GiB"],
+)
+def test_a_sparse_disk_restores_bit_for_bit_and_stays_sparse(
+    workshop: Workshop, tmp_path: Path, size: int, pieces: dict[int, bytes]
+) -> None:
+    image = sparse(tmp_path, size, pieces)
+
+    restored = workshop.restore_file(workshop.back_up(image))
+
+    assert restored.stat().st_size == size
+    assert restored.stat().st_blocks * 512 <= 16 * MIB
+    with restored.open("rb") as file:
+        for offset, data in pieces.items():
+            file.seek(offset)
+            assert file.read(len(data)) == data
+    if size <= 128 * MIB + 512:
+        assert sha256_of(restored) == sha256_of(image)
+
+
+def test_two_disks_restore_each_to_its_own(workshop: Workshop) -> None:
+    disks = noise(1, 5 * CHUNK + 3), text(2, 3 * CHUNK)
+
+    version = workshop.back_up(*disks)
+
+    assert [workshop.restore(version, at) for at in (0, 1)] == list(disks)
+
+
+@settings(max_examples=40)
+@given(
+    size=st.integers(0, 6 * CHUNK),
+    pieces=st.lists(
+        st.tuples(
+            st.integers(0, 6 * CHUNK), st.binary(min_size=1, max_size=50), st.integers(1, 3000)
+        ),
+        max_size=6,
+    ),
+    more=st.lists(
+        st.tuples(st.integers(0, 6 * CHUNK), st.binary(min_size=1, max_size=9)), max_size=3
+    ),
+    grown=st.sampled_from([0, 0, 0, 1, CHUNK, -1, -CHUNK]),
+    suite=st.sampled_from(Suite),
+)
+def test_any_disk_restores_bit_for_bit_and_so_does_what_became_of_it(
+    tmp_path_factory: pytest.TempPathFactory,
+    size: int,
+    pieces: list[tuple[int, bytes, int]],
+    more: list[tuple[int, bytes]],
+    grown: int,
+    suite: Suite,
+) -> None:
+    workshop = Workshop(tmp_path_factory.mktemp("any"), suite=suite)
+    first = changed(bytes(size), *((at, piece * times) for at, piece, times in pieces))[:size]
+    second = changed(first, *more)[:size]
+    second = second.ljust(size + grown, b"g") if grown > 0 else second[: max(size + grown, 0)]
+
+    versions = [workshop.back_up(first), workshop.back_up(second)]
+
+    assert workshop.restore(versions[0]) == first
+    assert workshop.restore(versions[1]) == second
+    assert all(workshop.is_proved(version, workshop.packs_of(version)) for version in versions)
+
+
+@pytest.mark.parametrize("chunk_bytes", [64 * KIB, 256 * KIB, 4 * MIB])
+def test_every_chunk_size_restores(make_workshop: Maker, chunk_bytes: int) -> None:
+    workshop = make_workshop(chunk_bytes=chunk_bytes)
+    disk = noise(1, 9 * MIB + 1)
+
+    assert workshop.restore(workshop.back_up(disk)) == disk
+
+
+def test_a_store_on_a_disk_is_opened_again_and_restores(
+    make_workshop: Maker, tmp_path: Path
+) -> None:
+    workshop = make_workshop(transport=LocalTransport(tmp_path / "store", make=True))
+    disk = noise(1, 2 * MIB)
+    version = workshop.back_up(disk)
+
+    opened = open_store_with_key_file(LocalTransport(tmp_path / "store"), workshop.key_file)
+
+    assert workshop.restore(version, store=opened) == disk
+
+
+# --- what may be lost ---
+
+
+def test_without_any_index_the_packs_own_tables_will_do(workshop: Workshop) -> None:
+    disk = noise(1, 20 * CHUNK)
+    version = workshop.back_up(disk)
+    for name in list(segments(workshop.store)):
+        del workshop.objects[name]
+
+    assert workshop.restore(version) == disk
+
+
+def test_one_copy_of_every_map_may_be_lost(workshop: Workshop) -> None:
+    disk = noise(1, 5 * CHUNK)
+    workshop.back_up(disk)
+    version = workshop.back_up(changed(disk, (0, b"new")))
+    for part in version.record.disks[0].parts:
+        del workshop.objects[part.copies[0]]
+
+    assert workshop.restore(version) == changed(disk, (0, b"new"))
+    assert len(workshop.prove_documents(version).problems) == 2
+
+
+@pytest.mark.parametrize("where", [0, 8, 9, 10, 20, 30, 50, 100, HEADER_BYTES - 1])
+def test_a_pack_with_a_damaged_header_restores_by_the_second_copy_of_its_boxes(
+    make_workshop: Maker, suite: Suite, where: int
+) -> None:
+    workshop = make_workshop(suite=suite)
+    disk = noise(1, 3 * CHUNK)
+    version = workshop.back_up(disk)
+    (name,) = workshop.pack_names()
+    workshop.objects[name] = flipped(workshop.objects[name], where, 1)
+
+    assert workshop.restore(version) == disk
+    (proof,) = workshop.prove(workshop.packs_of(version))
+    assert "not what its index segment signed for" in proof.cause
+
+
+def test_a_pack_without_its_trailer_and_table_restores_by_the_index(workshop: Workshop) -> None:
+    disk = noise(1, 3 * CHUNK)
+    version = workshop.back_up(disk)
+    (name,) = workshop.pack_names()
+    workshop.objects[name] = workshop.objects[name][: -TRAILER_BYTES - 104]
+
+    assert workshop.restore(version) == disk
+
+
+def test_a_chunk_that_fails_is_taken_from_another_pack(workshop: Workshop) -> None:
+    disk = noise(1, 3 * CHUNK)
+    version = workshop.back_up(disk)
+    workshop.back_up(disk, incremental=False)
+    for name in workshop.pack_names():
+        good = workshop.objects[name]
+        workshop.objects[name] = bytes(len(good))
+        assert workshop.restore(version) == disk
+        del workshop.objects[name]
+        assert workshop.restore(version) == disk
+        workshop.objects[name] = good
+
+
+def test_a_chunk_that_fails_is_taken_from_a_pack_no_index_knows(workshop: Workshop) -> None:
+    disk = noise(1, 3 * CHUNK)
+    version = workshop.back_up(disk)
+    (first,) = workshop.pack_names()
+    (segment,) = segments(workshop.store)
+    workshop.back_up(disk, incremental=False)
+    for name in set(segments(workshop.store)) - {segment}:
+        del workshop.objects[name]
+    workshop.objects[first] = bytes(1000)
+
+    assert workshop.restore(version) == disk
+
+
+def test_what_is_lost_is_told_to_the_byte_and_nothing_is_left_at_the_target(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    disk = noise(1, 40 * CHUNK)
+    version = workshop.back_up(disk)
+    name = workshop.pack_names()[0]
+    del workshop.objects[name]
+    target = tmp_path / "out.raw"
+
+    with pytest.raises(DataLost, match="are in no whole pack") as lost:
+        restore_disk(
+            workshop.store,
+            version.record.disks[0],
+            FileDiskWriter(target, len(disk)),
+            scratch=tmp_path,
+            stop=StopToken(),
+        )
+
+    assert not target.exists()
+    assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob("*map"))
+    assert 0 < sum(extent.length for extent in lost.value.extents) < len(disk)
+    assert all(e.offset % CHUNK == 0 and e.length % CHUNK == 0 for e in lost.value.extents)
+
+
+def test_neighbouring_lost_chunks_are_one_range(workshop: Workshop) -> None:
+    disk = noise(1, 3 * CHUNK) + bytes(CHUNK) + noise(2, CHUNK // 2)
+    version = workshop.back_up(disk)
+    for name in workshop.pack_names():
+        workshop.objects[name] = b""
+
+    with pytest.raises(DataLost) as lost:
+        workshop.restore(version)
+    assert lost.value.extents == (Extent(0, 3 * CHUNK), Extent(4 * CHUNK, CHUNK // 2))
+
+
+def test_swapped_packs_are_found_out(workshop: Workshop) -> None:
+    version = workshop.back_up(noise(1, 20 * CHUNK))
+    one, other = workshop.pack_names()[:2]
+    objects = workshop.objects
+    objects[one], objects[other] = objects[other], objects[one]
+
+    with pytest.raises(DataLost):
+        workshop.restore(version)
+
+
+# --- targets ---
+
+
+def test_a_restore_never_overwrites_a_file(workshop: Workshop, tmp_path: Path) -> None:
+    target = tmp_path / "disk.raw"
+    target.write_bytes(b"somebody's")
+
+    with pytest.raises(BadInput, match="exists already"):
+        FileDiskWriter(target, 10)
+    assert target.read_bytes() == b"somebody's"
+
+
+def test_an_image_is_its_owners_alone_and_has_its_name_only_when_it_is_whole(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "deep" / "disk.raw"
+    writer = FileDiskWriter(target, 100)
+    writer.write(50, b"x")
+    assert not target.exists()
+    writer.finish()
+
+    assert target.read_bytes() == bytes(50) + b"x" + bytes(49)
+    assert target.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("size", [1 << 62, (1 << 63) - 1])
+def test_an_image_no_file_system_can_hold_gets_a_sentence(tmp_path: Path, size: int) -> None:
+    with pytest.raises(BadInput, match="cannot be written: File too large; make room"):
+        FileDiskWriter(tmp_path / "disk.raw", size)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_restore_that_finds_no_room_gets_a_sentence(tmp_path: Path) -> None:
+    writer = FileDiskWriter(tmp_path / "disk.raw", 0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (32 * KIB, before[1]))
+    try:
+        with pytest.raises(BadInput, match="make room or choose another place"):
+            writer.write(0, bytes(64 * KIB))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    writer.abandon()
+    writer.abandon()
+
+
+def test_a_restore_stops_when_it_is_asked_to(workshop: Workshop, tmp_path: Path) -> None:
+    version = workshop.back_up(noise(1, 10 * CHUNK))
+    stop = StopToken()
+    stop.stop()
+
+    with pytest.raises(Stopped):
+        restore_disk(
+            workshop.store,
+            version.record.disks[0],
+            FileDiskWriter(tmp_path / "out.raw", 10 * CHUNK),
+            scratch=tmp_path,
+            stop=stop,
+        )
+    assert not (tmp_path / "out.raw").exists()
+
+
+def test_progress_of_a_restore_adds_up_to_the_disk(workshop: Workshop, tmp_path: Path) -> None:
+    disk = noise(1, 5 * CHUNK) + bytes(7 * CHUNK) + noise(1, 100)
+    version = workshop.back_up(disk)
+    told: list[int] = []
+
+    restore_disk(
+        workshop.store,
+        version.record.disks[0],
+        FileDiskWriter(tmp_path / "out.raw", len(disk)),
+        scratch=tmp_path,
+        stop=StopToken(),
+        progress=told.append,
+    )
+
+    assert sum(told) == len(disk)
+    assert layout.PACKS == "packs"

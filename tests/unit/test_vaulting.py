@@ -1,0 +1,264 @@
+"""Vaulting: a second store of the same sealed bytes, from which everything restores."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from likeness.errors import BadInput, ShareFull, ShareUnreachable, Stopped
+from likeness.model.ids import VmId, random_name
+from likeness.stopping import StopToken
+from likeness.store import layout
+from likeness.store.copying import Copied, copy_to_vault
+from likeness.store.data_store import open_store_with_key_file
+from likeness.store.heads import write_head
+from likeness.store.versions import Version, read_version
+from likeness.transport.base import Transport
+from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
+from likeness.transport.memory import MemoryTransport
+from tests.unit.workshop import CHUNK, Maker, Workshop, changed, flipped, noise
+
+DISK = noise(1, 20 * CHUNK)
+
+
+def vault_all(workshop: Workshop, vault: Transport) -> list[Copied]:
+    return list(copy_to_vault(workshop.store, vault, stop=StopToken()))
+
+
+def restore_from(vault: Transport, workshop: Workshop, version: Version) -> bytes:
+    opened = open_store_with_key_file(vault, workshop.key_file)
+    return workshop.restore(read_version(opened, version.name), store=opened)
+
+
+def test_everything_restores_from_the_vault_when_the_store_is_gone(workshop: Workshop) -> None:
+    vault = MemoryTransport()
+    second = changed(DISK, (CHUNK, b"new"))
+    versions = {workshop.back_up(DISK): DISK, workshop.back_up(second): second}
+    write_head(workshop.store, clock=workshop.clock)
+
+    copied = vault_all(workshop, vault)
+    assert vault.objects == workshop.objects
+    assert sum(each.size_bytes for each in copied) == sum(map(len, vault.objects.values()))
+    workshop.objects.clear()
+
+    for version, disk in versions.items():
+        assert restore_from(vault, workshop, version) == disk
+
+
+def test_a_second_vaulting_copies_nothing_and_a_third_only_what_is_new(
+    workshop: Workshop,
+) -> None:
+    vault = MemoryTransport()
+    workshop.back_up(DISK)
+    vault_all(workshop, vault)
+
+    assert vault_all(workshop, vault) == []
+
+    before = set(workshop.objects)
+    workshop.back_up(changed(DISK, (CHUNK, b"new")))
+    copied = vault_all(workshop, vault)
+    assert {each.name for each in copied} == set(workshop.objects) - before
+
+
+def test_what_a_version_needs_is_in_the_vault_before_the_version(workshop: Workshop) -> None:
+    workshop.back_up(DISK)
+    write_head(workshop.store, clock=workshop.clock)
+    vault = FaultyTransport(MemoryTransport(), counting={"create"})
+
+    vault_all(workshop, vault)
+
+    order = [operation.name.partition("/")[0] for operation in vault.operations]
+    needed = ["keys", "owner", "maps", "packs", "index", "versions", "heads"]
+    first = {folder: order.index(folder) for folder in needed}
+    last = {folder: len(order) - order[::-1].index(folder) - 1 for folder in needed}
+    for early in ("maps", "packs", "index"):
+        assert last[early] < first["versions"]
+    assert last["versions"] < first["heads"]
+    assert order[-3:] == ["ADS-FORMAT.3", "ADS-FORMAT.2", "ADS-FORMAT"]
+
+
+@pytest.mark.parametrize("fault", [Fault.RAISE_BEFORE, Fault.RAISE_AFTER, Fault.TORN_WRITE])
+def test_a_vaulting_that_failed_anywhere_is_carried_on(workshop: Workshop, fault: Fault) -> None:
+    version = workshop.back_up(DISK[: 5 * CHUNK])
+    write_head(workshop.store, clock=workshop.clock)
+    watched = FaultyTransport(MemoryTransport(), counting=CHANGING)
+    vault_all(workshop, watched)
+
+    for at in range(1, len(watched.operations) + 1):
+        inner = MemoryTransport()
+        vault = FaultyTransport(inner, at=at, fault=fault, counting=CHANGING)
+        with pytest.raises(ShareUnreachable):
+            vault_all(workshop, vault)
+
+        assert not any(each.problem for each in vault_all(workshop, inner))
+        whole = {n: d for n, d in inner.objects.items() if not n.startswith("quarantine/")}
+        assert whole == workshop.objects
+        assert restore_from(inner, workshop, version) == DISK[: 5 * CHUNK]
+        assert vault_all(workshop, inner) == []
+
+
+def test_a_torn_object_in_the_vault_is_set_aside_and_copied_again(workshop: Workshop) -> None:
+    vault = MemoryTransport()
+    version = workshop.back_up(DISK)
+    vault_all(workshop, vault)
+    torn = workshop.pack_names()[0]
+    vault.objects[torn] = vault.objects[torn][:100]
+
+    copied = vault_all(workshop, vault)
+
+    assert [each.name for each in copied] == [torn]
+    aside = list(vault.entries("quarantine"))
+    assert [entry.size_bytes for entry in aside] == [100]
+    assert restore_from(vault, workshop, version) == DISK
+
+
+def test_nothing_damaged_is_vaulted_and_it_comes_when_it_is_whole_again(
+    workshop: Workshop,
+) -> None:
+    version = workshop.back_up(DISK)
+    spoilt = [
+        workshop.pack_names()[0],
+        version.record.disks[0].parts[0].copies[0],
+        workshop.names("owner")[0],
+    ]
+    good = {name: workshop.objects[name] for name in spoilt}
+    for name in spoilt:
+        workshop.objects[name] = flipped(good[name], len(good[name]) // 2)
+    vault = MemoryTransport()
+
+    copied = {each.name: each for each in vault_all(workshop, vault)}
+
+    assert {name for name, each in copied.items() if each.problem} >= set(spoilt)
+    assert not set(spoilt) & set(vault.objects)
+
+    workshop.objects.update(good)
+    vault_all(workshop, vault)
+    assert vault.objects == workshop.objects
+    assert restore_from(vault, workshop, version) == DISK
+
+
+def test_a_version_that_could_not_be_restored_from_the_vault_does_not_show_there(
+    workshop: Workshop,
+) -> None:
+    first = workshop.back_up(DISK)
+    known = set(workshop.pack_names())
+    second = workshop.back_up(noise(2, 9 * CHUNK))
+    spoilt = next(name for name in workshop.pack_names() if name not in known)
+    good = workshop.objects[spoilt]
+    workshop.objects[spoilt] = flipped(good, 1000)
+    vault = MemoryTransport()
+
+    copied = vault_all(workshop, vault)
+
+    assert first.name in vault.objects
+    assert second.name not in vault.objects
+    assert {each.name for each in copied if each.problem} == {spoilt, second.name}
+
+    workshop.objects[spoilt] = good
+    vault_all(workshop, vault)
+    assert second.name in vault.objects
+
+
+def test_a_damaged_index_segment_does_not_keep_the_rest_from_the_vault(
+    workshop: Workshop,
+) -> None:
+    first = workshop.back_up(DISK)
+    segment = workshop.names("index")[0]
+    second = workshop.back_up(noise(2, 9 * CHUNK))
+    workshop.objects[segment] = workshop.objects[segment][:50]
+    vault = MemoryTransport()
+
+    copied = {each.name: each.problem for each in vault_all(workshop, vault)}
+
+    assert copied[segment]
+    assert copied[first.name]
+    assert restore_from(vault, workshop, second) == noise(2, 9 * CHUNK)
+
+
+class CommittingTransport(MemoryTransport):
+    """A vault during whose filling another job commits a version."""
+
+    def __init__(self, workshop: Workshop, at: int) -> None:
+        super().__init__()
+        self._workshop, self._at, self._seen = workshop, at, 0
+        self.version: Version | None = None
+
+    def create(self, name: str, parts: Sequence[bytes]) -> None:
+        self._seen += 1
+        if self._seen == self._at:
+            self.version = self._workshop.back_up(noise(77, 9 * CHUNK), vm=VmId(random_name()))
+            write_head(self._workshop.store, clock=self._workshop.clock)
+        super().create(name, parts)
+
+
+@pytest.mark.parametrize("at", [1, 3, 6, 9, 11, 12])
+def test_a_version_committed_meanwhile_is_whole_in_the_vault_or_not_there(
+    workshop: Workshop, at: int
+) -> None:
+    first = workshop.back_up(DISK)
+    vault = CommittingTransport(workshop, at)
+
+    copied = vault_all(workshop, vault)
+
+    assert vault.version is not None
+    assert not any(each.problem for each in copied)
+    assert restore_from(vault, workshop, first) == DISK
+    if vault.version.name in vault.objects:
+        assert restore_from(vault, workshop, vault.version) == noise(77, 9 * CHUNK)
+    vault_all(workshop, vault)
+    assert restore_from(vault, workshop, vault.version) == noise(77, 9 * CHUNK)
+
+
+def test_packs_that_no_commit_has_made_a_version_of_are_left_out(workshop: Workshop) -> None:
+    workshop.back_up(DISK)
+    workshop.transfer(noise(2, 9 * CHUNK))
+    stray = workshop.names("in")[0]
+    workshop.objects[layout.pack(stray.rpartition("/")[2])] = workshop.objects[stray]  # type: ignore[arg-type]
+    vault = MemoryTransport()
+
+    copied = vault_all(workshop, vault)
+
+    assert not any(each.problem for each in copied)
+    assert all(each.size_bytes for each in copied), "what was not copied is not told of"
+    assert not any("in/" in name for name in vault.objects)
+    assert len(vault.objects) < len(workshop.objects)
+
+
+def test_the_vault_of_another_store_is_left_alone(make_workshop: Maker) -> None:
+    workshop, other = make_workshop(), make_workshop()
+    workshop.back_up(DISK)
+    vault = MemoryTransport()
+    vault_all(other, vault)
+    before = dict(vault.objects)
+
+    with pytest.raises(BadInput, match="another data store"):
+        vault_all(workshop, vault)
+    assert vault.objects == before
+
+
+@pytest.mark.parametrize("copy", layout.FORMAT_COPIES)
+def test_a_damaged_format_document_is_not_vaulted(workshop: Workshop, copy: str) -> None:
+    version = workshop.back_up(DISK)
+    workshop.objects[copy] = flipped(workshop.objects[copy], 30)
+    vault = MemoryTransport()
+
+    copied = {each.name: each.problem for each in vault_all(workshop, vault)}
+
+    assert copied[copy]
+    assert copy not in vault.objects
+    assert restore_from(vault, workshop, version) == DISK
+
+
+def test_a_full_vault_says_so(workshop: Workshop) -> None:
+    workshop.back_up(DISK)
+
+    with pytest.raises(ShareFull):
+        vault_all(workshop, MemoryTransport(capacity_bytes=500_000))
+
+
+def test_vaulting_stops_when_it_is_asked_to(workshop: Workshop) -> None:
+    workshop.back_up(DISK)
+    stop = StopToken()
+    stop.stop()
+
+    with pytest.raises(Stopped):
+        list(copy_to_vault(workshop.store, MemoryTransport(), stop=stop))
