@@ -14,7 +14,7 @@ from lab.wire.values import Value
 if TYPE_CHECKING:
     from lab.pool import Pool
 
-JOURNAL_LENGTH = 50_000
+JOURNAL_LENGTH = 20_000
 HIDDEN_TEXT = "(hidden)"
 
 

@@ -4,7 +4,6 @@ Every write is atomic: a read-modify-write such as `add_to_other_config` holds t
 read to its write. Readers get copies.
 """
 
-import copy
 import threading
 import uuid as uuids
 from collections import OrderedDict, deque
@@ -21,6 +20,15 @@ DELETIONS_KEPT = 20_000
 
 Record = dict[str, Value]
 Derivation = Callable[["Database", str, Record], Value]
+
+
+def copied(value: Value) -> Value:
+    """Copy a value so that nobody shares its lists and maps."""
+    if isinstance(value, list):
+        return [copied(item) for item in value]
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return value
 
 
 class Deletion(NamedTuple):
@@ -105,7 +113,7 @@ class Database:
         with self.lock:
             stored = self.row(class_name, ref).record
             derived = self._derived.get(class_name, {})
-            fresh = copy.deepcopy(stored)
+            fresh: Record = copied(stored)
             for field, derive in derived.items():
                 fresh[field] = derive(self, ref, stored)
             return fresh
@@ -119,7 +127,7 @@ class Database:
         with self.lock:
             stored = self.row(class_name, ref).record
             derive = self._derived.get(class_name, {}).get(field)
-            return derive(self, ref, stored) if derive else copy.deepcopy(stored[field])
+            return derive(self, ref, stored) if derive else copied(stored[field])
 
     def row(self, class_name: str, ref: str) -> Row:
         """The stored row itself; the caller holds the lock and changes nothing."""
@@ -167,7 +175,7 @@ class Database:
         with self._change():
             facts = self.facts.classes[class_name]
             ref = ref or new_ref()
-            record = {name: copy.deepcopy(field.default) for name, field in facts.fields.items()}
+            record = {name: copied(field.default) for name, field in facts.fields.items()}
             record["uuid"] = fields.pop("uuid", "") or new_uuid()
             self._tables[class_name][ref] = Row(record, self.generation, self.generation)
             self._by_uuid[class_name, record["uuid"]] = ref
@@ -259,7 +267,7 @@ class Database:
 
     def _store(self, class_name: str, ref: str, field: str, value: Value) -> None:
         record = self._tables[class_name][ref].record
-        old, record[field] = record[field], copy.deepcopy(value)
+        old, record[field] = record[field], copied(value)
         if field == "uuid":
             self._by_uuid.pop((class_name, old), None)
             self._by_uuid[class_name, value] = ref

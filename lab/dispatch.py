@@ -15,6 +15,8 @@ from lab.wire.values import Value, coerce, is_null
 if TYPE_CHECKING:
     from lab.pool import Pool
 
+REMOVED_LATER = frozenset({"VM.snapshot_with_quiesce"})
+WITHOUT_OPTIONS = frozenset({"VM.snapshot"})
 LIST_METHODS = "system.listMethods"
 SECRET_PARAMETERS = frozenset({"pwd", "psecret", "old_pwd", "new_pwd", "password", "value"})
 SECRET_CLASSES = frozenset({"session", "secret", "user"})
@@ -60,9 +62,11 @@ class Dispatcher:
 
     def _run(self, message: Message, given: list[Value], *, asynchronous: bool, host: str) -> Value:
         session, arguments = _split(message, given)
+        if self._pool.settings.old_host and message.full_name in WITHOUT_OPTIONS:
+            _refuse_options(message, len(arguments))
         if not message.open:
             self._pool.sessions.check(session)
-        if message.removed:
+        if message.removed and not self._still_there(message):
             raise XapiFailure("MESSAGE_REMOVED")
         parameters = self._bring_into_form(message, arguments)
         call = Call(self._pool, message.full_name, session=session, host=host)
@@ -75,6 +79,9 @@ class Dispatcher:
         )
         runner.start()
         return call.task
+
+    def _still_there(self, message: Message) -> bool:
+        return self._pool.settings.old_host and message.full_name in REMOVED_LATER
 
     def _work(self, message: Message, call: Call, parameters: list[Value]) -> Callable[[], Value]:
         handler = self._handlers[message.full_name]
@@ -140,6 +147,13 @@ def _split(message: Message, given: list[Value]) -> tuple[str, list[Value]]:
     if message.open:
         return "", given
     return given[0] if isinstance(given[0], str) else "", given[1:]
+
+
+def _refuse_options(message: Message, received: int) -> None:
+    """Know no optional parameters, as before they were added."""
+    if received > message.required:
+        name = message.full_name
+        raise XapiFailure("MESSAGE_PARAMETER_COUNT_MISMATCH", name, message.required, received)
 
 
 def _without_secrets(message: Message, given: list[Value]) -> tuple[Value, ...]:

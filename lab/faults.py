@@ -1,15 +1,18 @@
 """Failures on demand, set by tests or through the control API."""
 
+import re
 import threading
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lab.facts import load_facts
 from lab.failures import XapiFailure
 
 if TYPE_CHECKING:
     from lab.calls import Call
 
+BACKEND_CODE = re.compile(r"SR_BACKEND_FAILURE_\d+\Z")
 EXPORT_KINDS = ("stall", "short", "second-answer", "session", "pending")
 
 
@@ -69,7 +72,13 @@ class Faults:
     # -- setting ---------------------------------------------------------------------------------
 
     def fail(self, method: str, code: str, *parameters: str, at: int = 1, times: int = 1) -> None:
-        """Let the `at`-th call of a message from now on fail; see `CallFault`."""
+        """Let the `at`-th call of a message from now on fail; see `CallFault`.
+
+        Raises:
+            ValueError: The server knows no such code.
+        """
+        if code not in load_facts().errors and not BACKEND_CODE.match(code):
+            raise ValueError(f"the server knows no code {code}")
         with self._lock:
             self._calls.append(CallFault(method, code, list(parameters), at, times))
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lab.calls import Call
 
 FRIENDS = (
-    frozenset({"snapshot", "checkpoint"}),
+    frozenset({"snapshot", "checkpoint", "snapshot_with_quiesce"}),
     frozenset({"clone", "copy", "export"}),
     frozenset({"list_changed_blocks"}),
 )

@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from lab.behaviours.common import disk_vbds
-from lab.behaviours.vdi_states import vbd_operations, vdi_operations
+from lab.behaviours.states import (
+    host_operations,
+    sr_operations,
+    vbd_operations,
+    vdi_operations,
+    vif_operations,
+)
 from lab.behaviours.vm_copies import random_mac
-from lab.behaviours.vm_power import allowed_operations, bring_up, choose_host
+from lab.behaviours.vm_power import allowed_on_old_host, allowed_operations, bring_up, choose_host
 from lab.calls import Call
 from lab.database import new_uuid
 from lab.dispatch import Dispatcher
@@ -51,6 +57,11 @@ class Pool(MachinesPart):
         self.db.derive("VM", "allowed_operations", allowed_operations)
         self.db.derive("VDI", "allowed_operations", vdi_operations)
         self.db.derive("VBD", "allowed_operations", vbd_operations)
+        self.db.derive("VIF", "allowed_operations", vif_operations)
+        self.db.derive("SR", "allowed_operations", sr_operations)
+        self.db.derive("host", "allowed_operations", host_operations)
+        if self.settings.old_host:
+            self.db.derive("VM", "allowed_operations", allowed_on_old_host)
         self.dispatcher = Dispatcher(self)
 
     # -- VMs and guests --------------------------------------------------------------------------

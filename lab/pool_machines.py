@@ -122,6 +122,21 @@ class MachinesPart(StoragePart):
             self.db.put("VM", vm, guest_metrics=NULL)
             self.guest_store.pop(vm, None)
 
+    def guest_reports(self, vm: str, networks: dict[str, str]) -> None:
+        """Let the guest's tools report addresses.
+
+        Args:
+            vm: Reference of a running VM.
+            networks: Such as `{"0/ip": "192.0.2.4", "0/ipv4/0": "192.0.2.4"}`.
+        """
+        with self.db.lock:
+            self.db.put(
+                "VM_guest_metrics",
+                self.db.get("VM", vm, "guest_metrics"),
+                networks=networks,
+                last_updated=date_of(self.settings.now()),
+            )
+
     def copy_guest_metrics(self, vm: str, new: str) -> None:
         """Give a snapshot what the guest had reported."""
         with self.db.lock:

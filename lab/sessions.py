@@ -11,6 +11,7 @@ from lab.settings import Settings
 from lab.wire.values import Date, date_of
 
 SESSIONS_PER_ORIGINATOR = 500
+SHOWN_EVERY_SECONDS = 600.0
 
 
 class Sessions:
@@ -21,6 +22,7 @@ class Sessions:
         self._settings = settings
         self._lock = threading.Lock()
         self._last_use: OrderedDict[str, float] = OrderedDict()
+        self._shown: dict[str, float] = {}
         self._event_position: dict[str, tuple[set[str], int]] = {}
 
     def log_in(self, username: str, password: str, originator: str) -> str:
@@ -59,13 +61,16 @@ class Sessions:
         Raises:
             XapiFailure: SESSION_INVALID.
         """
-        now = self._settings.monotonic()
+        now, alive = self._settings.monotonic(), False
         with self._lock:
             last = self._last_use.get(ref)
             if last is not None and now - last <= self._settings.session_idle_seconds:
                 self._last_use[ref] = now
                 self._last_use.move_to_end(ref)
-                return
+                alive = True
+        if alive:
+            self._show_use(ref, now)
+            return
         self.end(ref)
         raise XapiFailure("SESSION_INVALID", ref)
 
@@ -74,6 +79,7 @@ class Sessions:
         with self._lock:
             self._last_use.pop(ref, None)
             self._event_position.pop(ref, None)
+            self._shown.pop(ref, None)
         with self._db.lock:
             if self._db.exists("session", ref):
                 self._db.destroy("session", ref)
@@ -101,6 +107,16 @@ class Sessions:
         """Remember it."""
         with self._lock:
             self._event_position[ref] = (classes, generation)
+
+    def _show_use(self, ref: str, now: float) -> None:
+        """Write the last use into the record, at most every ten minutes."""
+        with self._lock:
+            due = now - self._shown.get(ref, -SHOWN_EVERY_SECONDS) >= SHOWN_EVERY_SECONDS
+            if due:
+                self._shown[ref] = now
+        with self._db.lock:
+            if due and self._db.exists("session", ref):
+                self._db.put("session", ref, last_active=self._now())
 
     def _make_room(self, originator: str) -> None:
         with self._lock:

@@ -24,6 +24,8 @@ class Settings:
         coalesce_seconds: How long the storage takes to fold a hidden parent into its only child.
         operation_seconds: How long a power change or a snapshot takes at least.
         sr_bytes: Physical size of the default SR.
+        old_host: Behave like release 8.0: `VM.snapshot` knows no `ignore_vdis`, and running VMs
+            can be frozen with `VM.snapshot_with_quiesce`.
         now: Tells the time, aware.
         monotonic: Tells time spent, in seconds.
     """
@@ -38,5 +40,6 @@ class Settings:
     coalesce_seconds: float = 0.5
     operation_seconds: float = 0.0
     sr_bytes: int = 64 << 40
+    old_host: bool = False
     now: Callable[[], datetime] = _now
     monotonic: Callable[[], float] = time.monotonic

@@ -4,12 +4,13 @@ import hashlib
 
 from lab.behaviours.common import attached_elsewhere
 from lab.calls import Call
-from lab.failures import XapiFailure, not_allowed
+from lab.failures import XapiFailure, not_allowed, storage_failure
 from lab.registry import message
 from lab.storage.disk import Disk
 from lab.wire.values import NULL, Value, date_of, is_null
 
 ROUNDING_BYTES = 2 << 20
+CHAIN_LIMIT = 30
 COPY_BYTES = 4 << 20
 SIZE_LIMIT = 2040 << 30
 
@@ -61,6 +62,8 @@ def snapshot(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
         call.pool.faults.strike(call, at="disk.snapshot")
         record = call.db.record("VDI", vdi)
         call.pool.require_space(sr, record["virtual_size"])
+        if len(call.pool.disk(vdi).top.chain()) >= CHAIN_LIMIT:
+            raise storage_failure(109, "The snapshot chain is too long")
         taken = call.pool.disk(vdi).snapshot_with_log()
         ref = call.pool.add_vdi(
             taken,

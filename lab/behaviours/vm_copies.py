@@ -41,6 +41,7 @@ NOT_COPIED = [
     "ha_restart_priority",
     "requires_reboot",
 ]
+CRASH_CONSISTENT = "crash_consistent"
 FRESH = {
     "is_a_snapshot": False,
     "snapshot_of": NULL,
@@ -131,7 +132,9 @@ def _refuse_vm(call: Call, vm: str, operation: str) -> None:
         raise XapiFailure("VM_HAS_VUSBS", vm)
 
 
-def _take(call: Call, vm: str, name: str, skip: list[str], **changes: Value) -> str:
+def _take(
+    call: Call, vm: str, name: str, skip: list[str], kind: str = CRASH_CONSISTENT, **changes: Value
+) -> str:
     """Make the snapshot VM: record, disks, devices."""
     source = call.db.record("VM", vm)
     copied = _copy_disks(call, vm, lambda disk: disks.snapshot(call, disk, {}), skip)
@@ -148,7 +151,7 @@ def _take(call: Call, vm: str, name: str, skip: list[str], **changes: Value) -> 
                 "snapshot_time": date_of(call.pool.settings.now()),
                 "snapshot_info": {
                     "power-state-at-snapshot": source["power_state"],
-                    "disk-snapshot-type": "crash_consistent",
+                    "disk-snapshot-type": kind,
                 },
                 "snapshot_metadata": call.pool.describe_vm(vm),
                 "parent": source["parent"],
@@ -170,6 +173,19 @@ def snapshot(call: Call, vm: str, new_name: str, ignore_vdis: list[str]) -> str:
     with call.operation("VM", vm, "snapshot"):
         _refuse_disks(call, vm, ignore_vdis)
         return _take(call, vm, new_name, ignore_vdis)
+
+
+@message("VM.snapshot_with_quiesce")
+def snapshot_with_quiesce(call: Call, vm: str, new_name: str) -> str:
+    """Freeze a running VM after its guest has put its files in order; old hosts only."""
+    refuse_blocked(call, vm, "snapshot_with_quiesce")
+    _refuse_vm(call, vm, "snapshot_with_quiesce")
+    with call.operation("VM", vm, "snapshot_with_quiesce"):
+        require_power(call, vm, "Running")
+        if is_null(call.db.get("VM", vm, "guest_metrics")):
+            raise XapiFailure("VM_SNAPSHOT_WITH_QUIESCE_PLUGIN_DEOS_NOT_RESPOND", vm)
+        _refuse_disks(call, vm, [])
+        return _take(call, vm, new_name, [], "quiesced")
 
 
 @message("VM.checkpoint")

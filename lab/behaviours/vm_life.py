@@ -1,10 +1,14 @@
 # ruff: noqa: FBT001 - the order and the booleans are those of the API
 """VM records: creation, destruction, provisioning."""
 
+from xml.etree import ElementTree
+
 from lab.behaviours.common import refuse_blocked, require_power
+from lab.behaviours.vdi import ROUNDING_BYTES
 from lab.calls import Call
 from lab.failures import XapiFailure, not_allowed
 from lab.registry import message
+from lab.storage.disk import Disk
 from lab.wire.values import NULL, Value, date_of, is_null
 
 CREATABLE_STATES = ("Halted", "Suspended")
@@ -45,14 +49,41 @@ def destroy(call: Call, vm: str) -> None:
 
 @message("VM.provision")
 def provision(call: Call, vm: str) -> None:
-    """Turn the clone of a template into a VM."""
+    """Turn the clone of a template into a VM, with the disks its `other_config` asks for."""
     refuse_blocked(call, vm, "provision")
     if not call.db.get("VM", vm, "is_a_template"):
         raise XapiFailure("PROVISION_ONLY_ALLOWED_ON_TEMPLATE")
     with call.operation("VM", vm, "provision"):
         require_power(call, vm, "Halted")
+        _make_disks(call, vm, call.db.get("VM", vm, "other_config").get("disks", ""))
         call.db.put("VM", vm, is_a_template=False)
         call.db.drop_pair("VM", vm, "other_config", "disks")
+
+
+def _make_disks(call: Call, vm: str, wanted: str) -> None:
+    """Make what `<provision><disk device="0" size="1" sr="" bootable="true" .../>` describes."""
+    if not wanted:
+        return
+    try:
+        disks = [dict(disk.attrib) for disk in ElementTree.fromstring(wanted).iter("disk")]
+    except ElementTree.ParseError as cause:
+        raise XapiFailure("INTERNAL_ERROR", f"other_config disks: {cause}") from cause
+    for disk in disks:
+        sr = call.db.by_uuid("SR", disk["sr"]) if disk.get("sr") else call.pool.default_sr()
+        call.pool.require_storage(sr)
+        size = -(-int(disk["size"]) // ROUNDING_BYTES) * ROUNDING_BYTES
+        label = f"{call.db.get('VM', vm, 'name_label')} {disk['device']}"
+        vdi = call.pool.add_vdi(Disk.empty(size, call.pool.folder), SR=sr, name_label=label)
+        call.db.create(
+            "VBD",
+            VM=vm,
+            VDI=vdi,
+            userdevice=disk["device"],
+            bootable=disk.get("bootable") == "true",
+            mode="RW",
+            type="Disk",
+            other_config={"owner": "true"},
+        )
 
 
 @message("VM.set_is_a_template")

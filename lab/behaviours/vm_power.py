@@ -64,6 +64,14 @@ def allowed_operations(database: Database, vm: str, record: Record) -> list[str]
     return [name for name in free if name not in record["blocked_operations"]]
 
 
+def allowed_on_old_host(database: Database, vm: str, record: Record) -> list[str]:
+    """The same on a host that can ask the guest to put its files in order first."""
+    names = allowed_operations(database, vm, record)
+    tools = database.exists("VM_guest_metrics", record["guest_metrics"])
+    able = tools and record["power_state"] == "Running" and "snapshot" in names
+    return [*names, "snapshot_with_quiesce"] if able else names
+
+
 def _refuse_template(call: Call, vm: str) -> None:
     if call.db.get("VM", vm, "is_a_snapshot"):
         raise XapiFailure("VM_IS_SNAPSHOT", vm, call.name.split(".")[1])

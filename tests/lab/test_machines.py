@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import XenAPI
 
+from lab.pool import Pool
 from lab.serving import LabServer
+from lab.settings import Settings
 from tests.lab.clients import Xen
 
 
@@ -400,3 +402,64 @@ def test_detached_storage_refuses_everything(xen: Xen) -> None:
     xen.api.PBD.unplug(pbd)
     assert refusal(xen.api.VM.snapshot, vm, "s") == ["SR_NOT_ATTACHED", sr]
     assert refusal(xen.api.VM.start, vm, False, False) == ["NO_HOSTS_AVAILABLE"]
+
+
+def test_disks_a_template_asks_for_are_made_when_it_is_provisioned(xen: Xen) -> None:
+    template = xen.api.VM.get_by_name_label("Other install media")[0]
+    clone = xen.api.VM.clone(template, "fresh")
+    wanted = '<provision><disk device="0" size="3000000" sr="" bootable="true"/></provision>'
+    xen.api.VM.add_to_other_config(clone, "disks", wanted)
+    xen.api.VM.provision(clone)
+    (disk,) = xen.disks(clone)
+    assert xen.api.VDI.get_virtual_size(disk) == str(4 << 20)
+    assert "disks" not in xen.api.VM.get_other_config(clone)
+
+
+def test_a_chain_that_is_too_long_is_refused(lab: LabServer, xen: Xen) -> None:
+    vm = xen.vm("db")
+    for number in range(29):
+        xen.api.VM.snapshot(vm, f"s{number}")
+    assert refusal(xen.api.VM.snapshot, vm, "one more")[0] == "SR_BACKEND_FAILURE_109"
+    for snapshot in xen.api.VM.get_snapshots(vm):
+        (disk,) = xen.disks(snapshot)
+        xen.api.VM.destroy(snapshot)
+        xen.api.VDI.destroy(disk)
+    lab.pool.coalesce(lab.pool.default_sr())
+    xen.api.VM.snapshot(vm, "room again")
+
+
+def test_an_old_host_quiesces_and_knows_no_ignored_disks() -> None:
+    pool = Pool(Settings(old_host=True))
+    pool.add_vm("web", [1 << 20])
+    with LabServer(pool) as lab:
+        xen = Xen(lab)
+        vm = xen.vm("web")
+        assert "snapshot_with_quiesce" in xen.api.VM.get_allowed_operations(vm)
+        snapshot = xen.api.VM.snapshot_with_quiesce(vm, "q")
+        assert xen.api.VM.get_snapshot_info(snapshot)["disk-snapshot-type"] == "quiesced"
+        mismatch = ["MESSAGE_PARAMETER_COUNT_MISMATCH", "VM.snapshot", "2", "3"]
+        assert refusal(xen.api.VM.snapshot, vm, "s", []) == mismatch
+        xen.api.VM.hard_shutdown(vm)
+        assert "snapshot_with_quiesce" not in xen.api.VM.get_allowed_operations(vm)
+        assert refusal(xen.api.VM.snapshot_with_quiesce, vm, "q")[0] == "VM_BAD_POWER_STATE"
+
+
+def test_operations_follow_the_state_of_cards_storage_and_hosts(xen: Xen) -> None:
+    vm = xen.vm("web")
+    vif = xen.api.VM.get_VIFs(vm)[0]
+    assert "unplug" in xen.api.VIF.get_allowed_operations(vif)
+    sr = xen.api.VDI.get_SR(xen.disks(vm)[0])
+    assert {"vdi_snapshot", "vdi_enable_cbt"} <= set(xen.api.SR.get_allowed_operations(sr))
+    host = xen.api.host.get_all()[0]
+    assert "vm_start" in xen.api.host.get_allowed_operations(host)
+    xen.api.host.disable(host)
+    assert "enable" in xen.api.host.get_allowed_operations(host)
+    xen.api.VM.hard_shutdown(vm)
+    assert refusal(xen.api.VM.start, vm, False, False) == ["NO_HOSTS_AVAILABLE"]
+
+
+def test_a_guest_reports_its_addresses(lab: LabServer, xen: Xen) -> None:
+    vm = xen.vm("web")
+    lab.pool.guest_reports(vm, {"0/ip": "192.0.2.4"})
+    metrics = xen.api.VM.get_guest_metrics(vm)
+    assert xen.api.VM_guest_metrics.get_networks(metrics) == {"0/ip": "192.0.2.4"}

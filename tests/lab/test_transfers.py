@@ -352,3 +352,9 @@ def test_a_task_can_stay_pending_although_all_was_sent(lab: LabServer, xen: Xen)
     assert xen.api.task.get_status(task) == "pending"
     lab.pool.faults.clear()
     assert xen.wait(task)["status"] == "success"
+
+
+def test_a_fault_with_a_code_the_server_does_not_know_is_refused(lab: LabServer) -> None:
+    with pytest.raises(ValueError, match="knows no code NONSENSE"):
+        lab.pool.faults.fail("VM.start", "NONSENSE")
+    lab.pool.faults.fail("VM.start", "SR_BACKEND_FAILURE_46", "", "", "")
