@@ -5,8 +5,9 @@ pack without opening one. The sealed part holds, for each pack in the same order
 little-endian: places x (chunk id 32 | offset u32 | length u32).
 """
 
+import itertools
 import struct
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from likeness.clock import Clock
@@ -87,25 +88,28 @@ def _write_segment(
     return HeadObject(name=name, digest=digest)
 
 
-def read_segment(store: DataStore, name: str) -> Iterator[KnownPack]:
-    """The packs of one index segment.
+def read_segment(
+    store: DataStore, name: str, wanted: Container[PackId] | None = None
+) -> Iterator[KnownPack]:
+    """The packs of one index segment, or those of them that are wanted.
 
     Raises:
         Damaged: It is not whole, or not signed by this store.
     """
     clear, frame = store.read(name, Kind.INDEX, IndexClear)
-    if not clear.packs:
+    if not any(wanted is None or pack.pack in wanted for pack in clear.packs):
         return
     sealed = frame.unseal(store.keys)
     if len(sealed) != sum(pack.chunks for pack in clear.packs) * _PLACE.size:
         raise Damaged(name, "its two parts do not fit together")
     at = 0
     for pack in clear.packs:
-        end = at + pack.chunks * _PLACE.size
-        places = tuple(Place(ChunkId(c), o, n) for c, o, n in _PLACE.iter_unpack(sealed[at:end]))
+        start, at = at, at + pack.chunks * _PLACE.size
+        if wanted is not None and pack.pack not in wanted:
+            continue
+        places = tuple(Place(ChunkId(c), o, n) for c, o, n in _PLACE.iter_unpack(sealed[start:at]))
         digest = bytes.fromhex(pack.digest)
         yield KnownPack(PackId(pack.pack), pack.size_bytes, digest, RunId(clear.run), places)
-        at = end
 
 
 def segments(store: DataStore) -> Iterator[str]:
@@ -117,23 +121,30 @@ def segments(store: DataStore) -> Iterator[str]:
 
 def known_packs(
     store: DataStore,
-    wanted: Container[PackId] | None = None,
+    wanted: Collection[PackId] | None = None,
     *,
-    damaged: Callable[[Damaged], None] | None = None,
+    first: Collection[str] = (),
+    damaged: Callable[[Damaged | ObjectMissing], None] | None = None,
 ) -> Iterator[KnownPack]:
-    """All packs the index knows, or those `wanted`.
+    """All packs the index knows, or those `wanted`, until each of them was met.
 
     Args:
         store: Where.
         wanted: Which; all if none.
+        first: Names of segments to look into before the others.
         damaged: Told of each segment that cannot be read; without it the first one raises.
     """
-    for name in segments(store):
+    left = None if wanted is None else set(wanted)
+    others = (name for name in segments(store) if name not in first)
+    for name in itertools.chain(first, others):
+        if left is not None and not left:
+            return
         try:
-            for pack in read_segment(store, name):
-                if wanted is None or pack.pack in wanted:
-                    yield pack
-        except Damaged as cause:
+            for pack in read_segment(store, name, left):
+                yield pack
+                if left is not None:
+                    left.discard(pack.pack)
+        except (Damaged, ObjectMissing) as cause:
             if damaged is None:
                 raise
             damaged(cause)

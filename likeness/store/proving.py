@@ -82,6 +82,7 @@ def prove_packs(
     *,
     clock: Clock,
     stop: StopToken,
+    segments: Collection[str] = (),
     workers: int | None = None,
 ) -> Iterator[PackProof]:
     """Prove packs, several at once, as they are met in the index.
@@ -89,6 +90,8 @@ def prove_packs(
     Args:
         store: Where.
         packs: Which.
+        segments: Index segments likely to know them; looked into first, which spares reading the
+            whole index of a big store for the few packs of one run.
         clock: The present.
         stop: Looked at before every pack.
         workers: Packs at once; as many as there are cores by default.
@@ -102,7 +105,8 @@ def prove_packs(
         return prove_pack(store, pack, clock=clock)
 
     met: set[PackId] = set()
-    known = _noted(known_packs(store, frozenset(packs), damaged=lambda _: None), met)
+    found = known_packs(store, frozenset(packs), first=segments, damaged=lambda _: None)
+    known = _noted(found, met)
     count = workers or os.cpu_count() or 1
     yield from bounded_map(prove, known, workers=count, name="prove")
     for pack in packs:
