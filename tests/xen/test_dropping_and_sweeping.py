@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -219,6 +220,25 @@ def test_one_problem_does_not_stop_the_sweep(stage: Stage) -> None:
     problems = {s.uuid: bool(s.problem) for s in swept}
     assert problems == {first.uuid: True, second.uuid: False}
     assert not stage.pool.db.exists("VDI", second.disks[0].ref)
+
+
+@pytest.mark.parametrize("calls_before", range(3, 60, 3))
+def test_a_sweep_that_dies_at_any_call_is_finished_by_the_next(
+    stage: Stage, calls_before: int
+) -> None:
+    before = stage.objects()
+    vm = find_vm(stage.xen, "web-1")
+    run_task(stage.xen, "VM.snapshot", vm.ref, marks.label_of(stage.owner, "never marked"))
+    doomed = login(stage.server)
+    let_it_die(doomed, calls_before)
+
+    with suppress(Died):
+        sweep_snapshots(doomed, stage.owner.installation, nobody, tries=20, pause_seconds=0.1)
+    doomed.close()
+    wait_for_the_pool(stage)
+    sweep(stage)
+
+    assert stage.objects() == before
 
 
 @pytest.mark.parametrize("calls_before", range(1, 60, 4))

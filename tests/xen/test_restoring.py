@@ -241,6 +241,16 @@ def test_a_restore_that_dies_at_any_call_is_swept(stage: Stage, calls_before: in
     assert stage.objects() == before
 
 
+def test_a_release_that_died_half_way_keeps_the_vm_and_its_disks(stage: Stage) -> None:
+    vm = restore(stage)
+    marks.drop_marks(stage.xen, "VM", vm.ref)  # as far as it came
+
+    drop_everything_frozen(stage)
+
+    assert stage.pool.db.exists("VM", vm.ref)
+    assert all(stage.pool.db.exists("VDI", disk.ref) for disk in vm.disks)
+
+
 def test_a_disk_that_was_just_written_is_taken_away_when_the_host_lets_go(stage: Stage) -> None:
     vm = restore(stage)
     write_disk(stage.xen, vm.disks[0], in_segments(stage.web))
