@@ -32,7 +32,23 @@
 
 
 class LikenessError(Exception):
-    """Base of all errors raised on purpose; never raised itself."""
+    """Base of all errors raised on purpose; never raised itself.
+
+    Errors travel between processes with all their facts, whatever their makers ask for.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _revived, (type(self), self.args, self.__dict__.copy())
+
+
+def _revived(
+    kind: type[LikenessError], args: tuple[object, ...], facts: dict[str, object]
+) -> LikenessError:
+    """An error as it was in another process, made without its maker."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class TransientError(LikenessError):

@@ -6,16 +6,19 @@ from contextlib import suppress
 
 import pytest
 
-from likeness.errors import HostBusy
+from likeness.errors import HostBusy, LikenessError
 from likeness.model.ids import RunId, random_name
 from likeness.stopping import StopToken
 from likeness.xen import marks
 from likeness.xen.dropping import drop_snapshot
+from likeness.xen.failures import Refusal
 from likeness.xen.inventory import find_vm
+from likeness.xen.preflight import require_ready
+from likeness.xen.reading import open_reader
 from likeness.xen.snapshots import Consistency, XenSnapshot, take_snapshot
 from likeness.xen.sweeping import Swept, sweep_snapshots
 from likeness.xen.tasks import run_task
-from tests.xen.conftest import Died, Stage, let_it_die, login, wait_for_the_pool
+from tests.xen.conftest import Died, Stage, let_it_die, login, read_all, wait_for_the_pool
 
 
 def nobody(run: RunId) -> bool:
@@ -266,3 +269,38 @@ def test_a_run_that_dies_at_any_call_leaves_nothing_the_sweep_does_not_find(
     sweep(stage)
 
     assert stage.objects() == before
+
+
+def test_whichever_call_fails_the_vm_fails_with_a_sentence_and_the_sweep_leaves_nothing(
+    stage: Stage,
+) -> None:
+    before = stage.objects()
+    walk(stage)
+    used = sorted({name.removeprefix("Async.") for name in stage.pool.journal.counts()})
+    problems: list[LikenessError] = []
+    for method in used:
+        for at in (1, 2):
+            stage.pool.faults.fail(method, "INTERNAL_ERROR", "on purpose", at=at)
+            try:
+                walk(stage)
+            except LikenessError as problem:
+                problems.append(problem)
+            stage.pool.faults.clear()
+            sweep(stage)
+            assert stage.objects() == before, (method, at)
+
+    assert len(problems) > len(used)
+    assert not [problem for problem in problems if isinstance(problem, Refusal)]
+    assert not [problem for problem in problems if stage.xen.ref in str(problem)]
+
+
+def walk(stage: Stage) -> None:
+    """Everything a backup asks of a pool."""
+    vm = find_vm(stage.xen, "web-1")
+    require_ready(stage.xen, vm)
+    snapshot = take_snapshot(stage.xen, vm, owner=stage.owner, label="nightly")
+    try:
+        for disk in snapshot.disks:
+            read_all(open_reader(stage.xen, disk).reader)
+    finally:
+        drop_snapshot(stage.xen, snapshot, tries=20, pause_seconds=0.1)
