@@ -46,7 +46,7 @@ Where to look next
     PREFECT_HOME=.demo/prefect .venv/bin/prefect server start      then http://127.0.0.1:4200
     Artifacts: http://127.0.0.1:4200/v2/artifacts  (versions, job-demo, validation-report)
   the store without Prefect and without catalog:
-    .venv/bin/python -m likeness list .demo/store --key-file .demo/site/store.key
+    .venv/bin/python -m likeness list --store .demo/store --key-file .demo/site/store.key
   a pool of your own disks:      .venv/bin/python -m lab serve --vm web=disk.raw
   a site of your own:            .venv/bin/python -m flows.set_up --help
 """
