@@ -225,11 +225,15 @@ def schema_version(connection: Connection) -> int:
     """The newest migration the file has seen; 0 for an empty file.
 
     Raises:
-        duckdb.Error: It is a database of somebody else.
+        Damaged: It is a database of somebody else.
     """
-    tables = connection.execute("SELECT count(*) FROM duckdb_tables()").fetchone()
-    if not tables or not tables[0]:
+    tables = {
+        row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    }
+    if not tables:
         return 0
+    if "schema_migrations" not in tables:
+        raise Damaged("the catalog", "its file is the database of another program")
     row = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
     return int(row[0]) if row else 0
 

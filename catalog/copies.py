@@ -50,15 +50,16 @@ def export_copy(catalog: CatalogFile, folder: Path, now: datetime) -> ExportedCo
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise BadInput(f"{folder} is not empty; a copy of the catalog needs a folder of its own")
+    folder.chmod(0o700)
     rows: dict[str, int] = {}
     with reading(catalog) as connection:
         schema = schema_version(connection)
         for table in _tables(connection):
             file = folder / f"{table}.parquet"
-            file.touch(mode=0o600)
             copied = connection.execute(
                 f"COPY {table} TO '{_quoted(file)}' (FORMAT parquet, COMPRESSION zstd)"
             ).fetchone()
+            file.chmod(0o600)
             rows[table] = int(copied[0]) if copied else 0
     manifest = folder / MANIFEST
     manifest.touch(mode=0o600)

@@ -261,7 +261,7 @@ def _note_documents(connection: Connection, now: datetime) -> None:
         FROM document_checks AS d
         WHERE versions.version_id = d.version AND (versions.documents_at IS NULL
             OR versions.documents_at > ? OR least(d.at_time, ?) >= versions.documents_at)
-          AND NOT (versions.documents = 'broken' AND d.finding = 'unknown')""",
+          AND NOT (d.finding = 'unknown' AND versions.documents IS NOT DISTINCT FROM 'broken')""",
         [to_utc(now), to_utc(now + CLOCK_SLACK), to_utc(now)],
     )
 

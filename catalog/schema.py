@@ -56,7 +56,7 @@ def lay_out(catalog: CatalogFile, path: Path, now: datetime, *, upto: int | None
     for left in (draft, draft.with_name(f"{draft.name}.wal")):
         left.unlink(missing_ok=True)
     with opened(catalog, draft, read_only=False) as connection:
-        run_pending(connection, now, upto or newest())
+        run_pending(connection, now, newest() if upto is None else upto)
     draft.replace(path)
 
 

@@ -126,7 +126,7 @@ def version(
 
 def whole_map(which: str, chunks: Map, position: int = 0) -> DiskMap:
     """A disk's whole map."""
-    return DiskMap(disk(which, position), True, list(runs(chunks)))
+    return DiskMap(disk(which, position), whole=True, runs=list(runs(chunks)))
 
 
 def delta_map(which: str, before: Map, after: Map, position: int = 0) -> DiskMap:
@@ -136,7 +136,7 @@ def delta_map(which: str, before: Map, after: Map, position: int = 0) -> DiskMap
         for at in {*before, *after}
         if before.get(at, ZERO_CHUNK) != after.get(at, ZERO_CHUNK)
     }
-    return DiskMap(disk(which, position), False, list(runs(changed)))
+    return DiskMap(disk(which, position), whole=False, runs=list(runs(changed)))
 
 
 def runs(chunks: Map) -> Iterator[Run]:

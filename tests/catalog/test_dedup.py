@@ -1,0 +1,198 @@
+"""The global pass drops what is proved elsewhere, and nothing else."""
+
+import random
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from catalog.chunks import packs_of_versions, places_of, unreferenced_packs
+from catalog.connection import CatalogFile
+from catalog.dedup import drop_duplicates, packs_given_back
+from catalog.proofs import record_proofs
+from catalog.validation import packs_to_prove
+from catalog.values import Verdict
+from catalog.versions import list_versions
+from likeness.model.ids import ChunkId, PackId, RunId
+from likeness.store.pack import PackReceipt
+from tests.catalog.history import CHUNKS, History, random_map
+from tests.catalog.scenes import DAY, MONTH, NOW, damaged, missing, proved, unreachable, vm
+
+
+def run_of(history: History, which: str) -> RunId:
+    return RunId(history.last[which].record.record.run)
+
+
+def packs_of(history: History, which: str) -> list[PackReceipt]:
+    """The packs a VM's last version brought."""
+    held = {c for m in history.last[which].maps.values() for c in m.values()}
+    return [p for p in history.packs.values() if {x.chunk for x in p.places} <= held]
+
+
+def two_clones(catalog: CatalogFile) -> tuple[History, PackReceipt, PackReceipt]:
+    """A VM, its clone, and the pack that each brought."""
+    history = History(catalog)
+    chunks = {at: CHUNKS[at] for at in range(4)}
+    history.back_up("web", {0: chunks})
+    history.back_up("clone", {0: chunks})
+    first, second = history.packs.values()
+    return history, first, second
+
+
+def test_n3_a_clones_pack_is_dropped_once_the_older_one_is_proved(catalog: CatalogFile) -> None:
+    history, first, second = two_clones(catalog)
+    before = drop_duplicates(catalog, NOW, run=run_of(history, "clone"))
+    assert (before.known_chunks, before.known_bytes) == (4, 4000)
+    assert (before.served_chunks, before.dropped_chunks, before.redundant) == (0, 0, ())
+
+    record_proofs(catalog, proved(first), NOW, MONTH)
+    after = drop_duplicates(catalog, NOW, run=run_of(history, "clone"))
+    assert (after.known_chunks, after.served_chunks, after.dropped_chunks) == (4, 4, 4)
+    assert (after.served_bytes, after.dropped_bytes) == (4000, 4000)
+    assert after.redundant == (second.pack,)
+    assert after.redundant_bytes == second.size_bytes
+    kept = {row.vm_name: row.kept_bytes for row in list_versions(catalog, NOW, MONTH)}
+    assert kept == {"web": first.size_bytes, "clone": 0}
+
+
+def test_of_two_proved_copies_the_older_stays(catalog: CatalogFile) -> None:
+    history, first, second = two_clones(catalog)
+    record_proofs(catalog, proved(second), NOW, MONTH)
+    record_proofs(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
+    assert drop_duplicates(catalog, NOW + DAY).redundant == (second.pack,)
+    clone = history.last["clone"].record.version
+    assert packs_of_versions(catalog, [clone]) == [first.pack]
+
+
+def test_an_unproved_copy_of_another_vm_is_never_relied_on(catalog: CatalogFile) -> None:
+    history, first, second = two_clones(catalog)
+    record_proofs(catalog, proved(second), NOW, MONTH)
+    found = drop_duplicates(catalog, NOW)
+    assert found.redundant == (first.pack,), "the proved copy may serve for the unproved one"
+    assert packs_of_versions(catalog, [history.last["web"].record.version]) == [second.pack]
+
+
+def test_copies_that_are_bad_or_out_of_reach_make_nothing_redundant(catalog: CatalogFile) -> None:
+    _, first, second = two_clones(catalog)
+    record_proofs(catalog, proved(first, second), NOW, MONTH)
+    for finding in (unreachable(first, NOW + DAY), damaged(first, CHUNKS[0], at=NOW + 2 * DAY)):
+        record_proofs(catalog, [finding], NOW + 2 * DAY, MONTH)
+        assert second.pack not in drop_duplicates(catalog, NOW + 2 * DAY).redundant
+    record_proofs(catalog, [missing(first, NOW + 3 * DAY)], NOW + 3 * DAY, MONTH)
+    assert drop_duplicates(catalog, NOW + 3 * DAY).redundant == ()
+
+
+def test_a_pack_with_one_chunk_of_its_own_is_kept_whole(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
+    history.back_up("db", {0: {0: CHUNKS[0], 1: CHUNKS[2]}})
+    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    found = drop_duplicates(catalog, NOW, run=run_of(history, "db"))
+    assert (found.known_chunks, found.served_chunks, found.dropped_chunks) == (1, 1, 0)
+    assert found.redundant == ()
+
+
+def test_n5_the_pass_and_the_giving_back_may_stop_anywhere_and_be_repeated(
+    catalog: CatalogFile,
+) -> None:
+    history, first, second = two_clones(catalog)
+    record_proofs(catalog, proved(first, second), NOW, MONTH)
+    assert drop_duplicates(catalog, NOW, run=run_of(history, "clone")) == drop_duplicates(
+        catalog, NOW, run=run_of(history, "clone")
+    )
+    for _ in range(2):
+        packs_given_back(catalog, [second.pack], NOW)
+        again = drop_duplicates(catalog, NOW, run=run_of(history, "clone"))
+        assert (again.known_chunks, again.redundant) == (0, ())
+    assert {row.verdict for row in list_versions(catalog, NOW, MONTH)} == {Verdict.GOOD}
+    assert packs_to_prove(catalog, NOW, MONTH) == []
+    places = places_of(catalog, CHUNKS[:4])
+    assert {p.pack for each in places.values() for p in each} == {first.pack}
+
+
+def test_a_pack_that_waits_to_be_given_back_is_kept_when_the_other_copy_fails(
+    catalog: CatalogFile,
+) -> None:
+    _, first, second = two_clones(catalog)
+    record_proofs(catalog, proved(first, second), NOW, MONTH)
+    assert drop_duplicates(catalog, NOW).redundant == (second.pack,)
+    told = record_proofs(catalog, [missing(first, NOW + DAY)], NOW + DAY, MONTH)
+    assert told.turned_bad == ()
+    assert told.moved_chunks == 4
+    assert drop_duplicates(catalog, NOW + DAY).redundant == ()
+    verdicts = {row.verdict for row in list_versions(catalog, NOW + DAY, MONTH)}
+    assert verdicts == {Verdict.GOOD}
+
+
+def test_a_pack_that_was_needed_after_all_is_missed_at_once(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}}, packs=2)
+    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    lost = next(iter(history.packs))
+    packs_given_back(catalog, [lost], NOW)
+    (row,) = list_versions(catalog, NOW, MONTH)
+    assert row.verdict is Verdict.BAD
+
+
+def test_two_copies_in_one_transfer_are_one_chunk(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0], 5: CHUNKS[0]}, 1: {2: CHUNKS[0]}})
+    (only,) = places_of(catalog, [CHUNKS[0]])[CHUNKS[0]]
+    assert only.serves
+    assert drop_duplicates(catalog, NOW).known_chunks == 0
+
+
+def naive_redundant(history: History, proven: set[PackId], gone: set[PackId]) -> set[PackId]:
+    """Packs that may go, worked out chunk by chunk: an older proved copy wins, else any proved."""
+    order = [p for p in history.packs if p not in gone]
+    holders: dict[ChunkId, list[PackId]] = {}
+    for pack_id in order:
+        for place in history.packs[pack_id].places:
+            holders.setdefault(place.chunk, []).append(pack_id)
+    serves = {c: next((p for p in packs if p in proven), None) for c, packs in holders.items()}
+    return {
+        pack_id
+        for pack_id in order
+        if all(serves[p.chunk] not in (None, pack_id) for p in history.packs[pack_id].places)
+    }
+
+
+@settings(max_examples=12)
+@given(seed=st.integers(0, 2**32))
+def test_what_is_redundant_is_what_a_naive_look_finds(empty: CatalogFile, seed: int) -> None:
+    dice = random.Random(seed)
+    with TemporaryDirectory() as folder:
+        history = History.beside(empty, Path(folder) / "c")
+        proven: set[PackId] = set()
+        gone: set[PackId] = set()
+        for _ in range(dice.randint(2, 4)):
+            for _ in range(dice.randint(1, 2)):
+                which = dice.choice(["web", "db", "app"])
+                history.back_up(which, {0: random_map(dice)}, packs=dice.randint(1, 4))
+            some = [p for p in history.packs.values() if p.pack not in gone and dice.random() < 0.6]
+            record_proofs(history.catalog, proved(*some), NOW, MONTH)
+            proven |= {p.pack for p in some}
+            found = set(drop_duplicates(history.catalog, NOW).redundant)
+            assert found == naive_redundant(history, proven, gone)
+            if dice.random() < 0.7:
+                packs_given_back(history.catalog, found, NOW)
+                gone |= found
+            else:
+                proven -= found  # they wait; nothing relies on them
+            needed = {c for v in history.versions.values() for c in v.maps[0].values()}
+            for places in places_of(history.catalog, needed).values():
+                assert [p.serves for p in places].count(True) == 1
+                assert not {p.pack for p in places} & gone
+        assert not {row.verdict for row in list_versions(history.catalog, NOW, None)} & {
+            Verdict.BAD,
+            Verdict.STALE,
+        }
+
+
+def test_a_pack_of_nothing_but_known_chunks_is_not_called_unreferenced(
+    catalog: CatalogFile,
+) -> None:
+    two_clones(catalog)
+    assert unreferenced_packs(catalog, NOW + DAY) == []
+    assert vm("web") != vm("clone")

@@ -1,0 +1,136 @@
+"""Runs, snapshots and vaults: what was begun, how it ended, what may be left over."""
+
+from datetime import timedelta
+
+import pytest
+
+from catalog.connection import CatalogFile
+from catalog.runs import begin_run, finish_run, last_runs, live_runs, record_outcome
+from catalog.snapshots import (
+    intend_snapshot,
+    open_snapshots,
+    snapshot_dropped,
+    snapshot_taken,
+)
+from catalog.vaulting import (
+    not_vaulted,
+    record_vaulted,
+    record_version_vaulted,
+    vault_totals,
+    vaulted_at,
+)
+from catalog.versions import list_versions
+from likeness.errors import BadInput
+from likeness.model.ids import VmId
+from likeness.model.outcome import VmOutcome, VmState
+from tests.catalog.history import CHUNKS, History
+from tests.catalog.scenes import DAY, MONTH, NOW, run, vm
+
+HOUR = timedelta(hours=1)
+
+
+def outcome(which: str, state: VmState = VmState.DONE, sentence: str = "") -> VmOutcome:
+    return VmOutcome(
+        vm=vm(which),
+        name=which,
+        state=state,
+        version="ab" * 16,
+        disk_bytes=100,
+        read_bytes=90,
+        sent_bytes=80,
+        new_bytes=85,
+        dropped_bytes=7,
+        freed_bytes=6,
+        snapshot_seconds=1.5,
+        sentence=sentence,
+    )
+
+
+def test_a_run_is_told_with_all_its_vms_in_order(catalog: CatalogFile) -> None:
+    begin_run(catalog, run(1), "nightly", NOW)
+    told = [outcome("web"), outcome("db", VmState.FAILED, "the pool went away")]
+    for each in told:
+        record_outcome(catalog, run(1), each, NOW, transfer_seconds=3, commit_seconds=1)
+    (live,) = live_runs(catalog)
+    assert (live.state, live.finished_at) == ("running", None)
+    finish_run(catalog, run(1), "completed with errors", "1 of 2 VMs failed", NOW + HOUR)
+    assert live_runs(catalog) == []
+    (row,) = last_runs(catalog)
+    assert (row.run, row.job, row.begun_at, row.finished_at) == (
+        *(run(1), "nightly", NOW, NOW + HOUR),
+    )
+    assert (row.state, row.sentence) == ("completed with errors", "1 of 2 VMs failed")
+    assert row.vms == tuple(told)
+    assert row.vms[0].kept_bytes == 74
+
+
+def test_an_outcome_told_again_replaces_the_one_before(catalog: CatalogFile) -> None:
+    begin_run(catalog, run(1), "nightly", NOW)
+    stranger = VmOutcome(name="ghost", state=VmState.FAILED, vm=VmId(""))
+    for each in (outcome("web", VmState.FAILED), outcome("web"), stranger, stranger):
+        record_outcome(catalog, run(1), each, NOW)
+    other = VmOutcome(name="ghost 2", state=VmState.FAILED, vm=VmId(""))
+    record_outcome(catalog, run(1), other, NOW)
+    (row,) = last_runs(catalog)
+    assert row.vms == (outcome("web"), stranger, other)
+
+
+def test_a_run_begun_again_goes_on(catalog: CatalogFile) -> None:
+    begin_run(catalog, run(1), "nightly", NOW)
+    finish_run(catalog, run(1), "failed", "no", NOW)
+    begin_run(catalog, run(1), "nightly", NOW + HOUR)
+    (row,) = last_runs(catalog)
+    assert (row.state, row.begun_at, row.finished_at) == ("running", NOW, None)
+
+
+def test_a_run_that_never_began_cannot_end(catalog: CatalogFile) -> None:
+    with pytest.raises(BadInput, match="never begun"):
+        finish_run(catalog, run(1), "completed", "", NOW)
+
+
+def test_the_newest_runs_come_first(catalog: CatalogFile) -> None:
+    for number in range(5):
+        begin_run(catalog, run(number), f"job {number % 2}", NOW + number * HOUR)
+    assert [row.run for row in last_runs(catalog, 2)] == [run(4), run(3)]
+    assert [row.run for row in last_runs(catalog, job="job 1")] == [run(3), run(1)]
+
+
+def test_a_snapshot_stays_open_until_it_is_dropped(catalog: CatalogFile) -> None:
+    for _ in range(2):
+        intend_snapshot(catalog, run(1), vm("web"), "likeness 1", NOW)
+    intend_snapshot(catalog, run(1), vm("db"), "likeness 1", NOW + HOUR)
+    snapshot_taken(catalog, run(1), vm("web"), "likeness 1", "uuid-1")
+    first, second = open_snapshots(catalog)
+    assert (first.run, first.vm, first.label, first.snapshot, first.intended_at) == (
+        *(run(1), vm("web"), "likeness 1", "uuid-1", NOW),
+    )
+    assert (second.vm, second.snapshot) == (vm("db"), "")
+    for _ in range(2):
+        snapshot_dropped(catalog, run(1), vm("web"), "likeness 1", NOW + DAY)
+    assert open_snapshots(catalog) == [second]
+    intend_snapshot(catalog, run(1), vm("web"), "likeness 1", NOW + DAY)
+    assert len(open_snapshots(catalog)) == 2
+
+
+def test_a_vault_is_told_what_it_has(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0]}})
+    history.back_up("web", {0: {0: CHUNKS[1]}})
+    first, second = history.versions
+    assert record_vaulted(catalog, "far", [("packs/aa", 7), ("index/b", 3)], NOW) == 2
+    assert record_vaulted(catalog, "far", [("packs/aa", 7), ("maps/c", 1)], NOW + DAY) == 1
+    assert record_vaulted(catalog, "near", [("packs/aa", 7)], NOW) == 1
+    far, near = vault_totals(catalog)
+    assert (far.vault, far.objects, far.size_bytes, far.last_copied_at) == (
+        *("far", 3, 11, NOW + DAY),
+    )
+    assert near.objects == 1
+    assert not_vaulted(catalog, "far") == [first, second]
+    for days in range(2):
+        record_version_vaulted(catalog, "far", [first], NOW + days * DAY)
+    record_version_vaulted(catalog, "near", [first], NOW)
+    assert vaulted_at(catalog, first) == {"far": NOW, "near": NOW}
+    assert vaulted_at(catalog, second) == {}
+    assert not_vaulted(catalog, "far") == [second]
+    shown = {row.version: row.vaults for row in list_versions(catalog, NOW, MONTH)}
+    assert shown == {first: ("far", "near"), second: ()}

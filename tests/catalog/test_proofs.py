@@ -1,0 +1,528 @@
+"""No path leads to green with a chunk that was not proved; damage turns exactly those red."""
+
+import random
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from catalog.chunks import must_read, places_of
+from catalog.connection import CatalogFile, reading
+from catalog.dedup import drop_duplicates, packs_given_back
+from catalog.proofs import record_proofs, refresh_verdicts
+from catalog.recording import record_packs
+from catalog.validation import incidents, packs_to_prove, proof_outlook, verdict_history
+from catalog.values import DocumentCheck, Verdict, VersionRow, Why
+from catalog.verdicts import Facts, judge
+from catalog.versions import list_versions
+from likeness.errors import UnknownVersion
+from likeness.model.disk import Extent
+from likeness.model.ids import PackId, RunId, VersionId
+from likeness.store.proving import Finding, PackProof
+from tests.catalog.history import CHUNKS, History, random_map
+from tests.catalog.scenes import (
+    CHUNK_BYTES,
+    DAY,
+    MONTH,
+    NOW,
+    damaged,
+    disk,
+    missing,
+    pack,
+    proved,
+    unreachable,
+)
+
+SECOND = timedelta(seconds=1)
+
+
+def verdicts(catalog: CatalogFile, now: datetime = NOW) -> dict[tuple[str, int], Verdict]:
+    """What is shown of every version."""
+    rows = list_versions(catalog, now, MONTH)
+    return {(row.vm_name, row.sequence): row.verdict for row in rows}
+
+
+def one_vm(catalog: CatalogFile) -> History:
+    """A VM with two chunks in two packs."""
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0], 3: CHUNKS[1]}}, packs=2)
+    return history
+
+
+def the_row(catalog: CatalogFile, now: datetime = NOW) -> VersionRow:
+    (row,) = list_versions(catalog, now, MONTH)
+    return row
+
+
+def test_v3_green_needs_every_pack(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    first, second = history.packs.values()
+    assert the_row(catalog).verdict is Verdict.UNCHECKED
+    told = record_proofs(catalog, proved(first), NOW, MONTH)
+    assert told.changes == ()
+    assert the_row(catalog).reason == "1 of its 2 packs were never read back"
+    told = record_proofs(catalog, proved(second, at=NOW + DAY), NOW + DAY, MONTH)
+    (change,) = told.turned_good
+    assert (change.vm_name, change.sequence, change.before) == ("web", 1, Verdict.UNCHECKED)
+    row = the_row(catalog, NOW + DAY)
+    assert (row.verdict, row.oldest_proof_at) == (Verdict.GOOD, NOW)
+    assert (told.packs, told.proved_bytes) == (1, second.size_bytes)
+
+
+def test_v4_a_chunk_that_three_vms_share_turns_all_their_versions_red_at_once(
+    catalog: CatalogFile,
+) -> None:
+    history = History(catalog)
+    for which, versions in {"web": 3, "db": 2, "app": 2}.items():
+        for number in range(versions):
+            history.back_up(which, {0: {2: CHUNKS[0], 3: CHUNKS[0], 5 + number: CHUNKS[1]}})
+    history.back_up("other", {0: {0: CHUNKS[2]}})
+    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    packs_given_back(catalog, drop_duplicates(catalog, NOW).redundant, NOW)
+    first = next(iter(history.packs.values()))
+
+    told = record_proofs(catalog, [damaged(first, CHUNKS[0], at=NOW + DAY)], NOW + DAY, MONTH)
+
+    assert len(told.turned_bad) == 7
+    assert {(c.vm_name, c.sequence) for c in told.turned_bad} == {
+        key for key in verdicts(catalog, NOW + DAY) if key[0] != "other"
+    }
+    for change in told.turned_bad:
+        (only,) = change.disks
+        assert only.ranges == (Extent(2 * CHUNK_BYTES, 2 * CHUNK_BYTES),)
+        assert (only.disk, only.affected_bytes) == (disk(change.vm_name), 2 * CHUNK_BYTES)
+    assert verdicts(catalog, NOW + DAY)["other", 1] is Verdict.GOOD
+    (incident,) = incidents(catalog)
+    assert (incident.pack, incident.kind, incident.first_seen) == (
+        *(first.pack, "damaged", NOW + DAY),
+    )
+    assert (
+        record_proofs(catalog, [damaged(first, CHUNKS[0], at=NOW + DAY)], NOW + DAY, MONTH).changes
+        == ()
+    ), "the same incident is told once"
+
+
+def test_versions_that_do_not_need_the_damaged_chunk_stay_green(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
+    history.back_up("web", {0: {0: CHUNKS[0]}})
+    (only,) = history.packs.values()
+    told = record_proofs(catalog, [damaged(only, CHUNKS[1])], NOW, MONTH)
+    assert [c.sequence for c in told.turned_bad] == [1]
+    assert verdicts(catalog) == {("web", 1): Verdict.BAD, ("web", 2): Verdict.GOOD}
+
+
+def test_v10_what_could_not_be_checked_is_amber_and_never_red(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    first, second = history.packs.values()
+    told = record_proofs(catalog, [unreachable(first), *proved(second)], NOW, MONTH)
+    assert (told.could_not_check, told.packs, told.damaged_chunks) == (1, 1, 0)
+    row = the_row(catalog)
+    assert (row.verdict, row.reason) == (
+        Verdict.STALE,
+        "1 of its 2 packs could not be checked",
+    )
+    assert incidents(catalog) == []
+    record_proofs(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
+    assert the_row(catalog, NOW + DAY).verdict is Verdict.GOOD
+
+
+def test_not_being_able_to_check_does_not_make_damage_good(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    first, second = history.packs.values()
+    record_proofs(catalog, [*proved(second), missing(first)], NOW, MONTH)
+    record_proofs(catalog, [unreachable(first, NOW + DAY)], NOW + DAY, MONTH)
+    assert the_row(catalog, NOW + DAY).verdict is Verdict.BAD
+    assert {i.kind for i in incidents(catalog)} == {"missing"}
+
+
+def test_a_glitch_is_over_when_the_pack_reads_well_again(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    first, second = history.packs.values()
+    record_proofs(catalog, [damaged(first, CHUNKS[0]), *proved(second)], NOW, MONTH)
+    told = record_proofs(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
+    assert [c.sequence for c in told.healed] == [1]
+    assert incidents(catalog) == []
+    (past,) = incidents(catalog, open_only=False)
+    assert (past.first_seen, past.cleared_at, past.healed_at) == (NOW, NOW + DAY, NOW + DAY)
+    version = history.last["web"].record.version
+    said = [verdict for _, verdict, _ in verdict_history(catalog, version)]
+    assert said == [Verdict.UNCHECKED, Verdict.BAD, Verdict.GOOD]
+
+
+def test_v9_a_new_copy_heals_only_when_it_was_proved(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    first, second = history.packs.values()
+    record_proofs(catalog, [damaged(first), *proved(second)], NOW, MONTH)
+    hurt = first.places[0].chunk
+    assert list(must_read(catalog, history.last["web"].record.vm)) == [disk("web")]
+    again = pack([hurt])
+    record_packs(catalog, [again], NOW)
+    assert places_of(catalog, [hurt])[hurt][0].pack == again.pack
+    assert the_row(catalog).verdict is Verdict.BAD, "nobody has read the new copy yet"
+    assert must_read(catalog, history.last["web"].record.vm)
+    told = record_proofs(catalog, proved(again, at=NOW + DAY), NOW + DAY, MONTH)
+    assert [c.after for c in told.healed] == [Verdict.GOOD]
+    assert must_read(catalog, history.last["web"].record.vm) == {}
+    assert incidents(catalog) == []
+
+
+def test_damage_that_another_proved_copy_makes_up_for_turns_nothing_red(
+    catalog: CatalogFile,
+) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
+    history.back_up("db", {0: {0: CHUNKS[0], 1: CHUNKS[2]}})
+    first, second = history.packs.values()
+    record_proofs(catalog, proved(first, second), NOW, MONTH)
+    drop_duplicates(catalog, NOW)
+    told = record_proofs(catalog, [damaged(first, CHUNKS[0], at=NOW + DAY)], NOW + DAY, MONTH)
+    assert (told.damaged_chunks, told.moved_chunks, told.turned_bad) == (1, 1, ())
+    assert places_of(catalog, CHUNKS[:1])[CHUNKS[0]][0].pack == second.pack
+    assert set(verdicts(catalog, NOW + DAY).values()) == {Verdict.GOOD}
+
+
+def test_a_proof_of_fewer_chunks_than_the_pack_should_hold_is_none(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
+    (only,) = history.packs.values()
+    part = PackProof(only.pack, Finding.PROVED, NOW, only.size_bytes, 1)
+    assert record_proofs(catalog, [part], NOW, MONTH).could_not_check == 1
+    assert the_row(catalog).verdict is Verdict.STALE
+
+
+def test_a_damaged_pack_without_a_list_is_wholly_damaged(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
+    (only,) = history.packs.values()
+    torn = PackProof(only.pack, Finding.DAMAGED, NOW, only.size_bytes, 0, cause="torn")
+    told = record_proofs(catalog, [torn], NOW, MONTH)
+    assert told.damaged_chunks == 2
+    assert told.turned_bad[0].disks[0].affected_bytes == 2 * CHUNK_BYTES
+
+
+def test_proofs_may_come_twice_and_in_any_order(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    first, second = history.packs.values()
+    record_proofs(catalog, [*proved(second), damaged(first, at=NOW + DAY)], NOW + DAY, MONTH)
+    told = record_proofs(catalog, proved(first), NOW + DAY, MONTH)
+    assert (told.packs, told.changes) == (0, ())
+    assert the_row(catalog, NOW + DAY).verdict is Verdict.BAD
+    unknown = proved(pack([CHUNKS[5]]))
+    assert record_proofs(catalog, unknown, NOW + DAY, MONTH).packs == 0
+
+
+def test_green_turns_amber_with_age_and_is_told_once(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    assert refresh_verdicts(catalog, NOW + MONTH, MONTH) == ()
+    late = NOW + MONTH + SECOND
+    assert the_row(catalog, late).verdict is Verdict.STALE
+    (change,) = refresh_verdicts(catalog, late, MONTH)
+    assert (change.before, change.after) == (Verdict.GOOD, Verdict.STALE)
+    assert refresh_verdicts(catalog, late, MONTH) == ()
+    assert the_row(catalog, late).oldest_proof_at == NOW
+    (shown,) = list_versions(catalog, late, None)
+    assert shown.verdict is Verdict.GOOD, "never too old, where that is the setting"
+
+
+def test_a_version_of_nothing_new_stays_grey_until_it_was_judged(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    history.back_up("web", {0: {0: CHUNKS[0], 3: CHUNKS[1]}})
+    history.back_up("empty", {0: {}})
+    last = {key: value for key, value in verdicts(catalog).items() if key != ("web", 1)}
+    assert set(last.values()) == {Verdict.UNCHECKED}
+    asked = [history.last[which].record.version for which in ("web", "empty")]
+    assert packs_to_prove(catalog, NOW, MONTH, versions=asked) == []
+    told = record_proofs(catalog, [], NOW, MONTH, versions=asked)
+    assert {(c.vm_name, c.after) for c in told.changes} == {
+        *(("web", Verdict.GOOD), ("empty", Verdict.GOOD)),
+    }
+
+
+def test_a_versions_own_documents_count_too(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    version = history.last["web"].record.version
+
+    def look(day: int, *, readable: bool | None) -> Verdict:
+        at = NOW + day * DAY
+        check = DocumentCheck(version, at, readable, ("map torn",))
+        record_proofs(catalog, [], NOW + 9 * DAY, MONTH, documents=[check])
+        return the_row(catalog, NOW + 9 * DAY).verdict
+
+    assert look(1, readable=None) is Verdict.STALE
+    assert look(2, readable=False) is Verdict.BAD
+    assert "map torn" in the_row(catalog, NOW + 9 * DAY).reason
+    assert look(3, readable=None) is Verdict.BAD, "not being able to look makes nothing good"
+    assert look(4, readable=True) is Verdict.GOOD
+    assert look(3, readable=False) is Verdict.GOOD, "an older look says nothing new"
+
+
+def test_clocks_that_jump_turn_nothing_green(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    far = NOW + 400 * DAY
+    record_proofs(catalog, proved(*history.packs.values(), at=far), far, MONTH)
+    assert the_row(catalog, NOW).verdict is Verdict.UNCHECKED
+    assert {p.why for p in packs_to_prove(catalog, NOW, MONTH)} == {Why.NEW}
+    outlook = proof_outlook(catalog, NOW, MONTH)
+    assert (outlook.unproved_packs, outlook.oldest_age) == (2, None)
+    (change,) = refresh_verdicts(catalog, NOW, MONTH)
+    assert change.after is Verdict.UNCHECKED
+    assert the_row(catalog, far).verdict is Verdict.UNCHECKED, "it does not ripen either"
+    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    assert the_row(catalog, NOW).verdict is Verdict.GOOD
+
+
+def test_a_proof_dated_by_a_faster_clock_is_dated_now(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    record_proofs(catalog, proved(*history.packs.values(), at=NOW + 3 * DAY), NOW, MONTH)
+    assert the_row(catalog).oldest_proof_at == NOW
+
+
+def test_what_is_read_first_is_new_then_doubtful_then_oldest(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {at: CHUNKS[at] for at in range(5)}}, packs=5)
+    packs = list(history.packs.values())
+    proofs = [
+        *proved(packs[0], at=NOW - 40 * DAY),
+        *proved(packs[1], at=NOW - 50 * DAY),
+        damaged(packs[2], at=NOW - DAY),
+        *proved(packs[3], at=NOW - DAY),
+    ]
+    record_proofs(catalog, proofs, NOW - DAY, MONTH)
+    found = packs_to_prove(catalog, NOW, MONTH)
+    assert [(p.pack, p.why) for p in found] == [
+        (packs[4].pack, Why.NEW),
+        (packs[2].pack, Why.RECHECK),
+        (packs[1].pack, Why.DUE),
+        (packs[0].pack, Why.DUE),
+    ]
+    assert (found[0].size_bytes, found[0].digest, found[0].chunks) == (
+        *(packs[4].size_bytes, packs[4].digest, 1),
+    )
+    budget = sum(p.size_bytes for p in found[:2])
+    assert packs_to_prove(catalog, NOW, MONTH, byte_budget=budget) == found[:2]
+    assert packs_to_prove(catalog, NOW, MONTH, byte_budget=1) == found[:1]
+    assert [p.pack for p in packs_to_prove(catalog, NOW, None)] == [packs[4].pack, packs[2].pack]
+    always = packs_to_prove(catalog, NOW, timedelta())
+    assert len(always) == 5
+    fresh = packs_to_prove(catalog, NOW, timedelta(), unseen_since=NOW - 2 * DAY)
+    assert {p.pack for p in fresh} == {packs[4].pack, packs[1].pack, packs[0].pack}
+
+
+def test_v6_a_run_reads_what_it_brought_and_what_it_relies_on(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0]}})
+    history.back_up("db", {0: {0: CHUNKS[1]}})
+    history.back_up("app", {0: {0: CHUNKS[0], 1: CHUNKS[2]}})
+    web, _, app = history.packs.values()
+    run = RunId(history.last["app"].record.record.run)
+    asked = packs_to_prove(catalog, NOW, MONTH, run=run)
+    assert {p.pack for p in asked} == {web.pack, app.pack}
+    version = history.last["app"].record.version
+    assert packs_to_prove(catalog, NOW, MONTH, versions=[version]) == asked
+    assert packs_to_prove(catalog, NOW, MONTH, versions=[]) == []
+    record_proofs(catalog, proved(web), NOW, MONTH)
+    assert [p.pack for p in packs_to_prove(catalog, NOW, MONTH, run=run)] == [app.pack]
+
+
+def test_the_outlook_says_what_a_budget_can_keep(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    first, second = history.packs.values()
+    record_proofs(catalog, proved(first, at=NOW - 27 * DAY), NOW, MONTH)
+    live = first.size_bytes + second.size_bytes
+    outlook = proof_outlook(catalog, NOW, MONTH, bytes_per_day=live // 10)
+    assert (outlook.packs, outlook.live_bytes) == (2, live)
+    assert (outlook.unproved_packs, outlook.unproved_bytes) == (1, second.size_bytes)
+    assert outlook.due_bytes == second.size_bytes
+    assert (outlook.oldest_proof_at, outlook.oldest_age) == (NOW - 27 * DAY, 27 * DAY)
+    assert outlook.days_per_round == pytest.approx(10)
+    assert outlook.reachable is True
+    tight = proof_outlook(catalog, NOW, 5 * DAY, bytes_per_day=live // 10)
+    assert (tight.reachable, tight.due_bytes) == (False, live)
+    assert proof_outlook(catalog, NOW, None).reachable is None
+
+
+def test_block_ages_are_those_of_the_packs(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    first, _ = history.packs.values()
+    record_proofs(catalog, proved(first), NOW, MONTH)
+    with reading(catalog) as connection:
+        rows = connection.execute("SELECT chunk_key, proved_at FROM block_ages").fetchall()
+    known = {key.bytes: at for key, at in rows}
+    assert known == {
+        first.places[0].chunk[:16]: NOW.replace(tzinfo=None),
+        next(c for c in CHUNKS[:2] if c != first.places[0].chunk)[:16]: None,
+    }
+
+
+def test_an_unknown_version_has_no_history(catalog: CatalogFile) -> None:
+    with pytest.raises(UnknownVersion):
+        verdict_history(catalog, VersionId("0" * 32))
+
+
+@given(
+    judged=st.booleans(),
+    unproved=st.integers(0, 3),
+    unreachable=st.integers(0, 3),
+    damaged=st.booleans(),
+    ages=st.lists(st.integers(-400, 400), max_size=3),
+    documents=st.sampled_from([None, "whole", "broken", "unknown"]),
+    max_age=st.sampled_from([None, timedelta(), MONTH]),
+)
+def test_green_is_said_of_nothing_else(
+    *,
+    judged: bool,
+    unproved: int,
+    unreachable: int,
+    damaged: bool,
+    ages: list[int],
+    documents: str | None,
+    max_age: timedelta | None,
+) -> None:
+    proofs = sorted(NOW - days * DAY for days in ages)
+    facts = Facts(
+        judged=judged,
+        packs=unproved + len(ages),
+        unproved=unproved,
+        unreachable=unreachable,
+        damaged=damaged,
+        oldest=proofs[0] if proofs else None,
+        newest=proofs[-1] if proofs else None,
+        documents=documents,
+    )
+    verdict, reason = judge(facts, NOW, max_age)
+    assert reason
+    young = all(max_age is None or NOW - at <= max_age for at in proofs)
+    earned = young and not any(at > NOW + DAY for at in proofs)
+    whole = documents in (None, "whole")
+    assert (verdict is Verdict.GOOD) == (
+        judged and not (unproved or unreachable or damaged) and earned and whole
+    )
+    assert (verdict is Verdict.BAD) == (damaged or documents == "broken")
+
+
+Seen = dict[PackId, tuple[str, datetime, frozenset[bytes]]]
+
+
+class Walk:
+    """A random life of a catalog beside the plain record of what was seen of every pack."""
+
+    def __init__(self, empty: CatalogFile, folder: Path, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.history = History.beside(empty, folder)
+        self.catalog = self.history.catalog
+        self.now = NOW
+        self.proved_at: dict[tuple[PackId, bytes], datetime] = {}
+        self.out_of_reach: set[PackId] = set()
+        self.gone: set[PackId] = set()
+
+    def step(self) -> None:
+        """Do one thing, and look at every version."""
+        self.now += timedelta(days=self.dice.choice([0, 1, 1, 12]), seconds=1)
+        action = self.dice.choices(
+            [self.back_up, self.prove, self.drop, self.refresh], [3, 5, 2, 1]
+        )[0]
+        action()
+        self.look()
+
+    def back_up(self) -> None:
+        which = self.dice.choice(["web", "db", "app"])
+        self.history.back_up(
+            which, {0: random_map(self.dice, 6)}, packs=self.dice.randint(1, 3), now=self.now
+        )
+
+    def prove(self) -> None:
+        proofs = []
+        for each in self.history.packs.values():
+            if each.pack in self.gone or self.dice.random() < 0.3:
+                continue
+            keys = [(each.pack, bytes(p.chunk)) for p in each.places]
+            finding = self.dice.choices("pdmu", [7, 1, 1, 1])[0]
+            if finding == "u":
+                proofs.append(unreachable(each, self.now))
+                self.out_of_reach.add(each.pack)
+                continue
+            self.out_of_reach.discard(each.pack)
+            hurt = set(self.dice.sample(keys, 1)) if finding == "d" else set()
+            hurt = set(keys) if finding == "m" else hurt
+            for key in keys:
+                self.proved_at.pop(key, None)
+                if key not in hurt:
+                    self.proved_at[key] = self.now
+            proofs += {
+                "p": proved(each, at=self.now),
+                "d": [
+                    damaged(
+                        each,
+                        *(p.chunk for p in each.places if (each.pack, bytes(p.chunk)) in hurt),
+                        at=self.now,
+                    )
+                ],
+                "m": [missing(each, self.now)],
+            }[finding]
+        record_proofs(self.catalog, proofs, self.now, MONTH)
+
+    def drop(self) -> None:
+        found = drop_duplicates(self.catalog, self.now).redundant
+        if self.dice.random() < 0.6:
+            packs_given_back(self.catalog, found, self.now)
+            self.gone |= set(found)
+
+    def refresh(self) -> None:
+        refresh_verdicts(self.catalog, self.now, MONTH)
+
+    def copies(self, chunk: bytes) -> list[tuple[PackId, datetime | None]]:
+        """Every copy that is still there, and when it was last seen to be well."""
+        return [
+            (p.pack, self.proved_at.get((p.pack, chunk)))
+            for p in self.history.packs.values()
+            if p.pack not in self.gone and any(x.chunk == chunk for x in p.places)
+        ]
+
+    def look(self) -> None:
+        for row in list_versions(self.catalog, self.now, MONTH):
+            chunks = set(self.history.versions[row.version].maps[0].values())
+            for chunk in chunks:
+                copies = self.copies(chunk)
+                if row.verdict is Verdict.GOOD:
+                    assert any(
+                        at is not None and self.now - at <= MONTH and p not in self.out_of_reach
+                        for p, at in copies
+                    ), "green with a chunk that nobody has proved"
+            if row.verdict is Verdict.BAD:
+                assert any(all(at is None for _, at in self.copies(chunk)) for chunk in chunks), (
+                    "red although every chunk has a proved copy"
+                )
+
+    def finish(self) -> None:
+        """Everything is read back and well: everything is green."""
+        self.now += DAY
+        left = [p for p in self.history.packs.values() if p.pack not in self.gone]
+        record_proofs(
+            self.catalog,
+            proved(*left, at=self.now),
+            self.now,
+            MONTH,
+            versions=list(self.history.versions),
+        )
+        assert {row.verdict for row in list_versions(self.catalog, self.now, MONTH)} <= {
+            Verdict.GOOD
+        }
+
+
+@settings(max_examples=12)
+@given(seed=st.integers(0, 2**32))
+def test_v3_no_path_leads_to_green_with_a_chunk_that_was_not_proved(
+    empty: CatalogFile, seed: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        walk = Walk(empty, Path(folder) / "c", seed)
+        for _ in range(9):
+            walk.step()
+        walk.finish()

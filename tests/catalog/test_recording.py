@@ -1,0 +1,341 @@
+"""What was recorded is what the catalog answers with."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from catalog.chunks import (
+    affected_by,
+    damaged_ids,
+    map_of_version,
+    must_read,
+    packs_of_versions,
+    places_of,
+    unreferenced_packs,
+)
+from catalog.connection import CatalogFile, reading
+from catalog.recording import record_packs, record_version
+from catalog.validation import incidents
+from catalog.values import DiskMap, Recorded, Verdict
+from catalog.versions import (
+    expire_versions,
+    find_version,
+    has_version,
+    known_versions,
+    last_version,
+    list_versions,
+    list_vms,
+)
+from likeness.errors import BadInput, UnknownVersion
+from likeness.model.disk import Extent
+from likeness.model.ids import ChunkId, RunId, VersionId
+from likeness.store.index import KnownPack
+from likeness.store.maps import Run
+from tests.catalog.history import CHUNKS, POSITIONS, History, random_map
+from tests.catalog.scenes import (
+    CHUNK_BYTES,
+    DAY,
+    MONTH,
+    NOW,
+    chunk,
+    delta_map,
+    disk,
+    pack,
+    run,
+    version,
+    vm,
+    whole_map,
+)
+
+
+def random_history(empty: CatalogFile, folder: Path, seed: int) -> History:
+    """A few VMs with disks that come, go, grow and shrink."""
+    dice = random.Random(seed)
+    history = History.beside(empty, folder)
+    for _ in range(dice.randint(2, 7)):
+        maps = {}
+        sizes = {}
+        for at in range(3):
+            if dice.random() < 0.6:
+                positions = dice.choice([POSITIONS, POSITIONS, POSITIONS - 4])
+                maps[at] = random_map(dice, positions)
+                sizes[at] = positions * CHUNK_BYTES
+        history.back_up(
+            dice.choice(["web", "db"]),
+            maps,
+            packs=dice.randint(1, 3),
+            as_deltas=dice.random() < 0.7,
+            sizes=sizes,
+        )
+    return history
+
+
+def ranges_told(history: History, wanted: set[ChunkId]) -> set[tuple[str, int, str, int]]:
+    """What `affected_by` says, position by position."""
+    return {
+        (each.vm, each.sequence, d.disk, position)
+        for each in affected_by(history.catalog, wanted)
+        for d in each.disks
+        for extent in d.ranges
+        for position in range(extent.offset // CHUNK_BYTES, -(-extent.end // CHUNK_BYTES))
+    }
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**32))
+def test_every_map_and_every_use_of_a_chunk_is_as_it_was_told(
+    empty: CatalogFile, seed: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        history = random_history(empty, Path(folder) / "c", seed)
+        for version_id, mine in history.versions.items():
+            for at in range(3):
+                told = dict(
+                    pair
+                    for batch in map_of_version(history.catalog, version_id, disk(mine.vm, at))
+                    for pair in batch
+                )
+                expected = {p: c[:16] for p, c in mine.maps.get(at, {}).items()}
+                assert told == expected
+            needed = {c for m in mine.maps.values() for c in m.values()}
+            packs = {
+                places[0].pack for places in places_of(history.catalog, needed).values() if places
+            }
+            assert set(packs_of_versions(history.catalog, [version_id])) == packs
+        wanted = set(random.Random(seed).sample(CHUNKS, 3))
+        assert ranges_told(history, wanted) == history.places_of_chunk(wanted)
+
+
+def test_a_map_is_given_in_batches(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {at: CHUNKS[at] for at in range(1, 8)}})
+    (only,) = history.versions
+    batches = list(map_of_version(catalog, only, disk("web"), 3))
+    assert [[position for position, _ in batch] for batch in batches] == [[1, 2, 3], [4, 5, 6], [7]]
+
+
+def test_a_version_told_twice_is_one_version(catalog: CatalogFile) -> None:
+    record = version("web", 1, {0: 4 * CHUNK_BYTES})
+    chunks = {0: CHUNKS[0], 2: CHUNKS[1]}
+    packs = [pack(chunks.values())]
+    first = record_version(catalog, record, [whole_map("web", chunks)], packs, NOW)
+    again = record_version(catalog, record, [whole_map("web", chunks)], packs, NOW)
+    assert first == Recorded(new=True, chunks=2, packs=1, lost_chunks=0)
+    assert again == Recorded(new=False)
+    with reading(catalog) as connection:
+        counts = connection.execute(
+            """SELECT (SELECT count(*) FROM versions), (SELECT count(*) FROM maps),
+                (SELECT count(*) FROM places), (SELECT count(*) FROM packs WHERE pack_no > 0)"""
+        ).fetchone()
+    assert counts == (1, 2, 2, 1)
+
+
+def test_lists_say_what_the_record_says(catalog: CatalogFile) -> None:
+    record = version("web", 1, {0: 3 * CHUNK_BYTES - 7, 1: CHUNK_BYTES}, run_id=run(9))
+    packs = [pack([CHUNKS[0]]), pack([CHUNKS[1]])]
+    maps = [whole_map("web", {2: CHUNKS[0]}), whole_map("web", {0: CHUNKS[1]}, 1)]
+    record_version(catalog, record, maps, packs, NOW)
+    (row,) = list_versions(catalog, NOW, MONTH)
+    assert (row.version, row.vm, row.vm_name, row.sequence) == (
+        *(record.version, vm("web"), "web", 1),
+    )
+    assert (row.record, row.digest, row.run, row.job) == (
+        *(record.name, record.digest, run(9), "nightly"),
+    )
+    assert row.taken_at == NOW + DAY
+    assert row.committed_at == NOW + DAY + timedelta(hours=1)
+    assert (row.consistency, row.consistency_asked) == ("standard", "quiesced")
+    assert row.note == 'it said "no", twice\nand left'
+    assert row.counts == record.record.counts
+    assert row.kept_bytes == sum(p.size_bytes for p in packs)
+    assert (row.verdict, row.packs, row.unproved_packs) == (Verdict.UNCHECKED, 2, 2)
+    assert row.oldest_proof_at is None
+    assert [(d.disk, d.name, d.size_bytes, d.chunk_bytes) for d in row.disks] == [
+        (disk("web"), "web-0", 3 * CHUNK_BYTES - 7, CHUNK_BYTES),
+        (disk("web", 1), "web-1", CHUNK_BYTES, CHUNK_BYTES),
+    ]
+    (machine,) = list_vms(catalog)
+    assert (machine.vm, machine.name, machine.versions, machine.last_sequence) == (
+        *(vm("web"), "web", 1, 1),
+    )
+    assert list_versions(catalog, NOW, MONTH, vm=vm("db")) == []
+
+
+def test_the_last_version_is_the_base_of_the_next(catalog: CatalogFile) -> None:
+    assert last_version(catalog, vm("web")) is None
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0]}})
+    history.back_up("web", {0: {0: CHUNKS[1]}, 1: {3: CHUNKS[1]}})
+    history.back_up("db", {0: {}})
+    last = last_version(catalog, vm("web"))
+    mine = history.last["web"].record
+    assert last is not None
+    assert (last.version, last.sequence, last.record, last.digest, last.run) == (
+        *(mine.version, 2, mine.name, mine.digest, mine.record.run),
+    )
+    assert [d.disk for d in last.disks] == [disk("web"), disk("web", 1)]
+    assert has_version(catalog, mine.version)
+    assert not has_version(catalog, VersionId("0" * 32))
+    assert known_versions(catalog) == set(history.versions)
+
+
+def test_a_version_is_found_by_the_beginning_of_its_id(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0]}})
+    wanted = history.last["web"].record.version
+    assert find_version(catalog, wanted[:6].upper(), NOW, None).version == wanted
+    for odd in (wanted[:3], "zzzz", ""):
+        with pytest.raises(UnknownVersion):
+            find_version(catalog, odd, NOW, None)
+
+
+def test_a_delta_without_its_base_is_refused_and_changes_nothing(catalog: CatalogFile) -> None:
+    before, after = {0: CHUNKS[0]}, {0: CHUNKS[1]}
+    first = version("web", 1, {0: CHUNK_BYTES})
+    second = version("web", 2, {0: CHUNK_BYTES}, previous=first)
+    third = version("web", 3, {0: CHUNK_BYTES}, previous=second)
+    delta = delta_map("web", before, after)
+    with pytest.raises(BadInput, match="does not have the version before"):
+        record_version(catalog, second, [delta], [], NOW)
+    record_version(catalog, first, [whole_map("web", before)], [pack(before.values())], NOW)
+    with pytest.raises(BadInput, match="record that one first, or give whole"):
+        record_version(catalog, third, [delta], [], NOW)
+    assert known_versions(catalog) == {first.version}
+    assert record_version(catalog, third, [whole_map("web", after)], [pack([CHUNKS[1]])], NOW).new
+    with pytest.raises(BadInput, match="cannot be recorded after version 3"):
+        record_version(catalog, second, [whole_map("web", after)], [], NOW)
+
+
+def test_a_delta_of_a_disk_the_base_lacks_is_refused(catalog: CatalogFile) -> None:
+    first = version("web", 1, {0: CHUNK_BYTES})
+    record_version(catalog, first, [whole_map("web", {})], [], NOW)
+    second = version("web", 2, {0: CHUNK_BYTES, 1: CHUNK_BYTES}, previous=first)
+    maps = [whole_map("web", {}), delta_map("web", {}, {0: CHUNKS[0]}, 1)]
+    with pytest.raises(BadInput, match="web-1, which the version before did not have"):
+        record_version(catalog, second, maps, [], NOW)
+
+
+@pytest.mark.parametrize(
+    "maps",
+    [
+        [],
+        [whole_map("web", {}), whole_map("web", {})],
+        [whole_map("web", {}), whole_map("db", {})],
+        [whole_map("web", {2: CHUNKS[0]})],
+        [DiskMap(disk("web"), whole=True, runs=[Run(0, CHUNKS[0]), Run(0, CHUNKS[1])])],
+    ],
+    ids=["none", "two", "another's", "beyond the end", "a position twice"],
+)
+def test_maps_that_cannot_be_are_refused_and_change_nothing(
+    catalog: CatalogFile, maps: list[DiskMap]
+) -> None:
+    record = version("web", 1, {0: 2 * CHUNK_BYTES})
+    with pytest.raises(BadInput):
+        record_version(catalog, record, maps, [pack(CHUNKS)], NOW)
+    assert known_versions(catalog) == set()
+    assert list_vms(catalog) == []
+    with reading(catalog) as connection:
+        assert connection.execute("SELECT count(*) FROM packs").fetchone() == (1,)
+
+
+def test_nothing_is_left_in_the_scratch_folder(catalog: CatalogFile) -> None:
+    def half_way() -> Iterator[Run]:
+        yield Run(0, CHUNKS[0])
+        raise OSError("the share went away")
+
+    record = version("web", 1, {0: 2 * CHUNK_BYTES})
+    with pytest.raises(OSError, match="went away"):
+        record_version(
+            catalog, record, [DiskMap(disk("web"), whole=True, runs=half_way())], [], NOW
+        )
+    History(catalog).back_up("db", {0: {0: CHUNKS[0]}})
+    assert list(catalog.scratch.iterdir()) == []
+
+
+def test_a_chunk_no_pack_holds_makes_the_version_red_until_a_pack_is_proved(
+    catalog: CatalogFile,
+) -> None:
+    history = History(catalog)
+    done = history.back_up("web", {0: {0: CHUNKS[0], 3: CHUNKS[1]}}, lacking=frozenset([CHUNKS[1]]))
+    assert done.lost_chunks == 1
+    (row,) = list_versions(catalog, NOW, MONTH)
+    assert row.verdict is Verdict.BAD
+    assert must_read(catalog, vm("web")) == {disk("web"): [Extent(3 * CHUNK_BYTES, CHUNK_BYTES)]}
+    assert damaged_ids(catalog) == {CHUNKS[1][:16]}
+    assert [(i.kind, i.pack) for i in incidents(catalog)] == [("lost", None)]
+
+    late = pack([CHUNKS[1]])
+    known = KnownPack(late.pack, late.size_bytes, late.digest, RunId(""), late.places)
+    assert record_packs(catalog, [known], NOW) == 1
+    assert record_packs(catalog, [known], NOW) == 0
+    (row,) = list_versions(catalog, NOW, MONTH)
+    assert row.verdict is Verdict.UNCHECKED
+    assert (row.packs, row.unproved_packs) == (2, 2)
+    assert incidents(catalog) == []
+
+
+def test_a_disk_that_shrank_loses_what_lay_beyond(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0], 9: CHUNKS[1]}})
+    history.back_up("web", {0: {0: CHUNKS[0]}}, sizes={0: 5 * CHUNK_BYTES})
+    (hit,) = affected_by(catalog, [CHUNKS[1]])
+    assert hit.sequence == 1
+
+
+def test_the_last_chunk_is_no_longer_than_its_disk(catalog: CatalogFile) -> None:
+    History(catalog).back_up(
+        "web", {0: {0: CHUNKS[0], 1: CHUNKS[0], 2: CHUNKS[0]}}, sizes={0: 3 * CHUNK_BYTES - 9}
+    )
+    ((only,),) = [each.disks for each in affected_by(catalog, [CHUNKS[0]])]
+    assert only.ranges == (Extent(0, 3 * CHUNK_BYTES - 9),)
+    assert only.affected_bytes == 3 * CHUNK_BYTES - 9
+
+
+def test_many_ranges_are_counted_and_the_first_are_told(catalog: CatalogFile) -> None:
+    chunks = dict.fromkeys(range(0, 1000, 2), CHUNKS[0])
+    record = version("web", 1, {0: 1000 * CHUNK_BYTES})
+    record_version(catalog, record, [whole_map("web", chunks)], [pack([CHUNKS[0]])], NOW)
+    ((only,),) = [each.disks for each in affected_by(catalog, [CHUNKS[0]])]
+    assert (len(only.ranges), only.more_ranges) == (200, 300)
+    assert only.affected_bytes == 500 * CHUNK_BYTES
+
+
+def test_an_expired_version_refers_to_nothing(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}}, packs=2)
+    history.back_up("web", {0: {0: CHUNKS[0]}})
+    old, new = history.versions
+    assert expire_versions(catalog, [old], NOW) == 1
+    assert expire_versions(catalog, [old], NOW) == 0
+    assert [row.version for row in list_versions(catalog, NOW, None)] == [new]
+    assert affected_by(catalog, [CHUNKS[1]]) == []
+    lonely = {p.pack for p in history.packs.values() if p.places[0].chunk == CHUNKS[1]}
+    assert {p.pack for p in unreferenced_packs(catalog, NOW + DAY)} == lonely
+    assert unreferenced_packs(catalog, NOW) == []
+    assert known_versions(catalog) == {old, new}
+
+
+def test_a_new_version_may_take_the_number_of_an_expired_one(catalog: CatalogFile) -> None:
+    first = version("web", 1, {0: CHUNK_BYTES})
+    record_version(catalog, first, [whole_map("web", {0: CHUNKS[0]})], [pack(CHUNKS[:1])], NOW)
+    expire_versions(catalog, [first.version], NOW)
+    again = replace(first, clear=msgspec.structs.replace(first.clear, version="f" * 32))
+    assert record_version(
+        catalog, again, [whole_map("web", {0: CHUNKS[1]})], [pack(CHUNKS[1:2])], NOW
+    ).new
+    assert [each.version for each in affected_by(catalog, CHUNKS[:2])] == [again.version]
+
+
+def test_ids_that_only_begin_with_zeros_are_no_zeros(catalog: CatalogFile) -> None:
+    odd = ChunkId(bytes(16) + chunk("x")[16:])
+    record = version("web", 1, {0: CHUNK_BYTES})
+    record_version(catalog, record, [whole_map("web", {0: odd})], [pack([odd])], NOW)
+    assert [each.sequence for each in affected_by(catalog, [odd])] == [1]

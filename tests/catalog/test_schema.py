@@ -1,0 +1,92 @@
+"""Laying out, migrating, refusing."""
+
+from pathlib import Path
+
+import pytest
+
+from catalog.connection import CatalogFile, make_room, opened, reading
+from catalog.migrations import migrations, newest
+from catalog.schema import create, exists, lay_out, migrate
+from catalog.versions import list_vms
+from likeness.errors import BadInput
+from tests.catalog.scenes import NOW
+
+
+def older(folder: Path) -> CatalogFile:
+    """A catalog that has seen no migration."""
+    catalog = CatalogFile(folder / "old" / "catalog.duckdb")
+    make_room(catalog)
+    lay_out(catalog, catalog.path, NOW, upto=0)
+    return catalog
+
+
+def test_a_catalog_is_made_once(tmp_path: Path) -> None:
+    catalog = CatalogFile(tmp_path / "catalog.duckdb")
+    assert not exists(catalog)
+    create(catalog, NOW)
+    assert exists(catalog)
+    with pytest.raises(BadInput, match="already"):
+        create(catalog, NOW)
+    assert list_vms(catalog) == []
+
+
+def test_an_older_catalog_must_be_migrated_and_is_kept_beside(tmp_path: Path) -> None:
+    catalog = older(tmp_path)
+    before = catalog.path.read_bytes()
+    with pytest.raises(BadInput, match="migrate it first"):
+        list_vms(catalog)
+    assert migrate(catalog, NOW) == list(range(1, newest() + 1))
+    assert list_vms(catalog) == []
+    kept = catalog.path.with_name("catalog.duckdb.before-0001")
+    assert kept.read_bytes() == before
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
+    catalog = older(tmp_path)
+    migrate(catalog, NOW)
+    before = catalog.path.read_bytes()
+    assert migrate(catalog, NOW) == []
+    assert catalog.path.read_bytes() == before
+
+
+def test_a_migration_that_fails_leaves_the_schema_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = older(tmp_path)
+    broken = tmp_path / "0002_broken.sql"
+    broken.write_text("CREATE TABLE half (n INTEGER); SELECT nonsense FROM nowhere;")
+    steps = {**migrations(), newest() + 1: broken}
+    with monkeypatch.context() as patch:
+        patch.setattr("catalog.schema.migrations", lambda: steps)
+        patch.setattr("catalog.schema.newest", lambda: max(steps))
+        with pytest.raises(Exception, match="nowhere"):
+            migrate(catalog, NOW)
+    with reading(catalog) as connection:
+        tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    assert ("half",) not in tables
+    assert list_vms(catalog) == []
+
+
+def test_a_catalog_of_a_later_release_is_refused_with_a_sentence(catalog: CatalogFile) -> None:
+    with opened(catalog, catalog.path, read_only=False) as connection:
+        connection.execute("INSERT INTO schema_migrations VALUES (99, '0099_later', now())")
+    with pytest.raises(BadInput, match=r"later release .schema 99"):
+        list_vms(catalog)
+    with pytest.raises(BadInput, match="later release"):
+        migrate(catalog, NOW)
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    assert list(migrations()) == list(range(1, newest() + 1))
+
+
+def test_no_table_has_an_index_or_a_key(catalog: CatalogFile) -> None:
+    with reading(catalog) as connection:
+        indexes = connection.execute("SELECT table_name FROM duckdb_indexes()").fetchall()
+        keys = connection.execute(
+            """SELECT table_name FROM duckdb_constraints()
+            WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE', 'FOREIGN KEY')"""
+        ).fetchall()
+    assert indexes == []
+    assert keys == []
