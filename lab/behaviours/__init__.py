@@ -10,6 +10,8 @@ FAMILIES = (
     "vm_power",
     "vm_copies",
     "vm_settings",
+    "migration",
+    "switches",
     "vbd",
     "vdi",
     "vdi_tracking",

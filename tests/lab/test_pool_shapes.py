@@ -154,3 +154,40 @@ def test_storage_is_removed_only_when_nothing_uses_it(xen: Xen) -> None:
     assert disk not in xen.api.VDI.get_all()
     with pytest.raises(XenAPI.Failure, match="SR_UNKNOWN_DRIVER"):
         new_sr(xen, "floppies", MIB)
+
+
+def test_disks_that_move_to_other_storage_become_other_disks(lab: LabServer, xen: Xen) -> None:
+    vm, sr = xen.vm("web"), new_sr(xen, "nfs", 64 * MIB)
+    lab.pool.write("web", 1, 5, b"moves along")
+    first, second = xen.disks(vm)
+    xen.api.VDI.enable_cbt(second)
+    arguments = ({}, True, {second: sr}, {}, {})
+    with pytest.raises(XenAPI.Failure) as refused:
+        xen.api.VM.migrate_send(vm, *arguments)
+    assert refused.value.details == ["VDI_CBT_ENABLED", second]
+    xen.api.VDI.disable_cbt(second)
+    assert xen.api.VM.assert_can_migrate(vm, *arguments) == ""
+    assert xen.api.VM.migrate_send(vm, *arguments) == vm
+    kept, moved = xen.disks(vm)
+    assert (kept, moved == second) == (first, False)
+    assert xen.api.VDI.get_SR(moved) == sr
+    assert second not in xen.api.VDI.get_all()
+    assert lab.pool.disk_of("web", 1).read(5, 11) == b"moves along"
+
+
+def test_a_host_is_emptied_before_it_is_shut_down() -> None:
+    pool = Pool(quick(), hosts=2)
+    pool.add_vm("web", [MIB])
+    with LabServer(pool) as lab:
+        xen = Xen(lab)
+        first, second = xen.api.host.get_all()
+        vm = xen.vm("web")
+        xen.api.VM.pool_migrate(vm, second, {})
+        for code in ("HOST_NOT_DISABLED", "HOST_IN_USE"):
+            with pytest.raises(XenAPI.Failure, match=code):
+                xen.api.host.shutdown(second)
+            xen.api.host.disable(second)
+        xen.api.host.evacuate(second)
+        assert xen.api.VM.get_resident_on(vm) == first
+        xen.api.host.shutdown(second)
+        assert not xen.api.host_metrics.get_live(xen.api.host.get_metrics(second))
