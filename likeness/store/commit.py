@@ -130,7 +130,21 @@ def _move(store: DataStore, source: str, target: str) -> None:
     try:
         store.transport.rename(source, target)
     except (NameTaken, ObjectMissing):
-        store.transport.size(target)  # the move happened although its answer was lost
+        _require_moved(store, source, target)
+
+
+def _require_moved(store: DataStore, source: str, target: str) -> None:
+    """The move happened although its answer was lost; or else another run's pack is in its place.
+
+    Raises:
+        Damaged: It did not happen, since a pack of that name is in the store already.
+    """
+    try:
+        store.transport.size(source)
+    except ObjectMissing:
+        store.transport.size(target)
+    else:
+        raise Damaged(source, "the store has another pack of that name; it is not taken in")
 
 
 def _write_map(

@@ -12,6 +12,7 @@ FORMAT_COPIES = ("ADS-FORMAT", "ADS-FORMAT.2", "ADS-FORMAT.3")
 KEYS, OWNER, INBOX, PACKS, MAPS = "keys", "owner", "in", "packs", "maps"
 INDEX, VERSIONS, HEADS, SWEPT, CATALOG = "index", "versions", "heads", "gc", "catalog"
 QUARANTINE = "quarantine"
+MANIFEST_SUFFIX = ".mf"
 
 _KNOWN = re.compile(
     r"(?:ADS-FORMAT(?:\.2|\.3)?"
@@ -44,6 +45,11 @@ def inbox(run: RunId) -> str:
 def arriving_pack(run: RunId, pack_id: PackId) -> str:
     """A pack that no commit has admitted yet."""
     return f"{INBOX}/{run}/{pack_id}"
+
+
+def arriving_manifest(run: RunId, name: str) -> str:
+    """One part of what a source says it left; `name` is random."""
+    return f"{INBOX}/{run}/{name}{MANIFEST_SUFFIX}"
 
 
 def map_object(disk: DiskId, name: str) -> str:
