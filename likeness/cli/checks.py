@@ -25,6 +25,7 @@ from likeness.store.observations import Observation, Weight
 from likeness.store.proving import Finding, PackProof, prove_documents, prove_pack, prove_packs
 from likeness.store.public_view import PublicStore, SignedView
 from likeness.store.scrubbing import scrub_frames, scrub_signatures
+from likeness.store.sweeping import given_back
 from likeness.store.versions import find_version, record_names, vms
 
 MOST_SHOWN = 200
@@ -156,8 +157,11 @@ def _packs(
             meaning = "every chunk in it is whole, and every version restores"
             yield Observation(Weight.SPARE_LOST, name, proof.cause, meaning)
     needed = versions_that_need(store, lost, scratch=scratch, stop=stop) if lost else {}
+    expected = given_back(store) if lost else set()
     for pack, cause in lost.items():
         versions = tuple(needed.get(pack, ()))
+        if pack in expected and not versions:
+            continue
         meaning = (
             f"{len(versions)} versions cannot be restored in full: {', '.join(versions)}"
             if versions

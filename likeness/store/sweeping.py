@@ -1,10 +1,12 @@
 """Sweep: what runs that died left in the store, and packs that are no longer needed."""
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
+from likeness.errors import Damaged, ObjectMissing
 from likeness.model.ids import PackId, RunId, is_name
 from likeness.store import layout
 from likeness.store.data_store import DataStore
@@ -66,3 +68,14 @@ def give_back_packs(
         freed += sizes.get(name, 0)
         store.transport.delete(name)
     return Swept(len(packs), freed)
+
+
+def given_back(store: DataStore) -> set[PackId]:
+    """Packs that signed statements say were given back: their absence is no loss."""
+    packs: set[PackId] = set()
+    for entry in store.transport.entries(layout.SWEPT):
+        if layout.is_known(entry.name):
+            with suppress(Damaged, ObjectMissing):  # then its packs look missing, which is safe
+                statement, _ = store.read(entry.name, Kind.SWEPT, SweptDocument)
+                packs.update(PackId(pack) for pack in statement.packs)
+    return packs

@@ -13,9 +13,11 @@ import pytest
 
 from likeness.codec import slots
 from likeness.codec.slots import SlotKind
+from likeness.model.ids import VmId
 from likeness.store import layout
 from likeness.store.data_store import open_store, open_store_with_key_file
 from likeness.store.heads import write_head
+from likeness.store.sweeping import give_back_packs
 from likeness.transport.local import LocalTransport
 from tests.audit.conftest import Filled
 from tests.cli.conftest import ROOT, Shell
@@ -148,6 +150,19 @@ def test_prove_names_the_versions_that_a_missing_pack_takes_away(
     assert filled.versions[1].name in done.stdout
     assert filled.versions[0].name not in done.stdout
     assert other.returncode == 0, other.stdout
+
+
+def test_packs_that_were_given_back_are_no_loss(filled: Filled, shell: Shell) -> None:
+    workshop, disk = filled.workshop, noise("twin", 1 << 18)
+    first = workshop.packs_of(workshop.back_up(disk, vm=VmId("c" * 32)))
+    both = workshop.packs_of(workshop.back_up(disk, vm=VmId("d" * 32)))
+    give_back_packs(filled.store, both - first, reason="twice", clock=workshop.clock)
+
+    done = shell.run("prove", *key(filled))
+
+    assert both - first
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("fine: ")
 
 
 def test_audit_names_what_is_missing(filled: Filled, shell: Shell) -> None:
