@@ -306,7 +306,7 @@ def test_a_damaged_segment_is_told_of_and_the_others_are_read(workshop: Workshop
     name = sorted(segments(workshop.store))[1]
     lost = {pack.pack for pack in read_segment(workshop.store, name)}
     workshop.objects[name] = flipped(workshop.objects[name], 50)
-    told: list[Damaged] = []
+    told: list[Damaged | ObjectMissing] = []
 
     found = {pack.pack for pack in known_packs(workshop.store, damaged=told.append)}
 

@@ -1,0 +1,93 @@
+"""Makes the golden stores of format 1; run once, never again: ``python -m tests.format.make_v1``.
+
+What it made is committed below `v1/`. A store that differs belongs into a new folder beside it.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from likeness.codec.aead import Suite
+from likeness.model.ids import VmId, random_name
+from likeness.store.catalog_copies import put_copy
+from likeness.store.heads import write_head
+from likeness.store.keyring import begin_epoch
+from likeness.store.versions import Version
+from likeness.transport.local import LocalTransport
+from tests.unit.workshop import CHUNK, Disk, Workshop, changed, noise, text
+
+V1 = Path(__file__).parent / "v1"
+PASSPHRASE = "four lambs in a thunderstorm"
+
+
+def told(version: Version, disks: tuple[bytes, ...]) -> dict[str, object]:
+    """What a version must restore to."""
+    return {
+        "record": version.name,
+        "vm": version.vm,
+        "sequence": version.sequence,
+        "vm_name": version.record.vm_name,
+        "deltas": [disk.deltas for disk in version.record.disks],
+        "disks": [
+            {"size": len(disk), "sha256": hashlib.sha256(disk).hexdigest()} for disk in disks
+        ],
+    }
+
+
+def fill(workshop: Workshop) -> list[dict[str, object]]:
+    """Versions of two VMs: full and delta maps, a second epoch, sizes of every kind."""
+    versions: list[dict[str, object]] = []
+
+    def back_up(vm: VmId, name: str, *disks: bytes) -> None:
+        given: tuple[Disk, ...] = disks
+        version = workshop.back_up(*given, vm=vm, vm_name=name)
+        versions.append(told(version, disks))
+        write_head(workshop.store, clock=workshop.clock)
+
+    web, files = VmId(random_name()), VmId(random_name())
+    first = text("first", 3 * CHUNK) + bytes(2 * CHUNK) + text("tail", 700) + noise("n", 3000)
+    second = text("first", CHUNK) + text("a", CHUNK)
+    back_up(web, "web", first, second)
+    grown = changed(first, (CHUNK + 7, b"what the guest wrote"), (4 * CHUNK, noise("m", 900)))
+    back_up(web, "web", grown, second)
+    emptied = changed(grown, (0, bytes(CHUNK)))
+    back_up(web, "web", emptied, second + text("more", 5000))
+    back_up(files, "Dateien №2", b"", bytes(3 * CHUNK), text("a", CHUNK))
+    workshop.store = begin_epoch(workshop.store, clock=workshop.clock)
+    back_up(web, "web", changed(emptied, (2 * CHUNK, b"in the second epoch")), second)
+    return versions
+
+
+def make(name: str, suite: Suite, passphrase: str | None) -> None:
+    """Make one store below `v1/`."""
+    folder = V1 / name
+    if folder.exists():
+        sys.exit(f"{folder} is there already; golden stores are never made again")
+    with tempfile.TemporaryDirectory() as scratch:
+        workshop = Workshop(
+            Path(scratch),
+            transport=LocalTransport(folder / "store", make=True),
+            suite=suite,
+            passphrase=passphrase,
+        )
+        versions = fill(workshop)
+        catalog = Path(scratch) / "catalog"
+        catalog.mkdir()
+        (catalog / "versions.txt").write_text("what the catalog remembers\n")
+        put_copy(workshop.store, catalog, clock=workshop.clock)
+        shutil.copyfile(workshop.key_file, folder / "key")
+    expected = {
+        "suite": suite.value,
+        "words": workshop.words,
+        "passphrase": passphrase,
+        "versions": versions,
+    }
+    (folder / "expected.json").write_text(json.dumps(expected, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    make("suite-1", Suite.XCHACHA20_POLY1305, PASSPHRASE)
+    make("suite-2", Suite.AEGIS_256, None)
