@@ -1,7 +1,7 @@
 """Which VMs a pool has, and which of them were meant."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -339,6 +339,29 @@ class _Tables:
 
 def _pool_name(pools: Mapping[str, Mapping[str, Any]]) -> str:
     return next((str(pool["name_label"]) for pool in pools.values()), "")
+
+
+def disks_left_out(vm: XenVm, excluded: Collection[str]) -> tuple[XenDisk, ...]:
+    """The disks of a VM that a job leaves out.
+
+    Args:
+        vm: The VM.
+        excluded: By position, uuid or name.
+
+    Raises:
+        BadInput: It has no such disk, or none would be left.
+    """
+    names = {disk: {disk.position, disk.uuid, disk.disk, disk.name} - {""} for disk in vm.disks}
+    for wanted in excluded:
+        if not any(wanted in known for known in names.values()):
+            raise BadInput(
+                f"VM {vm.name} has no disk {wanted!r} to leave out; it has "
+                + (", ".join(f"{d.position} ({d.name})" for d in vm.disks) or "none")
+            )
+    left_out = tuple(disk for disk in vm.disks if names[disk] & set(excluded))
+    if vm.disks and len(left_out) == len(vm.disks):
+        raise BadInput(f"VM {vm.name}: every disk is left out; nothing is left to back up")
+    return left_out
 
 
 def is_disk(vbd: Mapping[str, Any]) -> bool:

@@ -1,12 +1,12 @@
 """Looking before leaping: what would make a snapshot fail or do harm, found before it is taken."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from likeness.errors import HostBusy, HostRefused
 from likeness.xen.failures import Refusal, explained
-from likeness.xen.inventory import XenDisk, XenVm
+from likeness.xen.inventory import XenDisk, XenVm, disks_left_out
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
 from likeness.xen.snapshot_facts import Consistency
 
@@ -62,12 +62,14 @@ def require_ready(
     vm: XenVm,
     *,
     mode: Consistency = Consistency.STANDARD,
+    exclude_disks: Collection[str] = (),
     longest_chain: int = LONGEST_CHAIN,
     most_uncoalesced: int = MOST_UNCOALESCED,
 ) -> None:
     """Leave unless a snapshot of the VM can be taken now; see `preflight`.
 
     Raises:
+        BadInput: A disk to exclude is not there, or no disk is left.
         HostBusy: Only things that go away by themselves are in the way.
         HostRefused: A person has to do something first.
         HostUnreachable: The pool does not answer.
@@ -76,6 +78,7 @@ def require_ready(
         xen,
         vm,
         mode=mode,
+        exclude_disks=exclude_disks,
         longest_chain=longest_chain,
         most_uncoalesced=most_uncoalesced,
     )
@@ -93,6 +96,7 @@ def preflight(
     vm: XenVm,
     *,
     mode: Consistency = Consistency.STANDARD,
+    exclude_disks: Collection[str] = (),
     longest_chain: int = LONGEST_CHAIN,
     most_uncoalesced: int = MOST_UNCOALESCED,
 ) -> tuple[Obstacle, ...]:
@@ -102,6 +106,8 @@ def preflight(
         xen: The session.
         vm: As `inventory.find_vm` gave it.
         mode: The consistency that will be asked for.
+        exclude_disks: Disks that will not be frozen, by position, uuid or name; what is the
+            matter with them is no obstacle.
         longest_chain: Links a chain of images may have with the snapshot's own.
         most_uncoalesced: Links of it that may wait to be merged.
 
@@ -109,10 +115,13 @@ def preflight(
         Obstacles, gravest first as far as one can tell; empty when nothing is in the way.
 
     Raises:
+        BadInput: A disk to exclude is not there, or no disk is left.
         HostBusy, HostRefused, HostUnreachable: The pool did not say.
     """
+    left_out = disks_left_out(vm, exclude_disks)
+    wanted = tuple(disk for disk in vm.disks if disk not in left_out)
     with explained(f"looking at VM {vm.name} before its snapshot"):
-        look = _Look(xen, vm, mode, longest_chain, most_uncoalesced)
+        look = _Look(xen, vm, wanted, mode, longest_chain, most_uncoalesced)
         return tuple(look.all())
 
 
@@ -120,6 +129,7 @@ def preflight(
 class _Look:
     xen: XenSession
     vm: XenVm
+    wanted: tuple[XenDisk, ...]
     mode: Consistency
     longest_chain: int
     most_uncoalesced: int
@@ -127,8 +137,8 @@ class _Look:
 
     def all(self) -> list[Obstacle]:
         record = self.xen.call("VM.get_record", self.vm.ref)
-        disks = [(disk, self.xen.call("VDI.get_record", disk.ref)) for disk in self.vm.disks]
-        storages = {ref: self.xen.call("SR.get_record", ref) for ref in _storages(self.vm)}
+        disks = [(disk, self.xen.call("VDI.get_record", disk.ref)) for disk in self.wanted]
+        storages = {ref: self.xen.call("SR.get_record", ref) for ref in self._storages()}
         found = [*self._of_vm(record)]
         for disk, vdi in disks:
             found += self._of_disk(disk, vdi)
@@ -139,6 +149,9 @@ class _Look:
             for disk, vdi in disks:
                 found += self._of_chain(disk, vdi)
         return found
+
+    def _storages(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(disk.storage_ref for disk in self.wanted))
 
     def _of_vm(self, record: Mapping[str, Any]) -> list[Obstacle]:
         found = []
@@ -198,7 +211,7 @@ class _Look:
             return [
                 _lasting(f"storage {name} is not attached", "attach it", "SR_NOT_ATTACHED"),
             ]
-        needed = sum(disk.size_bytes for disk in self.vm.disks if disk.storage_ref == ref)
+        needed = sum(disk.size_bytes for disk in self.wanted if disk.storage_ref == ref)
         size = int(storage["physical_size"])
         free = size - int(storage["physical_utilisation"])
         if is_thick(storage) and size > 0 and free < needed * _OVERHEAD:
@@ -262,10 +275,6 @@ def is_thick(storage: Mapping[str, Any]) -> bool:
     """Whether a storage reserves every disk's full size at once."""
     allocation = str(storage["sm_config"].get("allocation", ""))
     return storage["type"] in _THICK and allocation not in _THIN
-
-
-def _storages(vm: XenVm) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(disk.storage_ref for disk in vm.disks))
 
 
 def _chained(vdi: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from likeness.clock import stopwatch
-from likeness.errors import BadInput, HostRefused, LikenessError, PermanentError
+from likeness.errors import HostRefused, LikenessError, PermanentError
 from likeness.model.disk import DiskFacts, VmFacts
 from likeness.model.ids import DiskId, from_uuid
 from likeness.stopping import StopToken
@@ -14,7 +14,7 @@ from likeness.xen import marks
 from likeness.xen.configuration import configuration_of
 from likeness.xen.dropping import drop_leftover, leftovers_labelled
 from likeness.xen.failures import NOT_OFFERED, Refusal, explained, reason
-from likeness.xen.inventory import XenDisk, XenVm, is_disk, position_order
+from likeness.xen.inventory import XenDisk, XenVm, disks_left_out, is_disk, position_order
 from likeness.xen.marks import Owner
 from likeness.xen.power import shut_down_for_snapshot, start_again
 from likeness.xen.session import XenSession, is_null
@@ -84,7 +84,7 @@ def take_snapshot(
         vm=vm,
         owner=owner,
         name=marks.label_of(owner, label),
-        left_out=_left_out(vm, exclude_disks),
+        left_out=disks_left_out(vm, exclude_disks),
         stop=stop or StopToken(),
         deadline_seconds=deadline_seconds,
         storage_pause=storage_pause,
@@ -276,21 +276,6 @@ class _Attempt:
 
     def _is_left_out(self, disk: SnapshotDisk) -> bool:
         return any(disk.facts.disk == other.disk for other in self.left_out)
-
-
-def _left_out(vm: XenVm, excluded: Collection[str]) -> tuple[XenDisk, ...]:
-    """The disks a job leaves out."""
-    names = {disk: {disk.position, disk.uuid, disk.disk, disk.name} - {""} for disk in vm.disks}
-    for wanted in excluded:
-        if not any(wanted in known for known in names.values()):
-            raise BadInput(
-                f"VM {vm.name} has no disk {wanted!r} to leave out; it has "
-                + (", ".join(f"{d.position} ({d.name})" for d in vm.disks) or "none")
-            )
-    left_out = tuple(disk for disk in vm.disks if names[disk] & set(excluded))
-    if vm.disks and len(left_out) == len(vm.disks):
-        raise BadInput(f"VM {vm.name}: every disk is left out; nothing is left to back up")
-    return left_out
 
 
 def _why_not(mode: Consistency, refusal: Refusal) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from lab.wire.values import Value
-from likeness.errors import HostBusy, HostRefused
+from likeness.errors import BadInput, HostBusy, HostRefused
 from likeness.xen.inventory import find_vm
 from likeness.xen.preflight import Obstacle, preflight, require_ready
 from likeness.xen.snapshots import Consistency
@@ -100,6 +100,16 @@ def test_a_disk_that_cannot_be_frozen_is_named(
     put_disk(stage, 1, **fields)
 
     assert "disk 1 (web-1 1)" in look(stage)[code].reason
+
+
+def test_a_disk_that_is_left_out_is_no_obstacle(stage: Stage) -> None:
+    put_disk(stage, 1, sharable=True)
+    storage(stage, type="lvm", physical_size=13 * MIB, sm_config={})
+
+    assert set(look(stage)) == {"VDI_IS_SHARABLE", "SR_FULL"}
+    assert look(stage, exclude_disks=["1"]) == {}
+    with pytest.raises(BadInput, match="no disk '7'"):
+        look(stage, exclude_disks=["7"])
 
 
 def test_thick_storage_two_thirds_full_is_refused_and_thin_storage_is_not(stage: Stage) -> None:

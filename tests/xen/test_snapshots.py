@@ -131,7 +131,6 @@ def test_storage_trouble_that_stays_is_busy(stage: Stage) -> None:
         ("VDI_IS_SHARABLE", ["ref"], HostRefused, "shared between VMs"),
         ("SR_BACKEND_FAILURE_109", ["", "chain too long", ""], HostRefused, "chain is too long"),
         ("RBAC_PERMISSION_DENIED", ["VM.snapshot", "no"], HostRefused, "lacks the right"),
-        ("SOMETHING_NEW", ["a"], HostRefused, "SOMETHING_NEW"),
     ],
 )
 def test_a_refusal_is_a_sentence_with_the_vm_the_cause_and_the_next_step(
