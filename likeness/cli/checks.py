@@ -11,7 +11,7 @@ from pathlib import Path
 from likeness.cli.opening import opened, transport_of, viewed
 from likeness.cli.terminal import Meter, printable, say, tell
 from likeness.clock import Clock, system_clock
-from likeness.errors import BadInput
+from likeness.errors import BadInput, Damaged, ObjectMissing
 from likeness.model.ids import PackId
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
@@ -21,7 +21,7 @@ from likeness.store.consequences import packs_of, versions_that_need
 from likeness.store.data_store import DataStore
 from likeness.store.history import expect_head, read_history
 from likeness.store.index import KnownPack, known_packs
-from likeness.store.observations import Observation, Weight
+from likeness.store.observations import Observation, Weight, cause_of, trouble
 from likeness.store.proving import Finding, PackProof, prove_documents, prove_pack, prove_packs
 from likeness.store.public_view import PublicStore, SignedView
 from likeness.store.scrubbing import scrub_frames, scrub_signatures
@@ -68,17 +68,19 @@ def prove(options: argparse.Namespace, stop: StopToken) -> int:
     """Every chunk, and the documents and block maps of every version."""
     store = opened(options)
     with tempfile.TemporaryDirectory(prefix="likeness-") as folder:
-        scratch = Path(folder)
+        scratch, problems = Path(folder), list[Observation]()
         if options.version is None:
             names = _all_records(store)
-            proofs = _proofs_of_all(store, stop)
+            proofs = _proofs_of_all(store, stop, problems)
         else:
             version = find_version(store, options.version)
             names = iter((version.name,))
             packs = packs_of(store, version, scratch=scratch, stop=stop)
             proofs = prove_packs(store, packs, clock=system_clock, stop=stop)
         found = itertools.chain(
-            _documents(store, names, scratch, stop), _packs(store, proofs, scratch, stop)
+            _documents(store, names, scratch, stop),
+            _packs(store, proofs, scratch, stop),
+            problems,  # filled by then
         )
         return _report(found, "every chunk was opened and hashed again, and all are right")
 
@@ -124,7 +126,10 @@ def _head(told: list[str] | None) -> tuple[int, str] | None:
     return int(number), digits
 
 
-def _proofs_of_all(store: DataStore, stop: StopToken) -> Iterator[PackProof]:
+def _proofs_of_all(
+    store: DataStore, stop: StopToken, problems: list[Observation]
+) -> Iterator[PackProof]:
+    """Every pack that the index knows; index segments that cannot be read go to `problems`."""
     clock: Clock = system_clock
     meter = Meter("proved")
 
@@ -132,14 +137,15 @@ def _proofs_of_all(store: DataStore, stop: StopToken) -> Iterator[PackProof]:
         stop.check()
         return prove_pack(store, pack, clock=clock)
 
-    problems: list[str] = []
-    known = known_packs(store, damaged=lambda cause: problems.append(str(cause)))
+    def note(cause: Damaged | ObjectMissing) -> None:
+        unproved = f"{cause_of(cause)}, so its packs were not proved"
+        problems.append(trouble(cause.name, unproved))
+
+    known = known_packs(store, damaged=note)
     for proof in bounded_map(look, known, workers=os.cpu_count() or 1, name="prove"):
         meter.add(proof.read_bytes)
         yield proof
     meter.finish()
-    for problem in problems:
-        tell(f"the packs of one index segment were not proved: {problem}; run audit")
 
 
 def _packs(

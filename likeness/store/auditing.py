@@ -133,9 +133,14 @@ class _Index:
     """What the index segments say of packs, a share of all packs at a time."""
 
     def __init__(self, view: SignedView, most: int) -> None:
-        self._view, self._most = view, most
+        self._view = view
         self._problems: dict[str, Observation] = {}
-        packs = sum(1 for _ in self._packs(_PREFIXES))
+        self._all: dict[PackId, _Expected] = {}
+        packs = 0
+        for name, pack in self._packs(_PREFIXES):
+            packs += 1
+            if packs <= most:
+                self._all[name] = pack
         turns = min(max(-(-packs // most), 1), len(_PREFIXES))
         self._turns = [_PREFIXES[at::turns] for at in range(turns)]
 
@@ -144,6 +149,10 @@ class _Index:
 
     def turns(self) -> Iterator[tuple[frozenset[str], dict[PackId, _Expected]]]:
         """First digits of pack ids, and all packs that begin with them."""
+        if len(self._turns) == 1:
+            yield frozenset(_PREFIXES), self._all
+            return
+        self._all.clear()
         for prefixes in self._turns:
             yield frozenset(prefixes), dict(self._packs(prefixes))
 

@@ -292,10 +292,11 @@ class _SignedScrub:
         """Both copies of each block map a version brought in."""
         for pair, digests in map_pairs(record.clear):
             found = [self._map(n, d, record.name) for n, d in zip(pair, digests, strict=True)]
-            gone = [name for name in pair if self._is_gone(name)]
             told = [each for each in found if each is not None]
+            bad = sum(each.weight is Weight.SPARE_LOST for each in told)
+            gone = sum(self._is_gone(name) for name in pair) if bad else 0
             for each in told:
-                alone = len(told) + len(gone) == len(pair) and each.weight is Weight.SPARE_LOST
+                alone = bad + gone == len(pair) and each.weight is Weight.SPARE_LOST
                 yield _without_spare(each) if alone else each
 
     def _map(self, name: str, expected: str, version: str) -> Observation | None:

@@ -165,6 +165,20 @@ def test_packs_that_were_given_back_are_no_loss(filled: Filled, shell: Shell) ->
     assert done.stdout.startswith("fine: ")
 
 
+def test_packs_that_could_not_be_proved_for_want_of_an_index_are_not_called_fine(
+    filled: Filled, shell: Shell
+) -> None:
+    name = filled.names(layout.INDEX)[0]
+    path = filled.path(name)
+    path.write_bytes(flipped(path.read_bytes(), 60))
+
+    done = shell.run("prove", *key(filled))
+
+    assert done.returncode == 1
+    assert f"spare lost: {name}" in done.stdout
+    assert "fine" not in done.stdout
+
+
 def test_audit_names_what_is_missing(filled: Filled, shell: Shell) -> None:
     name = filled.names(layout.PACKS)[0]
     filled.path(name).unlink()
