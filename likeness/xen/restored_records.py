@@ -1,11 +1,12 @@
 """The records a VM is made again from: what it was, without what belonged to its old place."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from likeness.errors import BadInput
+from likeness.model.ids import DiskId, from_uuid
 from likeness.xen import marks
 from likeness.xen.configuration import CONFIGURATION_FORMAT
 from likeness.xen.marks import Owner
@@ -60,6 +61,32 @@ _DEFAULTS: Mapping[str, Any] = {
     "memory_target": "0",
     "user_version": "1",
 }
+_BIOS_STRINGS = frozenset(
+    {
+        "bios-vendor",
+        "bios-version",
+        "system-manufacturer",
+        "system-product-name",
+        "system-version",
+        "system-serial-number",
+        "enclosure-asset-tag",
+        "baseboard-manufacturer",
+        "baseboard-product-name",
+        "baseboard-version",
+        "baseboard-serial-number",
+        "baseboard-asset-tag",
+        "baseboard-location-in-chassis",
+    }
+)
+"""The firmware texts XenServer lets a client set."""
+
+_NOT_RESTORED: Mapping[str, str] = {
+    "VTPMs": "its virtual TPM is not in the version: have the guest's recovery keys at hand",
+    "VGPUs": "its virtual GPU was left out: add one by hand",
+    "attached_PCIs": "devices of its host that it used were left out: attach them by hand",
+    "VUSBs": "its USB devices were left out: plug them in by hand",
+}
+
 _BLOCKED = "Likeness is still restoring this VM"
 
 
@@ -133,6 +160,34 @@ def card_record(
         "ipv4_allowed": list(old.get("ipv4_allowed", [])),
         "ipv6_allowed": list(old.get("ipv6_allowed", [])),
     }
+
+
+def bios_strings(old: Mapping[str, Any]) -> dict[str, str]:
+    """The firmware texts of a VM that may be set on another."""
+    return {
+        key: str(value)
+        for key, value in old.get("bios_strings", {}).items()
+        if key in _BIOS_STRINGS and value
+    }
+
+
+def left_behind(facts: Mapping[str, Any], sizes: Collection[DiskId]) -> tuple[str, ...]:
+    """What a VM had and its restored self does not have, one sentence each.
+
+    Args:
+        facts: The configuration, see `parsed`.
+        sizes: The disks that are restored.
+    """
+    notes = [sentence for key, sentence in _NOT_RESTORED.items() if facts["vm"].get(key)]
+    disks = {from_uuid(disk["uuid"]): disk for disk in facts["disks"].values()}
+    notes += [
+        f"disk {disk['name_label']!r} is not in the version and was left out"
+        for uuid, disk in disks.items()
+        if uuid not in sizes
+    ]
+    if set(sizes) - set(disks):
+        notes.append("the guest's memory is in the version; the VM itself starts from its disks")
+    return tuple(notes)
 
 
 @dataclass(slots=True)

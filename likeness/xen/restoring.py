@@ -14,14 +14,16 @@ from likeness.model.disk import Segment
 from likeness.model.ids import DiskId, from_uuid
 from likeness.stopping import StopToken
 from likeness.xen import marks
-from likeness.xen.failures import Refusal, explained, suppress_gone
+from likeness.xen.failures import Refusal, explained, reason, suppress_gone
 from likeness.xen.http_exchange import SessionForgotten, Upload, put_body
 from likeness.xen.marks import Owner
 from likeness.xen.pacing import BandwidthCap
 from likeness.xen.restored_records import (
     NetworkFinder,
+    bios_strings,
     card_record,
     drive_record,
+    left_behind,
     parsed,
     vm_record,
 )
@@ -139,7 +141,11 @@ def create_vm(
         try:
             marks.put_marks(xen, "VM", ref, owner=owner, kind=marks.RESTORED)
             disks = _with_disks(xen, ref, facts, owner, storage_ref, sizes)
-            notes = _with_cards(xen, ref, facts, networks or {}, keep_addresses=keep_addresses)
+            notes = (
+                *_with_cards(xen, ref, facts, networks or {}, keep_addresses=keep_addresses),
+                *_with_firmware(xen, ref, facts["vm"]),
+                *left_behind(facts, sizes),
+            )
             uuid = str(xen.call("VM.get_uuid", ref))
         except BaseException:
             destroy_vm(xen, ref)
@@ -341,6 +347,18 @@ def _with_cards(
         if note:
             notes.append(note)
     return tuple(notes)
+
+
+def _with_firmware(xen: XenSession, vm_ref: str, old: Mapping[str, Any]) -> tuple[str, ...]:
+    """Give the VM the firmware texts it had: licences inside the guest may hang on them."""
+    wanted = bios_strings(old)
+    if not wanted:
+        return ()
+    try:
+        xen.call("VM.set_bios_strings", vm_ref, wanted)
+    except Refusal as refusal:
+        return (f"its firmware texts were not taken over: {reason(refusal)}",)
+    return ()
 
 
 def _upload(

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from likeness.model.disk import DiskFacts, VmFacts
 from likeness.xen.marks import Owner
 
+MEMORY = "memory"
+"""The position of the guest's memory among a snapshot's disks."""
+
 
 class Consistency(enum.StrEnum):
     """In which state a snapshot finds the guest."""
@@ -47,7 +50,7 @@ class XenSnapshot:
         ref: XenServer's reference to the snapshot.
         uuid: Its uuid, with dashes.
         vm: The VM it was taken of, with its full configuration.
-        disks: In the order of their positions.
+        disks: In the order of their positions; with memory, its image last, at `MEMORY`.
         owner: Whose it is.
         requested: The consistency that was asked for.
         obtained: The consistency it has.

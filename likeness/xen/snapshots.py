@@ -18,7 +18,7 @@ from likeness.xen.inventory import XenDisk, XenVm, disks_left_out, is_disk, posi
 from likeness.xen.marks import Owner
 from likeness.xen.power import shut_down_for_snapshot, start_again
 from likeness.xen.session import XenSession, is_null
-from likeness.xen.snapshot_facts import Consistency, SnapshotDisk, XenSnapshot
+from likeness.xen.snapshot_facts import MEMORY, Consistency, SnapshotDisk, XenSnapshot
 from likeness.xen.tasks import TASK_SECONDS, run_task
 
 STORAGE_PAUSE = 60.0
@@ -129,7 +129,7 @@ class _Attempt:
         record = self.xen.call("VM.get_record", ref)
         uuid = str(record["uuid"])
         marks.put_marks(self.xen, "VM", ref, owner=self.owner, kind=marks.SNAPSHOT, uuid=uuid)
-        disks = self._frozen_disks(record)
+        disks = [*self._frozen_disks(record), *self._memory(record)]
         for disk in disks:
             marks.put_marks(
                 self.xen, "VDI", disk.ref, owner=self.owner, kind=marks.SNAPSHOT, uuid=disk.uuid
@@ -273,6 +273,20 @@ class _Attempt:
             uuid=str(vdi["uuid"]),
             tracked=bool(vdi.get("cbt_enabled", False)),
         )
+
+    def _memory(self, snapshot: dict[str, Any]) -> list[SnapshotDisk]:
+        """The image of the guest's memory, if the snapshot has one; each is a disk of its own."""
+        ref = str(snapshot.get("suspend_VDI", ""))
+        if is_null(ref):
+            return []
+        vdi = self.xen.call("VDI.get_record", ref)
+        facts = DiskFacts(
+            disk=DiskId(from_uuid(vdi["uuid"])),
+            name=f"memory of {self.vm.name}",
+            position=MEMORY,
+            size_bytes=int(vdi["virtual_size"]),
+        )
+        return [SnapshotDisk(facts=facts, ref=ref, uuid=str(vdi["uuid"]), tracked=False)]
 
     def _is_left_out(self, disk: SnapshotDisk) -> bool:
         return any(disk.facts.disk == other.disk for other in self.left_out)

@@ -279,6 +279,44 @@ def test_taking_a_restore_away_spares_disks_that_are_not_its_own(stage: Stage) -
     assert not [d for d in vm.disks if stage.pool.db.exists("VDI", d.ref)]
 
 
+def test_firmware_texts_come_back_where_the_pool_takes_them(stage: Stage) -> None:
+    stage.pool.db.put(
+        "VM",
+        stage.pool.vm("web-1"),
+        bios_strings={"system-manufacturer": "Maker", "hp-rombios": "x", "bios-vendor": ""},
+    )
+
+    vm = restore(stage)
+
+    assert vm.notes == ()
+    assert stage.pool.db.get("VM", vm.ref, "bios_strings")["system-manufacturer"] == "Maker"
+
+    stage.pool.faults.fail("VM.set_bios_strings", "VM_BIOS_STRINGS_ALREADY_SET")
+    assert "firmware texts were not taken over" in restore(stage).notes[0]
+
+
+def test_what_is_not_restored_is_told(stage: Stage) -> None:
+    text, sizes = configuration(stage)
+    facts = json.loads(text)
+    facts["vm"]["VTPMs"] = ["OpaqueRef:x"]
+    first, second = sizes
+
+    vm = create_vm(
+        stage.xen,
+        json.dumps(facts),
+        owner=stage.owner,
+        storage_ref=find_storage(stage.xen),
+        sizes={first: sizes[first], DiskId("0" * 32): MIB},
+    )
+
+    assert [disk.disk for disk in vm.disks] == [first]
+    assert second != first
+    told = " ".join(vm.notes)
+    assert "virtual TPM" in told
+    assert "'web-1 1' is not in the version" in told
+    assert "memory is in the version" in told
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}'])
 def test_a_configuration_that_cannot_be_read_makes_nothing(stage: Stage, text: str) -> None:
     before = stage.objects()

@@ -12,7 +12,9 @@ from likeness.stopping import StopToken
 from likeness.xen import marks
 from likeness.xen.dropping import drop_snapshot
 from likeness.xen.inventory import find_vm
+from likeness.xen.snapshot_facts import MEMORY
 from likeness.xen.snapshots import Consistency, XenSnapshot, take_snapshot
+from likeness.xen.sweeping import sweep_snapshots
 from likeness.xen.tasks import run_task
 from tests.xen.conftest import MIB, Stage, read_disk
 
@@ -196,7 +198,10 @@ def test_a_running_vm_is_frozen_with_its_memory(stage: Stage) -> None:
     snapshot = take(stage, mode=Consistency.MEMORY)
 
     assert snapshot.obtained is Consistency.MEMORY
+    assert [disk.facts.position for disk in snapshot.disks] == ["0", "1", MEMORY]
     assert read_disk(stage.xen, snapshot.disks[0]) == stage.web
+    memory = snapshot.disks[2]
+    assert len(read_disk(stage.xen, memory)) == memory.facts.size_bytes > 0
     drop_snapshot(stage.xen, snapshot, tries=20, pause_seconds=0.1)
     assert stage.objects() == before
 
@@ -215,6 +220,34 @@ def test_a_host_without_quiesce_gives_a_standard_snapshot_and_a_reason(stage: St
 
     assert snapshot.obtained is Consistency.STANDARD
     assert "quiesced snapshot is not possible" in snapshot.reason
+
+
+def test_memory_left_by_a_killed_run_is_swept(stage: Stage) -> None:
+    before = stage.objects()
+    snapshot = take(stage, mode=Consistency.MEMORY)
+    stage.xen.call("VM.destroy", snapshot.ref)
+
+    swept = sweep_snapshots(
+        stage.xen, stage.owner.installation, lambda run: False, tries=20, pause_seconds=0.1
+    )
+
+    assert len(swept) == 3
+    assert stage.objects() == before
+
+
+def test_a_host_that_offers_quiescing_and_fails_gives_a_standard_snapshot(stage: Stage) -> None:
+    real = stage.xen.call
+
+    def older(method: str, *params: Any, **more: Any) -> Any:
+        if method == "VM.get_allowed_operations":
+            return [*real(method, *params, **more), "snapshot_with_quiesce"]
+        return real(method, *params, **more)
+
+    stage.xen.call = older  # type: ignore[method-assign]
+    snapshot = take(stage, mode=Consistency.QUIESCED)
+
+    assert snapshot.obtained is Consistency.STANDARD
+    assert "does not offer that any more" in snapshot.reason
 
 
 @pytest.mark.parametrize("mode", [Consistency.QUIESCED, Consistency.MEMORY])
