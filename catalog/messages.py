@@ -1,0 +1,152 @@
+"""The outbox: messages to people, kept until each channel has taken them."""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from catalog.connection import CatalogFile, from_utc, reading, to_utc, writing
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something people are told.
+
+    Attributes:
+        message: 32 hex digits, the same for the same matter; see `message_id`.
+        about: ``damage``, ``healed`` or ``job``.
+        subject: One line.
+        body: Plain text.
+        incident: Its number; none if it is about none.
+    """
+
+    message: str
+    about: str
+    subject: str
+    body: str
+    incident: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message on its way through one channel.
+
+    Attributes:
+        message: What is to be delivered.
+        channel: ``mail`` or ``webhook``.
+        attempts: How often it was tried.
+        problem: Why the last attempt failed.
+    """
+
+    message: Message
+    channel: str
+    written_at: datetime
+    attempts: int
+    tried_at: datetime | None
+    delivered_at: datetime | None
+    problem: str
+
+
+def message_id(*matter: object) -> str:
+    """32 hex digits that stand for a matter; whoever asks twice gets the same."""
+    words = "\n".join(str(word) for word in matter)
+    return hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
+
+
+def write_message(
+    catalog: CatalogFile, message: Message, channels: Collection[str], now: datetime
+) -> bool:
+    """Put a message into the outbox; one that is there already is left as it is.
+
+    Args:
+        catalog: Which.
+        message: What to tell.
+        channels: Through which; none: it is only kept.
+        now: The present.
+
+    Returns:
+        Whether it is new.
+    """
+    with writing(catalog) as connection:
+        known = connection.execute(
+            "SELECT 1 FROM messages WHERE message_id = ?", [message.message]
+        ).fetchone()
+        if known:
+            return False
+        connection.execute(
+            """INSERT INTO messages (message_id, about, incident_no, subject, body, written_at)
+            VALUES (?, ?, ?, ?, ?, ?)""",
+            [
+                *(message.message, message.about, message.incident),
+                *(message.subject, message.body, to_utc(now)),
+            ],
+        )
+        for channel in channels:
+            connection.execute(
+                """INSERT INTO deliveries (message_id, channel, attempts, problem)
+                VALUES (?, ?, 0, '')""",
+                [message.message, channel],
+            )
+    return True
+
+
+def undelivered(catalog: CatalogFile) -> list[Delivery]:
+    """What has not arrived yet, oldest first."""
+    return [each for each in _deliveries(catalog) if each.delivered_at is None]
+
+
+def recent_deliveries(catalog: CatalogFile, most: int = 20) -> list[Delivery]:
+    """The newest deliveries, newest first, arrived or not."""
+    return list(reversed(_deliveries(catalog)))[:most]
+
+
+def note_delivery(
+    catalog: CatalogFile, delivery: Delivery, now: datetime, *, problem: str = ""
+) -> None:
+    """Write down what came of an attempt; with a problem, it will be tried again."""
+    with writing(catalog) as connection:
+        connection.execute(
+            """UPDATE deliveries SET attempts = attempts + 1, tried_at = ?, problem = ?,
+                delivered_at = CASE WHEN ? = '' THEN ?::TIMESTAMP END
+            WHERE message_id = ? AND channel = ? AND delivered_at IS NULL""",
+            [
+                *(to_utc(now), problem, problem, to_utc(now)),
+                *(delivery.message.message, delivery.channel),
+            ],
+        )
+
+
+def _deliveries(catalog: CatalogFile) -> list[Delivery]:
+    with reading(catalog) as connection:
+        rows = connection.execute(
+            """SELECT m.message_id, m.about, m.subject, m.body, m.incident_no, m.written_at,
+                d.channel, d.attempts, d.tried_at, d.delivered_at, d.problem
+            FROM deliveries AS d JOIN messages AS m USING (message_id)
+            ORDER BY m.written_at, m.rowid, d.channel"""
+        ).fetchall()
+    return [_delivery(*row) for row in rows]
+
+
+def _delivery(
+    message: UUID,
+    about: str,
+    subject: str,
+    body: str,
+    incident: int | None,
+    written_at: datetime,
+    channel: str,
+    attempts: int,
+    tried_at: datetime | None,
+    delivered_at: datetime | None,
+    problem: str,
+) -> Delivery:
+    return Delivery(
+        message=Message(message.hex, about, subject, body, incident),
+        channel=channel,
+        written_at=from_utc(written_at) or written_at,
+        attempts=attempts,
+        tried_at=from_utc(tried_at),
+        delivered_at=from_utc(delivered_at),
+        problem=problem,
+    )

@@ -1,0 +1,235 @@
+"""What a validation reads next, so that nothing is ever read too late or all at once.
+
+Every pack has a deadline: its last proof and the age limit. The smallest even pace that keeps all
+deadlines is the greatest of *bytes due until then / time left*, over all deadlines. A scheduled
+validation reads at that pace, oldest first; so what was written in one night is not due in one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc
+from catalog.serving import CLOCK_SLACK
+from catalog.staging import name_list, staged
+from catalog.validation import packs_to_prove
+from catalog.values import PackToProve, Why
+from likeness.model.ids import PackId, VersionId
+
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingPlan:
+    """What to read back now.
+
+    Attributes:
+        packs: In this order.
+        pace_bytes: How much must be read back every day, at an even pace, to keep the age limit.
+        late_bytes: Of the packs left out, those whose deadline has passed; not 0 only where a
+            budget is too small.
+    """
+
+    packs: tuple[PackToProve, ...]
+    pace_bytes: int = 0
+    late_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """All of it together."""
+        return sum(pack.size_bytes for pack in self.packs)
+
+    def bytes_for(self, why: Why) -> int:
+        """The part that is read for one reason."""
+        return sum(pack.size_bytes for pack in self.packs if pack.why is why)
+
+
+def plan_new(
+    catalog: CatalogFile,
+    now: datetime,
+    max_age: timedelta | None,
+    *,
+    versions: Iterable[VersionId],
+    unseen_since: datetime | None = None,
+) -> ReadingPlan:
+    """What these versions need: packs never read back, found bad, or too old; all of it.
+
+    Args:
+        catalog: Which.
+        now: The present.
+        max_age: See `packs_to_prove`.
+        versions: Those to validate.
+        unseen_since: See `packs_to_prove`.
+    """
+    packs = packs_to_prove(catalog, now, max_age, versions=versions, unseen_since=unseen_since)
+    return ReadingPlan(tuple(packs))
+
+
+def plan_revalidation(
+    catalog: CatalogFile,
+    now: datetime,
+    max_age: timedelta | None,
+    *,
+    pause: timedelta,
+    budget_bytes: int | None = None,
+    with_new: bool = True,
+    with_old: bool = True,
+    unseen_since: datetime | None = None,
+) -> ReadingPlan:
+    """What is new, and as much of what is old as its turn has come for.
+
+    What is new or was found bad is never held back by a budget.
+
+    Args:
+        catalog: Which.
+        now: The present.
+        max_age: The age limit; none: nothing ever grows too old.
+        pause: How long ago the last revalidation began, and so how far off the next one may be.
+        budget_bytes: Read at most so many bytes of what is old; as many as needed if none.
+        with_new: Read what is new; not while another run is at it.
+        with_old: Read what is old; not outside the hours given for it.
+        unseen_since: See `packs_to_prove`.
+    """
+    fresh = packs_to_prove(catalog, now, None, unseen_since=unseen_since) if with_new else []
+    if max_age is None or not with_old:
+        return ReadingPlan(tuple(fresh))
+    pause = min(max(pause, timedelta(minutes=1)), _DAY)
+    with reading(catalog) as connection:
+        _old_packs(connection, now, max_age, pause)
+        pace = _pace(connection)
+        allowed = pace * (pause / _DAY)
+        if budget_bytes is not None:
+            allowed = min(allowed, budget_bytes)
+        chosen, late = _chosen(connection, allowed, budget_bytes, unseen_since)
+    return ReadingPlan((*fresh, *chosen), round(pace), late)
+
+
+def _old_packs(connection: Connection, now: datetime, max_age: timedelta, pause: timedelta) -> None:
+    """`old`: whole packs by age, how much there is up to each, and the days that are left.
+
+    What falls due before the next turn must be read now, so no pack has less than a pause left.
+    """
+    connection.execute(
+        """CREATE OR REPLACE TEMP TABLE old AS
+        SELECT pack_id, pack_no, size_bytes, digest, chunks, proved_at, checked_at,
+            proved_at <= $due AS late,
+            sum(size_bytes) OVER (
+                ORDER BY proved_at, pack_no ROWS UNBOUNDED PRECEDING)::DOUBLE AS upto,
+            greatest(epoch(proved_at - $due), $pause) / 86400.0 AS days_left
+        FROM packs
+        WHERE state = 'live' AND NOT bad AND NOT unreachable AND proved_at <= $later""",
+        {
+            "due": to_utc(now - max_age),
+            "later": to_utc(now + CLOCK_SLACK),
+            "pause": pause.total_seconds(),
+        },
+    )
+
+
+def _pace(connection: Connection) -> float:
+    """Bytes a day."""
+    row = connection.execute("SELECT coalesce(max(upto / days_left), 0) FROM old").fetchone()
+    return float(row[0]) if row else 0.0
+
+
+def _chosen(
+    connection: Connection,
+    allowed: float,
+    budget_bytes: int | None,
+    unseen_since: datetime | None,
+) -> tuple[Sequence[PackToProve], int]:
+    """The oldest packs up to `allowed` bytes, and all that is late unless a budget forbids."""
+    rows = connection.execute(
+        """SELECT pack_id, size_bytes, digest, chunks, proved_at FROM old
+        WHERE (upto <= $allowed + 0.5 OR (late AND ($budget IS NULL
+            OR upto <= $budget OR upto = size_bytes)))
+          AND ($since IS NULL OR checked_at < $since)
+        ORDER BY proved_at, pack_no""",
+        {
+            "allowed": allowed,
+            "budget": budget_bytes,
+            "since": to_utc(unseen_since) if unseen_since is not None else None,
+        },
+    ).fetchall()
+    late = connection.execute(
+        """SELECT coalesce(sum(size_bytes), 0) FROM old
+        WHERE late AND $budget IS NOT NULL AND upto > $budget AND upto <> size_bytes""",
+        {"budget": budget_bytes},
+    ).fetchone()
+    packs = [
+        PackToProve(PackId(pack.hex), size, digest, chunks, from_utc(proved_at), Why.DUE)
+        for pack, size, digest, chunks, proved_at in rows
+    ]
+    return packs, int(late[0]) if late else 0
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """What another age limit would cost.
+
+    Attributes:
+        max_age: The limit.
+        pace_bytes: How much would have to be read back every day from now on.
+        share: The same, as a part of what is there.
+    """
+
+    max_age: timedelta
+    pace_bytes: int
+    share: float
+
+
+def what_if(catalog: CatalogFile, now: datetime, ages: Iterable[timedelta]) -> tuple[WhatIf, ...]:
+    """The pace that each of some age limits would ask for."""
+    found = []
+    with reading(catalog) as connection:
+        for age in ages:
+            _old_packs(connection, now, age, _DAY)
+            row = connection.execute(
+                """SELECT coalesce(sum(size_bytes), 0) FROM packs WHERE state = 'live'"""
+            ).fetchone()
+            live = int(row[0]) if row else 0
+            pace = max(_pace(connection), live / max(age / _DAY, 1.0))
+            found.append(WhatIf(age, round(pace), pace / live if live else 0.0))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentsDue:
+    """A version whose own record and block maps are to be read back."""
+
+    version: VersionId
+    record: str
+
+
+def documents_to_prove(
+    catalog: CatalogFile,
+    now: datetime,
+    max_age: timedelta | None,
+    *,
+    versions: Iterable[VersionId] | None = None,
+) -> list[DocumentsDue]:
+    """Versions whose documents were never read back, were not whole, or whose age is up.
+
+    Args:
+        catalog: Which.
+        now: The present.
+        max_age: For how long a look at them counts; none: for ever.
+        versions: Only these.
+    """
+    wanted = list(versions or ())
+    with staged(catalog) as stage, reading(catalog) as connection:
+        name_list(connection, stage, "asked_versions", wanted)
+        rows = connection.execute(
+            """SELECT version_id, record FROM versions
+            WHERE state = 'committed'
+              AND (documents_at IS NULL OR documents <> 'whole' OR documents_at > $later
+                   OR documents_at <= $due)
+              AND ($everything OR version_id IN (SELECT id FROM asked_versions))
+            ORDER BY documents_at NULLS FIRST, version_no""",
+            {
+                "later": to_utc(now + CLOCK_SLACK),
+                "due": to_utc(now - max_age) if max_age is not None else None,
+                "everything": versions is None,
+            },
+        ).fetchall()
+    return [DocumentsDue(VersionId(version.hex), record) for version, record in rows]
