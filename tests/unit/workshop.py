@@ -68,6 +68,23 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class DiskInMemory:
+    """Takes a restored disk without any file; gone if the restore failed."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._data = bytearray(size_bytes)
+        self.whole: bytes | None = None
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._data[offset : offset + len(data)] = data
+
+    def finish(self) -> None:
+        self.whole = bytes(self._data)
+
+    def abandon(self) -> None:
+        self._data = bytearray()
+
+
 class Workshop:
     """A store in memory, or wherever `transport` is, and hands to fill it.
 
@@ -225,6 +242,13 @@ class Workshop:
         data = target.read_bytes()
         target.unlink()
         return data
+
+    def restore_in_memory(self, version: Version, at: int = 0) -> bytes:
+        disk = version.record.disks[at]
+        target = DiskInMemory(disk.size_bytes)
+        restore_disk(self.store, disk, target, scratch=self.folder, stop=StopToken())
+        assert target.whole is not None
+        return target.whole
 
     def chunks_of(self, version: Version) -> set[bytes]:
         """Ids of all chunks a version needs."""
