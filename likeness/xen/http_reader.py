@@ -21,7 +21,7 @@ from likeness.xen.tasks import outcome_of, own_task
 
 PATH = "/export_raw_vdi"
 IDLE_SECONDS = 300.0
-_TASK_SECONDS = 60.0
+TASK_SECONDS = 60.0
 _TAIL_BYTES = 8192
 
 
@@ -36,6 +36,7 @@ class HttpDiskReader:
         stop: StopToken | None = None,
         cap: BandwidthCap | None = None,
         idle_seconds: float = IDLE_SECONDS,
+        task_seconds: float = TASK_SECONDS,
     ) -> None:
         """Only remember what to read; the transfer begins with the first segment.
 
@@ -45,12 +46,15 @@ class HttpDiskReader:
             stop: Looked at for every piece.
             cap: Shared with other readers of the job.
             idle_seconds: Give up when nothing comes for so long.
+            task_seconds: How long the host may take, after the last byte, to say whether what
+                it sent is to be trusted.
         """
         self._xen, self._disk = xen, disk
         self._stop = stop or StopToken()
         self._cap = cap
         self._idle_seconds = idle_seconds
         self._body: Body | None = None
+        self._task_seconds = task_seconds
         self.read_bytes = 0
 
     @property
@@ -166,7 +170,7 @@ class HttpDiskReader:
     def _failure_of(self, task: str) -> str:
         """What the transfer's task says went wrong; empty when it succeeded."""
         try:
-            outcome_of(self._xen, task, "the transfer", deadline_seconds=_TASK_SECONDS)
+            outcome_of(self._xen, task, "the transfer", deadline_seconds=self._task_seconds)
         except (Refusal, HostBusy) as failure:
             return str(failure)
         return ""

@@ -11,6 +11,8 @@ class Passage:
     def __init__(self, behind: int) -> None:
         self.deaf = False
         self.sent: list[bytes] = []
+        self.instead: dict[bytes, bytes] = {}
+        """What to answer requests that begin so, instead of letting them through."""
         self._behind = behind
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -34,9 +36,18 @@ class Passage:
             with contextlib.suppress(OSError):
                 while data := client.recv(1 << 16):
                     self.sent.append(data)
+                    answer = self._answer_to(data)
+                    if answer is not None:
+                        client.sendall(answer)
+                        client.shutdown(socket.SHUT_RDWR)
+                        break
                     lab.sendall(data)
                 lab.shutdown(socket.SHUT_WR)
             back.join()
+
+    def _answer_to(self, data: bytes) -> bytes | None:
+        found = [answer for start, answer in self.instead.items() if data.startswith(start)]
+        return found[0] if found else None
 
     def _pass_back(self, lab: socket.socket, client: socket.socket) -> None:
         with contextlib.suppress(OSError):
