@@ -87,7 +87,7 @@ def _make_disks() -> None:
 def _pool() -> Generator[dict[str, Any], None, None]:
     """The lab as a process of its own."""
     command = [sys.executable, "-m", "lab", "serve", "--state", str(FOLDER / "lab")]
-    for name in JOB["vms"]:  # type: ignore[attr-defined]  # a list
+    for name in JOB["vms"]:
         command += ["--vm", f"{name}={FOLDER / name}.raw"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
