@@ -264,7 +264,7 @@ class Workshop:
         wanted = self.chunks_of(version)
         return {
             pack.pack
-            for pack in known_packs(self.store)
+            for pack in known_packs(self.store, damaged=lambda _: None)
             if any(place.chunk in wanted for place in pack.places)
         }
 
