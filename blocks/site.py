@@ -7,12 +7,13 @@ from pydantic import Field, HttpUrl
 
 from blocks.catalog_file import CatalogFile
 from blocks.data_store import DataStoreShare, Vault
+from blocks.mail import Mail
 from blocks.xen_pool import XenPool
 from likeness.errors import BadInput
 
 
 class Site(Block):
-    """One installation: its pool, its data store, its catalog, its vault.
+    """One installation: its pool, its data store, its catalog, its vault, its mail.
 
     Flows are given a site's name and load it themselves, so that no secret is ever a parameter.
 
@@ -47,6 +48,30 @@ class Site(Block):
         description="Data blocks that were validated longer ago than this are validated again:"
         " a number of hours, days or weeks, always, or never.",
         pattern=r"^(always|never|[1-9][0-9]{0,4} (hours?|days?|weeks?))$",
+    )
+    revalidate_at_hours: str = Field(
+        default="",
+        title="Re-validate at these hours only",
+        description="Hours in UTC such as 22-6; empty: at any hour. New data blocks are validated"
+        " right after their job in any case.",
+        pattern=r"^(|([01]?[0-9]|2[0-3])-([01]?[0-9]|2[0-3]))$",
+    )
+    revalidate_gib_a_day: int = Field(
+        default=0,
+        ge=0,
+        title="Re-validate at most, GiB a day",
+        description="0: as much as the age limit asks for, evenly spread. With a limit that is too"
+        " small, the validation page says which age can be kept.",
+    )
+    mail: Mail | None = Field(
+        default=None, title="Mail", description="Who is told by mail, if anybody is."
+    )
+    webhook: str = Field(
+        default="",
+        title="Webhook",
+        description="A notification block of Prefect that is told too, such as slack-webhook/ops"
+        " or custom-webhook/ops; empty: none.",
+        pattern=r"^(|[a-z0-9-]+/[a-z0-9-]+)$",
     )
 
     @classmethod

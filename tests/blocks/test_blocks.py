@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 from prefect.blocks.core import Block
+from prefect_email import EmailServerCredentials  # type: ignore[import-untyped]
 from pydantic import SecretStr
 
 import blocks
-from blocks import CatalogFile, DataStoreShare, Site, Vault, XenPool
+from blocks import CatalogFile, DataStoreShare, Mail, Site, Vault, XenPool
 
 OURS: list[type[Block]] = [getattr(blocks, name) for name in blocks.__all__]
 MARKER = "hunter2-do-not-show"
@@ -27,6 +28,13 @@ def a_site(folder: Path) -> Site:
         ),
         catalog=CatalogFile(folder=str(folder)),
         vault=Vault(place="smb://far/vault", username="likeness", password=SecretStr(MARKER)),
+        mail=Mail(
+            server=EmailServerCredentials(
+                smtp_server="mail.example", username="likeness", password=SecretStr(MARKER)
+            ),
+            sender="likeness@example.com",
+            recipients=["ops@example.com"],
+        ),
     )
 
 
@@ -69,7 +77,12 @@ def test_every_secret_field_is_marked_as_one() -> None:
     }
 
     assert suspicious == set()
-    assert _secret_fields(Site) == ["data_store.password", "vault.password", "xen_pool.password"]
+    assert _secret_fields(Site) == [
+        "data_store.password",
+        "mail.server.password",
+        "vault.password",
+        "xen_pool.password",
+    ]
 
 
 def _secret_fields(block: type[Block]) -> list[str]:

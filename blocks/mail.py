@@ -1,0 +1,76 @@
+"""Who is told, and how."""
+
+from email.message import EmailMessage
+from email.utils import format_datetime
+from typing import ClassVar, Literal
+
+from prefect.blocks.core import Block
+from prefect_email import EmailServerCredentials  # type: ignore[import-untyped]
+from prefect_email.credentials import SMTPType  # type: ignore[import-untyped]
+from pydantic import Field, HttpUrl
+
+from likeness.clock import Clock
+from likeness.errors import BadInput
+
+Level = Literal["none", "errors", "always"]
+
+
+class Mail(Block):
+    """The mail server, its account, and who is told of what.
+
+    Example:
+        ```python
+        from blocks import Mail
+
+        mail = Mail.load("BLOCK_NAME")
+        print(mail.recipients)
+        ```
+    """
+
+    _block_type_name: ClassVar[str] = "Mail"
+    _block_type_slug: ClassVar[str] = "likeness-mail"
+    _documentation_url: ClassVar[HttpUrl] = HttpUrl("https://example.invalid/blocks/mail")
+
+    server: EmailServerCredentials = Field(
+        title="Mail server",
+        description="Address, account and password of the server; SSL or STARTTLS, so that neither"
+        " password nor message can be read on the way.",
+    )
+    sender: str = Field(title="From", description="The address that mails come from.")
+    recipients: list[str] = Field(
+        title="To", description="Who gets them; one address in each row.", min_length=1
+    )
+    level: Level = Field(
+        default="errors",
+        title="When to send",
+        description="After errors and damage, always, or never. What was damaged and is healed is"
+        " told wherever the damage was.",
+    )
+
+    def send(self, subject: str, body: str, *, message: str, clock: Clock) -> None:
+        """Hand one mail to the server.
+
+        Args:
+            subject: One line.
+            body: Plain text.
+            message: What names the mail for ever: a mail that is sent again, because nobody knows
+                whether it arrived, is the same mail to whoever gets both.
+            clock: The present.
+
+        Raises:
+            OSError, smtplib.SMTPException: The server does not answer, or does not take it.
+            BadInput: The password would travel for everybody to read.
+        """
+        if self.server.smtp_type is SMTPType.INSECURE and self.server.username:
+            raise BadInput(
+                "the mail server's password would travel in the clear; choose SSL or STARTTLS in"
+                " its block, or no account"
+            )
+        mail = EmailMessage()
+        mail["From"], mail["To"] = self.sender, ", ".join(self.recipients)
+        mail["Subject"] = subject
+        mail["Date"] = format_datetime(clock())
+        mail["Message-ID"] = f"<{message}@{self.sender.rpartition('@')[2] or 'likeness'}>"
+        mail.set_content(body)
+        with self.server.get_server() as server:
+            server.send_message(mail)

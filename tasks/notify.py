@@ -1,0 +1,230 @@
+"""Tell people: by mail and webhook, once for each matter, until it has arrived.
+
+What has to be told is in the catalog before anybody is told: verdicts with the proofs they follow
+from, then incidents, then messages, each in a transaction of its own. Whatever dies in between, the
+next run goes on there. A message keeps its id, so that one that was sent again, because nobody
+knows whether it arrived, is one mail to whoever reads it.
+"""
+
+import contextvars
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import prefect.blocks.notifications  # noqa: F401  # so that the types of these blocks are known
+from prefect import get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.core import Block
+
+from blocks import Site
+from catalog import incidents, messages
+from catalog import versions as catalog_versions
+from catalog.messages import Delivery, Message
+from catalog.values import Verdict, VersionRow
+from likeness.claims import Claimed, claim
+from likeness.clock import system_clock
+from likeness.errors import LikenessError, TransientError
+from likeness.model.ids import RunId, VmId
+from likeness.model.job import BackupJob
+from likeness.model.outcome import VmOutcome, VmState
+from tasks.ages import age_limit
+from tasks.letters import damage_letter, failure_letter, healed_letter, job_letter
+from tasks.retries import ONCE
+
+_PATIENCE_SECONDS = 60.0
+
+
+class NotTold(TransientError):
+    """A channel did not take a message; it stays in the outbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of the messages.
+
+    Attributes:
+        arrived: How many were delivered now.
+        waiting: Those that could not be, each with the reason.
+    """
+
+    arrived: int = 0
+    waiting: tuple[Delivery, ...] = field(default=())
+
+    @property
+    def sentence(self) -> str:
+        """What a person should know; empty if all is well."""
+        if not self.waiting:
+            return ""
+        count = len(self.waiting)
+        return (
+            f"{count} message{'' if count == 1 else 's'} could not be delivered yet"
+            f" ({self.waiting[0].channel}: {self.waiting[0].problem})"
+        )
+
+
+@task(task_run_name="tell people", **ONCE)
+def tell_people(*, site: Site) -> Told:
+    """Write what has not been told yet into the outbox, and deliver what waits there.
+
+    Never fails because of a mail server: what cannot be delivered now is tried again by the next
+    run, and stands in the artifact `messages` until then.
+    """
+    told = tell(site)
+    if told.waiting:
+        get_run_logger().error("%s; the next run tries again", told.sentence)
+    return told
+
+
+def tell(site: Site) -> Told:
+    """The same, for hooks that run outside a flow."""
+    catalog = site.catalog.file
+    incidents.note_incidents(catalog, system_clock())
+    for incident, about in incidents.untold_incidents(catalog):
+        letter = (
+            healed_letter(incident)
+            if about == "healed"
+            else damage_letter(incident, newest_good=_newest_good(site), vault=bool(site.vault))
+        )
+        messages.write_message(catalog, letter, channels(site), system_clock())
+    told = _deliver(site)
+    _show(site)
+    return told
+
+
+def tell_job(
+    job: BackupJob, run: RunId, outcomes: Sequence[VmOutcome], *, head: str, site: Site
+) -> None:
+    """Put the report of a job into the outbox, if anybody wants to be told."""
+    went_well = all(outcome.state is VmState.DONE for outcome in outcomes)
+    letter = job_letter(job, run, outcomes, head)
+    messages.write_message(
+        site.catalog.file, letter, channels(site, routine=went_well), system_clock()
+    )
+
+
+def tell_failure(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's names
+    """A hook for jobs that failed before they had a result, crashed or were cancelled.
+
+    Nothing that goes wrong here matters to the run, which is over.
+    """
+    with suppress(Exception):
+        given = flow_run.parameters
+        site = Site.named(given.get("site", "main"))
+        job = BackupJob.model_validate(given["job"])
+        run = RunId(flow_run.id.hex)
+        letter = failure_letter(job.name, run, state.name, state.message or "")
+        messages.write_message(site.catalog.file, letter, channels(site), system_clock())
+        tell(site)
+
+
+def channels(site: Site, *, routine: bool = False) -> tuple[str, ...]:
+    """Through which channels a message goes; a routine one only where everything is wanted."""
+    wanted = {"none": False, "errors": not routine, "always": True}
+    found = []
+    if site.mail is not None and wanted[site.mail.level]:
+        found.append("mail")
+    if site.webhook and not routine:
+        found.append("webhook")
+    return tuple(found)
+
+
+def _newest_good(site: Site) -> dict[VmId, VersionRow]:
+    limit = age_limit(site.revalidate_after)
+    rows = catalog_versions.list_versions(site.catalog.file, system_clock(), limit.green_for)
+    return {row.vm: row for row in reversed(rows) if row.verdict is Verdict.GOOD}
+
+
+def _deliver(site: Site) -> Told:
+    """Deliver what waits; only one process does so at a time."""
+    if not messages.undelivered(site.catalog.file):
+        return Told()
+    try:
+        with claim(site.catalog.claims, f"outbox-{site.installation}"):
+            return _deliver_all(site)
+    except Claimed:
+        return Told()  # somebody else is at it
+
+
+def _deliver_all(site: Site) -> Told:
+    arrived, broken = 0, dict[str, str]()
+    for delivery in messages.undelivered(site.catalog.file):
+        problem = broken.get(delivery.channel) or _try(site, delivery)
+        messages.note_delivery(site.catalog.file, delivery, system_clock(), problem=problem)
+        arrived += not problem
+        if problem:
+            broken[delivery.channel] = problem
+    return Told(arrived, tuple(messages.undelivered(site.catalog.file)))
+
+
+def _try(site: Site, delivery: Delivery) -> str:
+    """Deliver one message; what went wrong, or nothing."""
+    try:
+        if delivery.channel == "mail":
+            _within_patience(lambda: _mail(site, delivery.message), "the mail server")
+        else:
+            _within_patience(lambda: _call(site, delivery.message), "the webhook")
+    except Exception as cause:  # noqa: BLE001  # whatever it is, the message waits
+        said = str(cause) or type(cause).__name__
+        return said if isinstance(cause, LikenessError) else f"{type(cause).__name__}: {said}"
+    return ""
+
+
+def _mail(site: Site, message: Message) -> None:
+    if site.mail is None:
+        raise NotTold("this site has no Mail block any more")
+    site.mail.send(message.subject, message.body, message=message.message, clock=system_clock)
+
+
+def _call(site: Site, message: Message) -> None:
+    if not site.webhook:
+        raise NotTold("this site has no webhook any more")
+    block = Block.load(site.webhook)
+    if not isinstance(block, NotificationBlock):
+        raise NotTold(f"{site.webhook} is no notification block; correct the Site block")
+    cast(Any, block).notify(body=message.body, subject=message.subject)
+
+
+def _within_patience(call: Callable[[], None], who: str) -> None:
+    """Call from another thread, and wait a minute: no library here has a deadline of its own.
+
+    Raises:
+        NotTold: No answer came.
+    """
+    problems: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as problem:  # noqa: BLE001  # raised again by the caller
+            problems.append(problem)
+        finally:
+            done.set()
+
+    context = contextvars.copy_context()  # so that Prefect's settings are known there too
+    threading.Thread(target=lambda: context.run(run), name="tell", daemon=True).start()
+    if not done.wait(_PATIENCE_SECONDS):
+        raise NotTold(f"{who} did not answer within {_PATIENCE_SECONDS:.0f} s")
+    if problems:
+        raise problems[0]
+
+
+def _show(site: Site) -> None:
+    rows = [
+        {
+            "": "✅" if each.delivered_at else "⏳" if not each.attempts else "❌",
+            "written": f"{each.written_at:%Y-%m-%d %H:%M}",
+            "message": each.message.subject,
+            "by": each.channel,
+            "arrived": f"{each.delivered_at:%Y-%m-%d %H:%M}" if each.delivered_at else "not yet",
+            "attempts": str(each.attempts),
+            "problem": each.problem,
+        }
+        for each in messages.recent_deliveries(site.catalog.file)
+    ]
+    with suppress(Exception):  # a lost picture never fails a run
+        if rows:
+            create_table_artifact(key="messages", table=rows, description="What people were told")
