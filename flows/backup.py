@@ -57,13 +57,14 @@ def backup_job(
         outcomes = [*unknown, *protect_all(vms, job, run, here)]
         finish_run(run, outcomes, site=here)
         announce_commit(site, run, outcomes)
-        head = copy_catalog(run, site=here)
-    show_job(job, outcomes, site=here, head=head)
+        copied: State[Any] = copy_catalog(run, site=here, return_state=True)
+    show_job(job, outcomes, site=here, head=copied.result() if copied.is_completed() else "")
+    afterwards = [copied]
     if validation == "in this run":
-        validate(site=site, run=run, return_state=True)
+        afterwards.append(validate(site=site, run=run, return_state=True))
     if job.vault:
-        vault(site=site, return_state=True)
-    return final_state(job, outcomes)
+        afterwards.append(vault(site=site, return_state=True))
+    return final_state(job, outcomes, afterwards)
 
 
 def protect_all(vms: Sequence[XenVm], job: BackupJob, run: RunId, site: Site) -> list[VmOutcome]:
@@ -102,7 +103,7 @@ def protect_vm(
     with vm_claimed(site, vm.vm, vm.name), scratch_folder(site, run) as scratch:
         taken_at, begun = system_clock(), stopwatch()
         snapshot = take_snapshot(vm, job=job, run=run, site=site, stop=stop)
-        version = None
+        committed = None
         try:
             receipt = transfer_disks(
                 snapshot,
@@ -114,11 +115,11 @@ def protect_vm(
                 stop=stop,
                 cap=cap,
             )
-            version = commit_version(receipt, site=site)
-            dropped = drop_duplicates(run, site=site)
+            committed = commit_version(receipt, site=site)
+            dropped = drop_duplicates(committed.packs, site=site)
         finally:
-            note = release_snapshot(snapshot, site, committed=version is not None)
-        return finished_vm(version, dropped, seconds=stopwatch() - begun, note=note)
+            note = release_snapshot(snapshot, site, committed=committed is not None)
+        return finished_vm(committed.version, dropped, seconds=stopwatch() - begun, note=note)
 
 
 def outcome_of(vm: XenVm, future: PrefectFuture[VmOutcome]) -> VmOutcome:

@@ -1,13 +1,18 @@
 """Who is at work on what: one run of a job, one job at a VM, at any time."""
 
 import hashlib
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from blocks import Site
 from likeness.claims import Claimed, claim, is_claimed
+from likeness.clock import stopwatch
 from likeness.errors import JobAlreadyRunning
 from likeness.model.ids import RunId, VmId
+
+_LONGEST_TURN_SECONDS = 600.0
+_TURN_PAUSE_SECONDS = 0.05
 
 
 @contextmanager
@@ -49,6 +54,35 @@ def vm_claimed(site: Site, vm: VmId, name: str) -> Generator[None, None, None]:
         raise JobAlreadyRunning(
             f"VM {name} is being backed up by another job at this moment; it is left to that one"
         ) from cause
+
+
+@contextmanager
+def store_turn(site: Site) -> Generator[None, None, None]:
+    """Wait for one's turn at what one run at a time may do in the store.
+
+    That is giving packs back, and writing documents that are numbered one after the other.
+
+    Raises:
+        JobAlreadyRunning: It was somebody else's turn all the time.
+    """
+    with ExitStack() as held:
+        begun = stopwatch()
+        while not _taken(held, site, f"turn-{'0' * 32}"):
+            if stopwatch() - begun > _LONGEST_TURN_SECONDS:
+                raise JobAlreadyRunning(
+                    "another run has been tidying the data store for ten minutes; see whether it"
+                    " hangs, and run this one again"
+                )
+            time.sleep(_TURN_PAUSE_SECONDS)
+        yield
+
+
+def _taken(held: ExitStack, site: Site, name: str) -> bool:
+    try:
+        held.enter_context(claim(site.catalog.claims, name))
+    except Claimed:
+        return False
+    return True
 
 
 def is_live(site: Site, run: RunId) -> bool:

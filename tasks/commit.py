@@ -1,9 +1,12 @@
 """Commit: what a transfer brought becomes a version, on the share first, then in the catalog."""
 
+from dataclasses import dataclass
+
 from prefect import get_run_logger, task
 
 from blocks import Site
 from likeness.clock import system_clock
+from likeness.model.ids import PackId
 from likeness.store.commit import commit_version as commit
 from likeness.store.receipts import TransferReceipt
 from likeness.store.versions import Version
@@ -11,8 +14,21 @@ from tasks.remember import remember_version
 from tasks.retries import STEP
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A new version.
+
+    Attributes:
+        version: As the store has it.
+        packs: What it brought.
+    """
+
+    version: Version
+    packs: tuple[PackId, ...]
+
+
 @task(task_run_name="commit {receipt.vm.name}", **STEP)
-def commit_version(receipt: TransferReceipt, *, site: Site) -> Version:
+def commit_version(receipt: TransferReceipt, *, site: Site) -> Committed:
     """Make a transfer permanent: first in the store, then in the catalog.
 
     The order matters. The store is the truth and the catalog can be rebuilt from it, so a crash
@@ -25,6 +41,7 @@ def commit_version(receipt: TransferReceipt, *, site: Site) -> Version:
     with site.data_store.open() as store:
         version = commit(store, receipt, clock=system_clock)
         remember_version(site, store, version)
+    packs = tuple(pack.pack for pack in receipt.packs)
     receipt.discard()
     get_run_logger().info("%s: version %s", receipt.vm.name, version.version[:8])
-    return version
+    return Committed(version, packs)

@@ -1,5 +1,6 @@
 """The second, global deduplication: what another VM had already is dropped."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from prefect import get_run_logger, task
@@ -7,8 +8,9 @@ from prefect import get_run_logger, task
 from blocks import Site
 from catalog import dedup
 from likeness.clock import system_clock
-from likeness.model.ids import RunId
+from likeness.model.ids import PackId
 from likeness.store.sweeping import give_back_packs
+from tasks.claims import store_turn
 from tasks.retries import STEP
 
 
@@ -26,25 +28,31 @@ class Dropped:
 
 
 @task(task_run_name="global deduplication", **STEP)
-def drop_duplicates(run: RunId | None, *, site: Site) -> Dropped:
+def drop_duplicates(packs: Collection[PackId] | None, *, site: Site) -> Dropped:
     """Rely on one copy of each chunk, and give back packs that hold nothing else.
 
     One set operation in the catalog decides, and only a copy that was proved may serve: data of
     another VM that nobody has read back yet is never relied on. What waits for that is dropped
-    after validation. Safe to repeat: packs that a call before this one could not delete come again.
+    after validation. Safe to repeat: what a call that died left behind is given back by the next
+    that looks at all packs, as every validation does.
 
     Args:
-        run: Whose packs to look at; all if none.
+        packs: Which to look at, and to count; all if none.
         site: The installation.
     """
-    now = system_clock()
-    found = dedup.drop_duplicates(site.catalog.file, now, run=run)
-    freed = 0
-    if found.redundant:
-        with site.data_store.open() as store:
-            reason = "every chunk of them is proved to be in another pack"
-            swept = give_back_packs(store, found.redundant, reason=reason, clock=system_clock)
-        dedup.packs_given_back(site.catalog.file, found.redundant, system_clock())
-        freed = swept.freed_bytes
+    with store_turn(site):
+        found = dedup.drop_duplicates(site.catalog.file, system_clock(), packs=packs)
+        looked_at = set(found.redundant if packs is None else packs)
+        freed = _give_back([pack for pack in found.redundant if pack in looked_at], site)
     get_run_logger().info("%d bytes known elsewhere, %d given back", found.known_bytes, freed)
     return Dropped(found.known_bytes, freed)
+
+
+def _give_back(packs: Collection[PackId], site: Site) -> int:
+    if not packs:
+        return 0
+    reason = "every chunk of them is proved to be in another pack"
+    with site.data_store.open() as store:
+        swept = give_back_packs(store, packs, reason=reason, clock=system_clock)
+    dedup.packs_given_back(site.catalog.file, packs, system_clock())
+    return swept.freed_bytes

@@ -15,7 +15,7 @@ from tasks.dedup import Dropped
 
 
 class JobHadErrors(LikenessError):
-    """Some VMs of a job have no new version.
+    """Some VMs of a job have no new version, or what follows a backup went wrong.
 
     Attributes:
         outcomes: What became of each VM.
@@ -51,22 +51,44 @@ def failed_vm(vm: XenVm, problem: object) -> VmOutcome:
     return VmOutcome(vm.name, state, vm=vm.vm, sentence=str(problem) or repr(problem))
 
 
-def final_state(job: BackupJob, outcomes: Sequence[VmOutcome]) -> State[Any]:
+def final_state(
+    job: BackupJob, outcomes: Sequence[VmOutcome], afterwards: Sequence[State[Any]] = ()
+) -> State[Any]:
     """How the job's flow run ends.
 
-    *Completed* when every VM has a new version, *CompletedWithErrors* when some have, *Failed*
-    when none has. The last two are failures to Prefect, since a backup that lacks a VM must not
-    look well in any list.
+    *Completed* when every VM has a new version and all went well, *CompletedWithErrors* when some
+    have, or when what comes after a backup failed, *Failed* when none has. The last two are
+    failures to Prefect, since a backup that lacks a VM must not look well in any list.
+
+    Args:
+        job: Which.
+        outcomes: What became of each VM.
+        afterwards: How the steps after the backup ended: catalog copy, validation, vault.
     """
     failed = [each for each in outcomes if each.state is not VmState.DONE]
     done = len(outcomes) - len(failed)
-    if not failed:
+    troubles = [_sentence(state) for state in afterwards if not state.is_completed()]
+    if not failed and not troubles:
         return Completed(message=f"{_vms(done)} backed up", data=list(outcomes))
-    reasons = "; ".join(f"{each.name}: {each.sentence}" for each in failed)
-    message = f"job {job.name!r}: {len(failed)} of {_vms(len(outcomes))} failed: {reasons}"
+    said = [f"{each.name}: {each.sentence}" for each in failed] + troubles
+    count = (
+        f"{len(failed)} of {_vms(len(outcomes))} failed"
+        if failed
+        else f"{_vms(done)} backed up, but"
+    )
+    message = f"job {job.name!r}: {count}: {'; '.join(said)}"
     problem = JobHadErrors(message, outcomes)
     name = "CompletedWithErrors" if done else "Failed"
     return Failed(name=name, message=message, data=problem)
+
+
+def _sentence(state: State[Any]) -> str:
+    """Why a step failed."""
+    try:
+        problem = state.result(raise_on_failure=False)
+    except Exception as cause:  # noqa: BLE001  # whatever it is, it is what went wrong
+        problem = cause
+    return str(problem) or state.message or repr(problem)
 
 
 def _vms(count: int) -> str:

@@ -8,6 +8,7 @@ from likeness.clock import system_clock
 from likeness.model.ids import RunId
 from likeness.store.catalog_copies import put_copy
 from likeness.store.heads import write_head
+from tasks.claims import store_turn
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
 
@@ -20,7 +21,11 @@ def copy_catalog(run: RunId, *, site: Site) -> str:
         The head, such as ``head 4711 a1b2c3d4``: kept elsewhere, it bears witness against a store
         that was set back as a whole.
     """
-    with site.data_store.open() as store, scratch_folder(site, run) as scratch:
+    with (
+        store_turn(site),
+        site.data_store.open() as store,
+        scratch_folder(site, run) as scratch,
+    ):
         export_copy(site.catalog.file, scratch / "catalog", system_clock())
         copy = put_copy(store, scratch / "catalog", clock=system_clock)
         witness = write_head(store, clock=system_clock)

@@ -26,6 +26,7 @@ from likeness.clock import system_clock
 from likeness.model.ids import random_name
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome
+from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore, open_store_with_key_file
 from likeness.store.restoring import FileDiskWriter, restore_disk
 from likeness.store.versions import Version, read_version, record_names, vms
@@ -115,7 +116,7 @@ class Scene:
 
     def disks(self, vm: str) -> list[str]:
         """The SHA-256 of what each disk of a VM holds at this moment."""
-        found = []
+        found: list[str] = []
         while True:
             try:
                 disk = self.pool.disk_of(vm, len(found))
@@ -193,9 +194,8 @@ class Scene:
             store = open_store_with_key_file(transport, Path(share.key_file))
             for number, disk in enumerate(version.record.disks):
                 target = folder / f"{number}.raw"
-                restore_disk(
-                    store, disk, FileDiskWriter(target, disk.size_bytes), scratch=folder / "scratch"
-                )
+                writer = FileDiskWriter(target, disk.size_bytes)
+                restore_disk(store, disk, writer, scratch=folder / "scratch", stop=StopToken())
                 found.append(sha256(target.read_bytes()))
         finally:
             transport.close()
@@ -216,6 +216,11 @@ class Scene:
             for name, value in fields.items():
                 setattr(block, name, value)
             block.save(f"{self.name}-{role.replace('_', '-')}", overwrite=True)
+
+    def revalidate_always(self) -> None:
+        """Let every validation read everything."""
+        self.site.revalidate_after = "always"
+        self.site.save(self.name, overwrite=True)
 
 
 def sizes(folder: Path) -> dict[str, int]:

@@ -1,0 +1,78 @@
+"""Validation: what is damaged turns red wherever it is needed; what cannot be read says nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from catalog.values import Verdict
+from tests.flows.scene import Scene, noise
+
+pytestmark = [pytest.mark.prefect, pytest.mark.lab]
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.write_bytes(bytes(data))
+
+
+def verdicts_of(site: Scene, vm: str) -> list[Verdict]:
+    return [row.verdict for row in site.listed(vm)]
+
+
+def test_a_damaged_pack_turns_every_version_that_needs_it_red_and_the_next_job_heals_it(
+    site: Scene,
+) -> None:
+    site.back_up("web", "db", validated=True)
+    site.pool.write("web", disk=1, offset=0, data=noise("changed", 4096))
+    site.back_up("web", "db", validated=True)
+    assert set(site.verdicts()) == {Verdict.GOOD}
+    packs = {path: path.stat().st_size for path in site.packs()}
+    largest_of_web = max(packs, key=lambda path: packs[path])
+    flip(largest_of_web, packs[largest_of_web] // 2)
+    site.revalidate_always()
+
+    ended = site.validate()
+
+    assert (ended.name, ended.is_failed()) == ("Failed", True)
+    assert ended.message
+    assert "damage found" in ended.message
+    red = {row.vm_name for row in site.listed() if row.verdict is Verdict.BAD}
+    assert red == {"web"}
+    assert verdicts_of(site, "web") == [Verdict.BAD, Verdict.BAD]
+    assert verdicts_of(site, "db") == [Verdict.GOOD, Verdict.GOOD]
+    for row in site.listed("web"):
+        assert row.version[:8] in ended.message
+    with pytest.raises(Exception, match=r"web|disk"):
+        site.restore(site.newest("web").version)
+
+    site.back_up("web", "db", validated=True)
+    site.validate()
+
+    assert set(site.verdicts()) == {Verdict.GOOD}
+    for vm in ("web", "db"):
+        assert site.restore(site.newest(vm).version) == site.disks(vm)
+
+
+def test_a_store_that_is_away_turns_nothing_red(site: Scene) -> None:
+    site.back_up("web", "db", validated=True)
+    site.revalidate_always()
+    away = site.place.rename(site.folder / "away")
+
+    ended = site.validate()
+    away.rename(site.place)
+
+    assert ended.is_failed()
+    assert set(site.verdicts()) == {Verdict.GOOD}
+    assert site.validate().is_completed()
+
+
+def test_a_pack_that_is_missing_turns_its_versions_red(site: Scene) -> None:
+    site.back_up("db", validated=True)
+    (lost,) = site.packs()
+    lost.unlink()
+
+    ended = site.validate()
+
+    assert ended.is_failed()
+    assert site.verdicts() == [Verdict.BAD]
