@@ -42,6 +42,13 @@ def missing_programs(item: pytest.Item) -> list[str]:
     return [name for name in dict.fromkeys(asked) if not shutil.which(name, path=ADMIN_PATH)]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share the one real Prefect server of a session stay in one process."""
+    for item in items:
+        if item.get_closest_marker("prefect"):
+            item.add_marker(pytest.mark.xdist_group("prefect"))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     missing = missing_programs(item)
     if missing:
