@@ -5,10 +5,12 @@ so; whatever cannot be read for another reason *could not be checked*, and prove
 """
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from likeness.clock import Clock
@@ -19,6 +21,7 @@ from likeness.errors import (
     LikenessError,
     ObjectMissing,
     ShareRefused,
+    Stopped,
     StoreTooNew,
     TransientError,
 )
@@ -32,6 +35,9 @@ from likeness.store.index import KnownPack, known_packs
 from likeness.store.maps import positions_of
 from likeness.store.pack import MOST_PACK_BYTES, Pack, PackHeader, Place
 from likeness.store.versions import load_map, read_copy, read_version
+
+Again = Callable[[], AbstractContextManager[DataStore]]
+"""Opens the same store once more, over a connection of its own."""
 
 
 class Finding(StrEnum):
@@ -84,6 +90,7 @@ def prove_packs(
     stop: StopToken,
     segments: Collection[str] = (),
     workers: int | None = None,
+    again: Again | None = None,
 ) -> Iterator[PackProof]:
     """Prove packs, several at once, as they are met in the index.
 
@@ -95,6 +102,8 @@ def prove_packs(
         clock: The present.
         stop: Looked at before every pack.
         workers: Packs at once; as many as there are cores by default.
+        again: For the second look at what seems damaged or missing; over the same connection if
+            none.
 
     Yields:
         One proof for each of `packs`; for one in no index segment, what its own table says.
@@ -102,7 +111,7 @@ def prove_packs(
 
     def prove(pack: KnownPack) -> PackProof:
         stop.check()
-        return prove_pack(store, pack, clock=clock)
+        return prove_pack(store, pack, clock=clock, again=again)
 
     met: set[PackId] = set()
     found = known_packs(store, frozenset(packs), first=segments, damaged=lambda _: None)
@@ -112,7 +121,8 @@ def prove_packs(
     for pack in packs:
         if pack not in met:
             stop.check()
-            yield _prove_unindexed(store, pack, clock)
+            look = partial(_prove_unindexed, pack=pack, clock=clock)
+            yield _twice(look, store, pack, clock, again)
 
 
 def _noted(packs: Iterable[KnownPack], met: set[PackId]) -> Iterator[KnownPack]:
@@ -122,18 +132,38 @@ def _noted(packs: Iterable[KnownPack], met: set[PackId]) -> Iterator[KnownPack]:
             yield pack
 
 
-def prove_pack(store: DataStore, pack: KnownPack, *, clock: Clock) -> PackProof:
-    """Prove one pack against what its index segment signed for."""
-    first = _look(store, pack, clock)
+def prove_pack(
+    store: DataStore, pack: KnownPack, *, clock: Clock, again: Again | None = None
+) -> PackProof:
+    """Prove one pack against what its index segment signed for; see `prove_packs`."""
+    return _twice(lambda where: _look(where, pack, clock), store, pack.pack, clock, again)
+
+
+def _twice(
+    look: Callable[[DataStore], PackProof],
+    store: DataStore,
+    pack: PackId,
+    clock: Clock,
+    again: Again | None,
+) -> PackProof:
+    """Look a second time at what seems damaged or missing; believe only what shows twice."""
+    first = look(store)
     if first.finding not in (Finding.DAMAGED, Finding.MISSING):
         return first
-    second = _look(store, pack, clock)
+    try:
+        with again() if again is not None else nullcontext(store) as where:
+            second = look(where)
+    except Stopped:
+        raise
+    except LikenessError as cause:
+        why = f"it seemed {first.finding}, and there was no second look: {cause}"
+        return PackProof(pack, Finding.COULD_NOT_CHECK, clock(), first.read_bytes, 0, cause=why)
     if (second.finding, second.damaged) == (first.finding, first.damaged):
         return second
     if second.finding is Finding.PROVED:
         return second
     return PackProof(
-        pack.pack,
+        pack,
         Finding.COULD_NOT_CHECK,
         second.at,
         first.read_bytes + second.read_bytes,
@@ -194,7 +224,7 @@ def _prove_unindexed(store: DataStore, pack: PackId, clock: Clock) -> PackProof:
     except (Damaged, StoreTooNew) as cause:
         return PackProof(pack, Finding.DAMAGED, clock(), 0, 0, cause=str(cause))
     known = KnownPack(pack, len(data), digest([data]), RunId(""), places)
-    return prove_pack(store, known, clock=clock)
+    return _look(store, known, clock)
 
 
 @dataclass(frozen=True, slots=True)
