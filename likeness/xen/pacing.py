@@ -30,17 +30,24 @@ class BandwidthCap:
         Raises:
             Stopped: Somebody asked to stop.
         """
-        wait = self._owed(count)
+        wait = self.owed(count, now=stopwatch())
         while wait > 0:
             stop.wait(min(wait, _LONGEST_WAIT))
             stop.check()
             wait -= _LONGEST_WAIT
 
-    def _owed(self, count: int) -> float:
-        """Book the bytes; seconds until they are paid for."""
+    def owed(self, count: int, *, now: float) -> float:
+        """Book `count` bytes at a moment.
+
+        Args:
+            count: Bytes that are about to be read.
+            now: Seconds, as `likeness.clock.stopwatch` tells them.
+
+        Returns:
+            Seconds to wait before reading them.
+        """
         with self._lock:
-            now = stopwatch()
-            self._left += (now - self._filled_at) * self._rate
-            self._left = min(self._left, self._rate * _BURST_SECONDS) - count
-            self._filled_at = now
+            since = max(0.0, now - self._filled_at)
+            self._left = min(self._left + since * self._rate, self._rate * _BURST_SECONDS) - count
+            self._filled_at = max(now, self._filled_at)
             return -self._left / self._rate if self._left < 0 else 0.0

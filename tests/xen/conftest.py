@@ -25,6 +25,15 @@ from likeness.xen.snapshots import SnapshotDisk, XenSnapshot, take_snapshot
 MIB = 1 << 20
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a pool, so that the rest can be run alone."""
+    here = Path(__file__).parent
+    for item in items:
+        starts_pool = {"stage", "settings"} & set(getattr(item, "fixturenames", ()))
+        if item.path.is_relative_to(here) and starts_pool:
+            item.add_marker(pytest.mark.lab)
+
+
 @dataclass
 class Stage:
     """A pool with the content its disks began with."""

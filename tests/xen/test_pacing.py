@@ -1,8 +1,13 @@
 """A bandwidth cap holds, whoever reads and however many do."""
 
+import itertools
+import random
 import threading
+from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from likeness.clock import stopwatch
 from likeness.errors import Stopped
@@ -14,41 +19,49 @@ from tests.xen.conftest import MIB, Stage, read_all
 KIB = 1 << 10
 
 
-def passed_in(cap: BandwidthCap, seconds: float, threads: int) -> int:
-    """How many bytes get through in so much time."""
-    ends_at = stopwatch() + seconds
-    counts = [0] * threads
-
-    def take(number: int) -> None:
-        while True:
-            cap.take(16 * KIB, stop=StopToken())
-            if stopwatch() > ends_at:
-                return
-            counts[number] += 16 * KIB
-
-    workers = [threading.Thread(target=take, args=(number,)) for number in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return sum(counts)
+def passed(cap: BandwidthCap, *, begin: float, seconds: float, pieces: Iterator[int]) -> int:
+    """How many bytes get through in so much time, by somebody who always wants more."""
+    now, total = begin, 0
+    for piece in pieces:
+        now += cap.owed(piece, now=now)
+        if now > begin + seconds:
+            break
+        total += piece
+    return total
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-def test_no_more_passes_than_the_cap_allows_and_hardly_less(threads: int) -> None:
-    rate, seconds = 8 * MIB, 3.0
+@given(rate=st.integers(MIB, 1 << 30), share=st.integers(1, 100), seed=st.integers(0, 1000))
+def test_over_a_minute_the_rate_is_the_cap_within_a_tenth(rate: int, share: int, seed: int) -> None:
+    cap, dice = BandwidthCap(rate), random.Random(seed)
+    pieces = (dice.randint(1, rate // share) for _ in itertools.count())
 
-    passed = passed_in(BandwidthCap(rate), seconds, threads)
+    total = passed(cap, begin=stopwatch(), seconds=60.0, pieces=pieces)
 
-    assert passed <= 1.1 * rate * seconds
-    assert passed >= 0.8 * rate * seconds  # a busy machine may be late, never early
+    assert 0.9 * rate * 60 <= total <= 1.1 * rate * 60
 
 
 def test_what_was_not_used_is_not_saved_up() -> None:
-    cap = BandwidthCap(MIB)
-    threading.Event().wait(1.0)
+    cap, begin = BandwidthCap(MIB), stopwatch()
 
-    assert passed_in(cap, 1.0, 1) <= 1.4 * MIB
+    later = passed(cap, begin=begin + 3600, seconds=10.0, pieces=itertools.repeat(KIB))
+
+    assert later <= 1.1 * 10 * MIB
+
+
+def test_threads_share_one_cap() -> None:
+    cap, began = BandwidthCap(4 * MIB), stopwatch()
+
+    def take() -> None:
+        for _ in range(16):
+            cap.take(64 * KIB, stop=StopToken())
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert stopwatch() - began >= 0.7  # 4 MiB together, a quarter second's worth of it at once
 
 
 def test_waiting_for_the_cap_ends_when_somebody_asks_to_stop() -> None:
