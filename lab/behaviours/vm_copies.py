@@ -154,7 +154,7 @@ def _take(
                     "disk-snapshot-type": kind,
                 },
                 "snapshot_metadata": call.pool.describe_vm(vm),
-                "parent": source["parent"],
+                "parent": call.db.get("VM", vm, "parent"),
             },
             **changes,
         )
