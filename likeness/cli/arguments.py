@@ -146,6 +146,7 @@ def _keys(commands: "_Commands") -> None:
     )
     create.set_defaults(command=key_commands.create)
     _slots(commands)
+    _escrow(commands)
 
     sheet = _command(commands, "sheet", "Print the recovery sheet.")
     add_keys(sheet)
@@ -167,14 +168,24 @@ def _keys(commands: "_Commands") -> None:
     epoch.set_defaults(command=key_commands.epoch)
 
 
+def _escrow(commands: "_Commands") -> None:
+    what = "Make an escrow key: its private half into a file, its public half on the screen."
+    escrow = commands.add_parser("escrow-key", help=what, description=what)
+    escrow.add_argument("--to", type=Path, required=True, metavar="FILE", help="a new file")
+    escrow.set_defaults(command=key_commands.escrow_key)
+
+
 def _slots(commands: "_Commands") -> None:
     slots = _command(commands, "slots", "List, add or remove ways of opening the store.")
     add_keys(slots)
     slots.add_argument(
         "action",
-        choices=("list", "add-passphrase", "add-words", "add-key-file", "remove"),
+        choices=("list", "add-passphrase", "add-words", "add-key-file", "add-escrow", "remove"),
     )
     slots.add_argument(
-        "name", nargs="?", metavar="NAME", help="the slot to remove, or the key file to make"
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="the slot to remove, the key file to make, or the public half of an escrow key in hex",
     )
     slots.set_defaults(command=key_commands.slots)

@@ -14,6 +14,7 @@ from likeness.store.data_store import DataStore, create_store
 from likeness.store.heads import write_head
 from likeness.store.keyring import (
     SHORTEST_PASSPHRASE,
+    add_escrow,
     add_key_file,
     add_passphrase,
     add_recovery_words,
@@ -62,11 +63,24 @@ def slots(options: argparse.Namespace, _stop: StopToken) -> int:
         tell("put them on paper; nobody keeps them. Old words open the store until removed")
     elif options.action == "add-key-file":
         name = add_key_file(store, Path(_named(options, "which file shall be made?")).absolute())
+    elif options.action == "add-escrow":
+        name = add_escrow(store, _public_half(_named(options, "which escrow key?")))
     else:
         name = _named(options, "which slot shall go? `slots list` names them")
         remove_slot(store, name)
     write_head(store, clock=system_clock)
     tell(f"{'removed' if options.action == 'remove' else 'added'} {name}")
+    return 0
+
+
+def escrow_key(options: argparse.Namespace, _stop: StopToken) -> int:
+    """Make a pair of escrow keys."""
+    private = codec_slots.fresh_secret()
+    codec_slots.write_key_file(options.to.absolute(), private)
+    say(codec_slots.escrow_public_key(private).hex())
+    tell(
+        f"{options.to} opens every store this is added to: put it into a safe, not on this machine"
+    )
     return 0
 
 
@@ -125,6 +139,15 @@ def _typed_back(words: str) -> None:
             return
         tell("these are recovery words, but not the ones above")
     raise BadInput("the words were not typed back, so no data store was made; run create again")
+
+
+def _public_half(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as cause:
+        raise BadInput(
+            f"{text!r} is no public half of an escrow key: `escrow-key` prints it, 64 hex digits"
+        ) from cause
 
 
 def _new_passphrase() -> str:

@@ -54,6 +54,9 @@ def add_keys(parser: argparse.ArgumentParser, *, optional: bool = False) -> None
         help="a file with the 24 recovery words, readable by you alone",
     )
     one.add_argument("--words", action="store_true", help="ask for the recovery words")
+    one.add_argument(
+        "--escrow-file", type=Path, metavar="FILE", help="the company's escrow key, private half"
+    )
     one.add_argument("--passphrase", action="store_true", help="ask for a passphrase")
 
 
@@ -86,8 +89,8 @@ def transport_of(options: argparse.Namespace, *, make: bool = False) -> Transpor
 
 def has_key(options: argparse.Namespace) -> bool:
     """Whether a way of opening the store was named."""
-    named = (options.key_file, options.words_file, options.words, options.passphrase)
-    return any(named)
+    by_file = (options.key_file, options.words_file, options.escrow_file)
+    return any((*by_file, options.words, options.passphrase))
 
 
 def opened(options: argparse.Namespace) -> DataStore:
@@ -101,6 +104,8 @@ def opened(options: argparse.Namespace) -> DataStore:
     transport = transport_of(options)
     if options.key_file:
         return open_store(transport, slots.read_key_file(options.key_file), SlotKind.KEY_FILE)
+    if options.escrow_file:
+        return open_store(transport, slots.read_key_file(options.escrow_file), SlotKind.ESCROW)
     if options.passphrase:
         passphrase = ask_secret("Passphrase")
         return open_store(transport, passphrase.encode(), SlotKind.PASSPHRASE)

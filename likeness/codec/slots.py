@@ -1,7 +1,9 @@
 """Ways of opening a store: each slot holds the master key, wrapped for one of them.
 
 A slot is opened before anything else can be checked, so its own authenticity comes from the
-wrapping; limits on what it may ask of the machine are checked first.
+wrapping; limits on what it may ask of the machine are checked first. An escrow slot is a sealed
+box, which anybody could have made: its master key is believed once the store's format document
+bears it out.
 
 Source:
     argon2id, RFC 9106, through libsodium; recovery words, BIP-39.
@@ -17,9 +19,11 @@ from pathlib import Path
 import msgspec
 from mnemonic import Mnemonic
 from nacl import pwhash
+from nacl.exceptions import CryptoError
+from nacl.public import PrivateKey, PublicKey, SealedBox
 
 from likeness.codec.aead import KEY_BYTES, NotAuthentic, Suite, nonce_bytes, seal, unseal
-from likeness.codec.hashing import derived_key
+from likeness.codec.hashing import DIGEST_BYTES, derived_key, digest
 from likeness.errors import BadInput, WrongKey
 
 _SUITE = Suite.XCHACHA20_POLY1305
@@ -35,6 +39,7 @@ class SlotKind(StrEnum):
     PASSPHRASE = "passphrase"  # noqa: S105  # the name of a kind
     RECOVERY_WORDS = "recovery words"
     KEY_FILE = "key file"
+    ESCROW = "escrow key"
 
 
 class Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,7 +50,8 @@ class Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         salt: 16 bytes, hex.
         operations: argon2id's time cost; 0 where the opener is random and needs no stretching.
         memory_bytes: argon2id's memory cost; 0 likewise.
-        wrapped: Nonce and sealed master key, hex.
+        wrapped: Nonce and sealed master key, hex; for an escrow key a sealed box with BLAKE3 of
+            the slot's place and the master key.
     """
 
     kind: SlotKind
@@ -79,6 +85,21 @@ def wrap(master: bytes, opener: bytes, kind: SlotKind, *, store: str) -> Slot:
     return Slot(kind, salt.hex(), operations, memory, (nonce + sealed).hex())
 
 
+def wrap_in_escrow(master: bytes, public: bytes, *, store: str) -> Slot:
+    """Make a slot that only the holder of the private half of `public`, 32 bytes, opens.
+
+    A company keeps one such pair in a safe, for the stores of all its installations.
+    """
+    plain = digest([_place(store, SlotKind.ESCROW)]) + master
+    sealed = bytes(SealedBox(PublicKey(public)).encrypt(plain))
+    return Slot(SlotKind.ESCROW, "", 0, 0, sealed.hex())
+
+
+def escrow_public_key(private: bytes) -> bytes:
+    """The half of an escrow key that may be known to everybody; 32 bytes."""
+    return bytes(PrivateKey(private).public_key)
+
+
 def unwrap(slot: Slot, opener: bytes, *, store: str) -> bytes:
     """The master key in a slot; 32 bytes.
 
@@ -87,6 +108,8 @@ def unwrap(slot: Slot, opener: bytes, *, store: str) -> bytes:
     """
     if not 0 <= slot.operations <= _MOST_OPERATIONS or not 0 <= slot.memory_bytes <= _MOST_MEMORY:
         raise WrongKey("a key slot asks for more memory or time than any slot made here does")
+    if slot.kind is SlotKind.ESCROW:
+        return _out_of_escrow(slot, opener, store)
     try:
         salt, wrapped = bytes.fromhex(slot.salt), bytes.fromhex(slot.wrapped)
         key = _wrapping_key(opener, salt, slot.operations, slot.memory_bytes)
@@ -156,6 +179,17 @@ def read_key_file(path: Path) -> bytes:
     if match is None:
         raise BadInput(f"{path} is not a key file of this program")
     return bytes.fromhex(match.group(1))
+
+
+def _out_of_escrow(slot: Slot, private: bytes, store: str) -> bytes:
+    try:
+        plain = SealedBox(PrivateKey(private)).decrypt(bytes.fromhex(slot.wrapped))
+    except (CryptoError, ValueError, TypeError) as cause:
+        raise WrongKey(f"the {slot.kind} does not open this store") from cause
+    bound, master = plain[:DIGEST_BYTES], plain[DIGEST_BYTES:]
+    if bound != digest([_place(store, SlotKind.ESCROW)]) or len(master) != KEY_BYTES:
+        raise WrongKey(f"the {slot.kind} opens a slot of another store only")
+    return master
 
 
 def _wrapping_key(opener: bytes, salt: bytes, operations: int, memory: int) -> bytes:

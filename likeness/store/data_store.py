@@ -1,6 +1,6 @@
 """A data store: where it is, what it is, and its keys."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,9 +219,21 @@ def open_store(transport: Transport, opener: bytes, kind: SlotKind) -> DataStore
         StoreTooNew: A later release made it.
         Damaged: None of the three copies of its format document is whole.
     """
-    keys = _newest_epoch(transport, _unlock(transport, claimed_stores(transport), opener, kind))
-    facts = _first_whole(transport, lambda frame: _verified_format(frame, keys))
-    return DataStore(transport, facts, keys)
+    problem: Damaged | None = None
+    for unlocked in _unlocked(transport, claimed_stores(transport), opener, kind):
+        keys = _newest_epoch(transport, unlocked)
+        try:
+            facts = _first_whole(transport, lambda frame, keys=keys: _verified_format(frame, keys))
+        except Damaged as cause:
+            problem = problem or cause  # somebody else's escrow slot, or a damaged store
+        else:
+            return DataStore(transport, facts, keys)
+    if problem is not None:
+        raise problem
+    raise WrongKey(
+        f"no slot of data store {claimed_store(transport)[:8]} opens with this {kind}; use the key"
+        " that was made with the store, or the recovery words from its recovery sheet"
+    )
 
 
 def open_store_with_key_file(transport: Transport, key_file: Path) -> DataStore:
@@ -230,9 +242,19 @@ def open_store_with_key_file(transport: Transport, key_file: Path) -> DataStore:
 
 
 def add_slot(store: DataStore, opener: bytes, kind: SlotKind) -> str:
-    """Add a way of opening the store; return the slot's name."""
+    """Add a way of opening the store; return the slot's name.
+
+    Args:
+        store: Where.
+        opener: What will open it: a passphrase in UTF-8, 32 random bytes, or for an escrow key
+            its public half.
+        kind: Which of them.
+    """
     name = layout.slot(random_name()[:16])
-    slot = slots.wrap(store.keys.master, opener, kind, store=store.store_id)
+    if kind is SlotKind.ESCROW:
+        slot = slots.wrap_in_escrow(store.keys.master, opener, store=store.store_id)
+    else:
+        slot = slots.wrap(store.keys.master, opener, kind, store=store.store_id)
     store.write(name, Kind.SLOT, slot)
     return name
 
@@ -383,17 +405,14 @@ def _first_whole(
     )
 
 
-def _unlock(
+def _unlocked(
     transport: Transport, claims: Sequence[StoreId], opener: bytes, kind: SlotKind
-) -> StoreKeys:
+) -> Iterator[StoreKeys]:
+    """Keys that slots give to this opener, not yet borne out by anything."""
     for slot in _slots(transport):
         for store_id in claims if slot.kind is kind else ():
             with suppress(WrongKey):
-                return StoreKeys(store_id, slots.unwrap(slot, opener, store=store_id))
-    raise WrongKey(
-        f"no slot of data store {claims[0][:8]} opens with this {kind}; use the key that was made"
-        " with the store, or the recovery words from its recovery sheet"
-    )
+                yield StoreKeys(store_id, slots.unwrap(slot, opener, store=store_id))
 
 
 def _slots(transport: Transport) -> Sequence[Slot]:

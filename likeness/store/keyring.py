@@ -14,6 +14,7 @@ from pathlib import Path
 
 from likeness.clock import Clock
 from likeness.codec import slots
+from likeness.codec.aead import KEY_BYTES
 from likeness.codec.documents import Kind
 from likeness.codec.keys import FIRST_EPOCH, StoreKeys
 from likeness.codec.slots import Slot, SlotKind
@@ -91,6 +92,21 @@ def add_key_file(store: DataStore, path: Path) -> str:
     secret = slots.fresh_secret()
     slots.write_key_file(path, secret)
     return add_slot(store, secret, SlotKind.KEY_FILE)
+
+
+def add_escrow(store: DataStore, public: bytes) -> str:
+    """Let the holder of an escrow key open the store; return the slot's name.
+
+    Args:
+        store: Where.
+        public: The key's public half, 32 bytes; see `slots.escrow_public_key`.
+
+    Raises:
+        BadInput: It is no public key.
+    """
+    if len(public) != KEY_BYTES or not any(public):
+        raise BadInput(f"an escrow key's public half has {KEY_BYTES} bytes, and not all are zero")
+    return add_slot(store, public, SlotKind.ESCROW)
 
 
 def remove_slot(store: DataStore, name: str) -> None:

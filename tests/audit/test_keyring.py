@@ -25,6 +25,7 @@ from likeness.store.data_store import (
 from likeness.store.heads import write_head
 from likeness.store.index import known_packs
 from likeness.store.keyring import (
+    add_escrow,
     add_key_file,
     add_passphrase,
     add_recovery_words,
@@ -194,6 +195,65 @@ def test_the_words_confirmed_are_those_that_open(tmp_path: Path) -> None:
     assert shown == [made.recovery_words]
     opened = open_store(transport, slots.from_words(shown[0]), SlotKind.RECOVERY_WORDS)
     assert opened.keys.master == made.store.keys.master
+
+
+# Escrow
+
+
+def test_an_escrow_key_opens_every_store_it_was_added_to(filled: Filled, tmp_path: Path) -> None:
+    private = slots.fresh_secret()
+    other = Workshop(tmp_path, transport=LocalTransport(tmp_path / "second", make=True))
+    for store in (filled.store, other.store):
+        add_escrow(store, slots.escrow_public_key(private))
+        opened = open_store(store.transport, private, SlotKind.ESCROW)
+        assert opened.keys.master == store.keys.master
+        assert opened.store_id == store.store_id
+
+
+def test_another_escrow_key_opens_nothing(filled: Filled) -> None:
+    add_escrow(filled.store, slots.escrow_public_key(slots.fresh_secret()))
+
+    with pytest.raises(WrongKey, match="no slot"):
+        open_store(filled.workshop.transport, slots.fresh_secret(), SlotKind.ESCROW)
+
+
+def test_an_escrow_slot_of_another_store_opens_nothing_here(filled: Filled, tmp_path: Path) -> None:
+    private = slots.fresh_secret()
+    other = Workshop(tmp_path, transport=LocalTransport(tmp_path / "second", make=True))
+    name = add_escrow(other.store, slots.escrow_public_key(private))
+    shutil.copy(tmp_path / "second" / name, filled.path(name))
+
+    with pytest.raises(WrongKey):
+        open_store(filled.workshop.transport, private, SlotKind.ESCROW)
+
+
+@pytest.mark.parametrize("name", ["keys/slot-0000000000000000", "keys/slot-ffffffffffffffff"])
+def test_a_false_escrow_slot_with_another_master_key_is_passed_over(
+    filled: Filled, name: str
+) -> None:
+    """Anybody who knows the public half can make one; it must not stand in the right one's way."""
+    private = slots.fresh_secret()
+    public = slots.escrow_public_key(private)
+    add_escrow(filled.store, public)
+    false = slots.wrap_in_escrow(b"f" * 32, public, store=filled.store.store_id)
+    strange = DataStore(
+        filled.workshop.transport,
+        filled.store.facts,
+        StoreKeys(filled.store.store_id, b"f" * 32),
+    )
+    strange.write(name, Kind.SLOT, false)
+
+    opened = open_store(filled.workshop.transport, private, SlotKind.ESCROW)
+
+    assert opened.keys.master == filled.store.keys.master
+
+
+@pytest.mark.parametrize("public", [b"", b"short", bytes(32), b"x" * 33])
+def test_what_is_no_public_key_is_not_added(filled: Filled, public: bytes) -> None:
+    before = slot_names(filled.store)
+    with pytest.raises(BadInput, match="32 bytes"):
+        add_escrow(filled.store, public)
+    assert slot_names(filled.store) == before
 
 
 # Epochs

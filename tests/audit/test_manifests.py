@@ -177,6 +177,14 @@ def test_a_manifest_that_arrived_commits_and_restores(workshop: Workshop, *, fir
     assert workshop.names(layout.INBOX) == []
 
 
+def test_discarding_a_manifest_leaves_packs_alone(job: Job) -> None:
+    job.leave()
+    discard_manifest(job.store, job.run)
+
+    left = job.workshop.names(layout.inbox(job.run))
+    assert left == [layout.arriving_pack(job.run, pack.pack) for pack in job.receipt.packs]
+
+
 def test_the_arrived_maps_are_those_of_the_source(job: Job) -> None:
     job.leave()
 

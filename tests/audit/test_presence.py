@@ -244,7 +244,7 @@ def test_the_last_slot_missing_is_damage(filled: Filled) -> None:
 def test_strange_names_are_noticed_never_opened_and_safe_to_print(
     filled: Filled, name: str
 ) -> None:
-    path = filled.root / "packs" / name
+    path = filled.root / "packs" / f"~{name}"
     path.write_bytes(b"")
     try:
         (found,) = filled.audited(with_key=False)

@@ -445,6 +445,19 @@ def test_a_passphrase_typed_in_two_ways_is_not_taken(filled: Filled, shell: Shel
     assert filled.names(layout.KEYS) == before
 
 
+def test_an_escrow_key_from_the_safe_opens_the_store(filled: Filled, shell: Shell) -> None:
+    made = shell.run("escrow-key", "--to", "safe.key")
+    added = shell.run("slots", "add-escrow", made.stdout.strip(), *key(filled))
+    wrong = shell.run("slots", "add-escrow", "xyz", *key(filled))
+
+    done = shell.run("list", "--store", filled.root, "--escrow-file", "safe.key")
+
+    assert made.returncode == added.returncode == 0, made.stderr + added.stderr
+    assert (shell.folder / "safe.key").stat().st_mode & 0o077 == 0
+    assert done.returncode == 0, done.stderr
+    assert wrong.returncode == 2
+
+
 def test_the_last_slot_stays(filled: Filled, shell: Shell) -> None:
     first, second = (n for n in filled.names(layout.KEYS) if "/slot-" in n)
     kinds = shell.run("slots", "list", *key(filled)).stdout

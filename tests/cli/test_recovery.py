@@ -79,6 +79,11 @@ def test_the_documented_command_restores_from_a_share_with_the_recovery_words(
         typed=typed,
     )
 
+    place = ["--store", real["share"], "--user", server.username]
+    for check in ("audit", "scrub", "verify"):
+        checked = shell.run(check, *place, typed=typed[:1])
+        assert checked.stdout.startswith("fine"), checked.stderr
+
     assert listed.returncode == 0, listed.stderr
     assert version.version[:12] in listed.stdout
     assert restored.returncode == 0, restored.stderr
