@@ -172,6 +172,10 @@ def _mark_disks(xen: XenSession, leftover: Leftover) -> None:
 
 def _destroy_snapshot(xen: XenSession, ref: str) -> None:
     with suppress_gone():
+        # A snapshot inherits what its VM's owner has blocked, such as deleting the VM.
+        blocked = xen.call("VM.get_blocked_operations", ref)
+        for operation in {"destroy", "hard_shutdown"}.intersection(blocked):
+            xen.call("VM.remove_from_blocked_operations", ref, operation)
         if xen.call("VM.get_power_state", ref) == "Suspended":
             with suppress(Refusal):
                 run_task(xen, "VM.hard_shutdown", ref, deadline_seconds=_STEP_SECONDS)

@@ -71,6 +71,19 @@ def test_dropping_goes_on_where_an_earlier_attempt_stopped(stage: Stage) -> None
     assert stage.objects() == before
 
 
+def test_a_vm_protected_from_deletion_is_so_still_and_its_snapshot_is_not(stage: Stage) -> None:
+    blocked = {"destroy": "precious", "hard_shutdown": "precious"}
+    stage.pool.db.put("VM", stage.pool.vm("web-1"), blocked_operations=blocked)
+    before = stage.objects()
+
+    snapshot = stage.snapshot()
+    stage.pool.db.put("VM", snapshot.ref, blocked_operations=blocked)  # as older hosts copy it
+    drop(stage, snapshot)
+
+    assert stage.objects() == before
+    assert stage.pool.db.get("VM", stage.pool.vm("web-1"), "blocked_operations") == blocked
+
+
 def test_a_disk_that_is_still_read_is_waited_for(stage: Stage) -> None:
     before = stage.objects()
     snapshot = stage.snapshot()
