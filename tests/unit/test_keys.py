@@ -21,7 +21,6 @@ from likeness.errors import (
     StoreTooNew,
     WrongKey,
 )
-from likeness.model.ids import random_name
 from likeness.store import layout
 from likeness.store.data_store import (
     DataStore,
@@ -406,8 +405,8 @@ def test_every_name_a_store_makes_is_one_it_knows(workshop: Workshop) -> None:
         "keys/slot-ABCDEF0123456789",
         "keys/slot-0123456789abcdef\n",
         "notes.txt",
-        f"packs/aa/{random_name()}/x",
-        f"packs/{random_name()}",
+        f"packs/aa/{'0a' * 16}/x",
+        f"packs/{'0a' * 16}",
         "heads/1",
         "",
     ],
