@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -223,7 +224,7 @@ def open_store(transport: Transport, opener: bytes, kind: SlotKind) -> DataStore
     for unlocked in _unlocked(transport, claimed_stores(transport), opener, kind):
         keys = _newest_epoch(transport, unlocked)
         try:
-            facts = _first_whole(transport, lambda frame, keys=keys: _verified_format(frame, keys))
+            facts = _first_whole(transport, partial(_verified_format, keys=keys))
         except Damaged as cause:
             problem = problem or cause  # somebody else's escrow slot, or a damaged store
         else:

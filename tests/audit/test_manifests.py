@@ -676,6 +676,8 @@ CLOSINGS: dict[str, Callable[[Job], dict[str, object]]] = {
     "parts that nobody needs": lambda _: {"parts": 10**6},
     "chunks that nobody needs": lambda _: {"places": 13},
     "more packs than chunks": lambda _: {"packs": 12, "places": 11},
+    "no packs": lambda _: {"packs": 0},
+    "one chunk more": lambda job: {"places": honest_closing(job).places + 1},
     "no disk": lambda _: {"disks": ()},
     "one disk fewer": lambda job: {"disks": honest_closing(job).disks[:1]},
     "a disk twice": lambda job: {"disks": honest_closing(job).disks[:1] * 2},
@@ -693,6 +695,17 @@ def test_a_lie_in_the_last_part_is_refused(job: Job, what: str) -> None:
     lie(job, honest_map(job), honest_packs(job), closing=honest_closing(job, **CLOSINGS[what](job)))
 
     with pytest.raises(Damaged):
+        job.read()
+
+
+def test_a_last_part_of_another_kind_is_refused(job: Job) -> None:
+    seal = job.seal()
+    job.put(seal.write(0, honest_map(job)))
+    job.put(seal.write(1, honest_packs(job)))
+    said = msgspec.json.encode(honest_closing(job))
+    job.put(seal.write(LAST_PART, bytes([PartKind.PACKS]) + said))
+
+    with pytest.raises(Damaged, match="no closing part"):
         job.read()
 
 
