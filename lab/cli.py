@@ -7,6 +7,7 @@ import secrets
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,18 @@ from lab.web.control import TOKEN_HEADER
 PASSWORD_VARIABLE = "LAB_PASSWORD"  # the name of a variable
 TOKEN_VARIABLE = "LAB_CONTROL_TOKEN"  # the name of a variable
 STATE_VARIABLE = "LAB_STATE"
+
+SETTINGS: dict[str, Callable[[str], float | int | bool]] = {
+    "session_idle_seconds": float,
+    "wrong_password_seconds": float,
+    "conflict_seconds": float,
+    "data_destroy_seconds": float,
+    "detach_seconds": float,
+    "coalesce_seconds": float,
+    "operation_seconds": float,
+    "sr_bytes": int,
+    "old_host": lambda text: text == "true",
+}
 
 FINDING = f"""
 How `write` finds the lab: `serve --state DIR` leaves {LAB_FILE} in DIR (readable by its owner
@@ -38,6 +51,14 @@ def _vm(text: str) -> tuple[str, list[Path]]:
         if not path.is_file():
             raise argparse.ArgumentTypeError(f"the disk {path} of {name} is not a file")
     return name, paths
+
+
+def _setting(text: str) -> tuple[str, float | int | bool]:
+    name, _, value = text.partition("=")
+    try:
+        return name, SETTINGS[name](value)
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting and value") from None
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -90,6 +111,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--hosts", type=int, default=1, help="hosts of the pool")
     serve.add_argument("--state", type=Path, metavar="DIR", help="where overlays are kept")
+    serve.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="NAME=VALUE",
+        help=f"a time or size of the lab: {', '.join(SETTINGS)}",
+    )
     serve.add_argument("--password-file", type=Path, metavar="FILE")
     write = commands.add_parser(
         "write",
@@ -124,7 +153,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    settings = Settings(password=_password(arguments.password_file))
+    chosen: dict[str, Any] = dict(arguments.set)
+    settings = Settings(password=_password(arguments.password_file), **chosen)
     pool = Pool(settings, state, hosts=arguments.hosts, address=arguments.listen[0])
     for name, disks in arguments.vm:
         pool.add_vm(name, disks)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import ssl
 import stat
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.clients import JsonClient
+from tests.lab.clients import JsonClient, Refused
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,6 +115,31 @@ def test_the_password_comes_from_where_it_is_told(image: Path, tmp_path: Path) -
         assert known["password"] == "from-a-file"
     with running() as (_, first), running() as (_, second):
         assert first["password"] != second["password"]
+
+
+def test_times_can_be_set(image: Path) -> None:
+    with running("--vm", f"web={image}", "--set", "session_idle_seconds=0") as (_, known):
+        client = JsonClient(known["url"])
+        client.log_in(known["username"], known["password"])
+        with pytest.raises(Refused, match="SESSION_INVALID"):
+            client("VM.get_all")
+    assert "is no setting" in lab_command("serve", "--set", "nonsense=1").stderr
+
+
+def test_tls_and_nbd_can_be_switched_on(image: Path) -> None:
+    with running("--vm", f"web={image}", "--tls", "--nbd", "nbd", "--hosts", "2") as (_, known):
+        assert known["url"].startswith("https://127.0.0.1:")
+        assert known["nbd_port"] > 0
+        trust = "".join(known["certificates"])
+        call = {"method": "session.login_with_password", "id": 1}
+        call["params"] = [known["username"], known["password"]]
+        with urllib.request.urlopen(
+            known["url"] + "/jsonrpc",
+            json.dumps(call).encode(),
+            timeout=30,
+            context=ssl.create_default_context(cadata=trust),
+        ) as answer:
+            assert json.loads(answer.read())["result"].startswith("OpaqueRef:")
 
 
 def test_bad_input_gets_a_sentence(image: Path, tmp_path: Path) -> None:

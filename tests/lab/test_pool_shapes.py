@@ -161,7 +161,7 @@ def test_disks_that_move_to_other_storage_become_other_disks(lab: LabServer, xen
     lab.pool.write("web", 1, 5, b"moves along")
     first, second = xen.disks(vm)
     xen.api.VDI.enable_cbt(second)
-    arguments = ({}, True, {second: sr}, {}, {})
+    arguments: tuple[Any, ...] = ({}, True, {second: sr}, {}, {})
     with pytest.raises(XenAPI.Failure) as refused:
         xen.api.VM.migrate_send(vm, *arguments)
     assert refused.value.details == ["VDI_CBT_ENABLED", second]

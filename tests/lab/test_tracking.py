@@ -138,6 +138,7 @@ def test_data_is_not_dropped_while_the_snapshot_vm_exists() -> None:
         snapshot = xen.api.VM.snapshot(xen.vm("web"), "s")
         disk = xen.disks(snapshot)[0]
         assert refusal(xen.api.VDI.data_destroy, disk) == ["VDI_IN_USE", disk, "data_destroy"]
+        lab.pool.settings.data_destroy_seconds = 60.0
         timer = threading.Timer(0.1, lab.pool.drop_vm, [snapshot])
         timer.start()
         xen.api.VDI.data_destroy(disk)
