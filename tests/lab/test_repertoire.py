@@ -79,6 +79,18 @@ def changed_count(api: Both, base: str, disk: str) -> int:
     return sum(map(int.bit_count, bitmap))
 
 
+def read_all(api: Both, disks: list[str]) -> None:
+    for disk in disks:
+        assert len(api.xen.export(disk)) == int(api("VDI.get_virtual_size", disk))
+
+
+def keep_logs_of(api: Both, disks: list[str], *, instead_of: list[str]) -> None:
+    for disk in disks:
+        api.patiently("VDI.data_destroy", disk)
+    for old in instead_of:
+        api("VDI.destroy", old)
+
+
 def switch_on_nbd(api: Both) -> None:
     networks = api("network.get_all_records").items()
     api("network.add_purpose", next(n for n, r in networks if r["bridge"] == "xenbr0"), "nbd")
@@ -104,15 +116,11 @@ def test_an_incremental_backup_from_login_to_clean_up(lab: LabServer, api: Both)
             assert [changed_count(api, *pair) for pair in zip(kept, frozen, strict=True)] == [1, 0]
         info = api("VDI.get_nbd_info", frozen[0])
         assert info[0]["exportname"].endswith(api.xen.token)
-        for disk in frozen:
-            assert len(api.xen.export(disk)) == int(api("VDI.get_virtual_size", disk))
+        read_all(api, frozen)
         if day == 0:
             assert api.failure("VDI.destroy", frozen[-1])[0] == "VDI_IN_USE"
         api("VM.destroy", snapshot)
-        for disk in frozen:
-            api.patiently("VDI.data_destroy", disk)
-        for old in kept:
-            api("VDI.destroy", old)
+        keep_logs_of(api, frozen, instead_of=kept)
         kept = frozen
         api("VM.remove_from_blocked_operations", vm, "pool_migrate")
     assert set(api("VM.get_all")) == vms
