@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from likeness.codec.documents import Kind
+from likeness.codec.slots import SlotKind
 from likeness.errors import BadInput, ShareUnreachable, WrongKey
 from likeness.stopping import StopToken
 from likeness.store import layout
-from likeness.store.data_store import open_store_with_key_file
-from likeness.store.documents import OwnerDocument
+from likeness.store.data_store import add_slot, open_store_with_key_file
+from likeness.store.documents import HeadDocument, OwnerDocument
 from likeness.store.heads import write_head
 from likeness.store.history import expect_head, read_history
+from likeness.store.keyring import begin_epoch
 from likeness.store.observations import Weight
 from likeness.store.public_view import open_public
 from likeness.store.scrubbing import scrub_frames, scrub_signatures
@@ -143,6 +145,22 @@ def test_a_version_replaced_by_another_history_breaks_its_vms_chain(
     assert bad(filled.verified()) == {false.name: Weight.DAMAGE}
 
 
+def test_a_head_of_another_history_breaks_the_chain(filled: Filled, tmp_path: Path) -> None:
+    workshop, root = filled.workshop, tmp_path / "fork"
+    shutil.copytree(filled.root, root)
+    fork = open_store_with_key_file(LocalTransport(root), workshop.key_file)
+    add_slot(fork, b"s" * 32, SlotKind.KEY_FILE)
+    middle = layout.numbered(layout.HEADS, write_head(fork, clock=workshop.clock).number)
+    for folder in ("true", "newest"):
+        workshop.back_up(noise(folder, 64 * 1024))
+        write_head(filled.store, clock=workshop.clock)
+    after = layout.numbered(layout.HEADS, layout.number_of(middle) + 1)
+
+    shutil.copy(root / middle, filled.path(middle))
+
+    assert bad(filled.verified()) == {after: Weight.SPARE_LOST}
+
+
 def test_two_versions_of_one_number_are_found(filled: Filled, tmp_path: Path) -> None:
     workshop, root = filled.workshop, tmp_path / "fork"
     shutil.copytree(filled.root, root)
@@ -155,6 +173,35 @@ def test_two_versions_of_one_number_are_found(filled: Filled, tmp_path: Path) ->
     shutil.copytree(root, filled.root, dirs_exist_ok=True)
 
     assert bad(filled.verified()) == {max(one.name, other.name): Weight.DAMAGE}
+
+
+def test_a_head_made_with_keys_that_were_given_up_is_found(filled: Filled) -> None:
+    """Somebody who left with an epoch's keys cannot go on with the history."""
+    clock, old = filled.workshop.clock, filled.store
+    filled.workshop.store = begin_epoch(old, clock=clock)
+    witness = write_head(filled.store, clock=clock)
+    number = witness.number + 1
+    name = layout.numbered(layout.HEADS, number)
+    false = HeadDocument(number=number, previous=witness.digest, made_at=clock().isoformat())
+    old.write(name, Kind.HEAD, false)
+
+    (found,) = filled.verified()
+
+    assert found.name == name
+    assert "given up" in found.cause
+
+
+def test_a_version_made_with_keys_that_were_given_up_is_found(filled: Filled) -> None:
+    workshop, old = filled.workshop, filled.store
+    workshop.store = begin_epoch(old, clock=workshop.clock)
+    workshop.back_up(noise("epoch 2", 64 * 1024))
+    workshop.store = old
+    false = workshop.back_up(noise("by somebody who left", 64 * 1024))
+
+    found = filled.verified()
+
+    assert false.name in bad(found)
+    assert any("given up" in each.cause for each in found)
 
 
 def test_one_altered_copy_of_a_map_is_a_spare_and_two_are_damage(filled: Filled) -> None:
