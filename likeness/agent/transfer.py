@@ -18,7 +18,7 @@ from likeness.codec.aead import Suite
 from likeness.codec.compression import DEFAULT_LEVEL
 from likeness.codec.keys import SessionKey
 from likeness.codec.records import Sealer
-from likeness.errors import DiskShrank
+from likeness.errors import DiskShrank, TransferBroken
 from likeness.model.disk import DiskFacts, DiskReader, Extent, Segment, Skips
 from likeness.model.ids import CHUNK_ID_BYTES, RunId, StoreId
 from likeness.stopping import StopToken
@@ -179,8 +179,18 @@ class _Line:
         self._sender, self._tally = sender, tally
 
     def process(self, disk: DiskJob, segment: Segment) -> None:
-        """Sort, seal and send the chunks of a segment, and write their ids into the map."""
+        """Sort, seal and send the chunks of a segment, and write their ids into the map.
+
+        Raises:
+            TransferBroken: A segment is not made of whole chunks; the map would be wrong.
+        """
         size = self.bundle.chunk_bytes
+        end = segment.offset + len(segment.data)
+        if segment.offset % size or (end % size and end != disk.facts.size_bytes):
+            raise TransferBroken(
+                f"disk {disk.facts.name or disk.facts.disk} came in pieces that are no whole chunks"
+                f" (bytes {segment.offset} to {end}); run the job again, reading the disk whole"
+            )
         first = segment.offset // size
         count = -(-len(segment.data) // size)
         previous = disk.previous.ids(first, count) if disk.previous else b""
@@ -261,7 +271,8 @@ def _read_disk(disk: DiskJob, hand_on: _HandOn, stop: StopToken) -> None:
                 size_bytes=disk.facts.size_bytes,
             )
     reached = 0
-    for segment in disk.reader.segments(SEGMENT_BYTES, skip=disk.skip):
+    skip = disk.skip if disk.previous is not None else None
+    for segment in disk.reader.segments(SEGMENT_BYTES, skip=skip):
         stop.check()
         hand_on.give(disk, segment)
         end = segment.offset + len(segment.data)

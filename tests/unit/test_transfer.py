@@ -326,6 +326,35 @@ def test_a_source_that_stops_half_way_breaks_the_transfer(workshop: Workshop) ->
         send(workshop, reader)
 
 
+class CrookedReader(BreakingReader):
+    """Gives pieces that begin or end inside a chunk."""
+
+    pieces: tuple[tuple[int, int], ...] = ()
+
+    def segments(self, segment_bytes: int, *, skip: Skips | None = None) -> Iterator[Segment]:
+        for offset, length in self.pieces:
+            yield Segment(offset, noise(offset, length))
+
+
+@pytest.mark.parametrize("piece", [(1, CHUNK - 1), (0, CHUNK - 1), (CHUNK + 512, 512)])
+def test_pieces_that_are_no_whole_chunks_are_refused(
+    workshop: Workshop, piece: tuple[int, int]
+) -> None:
+    reader = CrookedReader(20 * MIB, 20 * MIB, ValueError())
+    reader.pieces = ((2 * CHUNK, CHUNK), piece)
+
+    with pytest.raises(TransferBroken, match="no whole chunks"):
+        send(workshop, reader)
+
+
+def test_nothing_is_left_out_of_a_disk_without_a_last_version(workshop: Workshop) -> None:
+    disk = noise(1, SEGMENT_BYTES + CHUNK)
+
+    version = workshop.back_up(disk, skips={0: Skips((Extent(0, len(disk)),))})
+
+    assert workshop.restore(version) == disk
+
+
 def test_a_disk_that_breaks_does_not_wait_for_the_others(workshop: Workshop) -> None:
     broken = BreakingReader(20 * MIB, 8 * MIB, TransferBroken("the host went away"))
 
