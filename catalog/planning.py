@@ -233,3 +233,31 @@ def documents_to_prove(
             },
         ).fetchall()
     return [DocumentsDue(VersionId(version.hex), record) for version, record in rows]
+
+
+def records_that_brought(catalog: CatalogFile, packs: Iterable[PackId]) -> list[str]:
+    """The names of the version records that came with these packs, each once."""
+    with staged(catalog) as stage, reading(catalog) as connection:
+        name_list(connection, stage, "asked_packs", packs)
+        rows = connection.execute(
+            """SELECT DISTINCT v.version_no, v.record
+            FROM packs AS k SEMI JOIN asked_packs AS a ON a.id = k.pack_id
+            JOIN versions AS v USING (version_no) ORDER BY v.version_no"""
+        ).fetchall()
+    return [row[1] for row in rows]
+
+
+def vms_of_packs(catalog: CatalogFile, packs: Iterable[PackId]) -> dict[PackId, str]:
+    """Whose data each pack holds, in words such as ``web`` or ``web and 2 more VMs``."""
+    with staged(catalog) as stage, reading(catalog) as connection:
+        name_list(connection, stage, "asked_packs", packs)
+        rows = connection.execute(
+            """SELECT k.pack_id, min(x.vm_name), count(DISTINCT x.vm_no)
+            FROM packs AS k SEMI JOIN asked_packs AS a ON a.id = k.pack_id
+            JOIN pack_uses AS u USING (pack_no) JOIN vms AS x ON x.vm_no = u.vm_no
+            GROUP BY k.pack_id"""
+        ).fetchall()
+    return {
+        PackId(pack.hex): name if count == 1 else f"{name} and {count - 1} more VMs"
+        for pack, name, count in rows
+    }

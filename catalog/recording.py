@@ -81,9 +81,10 @@ def record_version(
 
 
 def _stage_packs(stage: Stage, packs: Iterable[AnyPack], *, run: RunId | None) -> None:
-    for pack in packs:
-        brought_by = run or (pack.run if isinstance(pack, KnownPack) else None)
-        head = (pack.pack, pack.size_bytes, pack.digest.hex(), len(pack.places), brought_by or None)
+    for nth, pack in enumerate(packs):
+        brought_by = run or (pack.run if isinstance(pack, KnownPack) else None) or None
+        digest = pack.digest.hex()
+        head = (nth, pack.pack, pack.size_bytes, digest, len(pack.places), brought_by)
         stage.rows("new_packs", [head])
         stage.lines(
             "new_places",
@@ -357,6 +358,7 @@ def _add_packs(connection: Connection, stage: Stage, now: datetime) -> int:
     stage.load(
         connection,
         "new_packs",
+        nth="UBIGINT",
         pack="UUID",
         size_bytes="UINTEGER",
         digest="VARCHAR",
@@ -370,7 +372,7 @@ def _add_packs(connection: Connection, stage: Stage, now: datetime) -> int:
     connection.execute(
         """INSERT INTO packs (pack_no, pack_id, size_bytes, digest, chunks, run_id, recorded_at,
             state, bad, unreachable, cause)
-        SELECT ? + row_number() OVER (ORDER BY pack), pack, any_value(size_bytes),
+        SELECT ? + row_number() OVER (ORDER BY min(nth)), pack, any_value(size_bytes),
             unhex(any_value(digest)), any_value(chunks), any_value(run), ?, 'live', false, false, ''
         FROM new_packs AS n ANTI JOIN packs AS k ON k.pack_id = n.pack GROUP BY pack""",
         [before, to_utc(now)],

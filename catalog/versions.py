@@ -107,7 +107,11 @@ def last_version(catalog: CatalogFile, vm: VmId) -> LastVersion | None:
 
 def has_version(catalog: CatalogFile, version: VersionId) -> bool:
     """Whether the catalog was told of a version, expired or not."""
-    return version in known_versions(catalog)
+    with reading(catalog) as connection:
+        found = connection.execute(
+            "SELECT 1 FROM versions WHERE version_id = ?", [version]
+        ).fetchone()
+    return found is not None
 
 
 def known_versions(catalog: CatalogFile) -> set[VersionId]:

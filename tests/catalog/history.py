@@ -38,6 +38,7 @@ class Remembered:
     record: Version
     maps: dict[int, dict[int, ChunkId]]
     sizes: dict[int, int]
+    brought: list[PackReceipt]
 
 
 @dataclass
@@ -102,6 +103,7 @@ class History:
             record,
             {at: dict(chunks) for at, chunks in maps.items()},
             full,
+            receipts,
         )
         self.versions[record.version] = self.last[which] = mine
         self.packs.update({p.pack: p for p in receipts})
