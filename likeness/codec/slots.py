@@ -115,7 +115,7 @@ def unwrap(slot: Slot, opener: bytes, *, store: str) -> bytes:
         key = _wrapping_key(opener, salt, slot.operations, slot.memory_bytes)
         nonce, sealed = wrapped[: nonce_bytes(_SUITE)], wrapped[nonce_bytes(_SUITE) :]
         return unseal(sealed, key=key, place=_place(store, slot.kind), nonce=nonce, suite=_SUITE)
-    except (NotAuthentic, ValueError) as cause:
+    except (NotAuthentic, ValueError, RuntimeError) as cause:  # the last: no memory to stretch it
         raise WrongKey(f"the {slot.kind} does not open this store") from cause
 
 
@@ -153,6 +153,8 @@ def write_key_file(path: Path, secret: bytes) -> None:
     try:
         with open(path, "x", encoding="ascii", opener=_private_opener) as file:
             file.write(f"likeness-key-1:{secret.hex()}\n")
+            file.flush()
+            os.fsync(file.fileno())
     except FileExistsError as cause:
         raise BadInput(
             f"the key file {path} exists already; it may open another store, so it is kept"

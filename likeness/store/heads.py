@@ -5,12 +5,13 @@ VM the number of its versions and a digest over their names, and the control obj
 or went. Every 64th head says everything, so that reading the present state never takes more.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged
+from likeness.errors import Damaged, NameTaken
 from likeness.model.ids import VmId
 from likeness.store import layout
 from likeness.store.data_store import DataStore
@@ -18,6 +19,7 @@ from likeness.store.documents import HeadDocument, HeadObject, HeadVm
 from likeness.store.versions import record_names, vms
 
 FULL_EVERY = 64
+_ATTEMPTS = 10  # jobs that end in one moment
 _FIRST = "0" * 64
 _CONTROL = (layout.KEYS, layout.OWNER, layout.INDEX, layout.SWEPT)
 
@@ -76,9 +78,18 @@ def write_head(store: DataStore, *, clock: Clock) -> Witness:
     Where the chain is torn or damaged, it begins anew with a head that says everything, under the
     next number that is due for one. What was lost is told in `Witness.problem`, once.
 
+    Where another job writes one at the same moment, this one comes after it.
+
     Returns:
         What the newest head says now.
     """
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(NameTaken):
+            return _write_next(store, clock)
+    return _write_next(store, clock)
+
+
+def _write_next(store: DataStore, clock: Clock) -> Witness:
     try:
         witness = read_witness(store)
     except Damaged as cause:

@@ -1,5 +1,7 @@
 """Heads: a chain that shows what was lost, and that goes on whatever happened to it."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
 from likeness.errors import Damaged, ShareUnreachable
@@ -8,7 +10,8 @@ from likeness.store import layout
 from likeness.store.heads import FULL_EVERY, read_witness, versions_digest, write_head
 from likeness.store.versions import record_names
 from likeness.transport.faulty import Fault, FaultyTransport
-from tests.unit.workshop import CHUNK, Workshop, flipped, noise
+from likeness.transport.memory import MemoryTransport
+from tests.unit.workshop import CHUNK, Maker, Workshop, flipped, noise
 
 
 def head(number: int) -> str:
@@ -153,6 +156,36 @@ def test_a_head_that_was_not_acknowledged_does_not_break_the_chain(
     assert len(witness.vms) == 3
     assert read_witness(workshop.store).vms == witness.vms
     assert bool(witness.problem) is (fault is Fault.TORN_WRITE)
+
+
+class CrowdedTransport(MemoryTransport):
+    """A share on which another job writes a head just before ours."""
+
+    other_job: Callable[[], object] | None = None
+
+    def create(self, name: str, parts: Sequence[bytes]) -> None:
+        if name.startswith("heads/") and self.other_job is not None:
+            other_job, self.other_job = self.other_job, None
+            other_job()
+        super().create(name, parts)
+
+
+def test_two_jobs_that_end_together_both_get_their_head(make_workshop: Maker) -> None:
+    share = CrowdedTransport()
+    workshop = make_workshop(transport=share)
+    jobs(workshop, 2)
+    workshop.back_up(noise(8, 100))
+
+    def other_job() -> None:
+        workshop.back_up(noise(9, 100), vm=VmId(random_name()))
+        write_head(workshop.store, clock=workshop.clock)
+
+    share.other_job = other_job
+    witness = write_head(workshop.store, clock=workshop.clock)
+
+    assert not witness.problem
+    assert len(witness.vms) == 4
+    assert read_witness(workshop.store) == witness
 
 
 def test_a_head_of_another_place_in_the_chain_is_refused(workshop: Workshop) -> None:

@@ -1,5 +1,7 @@
 """Ways of opening a store: passphrase, recovery words, key file; and what refuses to open."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,6 +159,26 @@ def test_a_slot_made_to_hurt_is_refused(
 
     with pytest.raises(WrongKey):
         slots.unwrap(slot, bytes(32), store=STORE)
+
+
+GREEDY = """
+import resource
+from likeness.codec.slots import Slot, SlotKind, unwrap
+from likeness.errors import WrongKey
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+try:
+    unwrap(Slot(SlotKind.PASSPHRASE, "00" * 16, 1, 4 << 30, "00" * 72), b"x", store="5" * 32)
+except WrongKey as refused:
+    print(refused)
+"""
+
+
+def test_a_slot_that_asks_for_more_memory_than_there_is_gets_a_sentence() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GREEDY], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert "does not open this store" in done.stdout
 
 
 def test_a_passphrase_is_stretched_with_memory() -> None:
