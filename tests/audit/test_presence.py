@@ -7,13 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from likeness.codec.slots import SlotKind
 from likeness.errors import Stopped
 from likeness.model.ids import PackId, RunId, random_name
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.auditing import audit_presence
 from likeness.store.consequences import versions_that_need
-from likeness.store.heads import write_head
+from likeness.store.data_store import add_slot
+from likeness.store.heads import FULL_EVERY, write_head
 from likeness.store.observations import Weight
 from likeness.store.sweeping import give_back_packs
 from tests.audit.conftest import OBJECTS, Filled, bad
@@ -56,6 +58,20 @@ def test_a_head_missing_between_others_breaks_the_history(filled: Filled) -> Non
     filled.path(name).unlink()
 
     assert bad(filled.audited()) == {name: Weight.SPARE_LOST}
+
+
+def test_a_long_history_is_read_from_its_last_full_head_on(filled: Filled) -> None:
+    while len(filled.names(layout.HEADS)) < FULL_EVERY + 3:
+        add_slot(filled.store, bytes(32), SlotKind.KEY_FILE)
+        write_head(filled.store, clock=filled.workshop.clock)
+    first, second, *_ = filled.names(layout.HEADS)
+    filled.path(second).unlink()
+    slot = filled.names(layout.KEYS)[-1]
+    filled.path(slot).unlink()
+
+    assert bad(filled.audited()) == {slot: Weight.SPARE_LOST}
+    assert bad(filled.verified()) == {second: Weight.SPARE_LOST}
+    assert first != second
 
 
 @pytest.mark.parametrize("grow", [-1, 1], ids=["shorter", "longer"])
