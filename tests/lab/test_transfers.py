@@ -15,7 +15,7 @@ import XenAPI
 from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
-from tests.lab.clients import JsonClient, Xen, control
+from tests.lab.clients import JsonClient, Refused, Xen, control
 
 MIB = 1 << 20
 
@@ -319,6 +319,9 @@ def test_a_session_can_end_in_the_middle_of_a_transfer(lab: LabServer, xen: Xen)
     fresh.log_in(lab.username, lab.password)
     info = fresh("task.get_error_info", answer.getheader("task-id"))
     assert info == ["SESSION_INVALID", xen.token]
+    fresh.session = xen.token
+    with pytest.raises(Refused, match="SESSION_INVALID"):
+        fresh("VM.get_all")
 
 
 def test_any_message_fails_with_any_code_at_the_nth_call(lab: LabServer, xen: Xen) -> None:
