@@ -138,6 +138,22 @@ def test_a_version_lost_in_mid_write_is_passed_over(workshop: Workshop) -> None:
     assert workshop.restore(version) == disk
 
 
+def test_a_map_is_told_as_a_difference_only_from_the_version_it_was_compared_with(
+    workshop: Workshop,
+) -> None:
+    """Two runs of one VM that overlap: each compared with the same version before them."""
+    base = noise(1, 6 * CHUNK)
+    workshop.back_up(base)
+    disks = [changed(base, (0, b"one")), changed(base, (5 * CHUNK, b"other"))]
+    receipts = [workshop.transfer(disk) for disk in disks]
+
+    versions = [workshop.commit(receipt) for receipt in receipts]
+
+    assert [version.record.disks[0].deltas for version in versions] == [1, 0]
+    assert [workshop.restore(version) for version in versions] == disks
+    assert all(workshop.is_proved(version, workshop.packs_of(version)) for version in versions)
+
+
 def test_a_pack_that_was_promised_and_is_nowhere_stops_the_commit(workshop: Workshop) -> None:
     receipt = workshop.transfer(noise(1, 10 * CHUNK))
     del workshop.objects[workshop.names("in")[0]]
