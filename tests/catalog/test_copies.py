@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from catalog.connection import CatalogFile, reading
+from catalog.connection import CatalogFile, reading, writing
 from catalog.copies import MANIFEST, export_copy, import_copy
 from catalog.dedup import drop_duplicates
 from catalog.proofs import record_proofs
@@ -36,7 +36,22 @@ def full(catalog: CatalogFile) -> History:
     intend_snapshot(catalog, run(1), vm("web"), "likeness", NOW)
     record_vaulted(catalog, "far", [("packs/aa/bb", 7)], NOW)
     record_version_vaulted(catalog, "far", list(history.versions)[:1], NOW)
+    fill_what_is_empty(catalog)
     return history
+
+
+def fill_what_is_empty(catalog: CatalogFile) -> None:
+    """A row of anything in tables that nothing above writes to."""
+    values = {"UUID": "uuid()", "TIMESTAMP": "TIMESTAMP '2030-01-01'", "BLOB": "'\\x00'::BLOB"}
+    with writing(catalog) as connection:
+        columns = connection.execute(
+            "SELECT table_name, data_type FROM duckdb_columns() WHERE table_name IN"
+            " (SELECT table_name FROM duckdb_tables()) ORDER BY table_name, column_index"
+        ).fetchall()
+        for table in {name for name, _ in columns}:
+            if connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,):
+                row = ", ".join(values.get(kind, "1") for name, kind in columns if name == table)
+                connection.execute(f"INSERT INTO {table} SELECT {row}")
 
 
 def everything(catalog: CatalogFile) -> dict[str, list[tuple[object, ...]]]:
