@@ -1,4 +1,4 @@
-"""Validate: read back what is new or due, prove it, and say so."""
+"""Validate: read back what is new or due, prove it, heal what can be healed, and say so."""
 
 from typing import Any
 
@@ -12,9 +12,11 @@ from likeness.stopping import StopToken
 from tasks.catch_up import catch_up
 from tasks.claims import run_claimed
 from tasks.dedup import drop_duplicates
+from tasks.heal import heal_damage
+from tasks.notify import tell_people
 from tasks.protect_catalog import copy_catalog
 from tasks.reporting import show_validation, show_versions, validation_state
-from tasks.validate import prove_due
+from tasks.validate import audit_presence, judge_disks, prove_due
 
 
 @flow(flow_run_name="validate {site}", persist_result=False)
@@ -22,29 +24,32 @@ def validate(site: str = "main", run: str = "", most_gib: int = 0) -> State[Any]
     """Read back and prove the data blocks a run brought in, or all that are new or due.
 
     Data validated before is passed over until its age is up. Whatever is damaged turns every
-    version of every VM that needs it red; what cannot be read says nothing about a version.
+    version of every VM that needs it red, people are told once, and what the vault has whole is
+    put back; what cannot be read says nothing about a version.
 
     Args:
         site: Name of the Site block.
         run: The backup run whose versions to validate; all versions if empty.
-        most_gib: Read at most so many GiB; 0 is no limit.
+        most_gib: Read at most so many GiB of what was validated before; 0 is as many as needed.
     """
     here, this, stop = Site.named(site), this_run(), StopToken()
     with run_claimed(here, this):
         catch_up(site=here)
+        tell_people(site=here)  # of what a run found that died before it could tell
         try:
-            found = prove_due(
-                RunId(run) if run else None,
-                this,
-                most_gib << 30 or None,
-                site=here,
-                stop=stop,
+            found = audit_presence(site=here, stop=stop).and_then(
+                prove_due(RunId(run) or None, this, most_gib << 30 or None, site=here, stop=stop)
             )
+            tell_people(site=here)
+            healed = heal_damage(this, site=here, stop=stop)
         except BaseException:
             stop.stop()
             raise
+        told = tell_people(site=here)
         drop_duplicates(None, site=here)
         copy_catalog(this, site=here)
-    show_validation(found)
+        if run:
+            judge_disks(RunId(run), site=here)
+    show_validation(found, healed, site=here)
     show_versions(site=here)
-    return validation_state(found)
+    return validation_state(found, healed, told)

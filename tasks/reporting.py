@@ -21,9 +21,12 @@ from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import readable_age, readable_size
 from tasks.ages import age_limit
+from tasks.dashboard import show_dashboard
+from tasks.heal import Healed
+from tasks.notify import Told
+from tasks.proving import Validated
 from tasks.restore import RestoredDisk
 from tasks.sweep import SweepReport
-from tasks.validate import Validated
 from tasks.vault import Vaulted
 
 COMMITTED = "likeness.commit.completed"
@@ -118,8 +121,8 @@ def _legend(rows: Sequence[VersionRow]) -> str:
     )
 
 
-def show_validation(found: Validated) -> None:
-    """What a validation read, and what turned red."""
+def show_validation(found: Validated, healed: Healed, *, site: Site) -> None:
+    """What a validation read, what turned red, and what is green again."""
     lines = [
         f"Read back and proved **{readable_size(found.proved_bytes)}** in"
         f" {_plural(found.packs, 'pack')}; {_plural(found.good, 'version')} good."
@@ -129,7 +132,12 @@ def show_validation(found: Validated) -> None:
     for change in found.turned_bad:
         get_run_logger().error("%s", _damage(change))
         lines.append(f"- ❌ {_damage(change)}")
+    if healed.found:
+        lines.append(f"{_plural(healed.found, 'data block')} came back from the vault.")
+    for change in found.and_then(healed.validated).healed:
+        lines.append(f"- ✅ healed: {_damage(change)}")
     _markdown("validation-report", "\n\n".join(lines))
+    show_dashboard(site=site)
 
 
 def _damage(change: Any) -> str:
@@ -139,14 +147,22 @@ def _damage(change: Any) -> str:
     )
 
 
-def validation_state(found: Validated) -> State[Any]:
-    """How a validation ends: *Failed* when it found damage."""
+def validation_state(found: Validated, healed: Healed, told: Told) -> State[Any]:
+    """How a validation ends: *Failed* when it found damage that is not healed."""
+    found = found.and_then(healed.validated)
     if found.turned_bad:
         message = "; ".join(_damage(change) for change in found.turned_bad)
+        message = "; ".join(filter(None, (message, told.sentence)))
         return Failed(message=f"damage found: {message}", data=DamageFound(message))
     said = f"{_plural(found.good, 'version')} good, {readable_size(found.proved_bytes)} proved"
+    if found.healed:
+        said += f", {_plural(len(found.healed), 'version')} healed"
     if found.could_not_check:
         said += f", {_plural(found.could_not_check, 'pack')} could not be checked"
+    if told.waiting:
+        return Completed(
+            name="CompletedWithWarnings", message=f"{said}; {told.sentence}", data=found
+        )
     return Completed(message=said, data=found)
 
 

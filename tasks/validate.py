@@ -1,57 +1,55 @@
 """Validate: packs read back and proved, and the verdict on every version that needs them."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
-from pathlib import Path
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
 from prefect import get_run_logger, task
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 
 from blocks import Site
-from catalog import chunks, proofs, validation
-from catalog import versions as catalog_versions
-from catalog.values import DocumentCheck, Verdict, VerdictChange, VersionRow
+from catalog import planning, progress
+from catalog.planning import ReadingPlan
+from catalog.progress import DiskProof, Validation
+from catalog.values import VersionRow
+from catalog.versions import list_versions
 from likeness.clock import stopwatch, system_clock
-from likeness.errors import TransientError
-from likeness.model.ids import PackId, RunId, VersionId
+from likeness.errors import LikenessError
+from likeness.model.ids import RunId
+from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
 from likeness.store import layout
-from likeness.store.data_store import DataStore
-from likeness.store.proving import PackProof, prove_documents, prove_packs
+from likeness.store.proving import PackProof
+from likeness.transport.metered import MeteredTransport
 from likeness.transport.tuning import keep_large_buffers
-from tasks.ages import AgeLimit, age_limit
-from tasks.progress import shown
-from tasks.retries import STEP
+from tasks.ages import age_limit, is_hour
+from tasks.claims import is_live
+from tasks.dashboard import Reading, watched
+from tasks.notify import tell
+from tasks.proving import Prover, Validated
+from tasks.retries import ONCE, STEP
 from tasks.transfer import scratch_folder
 
-_PROOFS_AT_ONCE = 64
-_SECONDS_AT_ONCE = 5.0
+_DAY = timedelta(days=1)
+_TELL_AFTER_SECONDS = 60.0
+_TELL_AGAIN_AFTER_SECONDS = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Validated:
-    """What a validation did and found.
+class DiskNotProved(LikenessError):
+    """Not all data blocks of a disk are proved."""
 
-    Attributes:
-        packs: How many packs were read.
-        proved_bytes: Bytes read back and proved.
-        damaged_chunks: Data blocks found damaged or missing.
-        could_not_check: Packs that could not be read; nothing is said about them.
-        good: Versions judged good now.
-        changes: Versions whose verdict changed.
+
+@task(task_run_name="look whether every pack is there", **STEP)
+def audit_presence(*, site: Site, stop: StopToken) -> Validated:
+    """Compare the store's listing with what must be there, and prove at once what is in doubt.
+
+    Raises:
+        ShareUnreachable: The store does not answer; tried again.
     """
-
-    packs: int = 0
-    proved_bytes: int = 0
-    damaged_chunks: int = 0
-    could_not_check: int = 0
-    good: int = 0
-    changes: tuple[VerdictChange, ...] = field(default=())
-
-    @property
-    def turned_bad(self) -> tuple[VerdictChange, ...]:
-        """Versions that were not bad before."""
-        return tuple(change for change in self.changes if change.after is Verdict.BAD)
+    with _prover(site, stop) as (prover, _):
+        return prover.prove(prover.doubtful_packs())
 
 
 @task(task_run_name="prove what is due", **STEP)
@@ -66,131 +64,194 @@ def prove_due(
     Args:
         run: The run whose versions to judge; all versions if none.
         this: The run that validates.
-        byte_budget: Stop taking in packs after so many bytes; no limit if none.
+        byte_budget: Read at most so many bytes of what was proved before; no limit if none.
         site: The installation.
         stop: Looked at before every pack.
     """
     keep_large_buffers()
-    limit = age_limit(site.revalidate_after)
-    versions = _versions(run, site, limit)
-    with site.data_store.open() as store, scratch_folder(site, this) as scratch:
-        due = _due(run, versions, byte_budget, store, site, limit)
-        checks = _documents(store, versions, scratch, stop)
-        report = Validated()
-        progress = _Progress(len(due))
-        with shown("validation", "Validation", progress.percent):
-            for batch in _batches(prove_packs(store, due, clock=system_clock, stop=stop)):
-                report = _recorded(report, batch, site, limit)
-                progress.done += len(batch)
-    judged = [row.version for row in versions]
-    return _judged(report, judged, checks, site, limit)
+    with _prover(site, stop) as (prover, meter), scratch_folder(site, this) as scratch:
+        under_way = _begin(run, this, site)
+        rows = prover.versions(run)
+        plan = _plan(under_way, rows, byte_budget, prover, site)
+        report = _prove(plan, under_way, prover, meter, site)
+        versions = [row.version for row in rows]
+        checks = prover.documents(versions if run is not None else None, scratch)
+        report = report.and_then(prover.judge(versions, checks))
+        done = under_way.done_bytes + plan.size_bytes
+        progress.note_validation(
+            prover.catalog,
+            this,
+            system_clock(),
+            todo_bytes=done,
+            done_bytes=done,
+            finished=True,
+        )
+    for warning in report.warnings:
+        get_run_logger().warning("%s", warning)
+    return report
 
 
-def _versions(run: RunId | None, site: Site, limit: AgeLimit) -> Sequence[VersionRow]:
-    rows = catalog_versions.list_versions(site.catalog.file, system_clock(), limit.green_for)
-    return [row for row in rows if run is None or row.run == run]
+@contextmanager
+def _prover(site: Site, stop: StopToken) -> Generator[tuple[Prover, MeteredTransport], None, None]:
+    with site.data_store.open() as store:
+        meter = MeteredTransport(store.transport, folder=layout.PACKS)
+        store.transport = meter
+        limit = age_limit(site.revalidate_after)
+        again = site.data_store.open
+        yield Prover(site.catalog.file, store, again, limit, system_clock, stop), meter
 
 
-def _due(
-    run: RunId | None,
-    versions: Sequence[VersionRow],
-    byte_budget: int | None,
-    store: DataStore,
-    site: Site,
-    limit: AgeLimit,
-) -> list[PackId]:
-    """Packs to read: new ones, those whose age is up, and those the store's listing lacks."""
-    ids = [row.version for row in versions]
-    if not ids:
-        return []
-    due = validation.packs_to_prove(
-        site.catalog.file,
-        system_clock(),
-        limit.due_after,
-        versions=ids if run is not None else None,
-        byte_budget=byte_budget,
-    )
-    packs = [pack.pack for pack in due]
-    present = {entry.name for entry in store.transport.entries(layout.PACKS)}
-    needed = chunks.packs_of_versions(site.catalog.file, ids)
-    chosen = set(packs)
-    return packs + [p for p in needed if layout.pack(p) not in present and p not in chosen]
-
-
-def _documents(
-    store: DataStore, versions: Iterable[VersionRow], scratch: Path, stop: StopToken
-) -> list[DocumentCheck]:
-    checks = []
-    for row in versions:
-        stop.check()
-        try:
-            proof = prove_documents(store, row.record, scratch)
-        except TransientError as cause:
-            checks.append(DocumentCheck(row.version, system_clock(), None, (str(cause),)))
-        else:
-            checks.append(
-                DocumentCheck(row.version, system_clock(), proof.readable, proof.problems)
+def _begin(run: RunId | None, this: RunId, site: Site) -> Validation:
+    """Go on after a validation of the same matter that died, if there is one."""
+    catalog, now = site.catalog.file, system_clock()
+    dead = [
+        each
+        for each in progress.list_validations(catalog, unfinished_only=True)
+        if each.run != this and not is_live(site, each.run)
+    ]
+    same = next((each.run for each in dead if each.of_run == run), None)
+    for each in dead:
+        if each.run != same and (run is None or each.of_run == run):
+            progress.note_validation(
+                catalog,
+                each.run,
+                now,
+                todo_bytes=each.todo_bytes,
+                done_bytes=each.done_bytes,
+                finished=True,
             )
-    return checks
+    return progress.begin_validation(catalog, this, run, now, goes_on_after=same)
 
 
-def _batches(proofs: Iterator[PackProof]) -> Iterator[list[PackProof]]:
-    """Proofs in lists: as many as come in a few seconds, 64 at most."""
-    while batch := list(islice(proofs, 1)):
-        begun = stopwatch()
-        while len(batch) < _PROOFS_AT_ONCE and stopwatch() - begun < _SECONDS_AT_ONCE:
-            following = next(proofs, None)
-            if following is None:
-                break
-            batch.append(following)
-        yield batch
-
-
-def _recorded(
-    report: Validated, batch: Sequence[PackProof], site: Site, limit: AgeLimit
-) -> Validated:
-    proved = proofs.record_proofs(site.catalog.file, batch, system_clock(), limit.green_for)
-    for proof in batch:
-        if proof.cause:
-            get_run_logger().warning("pack %s: %s: %s", proof.pack, proof.finding, proof.cause)
-    return replace(
-        report,
-        packs=report.packs + len(batch),
-        proved_bytes=report.proved_bytes + proved.proved_bytes,
-        damaged_chunks=report.damaged_chunks + proved.damaged_chunks,
-        could_not_check=report.could_not_check + proved.could_not_check,
-        changes=report.changes + proved.changes,
-    )
-
-
-def _judged(
-    report: Validated,
-    versions: Sequence[VersionId],
-    checks: Sequence[DocumentCheck],
+def _plan(
+    under_way: Validation,
+    rows: Sequence[VersionRow],
+    byte_budget: int | None,
+    prover: Prover,
     site: Site,
-    limit: AgeLimit,
-) -> Validated:
-    """The verdict on every version concerned, also where nothing had to be read."""
-    judged = proofs.record_proofs(
-        site.catalog.file,
-        (),
-        system_clock(),
-        limit.green_for,
-        versions=versions,
-        documents=checks,
+) -> ReadingPlan:
+    """What a run brought in and what it relies on; or what is new anywhere, and what is old."""
+    now, age = system_clock(), prover.limit.due_after
+    went_on = under_way.done_bytes > 0 or under_way.begun_at < under_way.seen_at
+    unseen = under_way.begun_at if went_on else None
+    if under_way.of_run is not None:
+        versions = [row.version for row in rows]
+        return planning.plan_new(prover.catalog, now, age, versions=versions, unseen_since=unseen)
+    last = progress.last_revalidation(prover.catalog, now)
+    pause = min(now - last, _DAY) if last is not None else _DAY
+    if byte_budget is None and site.revalidate_gib_a_day:
+        byte_budget = int((site.revalidate_gib_a_day << 30) * (pause / _DAY))
+    return planning.plan_revalidation(
+        prover.catalog,
+        now,
+        age,
+        pause=pause,
+        budget_bytes=byte_budget,
+        with_new=not _others_at_what_is_new(site),
+        with_old=is_hour(site.revalidate_at_hours, now),
+        unseen_since=unseen,
     )
-    changes = report.changes + judged.changes
-    rows = catalog_versions.list_versions(site.catalog.file, system_clock(), limit.green_for)
-    wanted = set(versions)
-    good = sum(row.verdict is Verdict.GOOD for row in rows if row.version in wanted)
-    return replace(report, changes=changes, good=good)
 
 
-class _Progress:
-    """How many packs are done."""
+def _others_at_what_is_new(site: Site) -> bool:
+    """Whether the validation of a job is under way; then it reads what is new."""
+    unfinished = progress.list_validations(site.catalog.file, unfinished_only=True)
+    return any(each.of_run is not None and is_live(site, each.run) for each in unfinished)
 
-    def __init__(self, packs: int) -> None:
-        self._packs, self.done = max(packs, 1), 0
 
-    def percent(self) -> float:
-        return 100.0 * self.done / self._packs
+def _prove(
+    plan: ReadingPlan,
+    under_way: Validation,
+    prover: Prover,
+    meter: MeteredTransport,
+    site: Site,
+) -> Validated:
+    packs = {pack.pack: pack.size_bytes for pack in plan.packs}
+    before = under_way.done_bytes
+    reading = Reading(
+        before_bytes=before,
+        todo_bytes=before + plan.size_bytes,
+        packs=len(packs),
+        vms=planning.vms_of_packs(prover.catalog, packs),
+        read=lambda: meter.read_bytes,
+    )
+    teller = _Teller(site)
+    done = before
+
+    def told(batch: Sequence[PackProof], so_far: Validated) -> None:
+        nonlocal done
+        done += sum(packs[proof.pack] for proof in batch)
+        reading.note([proof.pack for proof in batch], done)
+        progress.note_validation(
+            prover.catalog,
+            under_way.run,
+            system_clock(),
+            todo_bytes=reading.todo_bytes,
+            done_bytes=done,
+        )
+        teller.look(so_far)
+
+    progress.note_validation(
+        prover.catalog,
+        under_way.run,
+        system_clock(),
+        todo_bytes=reading.todo_bytes,
+        done_bytes=before,
+    )
+    try:
+        with watched(site, reading):
+            return prover.prove(list(packs), told=told)
+    except Exception:
+        teller.tell_what_was_seen()
+        raise
+
+
+class _Teller:
+    """Tells people of damage while a long validation goes on: soon, and then once an hour.
+
+    Damage seldom comes alone, so what shows within a minute is one incident and one message.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._damaged = site, 0
+        self._seen_at: float | None = None
+        self._told_at: float | None = None
+
+    def look(self, so_far: Validated) -> None:
+        """Tell, if it is time to."""
+        now = stopwatch()
+        if so_far.damaged_chunks > self._damaged and self._seen_at is None:
+            self._seen_at = now
+        self._damaged = so_far.damaged_chunks
+        if self._seen_at is None or now - self._seen_at < _TELL_AFTER_SECONDS:
+            return
+        if self._told_at is None or now - self._told_at >= _TELL_AGAIN_AFTER_SECONDS:
+            self.tell_what_was_seen()
+
+    def tell_what_was_seen(self) -> None:
+        """Tell of damage that nobody was told of yet."""
+        if self._seen_at is not None:
+            tell(self._site)
+            self._seen_at, self._told_at = None, stopwatch()
+
+
+def judge_disks(run: RunId, *, site: Site) -> list[State[Any]]:
+    """One step for every disk that a run backed up: whether all of it is proved."""
+    limit = age_limit(site.revalidate_after)
+    rows = list_versions(site.catalog.file, system_clock(), limit.green_for)
+    versions = [row.version for row in rows if row.run == run]
+    found = progress.disk_proofs(site.catalog.file, versions)
+    return [judge_disk(disk, return_state=True) for disk in found]
+
+
+@task(task_run_name="validate {disk.vm_name}, disk {disk.name}", **ONCE)
+def judge_disk(disk: DiskProof) -> State[Any]:
+    """Say of one disk whether every data block of it was read back and proved."""
+    size = readable_size(disk.size_bytes)
+    if disk.damaged_chunks:
+        said = f"{disk.damaged_chunks} data blocks are damaged or missing"
+        return Failed(message=said, data=DiskNotProved(said))
+    if disk.unreachable or disk.unproved:
+        said = f"{disk.unreachable or disk.unproved} of {disk.packs} packs could not be checked"
+        return Failed(name="CouldNotCheck", message=said, data=DiskNotProved(said))
+    return Completed(name="Validated", message=f"{size}, {disk.packs} packs proved", data=disk)
