@@ -35,7 +35,7 @@ class XenPool(Block):
     username: str = Field(
         default="root",
         title="Account",
-        description="An account with the role vm-admin, or the local root.",
+        description="An account with the role vm-power-admin, or the local root.",
     )
     password: SecretStr = Field(title="Password", description="The account's password.")
     fingerprint: str = Field(

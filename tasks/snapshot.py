@@ -33,9 +33,11 @@ def take_snapshot(
     """
     mode = Consistency(job.consistency)
     with site.xen_pool.open(stop=stop) as xen:
-        require_ready(xen, vm, mode=mode)
-        if job.changed_blocks:
-            enable_tracking(xen, vm)
+        left_out = tuple(job.exclude_disks.get(vm.name, ()))
+        require_ready(xen, vm, mode=mode, exclude_disks=left_out)
+        for disk in enable_tracking(xen, vm) if job.changed_blocks else ():
+            if not disk.on:
+                get_run_logger().info("%s: disk %s: %s", vm.name, disk.position, disk.reason)
         snapshot = take(
             xen,
             vm,
@@ -43,7 +45,7 @@ def take_snapshot(
             label=f"{vm.name} for {job.name}",
             mode=mode,
             strict=job.strict,
-            exclude_disks=tuple(job.exclude_disks.get(vm.name, ())),
+            exclude_disks=left_out,
             stop=stop,
         )
     get_run_logger().info(
