@@ -6,6 +6,7 @@ version that lacks something.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import likeness
 from likeness.clock import Clock
@@ -42,7 +43,9 @@ def commit_version(
     """Make a transfer permanent.
 
     May be repeated with the same receipt after any failure: what is in place stays, and a version
-    of the run that is whole already is given back.
+    of the run that is whole already is given back. However often it is repeated, one version comes
+    of it, since its id follows from the run and the VM and a record is created under a name nobody
+    has used: a share that was only frozen may still carry out what was given up long ago.
 
     Args:
         store: Where.
@@ -57,12 +60,13 @@ def commit_version(
     """
     store.require_writable()
     vm = receipt.vm.vm
+    version = _version_id(receipt)
+    done = _done_before(store, vm, version)
+    if done is not None:
+        return done
     last = last_version(store, vm)
-    if last is not None and last.record.run == receipt.run:
-        return last
     _admit_packs(store, receipt)
     step("packs admitted")
-    version = VersionId(random_name())
     disks = tuple(_write_map(store, disk, version, last) for disk in receipt.disks)
     step("maps written")
     index = tuple(write_index(store, receipt.packs, run=receipt.run, clock=clock))
@@ -79,10 +83,31 @@ def commit_version(
         digests=(*(s.digest for s in index), *(each for p in parts for each in p.digests)),
     )
     name = layout.version_record(vm, clear.sequence, version)
-    store.write(name, Kind.VERSION, clear, encode(_record(receipt, disks)))
+    with suppress(NameTaken):  # an earlier attempt's record, which has just arrived
+        store.write(name, Kind.VERSION, clear, encode(_record(receipt, disks)))
     step("version recorded")
     store.transport.delete_folder(layout.inbox(receipt.run))
     return read_version(store, name)
+
+
+def _version_id(receipt: TransferReceipt) -> VersionId:
+    """The same for every attempt to commit a receipt."""
+    made_of = (b"version", bytes.fromhex(receipt.run), bytes.fromhex(receipt.vm.vm))
+    return VersionId(digest(made_of).hex()[:32])
+
+
+def _done_before(store: DataStore, vm: VmId, version: VersionId) -> Version | None:
+    """The version, if an earlier attempt came to its end and only its answer was lost.
+
+    A record that it left torn was never given to anybody, and makes room for a whole one.
+    """
+    for name in record_names(store, vm):
+        if name.endswith(f"-{version}"):
+            try:
+                return read_version(store, name)
+            except Damaged:
+                store.transport.delete(name)
+    return None
 
 
 def _record(receipt: TransferReceipt, disks: tuple[DiskRecord, ...]) -> VersionRecord:
