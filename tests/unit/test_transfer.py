@@ -199,6 +199,21 @@ def test_ranges_that_end_inside_a_chunk_never_lose_bytes(
     assert version.record.counts.new_bytes == 0
 
 
+def test_half_an_unchanged_chunk_is_no_unchanged_chunk(workshop: Workshop, tmp_path: Path) -> None:
+    """The other half was written to; that it became a hole must not bring the old bytes back."""
+    half = CHUNK // 2
+    workshop.back_up(noise(1, half) + bytes(SEGMENT_BYTES - half) + noise(2, CHUNK))
+    image = tmp_path / "emptied.raw"
+    with image.open("wb") as file:
+        file.truncate(SEGMENT_BYTES)
+        file.seek(SEGMENT_BYTES)
+        file.write(noise(2, CHUNK))
+
+    version = workshop.back_up(image, skips={0: Skips((Extent(half, SEGMENT_BYTES - half),))})
+
+    assert workshop.restore(version) == image.read_bytes()
+
+
 def test_a_chunk_that_is_distrusted_is_sent_again_although_nothing_changed(
     workshop: Workshop,
 ) -> None:
