@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from likeness.codec.slots import SlotKind
 from likeness.errors import Stopped
-from likeness.model.ids import PackId, RunId, random_name
+from likeness.model.ids import PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.auditing import audit_presence
@@ -185,6 +185,23 @@ def test_the_torn_tail_of_a_job_that_died_is_no_damage(filled: Filled) -> None:
     assert "uncommitted tail" in str(next(o for o in found if o.name == newest.name))
 
 
+@pytest.mark.parametrize("with_key", [True, False], ids=["with the key", "without any key"])
+def test_versions_newer_than_the_newest_head_are_in_order(
+    filled: Filled, *, with_key: bool
+) -> None:
+    filled.workshop.back_up(noise("newer", 64 * 1024))
+    filled.workshop.back_up(noise("newest", 64 * 1024))
+
+    assert filled.audited(with_key=with_key) == []
+
+
+def test_a_store_without_any_head_yet_is_in_order(filled: Filled) -> None:
+    for name in filled.names(layout.HEADS):
+        filled.path(name).unlink()
+
+    assert filled.audited() == []
+
+
 def test_a_torn_record_that_a_head_covers_is_damage(filled: Filled) -> None:
     path = filled.path(filled.versions[-1].name)
     path.write_bytes(path.read_bytes()[:100])
@@ -219,6 +236,14 @@ def test_packs_and_maps_of_a_commit_that_never_finished_are_no_damage(filled: Fi
 
     assert bad(found) == {}
     assert any("no version needs this block map" in o.cause for o in found)
+
+
+def test_a_disk_that_moved_to_another_vm_keeps_the_maps_of_both(filled: Filled) -> None:
+    workshop, other = filled.workshop, VmId(random_name())
+    workshop.disk_ids[other, 0] = workshop.disk_ids[workshop.vm, 0]
+    workshop.back_up(noise("moved", 64 * 1024), vm=other)
+
+    assert filled.audited() == []
 
 
 def test_packs_that_no_index_speaks_of_are_noticed_together(filled: Filled) -> None:

@@ -191,6 +191,18 @@ def test_a_head_made_with_keys_that_were_given_up_is_found(filled: Filled) -> No
     assert "given up" in found.cause
 
 
+def test_a_head_that_says_another_number_than_its_name_is_found(filled: Filled) -> None:
+    witness = read_history(filled.public, whole=True).witness
+    name = layout.numbered(layout.HEADS, witness.number + 1)
+    false = HeadDocument(number=witness.number + 7, previous=witness.digest, made_at="2031-01-01")
+    filled.store.write(name, Kind.HEAD, false)
+
+    (found,) = filled.verified()
+
+    assert found.name == name
+    assert "another's name" in found.cause
+
+
 def test_a_version_made_with_keys_that_were_given_up_is_found(filled: Filled) -> None:
     workshop, old = filled.workshop, filled.store
     workshop.store = begin_epoch(old, clock=workshop.clock)
