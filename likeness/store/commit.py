@@ -18,6 +18,8 @@ from likeness.pipelining import bounded_map
 from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord, MapPart, VersionClear, VersionRecord, encode
+from likeness.store.heads import read_witness
+from likeness.store.history import covered_records
 from likeness.store.index import write_index
 from likeness.store.maps import Run, encode_part
 from likeness.store.pack import PackReceipt
@@ -64,6 +66,7 @@ def commit_version(
     done = _done_before(store, vm, version)
     if done is not None:
         return done
+    _set_torn_aside(store, vm)
     last = last_version(store, vm)
     _admit_packs(store, receipt)
     step("packs admitted")
@@ -108,6 +111,33 @@ def _done_before(store: DataStore, vm: VmId, version: VersionId) -> Version | No
             except Damaged:
                 store.transport.delete(name)
     return None
+
+
+def _set_torn_aside(store: DataStore, vm: VmId) -> None:
+    """Move records at the end that are not whole, and that no head covers, out of the way.
+
+    A job that died left them before anybody was told of a version. The next head would cover them,
+    and every audit from then on would miss a version that never was.
+    """
+    names, torn = record_names(store, vm), []
+    for name in reversed(names):
+        try:
+            read_version(store, name)
+        except Damaged:
+            torn.append(name)
+        else:
+            break
+    if not torn:
+        return
+    try:
+        covered = covered_records(names, torn, read_witness(store).vms.get(vm))
+    except Damaged:
+        covered = None
+    if covered is None:  # heads or versions are lost: nobody knows what was relied on
+        return
+    for name in torn:
+        if name not in covered:
+            store.transport.rename(name, f"{layout.QUARANTINE}/{random_name()}")
 
 
 def _record(receipt: TransferReceipt, disks: tuple[DiskRecord, ...]) -> VersionRecord:

@@ -14,11 +14,15 @@ from likeness.errors import (
     StoreTooNew,
     UnknownVersion,
 )
-from likeness.model.ids import ChunkId, PackId, RunId, VmId, random_name
+from likeness.model.ids import ChunkId, PackId, RunId, VersionId, VmId, random_name
+from likeness.stopping import StopToken
 from likeness.store import layout
+from likeness.store.auditing import audit_presence
 from likeness.store.commit import commit_version
 from likeness.store.data_store import DataStore
+from likeness.store.heads import write_head
 from likeness.store.index import known_packs, read_segment, segments, unindexed_packs, write_index
+from likeness.store.observations import Weight
 from likeness.store.pack import PackReceipt, Place
 from likeness.store.receipts import PackLog
 from likeness.store.sweeping import give_back_packs, sweep_inboxes
@@ -137,6 +141,44 @@ def test_a_version_lost_in_mid_write_is_passed_over(workshop: Workshop) -> None:
     assert record_names(workshop.store, workshop.vm) == [first.name, version.name]
     assert version.clear.previous == first.digest
     assert workshop.restore(version) == disk
+
+
+def test_a_record_torn_by_a_job_that_died_is_no_lost_version(workshop: Workshop) -> None:
+    first = workshop.back_up(noise(1, 5 * CHUNK))
+    write_head(workshop.store, clock=workshop.clock)
+    torn = layout.version_record(workshop.vm, 2, VersionId(random_name()))
+    workshop.transport.create(torn, [b"torn"])
+
+    second = workshop.back_up(noise(2, 5 * CHUNK))
+    write_head(workshop.store, clock=workshop.clock)
+
+    assert record_names(workshop.store, workshop.vm) == [first.name, second.name]
+    told = list(audit_presence(workshop.store, stop=StopToken()))
+    assert [(each.weight, each.cause) for each in told] == [(Weight.NOTICE, "set aside")]
+    assert workshop.transport.read(told[0].name) == b"torn"
+
+
+def test_a_damaged_record_that_a_head_covers_stays_where_it_is(workshop: Workshop) -> None:
+    first = workshop.back_up(noise(1, 5 * CHUNK))
+    write_head(workshop.store, clock=workshop.clock)
+    workshop.objects[first.name] = flipped(workshop.objects[first.name], 200)
+
+    second = workshop.back_up(noise(2, 5 * CHUNK))
+
+    assert record_names(workshop.store, workshop.vm) == [first.name, second.name]
+    assert workshop.names(layout.QUARANTINE) == []
+
+
+def test_nothing_is_set_aside_while_nobody_knows_what_the_heads_cover(workshop: Workshop) -> None:
+    first = workshop.back_up(noise(1, 5 * CHUNK))
+    write_head(workshop.store, clock=workshop.clock)
+    head = workshop.names(layout.HEADS)[0]
+    for name in (first.name, head):
+        workshop.objects[name] = flipped(workshop.objects[name], 200)
+
+    second = workshop.back_up(noise(2, 5 * CHUNK))
+
+    assert record_names(workshop.store, workshop.vm) == [first.name, second.name]
 
 
 def test_a_map_is_told_as_a_difference_only_from_the_version_it_was_compared_with(
