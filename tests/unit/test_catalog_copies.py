@@ -87,6 +87,26 @@ def test_a_part_of_another_copy_is_refused(workshop: Workshop, catalog: Path, ba
     assert fetch_newest(workshop.store, back).number == 1
 
 
+def test_a_part_that_an_attempt_before_left_is_not_taken_for_this_ones(
+    workshop: Workshop, catalog: Path, back: Path
+) -> None:
+    """Both were sealed for the same place; only the digest tells them apart."""
+    put(workshop, catalog, b"older")
+    healthy = workshop.store.transport
+    workshop.store.transport = FaultyTransport(healthy, at=2, counting={"create"})
+    with pytest.raises(ShareUnreachable):
+        put(workshop, catalog, b"given up")
+    workshop.store.transport = healthy
+    put(workshop, catalog, b"newer")
+    left, named = (
+        n for n in workshop.names("catalog") if n.startswith("catalog/0000000000000002-")
+    )
+    workshop.objects[named] = workshop.objects[left]
+
+    assert fetch_newest(workshop.store, back).number == 1
+    assert (back / "versions.parquet").read_bytes() == b"older"
+
+
 def test_without_any_copy_there_is_nothing_to_fetch(workshop: Workshop, back: Path) -> None:
     with pytest.raises(ObjectMissing, match="a whole copy of the catalog"):
         fetch_newest(workshop.store, back)
