@@ -130,6 +130,20 @@ def test_v10_what_could_not_be_checked_is_amber_and_never_red(catalog: CatalogFi
     assert the_row(catalog, NOW + DAY).verdict is Verdict.GOOD
 
 
+def test_not_being_able_to_check_proves_nothing_and_heals_nothing(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    first, second = history.packs.values()
+    record_proofs(catalog, [damaged(first), *proved(second)], NOW, MONTH)
+    again = pack([first.places[0].chunk])
+    record_packs(catalog, [again], NOW)
+    later = NOW + DAY
+    record_proofs(catalog, [unreachable(again, later), unreachable(second, later)], later, MONTH)
+    assert the_row(catalog, later).verdict is Verdict.BAD
+    assert len(incidents(catalog)) == 1
+    outlook = proof_outlook(catalog, later, MONTH)
+    assert (outlook.unproved_packs, outlook.oldest_proof_at) == (1, NOW)
+
+
 def test_not_being_able_to_check_does_not_make_damage_good(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
