@@ -1,0 +1,220 @@
+"""A whole installation as its owner runs it: server, worker, deployments; real processes.
+
+Everything lies in one folder and listens on loopback. Processes are ended by their own pids.
+"""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from tests.flows.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+STATES_AT_END = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def free_port() -> int:
+    """A port nobody listens on, outside the range that others are given by chance."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 30_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+class Installation:
+    """A Prefect server with a process worker, and a client for its API."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self.secrets: list[str] = []
+        self._running: list[subprocess.Popen[bytes]] = []
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_API_HOST": "127.0.0.1",
+            "PREFECT_SERVER_API_PORT": str(self.port),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_SERVER_SERVICES_TRIGGERS_PROACTIVE_SERVICE_INTERVAL": "2",
+            "DO_NOT_TRACK": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    # -- processes -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        self._start("server", "prefect", "server", "start", "--host", "127.0.0.1")
+        wait_until(self._answers, "the Prefect server answers", seconds=180, pause=0.2)
+
+    def start_worker(self) -> None:
+        """Start what runs the deployments, and wait until the server knows it."""
+        self._start("worker", "prefect", "worker", "start", "--pool", "here", "--name", "one")
+        workers = "/work_pools/here/workers/filter"
+        wait_until(lambda: self.post(workers, {}), "the worker is known", seconds=120, pause=0.2)
+
+    def _start(self, name: str, *module: str) -> None:
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self._running.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", *module],
+                    cwd=ROOT,
+                    env=self.environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
+
+    def stop(self) -> None:
+        """End the processes of this installation, the worker first."""
+        for process in reversed(self._running):
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=20)
+            for child in processes_of(process.pid):
+                os.kill(child, signal.SIGKILL)
+            process.wait(timeout=20)
+
+    def command(self, *arguments: str) -> str:
+        """Run a command as the installation's owner would; what it said."""
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, f"prefect {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def python(self, program: str, *arguments: str) -> Any:
+        """Run a program beside the server; what it printed last, read as JSON."""
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    # -- the API ---------------------------------------------------------------------------------
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.get("/health"))
+        except OSError:
+            return False
+
+    def get(self, path: str) -> Any:
+        """GET."""
+        return _answer(Request(f"{self.api}{path}"))
+
+    def post(self, path: str, content: object) -> Any:
+        """POST."""
+        headers = {"content-type": "application/json"}
+        data = json.dumps(content).encode()
+        return _answer(Request(f"{self.api}{path}", data, headers, method="POST"))
+
+    def run(self, deployment: str, parameters: dict[str, Any]) -> str:
+        """Start a deployment as the UI does, with these parameters; the flow run's id."""
+        known = self.get(f"/deployments/name/{deployment}")
+        made = self.post(
+            f"/deployments/{known['id']}/create_flow_run",
+            {"parameters": {**known["parameters"], **parameters}, "state": {"type": "SCHEDULED"}},
+        )
+        return str(made["id"])
+
+    def flow_run(self, run: str) -> dict[str, Any]:
+        """A flow run as the server knows it."""
+        found: dict[str, Any] = self.get(f"/flow_runs/{run}")
+        return found
+
+    def ended(self, run: str, *, seconds: float = 180) -> dict[str, Any]:
+        """Wait for a flow run's end; its state."""
+        wait_until(
+            lambda: self.flow_run(run)["state"]["type"] in STATES_AT_END,
+            f"flow run {run} ends",
+            seconds=seconds,
+            pause=0.2,
+        )
+        state: dict[str, Any] = self.flow_run(run)["state"]
+        return state
+
+    def runs_of(self, flow: str) -> list[dict[str, Any]]:
+        """Every run of a flow."""
+        found: list[dict[str, Any]] = self.post(
+            "/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "limit": 100}
+        )
+        return found
+
+    def artifact(self, key: str) -> dict[str, Any]:
+        """The newest artifact with a key."""
+        found: dict[str, Any] = self.get(f"/artifacts/{key}/latest")
+        return found
+
+    # -- what is written down --------------------------------------------------------------------
+
+    def written(self) -> dict[Path, bytes]:
+        """Every file of Prefect, and every log."""
+        return {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+
+    def command_lines(self) -> list[str]:
+        """The command line of every process of this installation."""
+        pids = [pid for process in self._running for pid in processes_of(process.pid)]
+        return [text for text in map(_command_line, pids) if text]
+
+
+def _answer(request: Request) -> Any:
+    """The server's answer; when its database is locked it says 503 and has to be asked again."""
+    for pause in (0.5, 1.0, 2.0, 4.0, 8.0):
+        try:
+            with urlopen(request, timeout=60) as answer:
+                return json.loads(answer.read() or b"null")
+        except HTTPError as problem:
+            if problem.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                raise AssertionError(f"{request.full_url}: {problem.read()!r}") from problem
+        time.sleep(pause)
+    raise AssertionError(f"{request.full_url} answers 503 again and again")
+
+
+def processes_of(session: int) -> Sequence[int]:
+    """The processes alive of a session, by its leader's pid."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""

@@ -1,0 +1,129 @@
+"""kill -9 at any moment: nothing acknowledged is lost, nothing wrong is restored, nothing stays."""
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from catalog.values import Verdict
+from flows.sweep import sweep
+from tests.flows.killing import kill_when, start
+from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise
+from tests.flows.waiting import wait_until
+
+pytestmark = [pytest.mark.prefect, pytest.mark.lab, pytest.mark.timeout(900)]
+VMS = ["web", "db"]
+CHUNK = 256 << 10
+
+
+class Ledger:
+    """What each run had to find on the disks, to compare with what versions give back."""
+
+    def __init__(self, site: Scene, seed: int) -> None:
+        self.site, self.chance = site, random.Random(seed)
+        self.truth: dict[str, dict[str, list[str]]] = {}
+        self.acknowledged: set[str] = set()
+        self.compared: set[str] = set()
+
+    def guests_write(self) -> dict[str, list[str]]:
+        """Change some of each disk; what the disks hold from now on."""
+        for vm in VMS:
+            at = self.chance.randrange(0, 2 * MIB // CHUNK) * CHUNK
+            self.site.pool.write(vm, disk=0, offset=at, data=self.chance.randbytes(CHUNK))
+        return {vm: self.site.disks(vm) for vm in VMS}
+
+    def compare(self, held: dict[str, list[str]]) -> None:
+        """Every version there is gives back what the disks held in its run; none has gone."""
+        stored = self.site.stored()
+        names = {version.name for version in stored}
+        assert self.acknowledged <= names, "an acknowledged version is gone"
+        for version in stored:
+            vm = version.record.vm_name
+            truth = self.truth.setdefault(version.record.run, held)[vm]
+            if version.name not in self.compared:
+                assert self.site.read_back(version) == truth, f"{vm} is not what it was"
+                self.compared.add(version.name)
+        self.acknowledged |= names
+
+
+def kills(seed: int, count: int) -> list[float]:
+    """Moments to kill at, as parts of a whole run: spread over it, and beyond every guess."""
+    chance = random.Random(seed)
+    return [(number + chance.random()) / count for number in range(count)]
+
+
+def survive(site: Scene, moments: list[float], seed: int) -> None:
+    ledger = Ledger(site, seed)
+    held = ledger.guests_write()
+    before = progress(site)
+    process = start("backup", job=site.job(*VMS, concurrency=2).model_dump(), site=site.name)
+    assert not kill_when(process, lambda: False)
+    whole = progress(site) - before
+    assert len(site.stored()) == 2
+    ledger.compare(held)
+
+    killed = 0
+    for moment in moments:
+        held = ledger.guests_write()
+        before = progress(site)
+        process = start("backup", job=site.job(*VMS, concurrency=2).model_dump(), site=site.name)
+        killed += kill_when(process, at(site, before + int(moment * whole)))
+        wait_until(lambda: not site.pool.db.where("task", status="pending"), "the pool is quiet")
+        ledger.compare(held)
+    assert killed >= len(moments) // 2, "most runs ended before they were killed"
+
+    sweep(site=site.name)
+    assert site.left_in_the_pool() == NOTHING_LEFT
+    assert list(site.site.catalog.scratch.glob("*/*")) == []
+    assert [path for path in (site.place / "in").rglob("*") if path.is_file()] == []
+    held = {vm: site.disks(vm) for vm in VMS}
+    assert site.back_up(*VMS).name == "Completed"
+    ledger.compare(held)
+    site.validate()
+    assert set(site.verdicts()) == {Verdict.GOOD}
+    assert {row.version for row in site.listed()} == {each.version for each in site.stored()}
+
+
+def progress(site: Scene) -> int:
+    calls = sum(site.pool.journal.counts().values())
+    return calls + sum(1 for path in site.place.rglob("*") if path.is_file())
+
+
+def at(site: Scene, count: int) -> Callable[[], bool]:
+    return lambda: progress(site) >= count
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    over_at = time.monotonic() + seconds
+    return lambda: time.monotonic() >= over_at
+
+
+def small_vms(new_site: Callable[..., Scene]) -> Scene:
+    return new_site({vm: [noise(vm, 2 * MIB), 512 << 10] for vm in VMS})
+
+
+def test_a_backup_may_be_killed_at_any_moment(new_site: Callable[..., Scene]) -> None:
+    survive(small_vms(new_site), kills(seed=20, count=12), seed=21)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("seed", range(10))
+def test_a_backup_may_be_killed_again_and_again(new_site: Callable[..., Scene], seed: int) -> None:
+    survive(small_vms(new_site), kills(seed=100 + seed, count=40), seed=seed)
+
+
+def test_a_validation_may_be_killed_and_the_next_goes_on(new_site: Callable[..., Scene]) -> None:
+    site = small_vms(new_site)
+    site.back_up(*VMS)
+    versions = {each.version for each in site.stored()}
+
+    for seconds in (0.1, 0.4, 0.7):
+        process = start("validate", site=site.name)
+        kill_when(process, after(seconds))
+        assert Verdict.BAD not in site.verdicts()
+    assert site.validate().is_completed()
+
+    assert set(site.verdicts()) == {Verdict.GOOD}
+    assert {each.version for each in site.stored()} == versions

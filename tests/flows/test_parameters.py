@@ -1,0 +1,86 @@
+"""The parameters of every deployment: what people fill in, and what their scripts rely on.
+
+`parameter_schemas.json` is a snapshot of the forms in the Prefect UI. A change breaks saved
+deployments and other people's calls, so it has to be made on purpose: change the flow, run
+
+    UPDATE_SCHEMAS=1 make test TESTS=tests/flows/test_parameters.py
+
+look at the difference in the snapshot, and commit it together with a line in CHANGELOG.md.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+
+ROOT = Path(__file__).resolve().parents[2]
+SNAPSHOT = Path(__file__).with_name("parameter_schemas.json")
+DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())[
+    "deployments"
+]
+each_deployment = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
+
+
+def flow_of(deployment: dict[str, Any]) -> Flow[..., Any]:
+    flow: Flow[..., Any] = load_flow_from_entrypoint(
+        deployment["entrypoint"], use_placeholder_flow=False
+    )
+    return flow
+
+
+def schema_of(deployment: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = parameter_schema(flow_of(deployment)).model_dump()
+    return schema
+
+
+def test_no_parameter_changes_by_accident() -> None:
+    schemas = {each["name"]: schema_of(each) for each in DEPLOYMENTS}
+    now = json.dumps(schemas, indent=2, sort_keys=True) + "\n"
+    if os.environ.get("UPDATE_SCHEMAS"):
+        SNAPSHOT.write_text(now)
+
+    assert json.loads(SNAPSHOT.read_text()) == json.loads(now), __doc__
+
+
+@each_deployment
+def test_a_deployments_own_parameters_fit_its_flow(deployment: dict[str, Any]) -> None:
+    flow = flow_of(deployment)
+
+    flow.validate_parameters(deployment["parameters"])
+    assert flow.name.replace("_", "-") == flow.name
+
+
+@each_deployment
+def test_every_parameter_is_described_in_a_full_sentence(deployment: dict[str, Any]) -> None:
+    schema = schema_of(deployment)
+    fields = list(schema["properties"].items())
+    for definition in schema["definitions"].values():
+        fields += definition.get("properties", {}).items()
+
+    bare = [
+        name
+        for name, field in fields
+        if not str(field.get("description", "")).endswith((".", "limit."))
+    ]
+
+    assert bare == []
+
+
+@each_deployment
+def test_no_parameter_can_hold_a_secret_or_a_block(deployment: dict[str, Any]) -> None:
+    text = json.dumps([schema_of(deployment), deployment["parameters"]])
+
+    for word in ("password", "writeOnly", "block_type_slug", "prefect.blocks", "$ref_block"):
+        assert word not in text
+
+
+def test_a_sample_starts_nothing_by_itself() -> None:
+    schedules = [each for known in DEPLOYMENTS for each in known.get("schedules", [])]
+
+    assert schedules
+    assert [each for each in schedules if each["active"]] == []

@@ -1,0 +1,107 @@
+"""The second place, and tidying up after runs that died."""
+
+import shutil
+
+import pytest
+
+from flows.restore import restore_disks
+from flows.sweep import sweep
+from flows.vault import vault
+from likeness.model.ids import RunId, random_name
+from likeness.xen.inventory import find_vm
+from likeness.xen.marks import Owner
+from likeness.xen.snapshots import take_snapshot
+from tasks.claims import run_claimed
+from tests.flows.scene import Scene, outcomes, sizes
+
+pytestmark = [pytest.mark.prefect, pytest.mark.lab]
+
+
+def test_the_vault_takes_each_thing_once_and_restores_when_the_store_is_gone(site: Scene) -> None:
+    ended = site.back_up("web", "db", vault=True)
+    assert ended.name == "Completed"
+    far = site.folder / "vault"
+    before = sizes(far)
+
+    again = vault(site=site.name)
+
+    assert (again.objects, again.copied_bytes, again.problems) == (0, 0, ())
+    assert sizes(far) == before
+    rows = {vm: site.newest(vm) for vm in ("web", "db")}
+    assert rows["web"].vaults
+    shutil.rmtree(site.place)
+    for vm, row in rows.items():
+        assert site.restore(row.version, from_vault=True) == site.disks(vm)
+
+
+def test_a_job_whose_vaulting_fails_says_so_and_keeps_its_versions(site: Scene) -> None:
+    shutil.rmtree(site.folder / "vault")
+
+    ended = site.back_up("db", vault=True)
+
+    assert ended.name == "CompletedWithErrors"
+    assert ended.message
+    assert "1 VM backed up, but" in ended.message
+    assert str(site.folder / "vault") in ended.message
+    assert outcomes(ended)["db"].version
+
+
+def test_a_restore_never_overwrites_and_says_what_it_needs(site: Scene) -> None:
+    site.back_up("db")
+    version = site.newest("db").version
+    folder = str(site.folder / "again")
+    restore_disks(version, folder, site=site.name)
+
+    again = restore_disks(version, folder, site=site.name, return_state=True)
+    unknown = restore_disks("0000000", folder, site=site.name, return_state=True)
+
+    assert "exists already" in str(again.message)
+    assert "no version begins with '0000000'" in str(unknown.message)
+
+
+def leave_debris(site: Scene, run: RunId) -> None:
+    """What a run that died leaves: a snapshot, an inbox with a pack, scratch."""
+    with site.site.xen_pool.open() as xen:
+        owner = Owner(site.site.installation, run)
+        take_snapshot(xen, find_vm(xen, "db"), owner=owner, label="of a run")
+    inbox = site.place / "in" / run
+    inbox.mkdir(parents=True)
+    (inbox / random_name()).write_bytes(b"half a pack")
+    (site.site.catalog.scratch / run / "maps").mkdir(parents=True)
+
+
+def debris(site: Scene, run: RunId) -> tuple[bool, bool, bool]:
+    labels = [
+        str(site.pool.db.get("VM", each, "name_label"))
+        for each in site.pool.db.where("VM", is_a_snapshot=True)
+    ]
+    return (
+        any(run in label for label in labels),
+        (site.place / "in" / run).exists(),
+        (site.site.catalog.scratch / run).exists(),
+    )
+
+
+def test_the_sweep_removes_what_a_dead_run_left_and_leaves_everything_else(site: Scene) -> None:
+    site.back_up("db")
+    dead, alive = RunId(random_name()), RunId(random_name())
+    other = Owner(random_name(), RunId(random_name()))
+    with site.site.xen_pool.open() as xen:
+        take_snapshot(xen, find_vm(xen, "web"), owner=other, label="another installation's")
+    with run_claimed(site.site, alive):
+        leave_debris(site, dead)
+        leave_debris(site, alive)
+
+        report = sweep(site=site.name)
+
+        assert debris(site, dead) == (False, False, False)
+        assert debris(site, alive) == (True, True, True)
+        assert debris(site, other.run)[0]
+    assert report.store.objects == 1
+    assert report.scratch == 1
+    assert [each.problem for each in report.snapshots] == [""]
+    assert site.records_of_changes() == 1
+    sweep(site=site.name)
+    assert debris(site, alive) == (False, False, False)
+    assert debris(site, other.run)[0]
+    assert site.restore(site.newest("db").version) == site.disks("db")
