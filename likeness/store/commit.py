@@ -7,6 +7,7 @@ version that lacks something.
 
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import takewhile
 
 import likeness
 from likeness.clock import Clock
@@ -119,14 +120,8 @@ def _set_torn_aside(store: DataStore, vm: VmId) -> None:
     A job that died left them before anybody was told of a version. The next head would cover them,
     and every audit from then on would miss a version that never was.
     """
-    names, torn = record_names(store, vm), []
-    for name in reversed(names):
-        try:
-            read_version(store, name)
-        except Damaged:
-            torn.append(name)
-        else:
-            break
+    names = record_names(store, vm)
+    torn = list(takewhile(lambda name: _is_torn(store, name), reversed(names)))
     if not torn:
         return
     try:
@@ -135,9 +130,16 @@ def _set_torn_aside(store: DataStore, vm: VmId) -> None:
         covered = None
     if covered is None:  # heads or versions are lost: nobody knows what was relied on
         return
-    for name in torn:
-        if name not in covered:
-            store.transport.rename(name, f"{layout.QUARANTINE}/{random_name()}")
+    for name in set(torn) - covered:
+        store.transport.rename(name, f"{layout.QUARANTINE}/{random_name()}")
+
+
+def _is_torn(store: DataStore, name: str) -> bool:
+    try:
+        read_version(store, name)
+    except Damaged:
+        return True
+    return False
 
 
 def _record(receipt: TransferReceipt, disks: tuple[DiskRecord, ...]) -> VersionRecord:
