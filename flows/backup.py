@@ -24,6 +24,7 @@ from tasks.claims import job_claimed, run_claimed, vm_claimed
 from tasks.commit import commit_version
 from tasks.dedup import drop_duplicates
 from tasks.journal import begin_run, finish_run
+from tasks.notify import tell_failure, tell_job
 from tasks.outcomes import failed_vm, final_state, finished_vm
 from tasks.protect_catalog import copy_catalog
 from tasks.reporting import announce_commit, show_job
@@ -31,11 +32,18 @@ from tasks.retries import ONCE
 from tasks.selection import select_job_vms
 from tasks.snapshot import release_snapshot, take_snapshot
 from tasks.transfer import scratch_folder, transfer_disks
+from tasks.validate import look_for_packs
 
 WhenToValidate = Literal["in the background", "in this run"]
 
 
-@flow(flow_run_name="back up {job.name}", persist_result=False)
+@flow(
+    flow_run_name="back up {job.name}",
+    persist_result=False,
+    on_failure=[tell_failure],
+    on_crashed=[tell_failure],
+    on_cancellation=[tell_failure],
+)
 def backup_job(
     job: BackupJob, site: str = "main", validation: WhenToValidate = "in the background"
 ) -> State[Any]:
@@ -52,13 +60,16 @@ def backup_job(
     here, run = Site.named(site), this_run()
     with run_claimed(here, run), job_claimed(here, job.name):
         catch_up(site=here)
+        look_for_packs(site=here)
         vms, unknown = select_job_vms(job, site=here)
         begin_run(run, job, site=here)
         outcomes = [*unknown, *protect_all(vms, job, run, here)]
         finish_run(run, outcomes, site=here)
         announce_commit(site, run, outcomes)
         copied: State[Any] = copy_catalog(run, site=here, return_state=True)
-    show_job(job, outcomes, site=here, head=copied.result() if copied.is_completed() else "")
+    head = copied.result() if copied.is_completed() else ""
+    show_job(job, outcomes, site=here, head=head)
+    tell_job(job, run, outcomes, site=here, head=head)
     afterwards = [copied]
     if validation == "in this run":
         afterwards.append(validate(site=site, run=run, return_state=True))

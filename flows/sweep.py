@@ -4,6 +4,7 @@ from prefect import flow
 
 from blocks import Site
 from tasks.catch_up import catch_up
+from tasks.notify import tell_people
 from tasks.reporting import show_sweep
 from tasks.sweep import SweepReport, sweep_pool, sweep_scratch, sweep_store
 
@@ -25,4 +26,5 @@ def sweep(site: str = "main") -> SweepReport:
         scratch=sweep_scratch(site=here),
     )
     show_sweep(report)
+    tell_people(site=here)  # what waits for a mail server that was away
     return report

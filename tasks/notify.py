@@ -94,15 +94,25 @@ def tell(site: Site) -> Told:
     return told
 
 
+@task(task_run_name="tell people of {job.name}", **ONCE)
 def tell_job(
     job: BackupJob, run: RunId, outcomes: Sequence[VmOutcome], *, head: str, site: Site
 ) -> None:
-    """Put the report of a job into the outbox, if anybody wants to be told."""
+    """Put the report of a job into the outbox, and deliver what waits there.
+
+    A job is never the worse for it: what could not be told is told by the next run.
+    """
     went_well = all(outcome.state is VmState.DONE for outcome in outcomes)
     letter = job_letter(job, run, outcomes, head)
-    messages.write_message(
-        site.catalog.file, letter, channels(site, routine=went_well), system_clock()
-    )
+    wanted = channels(site, routine=went_well)
+    try:
+        messages.write_message(site.catalog.file, letter, wanted, system_clock())
+        told = tell(site)
+    except LikenessError as cause:
+        get_run_logger().error("nobody could be told of this job yet: %s", cause)
+    else:
+        if told.waiting:
+            get_run_logger().error("%s; the next run tries again", told.sentence)
 
 
 def tell_failure(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's names

@@ -52,6 +52,11 @@ def audit_presence(*, site: Site, stop: StopToken) -> Validated:
         return prover.prove(prover.doubtful_packs())
 
 
+def look_for_packs(*, site: Site) -> None:
+    """The same before a job, which goes on whatever comes of it; people are told after the job."""
+    audit_presence(site=site, stop=StopToken(), return_state=True)
+
+
 @task(task_run_name="prove what is due", **STEP)
 def prove_due(
     run: RunId | None, this: RunId, byte_budget: int | None, *, site: Site, stop: StopToken
