@@ -4,7 +4,7 @@ from prefect import flow
 
 from blocks import Site
 from likeness.stopping import StopToken
-from tasks.reporting import show_vault
+from tasks.reporting import show_vault, show_versions
 from tasks.vault import Vaulted, copy_versions
 
 
@@ -22,4 +22,5 @@ def vault(site: str = "main") -> Vaulted:
         stop.stop()
         raise
     show_vault(copied)
+    show_versions(site=here)
     return copied

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from blocks import Site
 from likeness.claims import Claimed, claim, is_claimed
@@ -19,7 +19,11 @@ _TURN_PAUSE_SECONDS = 0.05
 def run_claimed(site: Site, run: RunId) -> Generator[None, None, None]:
     """Show that a run is alive, so that the sweep leaves alone what it makes."""
     with claim(site.catalog.claims, f"run-{run}"):
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # what is in there stays for the sweep
+                (site.catalog.scratch / run).rmdir()
 
 
 @contextmanager

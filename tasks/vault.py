@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from prefect import get_run_logger, task
 
 from blocks import Site
+from catalog.vaulting import record_version_vaulted
+from likeness.clock import system_clock
 from likeness.errors import BadInput
+from likeness.model.ids import VersionId
 from likeness.stopping import StopToken
+from likeness.store import layout
 from likeness.store.copying import Copied, copy_to_vault
+from likeness.transport.base import Transport
 from tasks.retries import STEP
 
 
@@ -34,6 +39,7 @@ def copy_versions(*, site: Site, stop: StopToken) -> Vaulted:
     Raises:
         BadInput: The site has no vault, or the vault belongs to another store.
         ShareUnreachable: One of the two places does not answer; tried again.
+        CatalogBusy: Another process holds the catalog; tried again.
     """
     if site.vault is None:
         raise BadInput("this site has no vault; add a Vault block to its Site block")
@@ -41,10 +47,19 @@ def copy_versions(*, site: Site, stop: StopToken) -> Vaulted:
     try:
         with site.data_store.open() as store:
             copied = _sum(copy_to_vault(store, vault, stop=stop))
+        if not copied.problems:
+            versions = _versions_in(vault)
+            record_version_vaulted(site.catalog.file, site.vault.place, versions, system_clock())
     finally:
         vault.close()
     get_run_logger().info("vaulted %d objects, %d bytes", copied.objects, copied.copied_bytes)
     return copied
+
+
+def _versions_in(vault: Transport) -> list[VersionId]:
+    """What the vault can restore by itself, once nothing it lacks is left."""
+    names = (entry.name for entry in vault.entries(layout.VERSIONS))
+    return [VersionId(name.rpartition("-")[2]) for name in names if layout.is_known(name)]
 
 
 def _sum(copies: Iterator[Copied]) -> Vaulted:
