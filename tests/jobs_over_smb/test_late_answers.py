@@ -1,0 +1,111 @@
+"""A server that was only frozen carries out later what the client had given up: nothing is done twice."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import pytest
+
+from likeness.errors import ShareUnreachable
+from likeness.store import layout
+from likeness.store.versions import read_version
+from tests.jobs_over_smb.walk import SHORT, THIRD, Ended, Job, Moment
+from tests.smb.server import SmbServer
+
+pytestmark = pytest.mark.smb
+
+JobMaker = Callable[..., Job]
+
+
+class Stopped:
+    """Serving processes of the server that were stopped, while new ones serve new connections."""
+
+    def __init__(self, server: SmbServer) -> None:
+        self._server = server
+        self.pids: list[int] = []
+
+    def stop(self) -> None:
+        self.pids = self._server._serving()
+        for pid in self.pids:
+            os.kill(pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let them carry out what they were asked, and wait until they are done and gone."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGCONT)
+        until = time.monotonic() + 30
+        while set(self.pids) & set(self._server.pids()) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not set(self.pids) & set(self._server.pids())
+        self.pids = []
+
+
+@contextmanager
+def stopped_at(job: Job, moment: Moment) -> Generator[tuple[Ended, Stopped], None, None]:
+    """A job whose connections fell silent at a moment, for longer than its deadline."""
+    stopped = Stopped(job.server)
+    job.transport.strike(moment, stopped.stop)
+    try:
+        ended = job.go()
+        assert isinstance(ended.problem, ShareUnreachable)
+        assert "did not answer for 3 seconds" in str(ended.problem)
+        job.reconnect()
+        yield ended, stopped
+    finally:
+        for pid in stopped.pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+MOMENTS = [
+    Moment("rename", "in", 2),
+    Moment("create", "maps", 2),
+    Moment("create", "index", 1),
+    Moment("create", "versions", 1),
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+def test_what_is_carried_out_after_the_repeat_does_no_harm(
+    make_job: JobMaker, moment: Moment
+) -> None:
+    job = make_job(deadline_seconds=SHORT)
+    with stopped_at(job, moment) as (ended, stopped):
+        assert ended.receipt is not None
+        version = job.repeat(ended.receipt)
+
+        stopped.go_on()
+
+        assert [each.record.run for each in job.versions()].count(ended.receipt.run) == 1
+        assert job.repeat(ended.receipt) == version
+    job.require_whole()
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+def test_what_is_carried_out_before_the_repeat_is_not_done_again(
+    make_job: JobMaker, moment: Moment
+) -> None:
+    job = make_job(deadline_seconds=SHORT)
+    with stopped_at(job, moment) as (ended, stopped):
+        assert ended.receipt is not None
+        stopped.go_on()
+
+        version = job.repeat(ended.receipt)
+
+        assert [each.record.run for each in job.versions()].count(ended.receipt.run) == 1
+        assert job.repeat(ended.receipt) == version
+    job.require_whole()
+
+
+def test_a_pack_that_is_moved_between_the_look_and_the_move_is_admitted(make_job: JobMaker) -> None:
+    job = make_job(deadline_seconds=SHORT)
+    with stopped_at(job, Moment("rename", "in", 1)) as (ended, stopped):
+        assert ended.receipt is not None
+        job.transport.strike(Moment("rename", "in", 1), stopped.go_on)
+
+        job.repeat(ended.receipt)
+
+        assert job.transport.settled()
+    assert job.transport.folders(layout.INBOX) == []
+    job.require_whole()
