@@ -368,6 +368,33 @@ def test_a_forged_document_of_a_new_epoch_is_not_believed(filled: Filled) -> Non
     assert len(filled.names(layout.QUARANTINE)) == 1
 
 
+def test_a_forged_first_epoch_is_not_trusted_for_the_sake_of_the_second(filled: Filled) -> None:
+    """Its holder would be believed about everything that was made before."""
+    begun = begin_epoch(filled.store, clock=filled.workshop.clock)
+    name = layout.public_keys(1)
+    filled.path(name).unlink()
+    thief = StoreKeys(filled.store.store_id, b"t" * 32)
+    strange = DataStore(filled.workshop.transport, filled.store.facts, thief)
+    write_public_keys(strange, thief.public(), clock=filled.workshop.clock)
+
+    public = open_public(filled.workshop.transport, fingerprint=begun.keys.public().fingerprint)
+
+    assert sorted(public.keys) == [2]
+
+
+def test_beginning_an_epoch_again_with_the_store_as_it_was_keeps_what_is_there(
+    filled: Filled,
+) -> None:
+    begin_epoch(filled.store, clock=filled.workshop.clock)
+    before = filled.path(layout.public_keys(2)).read_bytes()
+
+    again = begin_epoch(filled.store, clock=filled.workshop.clock)
+
+    assert again.keys.epoch == 2
+    assert filled.path(layout.public_keys(2)).read_bytes() == before
+    assert filled.names(layout.QUARANTINE) == []
+
+
 def test_a_document_of_a_new_epoch_that_nobody_signed_is_not_believed(filled: Filled) -> None:
     keys = StoreKeys(filled.store.store_id, b"t" * 32)
     strange = DataStore(filled.workshop.transport, filled.store.facts, keys)

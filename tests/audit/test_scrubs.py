@@ -19,7 +19,7 @@ from likeness.store.history import expect_head, read_history
 from likeness.store.keyring import begin_epoch
 from likeness.store.observations import Weight
 from likeness.store.public_view import open_public
-from likeness.store.scrubbing import scrub_frames, scrub_signatures
+from likeness.store.scrubbing import MOST_SILENCE, scrub_frames, scrub_signatures
 from likeness.transport.faulty import FaultyTransport
 from likeness.transport.local import LocalTransport
 from tests.audit.conftest import OBJECTS, Filled, bad
@@ -335,6 +335,30 @@ def test_an_object_that_could_not_be_read_is_not_called_damaged(filled: Filled) 
 def test_a_store_that_does_not_answer_any_more_ends_the_scrub(filled: Filled) -> None:
     with pytest.raises(ShareUnreachable):
         list(scrub_frames(Deaf(filled.root, unanswered=1000), stop=StopToken()))
+
+
+class HardOfHearing(LocalTransport):
+    """A share that answers every second time."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._asked = 0
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        self._asked += name.startswith(layout.MAPS)
+        if name.startswith(layout.MAPS) and self._asked % 2:
+            raise ShareUnreachable(f"{name}: no answer")
+        return super().read(name, offset, length)
+
+
+def test_a_store_that_answers_again_and_again_is_scrubbed_to_its_end(filled: Filled) -> None:
+    for number in range(12):
+        filled.workshop.back_up(noise(number, 64 * 1024))
+
+    found = list(scrub_frames(HardOfHearing(filled.root), stop=StopToken(), workers=1))
+
+    assert len(found) > MOST_SILENCE
+    assert {each.weight for each in found} == {Weight.UNCHECKED}
 
 
 def test_a_listing_that_fails_ends_an_audit_and_proves_nothing(filled: Filled) -> None:
