@@ -15,6 +15,7 @@ from likeness.store.receipts import PackLog
 from likeness.transport.base import Transport
 
 _WRITERS = 2
+_LOOK_SECONDS = 0.5
 PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0)
 """Seconds between attempts to write a pack that the share did not acknowledge."""
 
@@ -61,7 +62,7 @@ class Sender:
 
     def __exit__(self, kind: type[BaseException] | None, *_details: object) -> None:
         if kind is not None:
-            self._abandon()
+            self.abandon()
         for _ in self._writers:
             self._put(None)
         for writer in self._writers:
@@ -111,7 +112,8 @@ class Sender:
         if self._problem is not None:
             raise self._problem
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """The transfer is lost: send nothing more, and keep nobody waiting; safe to repeat."""
         if self._problem is None:
             self._problem = ShareUnreachable("the transfer was given up")
 
@@ -126,6 +128,14 @@ class Sender:
                 self._queue.task_done()
         self._queue.task_done()
 
+    def _is_over_within(self, seconds: float) -> bool:
+        """Wait; whether somebody asked to stop, or the transfer was lost for another reason."""
+        while self._problem is None and seconds > 0:
+            if self._stop.wait(min(seconds, _LOOK_SECONDS)):
+                return True
+            seconds -= _LOOK_SECONDS
+        return self._problem is not None
+
     def _write(self, pack: FinishedPack) -> None:
         """Write a pack, under a new name after every attempt with an unknown outcome."""
         for pause in (*self._pauses, None):
@@ -133,7 +143,7 @@ class Sender:
             try:
                 self._inbox.create(layout.arriving_pack(self._run, receipt.pack), pack.parts)
             except (ShareUnreachable, NameTaken):
-                if pause is None or self._problem is not None or self._stop.wait(pause):
+                if pause is None or self._is_over_within(pause):
                     self._stop.check()
                     raise
                 pack = pack.renamed()

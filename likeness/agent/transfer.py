@@ -212,6 +212,9 @@ class _Line:
             new_bytes=found[Finding.NEW],
         )
 
+    def abandon(self) -> None:
+        self._sender.abandon()
+
     def passed(self, end: int, before: int) -> None:
         self._tally.passed(end, before)
 
@@ -248,6 +251,7 @@ class _HandOn:
         """Keep a problem, so that every disk stops at its next segment."""
         if (problem := future.exception()) is not None:
             self.problems.append(problem)
+            self.line.abandon()
 
     def _done(self, future: Future[None]) -> None:
         self.note(future)

@@ -317,7 +317,12 @@ class EndlessReader(BreakingReader):
             yield Segment(offset, data)
 
 
-def send(workshop: Workshop, *readers: BreakingReader, stop: StopToken | None = None) -> Counts:
+def send(
+    workshop: Workshop,
+    *readers: BreakingReader,
+    stop: StopToken | None = None,
+    pauses: Sequence[float] = (),
+) -> Counts:
     jobs = []
     for reader in readers:
         facts = DiskFacts(DiskId(random_name()), "d", "0", reader.size_bytes)
@@ -330,7 +335,7 @@ def send(workshop: Workshop, *readers: BreakingReader, stop: StopToken | None = 
         inbox=workshop.transport,
         log=PackLog(workshop.folder / random_name()),
         stop=stop or StopToken(),
-        pauses=(),
+        pauses=pauses,
     )
 
 
@@ -518,6 +523,24 @@ class CountingReader(BreakingReader):
         for segment in super().segments(segment_bytes, skip=skip):
             self.taken += 1
             yield segment
+
+
+def test_a_transfer_that_is_lost_does_not_wait_for_the_share(workshop: Workshop) -> None:
+    workshop.transport = FaultyTransport(workshop.transport, at=1, for_good=True)
+    reader = BreakingReader(8 * MIB, 4 * MIB, TransferBroken("the host went away"))
+    found: list[Exception] = []
+
+    def go() -> None:
+        try:
+            send(workshop, reader, pauses=(3600.0,))
+        except TransferBroken as problem:
+            found.append(problem)
+
+    thread = threading.Thread(target=go, daemon=True)
+    thread.start()
+    thread.join(30)
+
+    assert found
 
 
 def test_a_slow_share_holds_the_transfer_back_instead_of_filling_memory(
