@@ -1,0 +1,116 @@
+"""What the pool says was written is read, and nothing else; whatever it says, versions are right."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from likeness.model.outcome import VmState
+from tests.flows.scene import MIB, NOTHING_LEFT, Scene, outcomes, sha256
+
+pytestmark = pytest.mark.prefect
+
+CHUNK = 256 << 10
+BIG = 8 << 30
+
+
+def offer_nbd(scene: Scene) -> None:
+    network = scene.pool.db.where("network", bridge="xenbr0")[0]
+    scene.pool.db.put("network", network, purpose=["insecure_nbd"])
+
+
+def exported(scene: Scene) -> int:
+    return sum(scene.pool.counters()["exported_bytes"].values())
+
+
+def test_two_percent_changed_of_8_gib_are_two_percent_read(
+    new_site: Callable[..., Scene],
+) -> None:
+    scene = new_site({"tracked": [BIG], "untracked": [BIG]})
+    offer_nbd(scene)
+    scene.back_up("tracked")
+    scene.back_up("untracked", changed_blocks=False)
+    chance = random.Random(1)
+    places = chance.sample(range(BIG // MIB), BIG * 2 // 100 // MIB)
+    for place in places:
+        content = chance.randbytes(MIB)
+        for vm in ("tracked", "untracked"):
+            scene.pool.write(vm, disk=0, offset=place * MIB, data=content)
+
+    before = exported(scene)
+    (tracked,) = outcomes(scene.back_up("tracked")).values()
+    between = exported(scene)
+    (untracked,) = outcomes(scene.back_up("untracked", changed_blocks=False)).values()
+    after = exported(scene)
+
+    changed = len(places) * MIB
+    print(f"changed {changed}, read with tracking {between - before}, without {after - between}")
+    assert changed <= between - before <= 1.2 * changed
+    assert after - between == BIG
+    assert tracked.new_bytes == untracked.new_bytes == changed
+    assert abs(tracked.sent_bytes - untracked.sent_bytes) < untracked.sent_bytes // 1000
+    assert scene.left_in_the_pool() == NOTHING_LEFT
+
+
+def test_thirty_days_of_writing_and_failing_give_thirty_true_versions(
+    new_site: Callable[..., Scene],
+) -> None:
+    size = 24 * MIB
+    scene = new_site({"web": [size, 5 * MIB]})
+    offer_nbd(scene)
+    chance = random.Random(20)
+    truth: dict[str, list[str]] = {}
+    failed = 0
+    for day in range(30):
+        for _ in range(chance.randrange(12)):
+            length = chance.choice([1, 512, 4096, 70_000, 600_000])
+            offset = chance.randrange(size - length)
+            scene.pool.write("web", disk=0, offset=offset, data=chance.randbytes(length))
+        if chance.random() < 0.3:
+            scene.pool.write("web", disk=1, offset=chance.randrange(4 * MIB), data=bytes(4096))
+        trouble = chance.choice(["", "", "", "snapshot", "disk", "lost", "unnoticed", "export"])
+        _cause(scene, trouble)
+        held = scene.disks("web")
+
+        (outcome,) = outcomes(scene.back_up("web")).values()
+
+        scene.pool.faults.clear()
+        if outcome.state is VmState.DONE:
+            truth[outcome.version] = held
+        else:
+            failed += 1
+            assert trouble, f"day {day}: {outcome.sentence}"
+        assert scene.left_in_the_pool() == NOTHING_LEFT, f"day {day}"
+
+    versions = scene.stored()
+    assert {version.version for version in versions} == set(truth)
+    assert failed >= 3
+    assert len(versions) + failed == 30
+    for version in versions:
+        assert scene.read_back(version) == truth[version.version]
+
+
+def _cause(scene: Scene, trouble: str) -> None:
+    faults = scene.pool.faults
+    if trouble == "snapshot":
+        faults.fail("VM.snapshot", "SR_BACKEND_FAILURE_82", "", "snapshot failed", "", times=0)
+    elif trouble == "disk":
+        faults.fail("disk.snapshot", "SR_BACKEND_FAILURE_44", "", "no space", "", at=2, times=0)
+    elif trouble in ("lost", "unnoticed"):
+        scene.pool.lose_change_log("web", 0, noticed=trouble == "lost")
+    elif trouble == "export":
+        faults.fail_export("short", after_bytes=300_000, vdi="", times=1)
+
+
+def test_the_reason_for_reading_everything_is_told(new_site: Callable[..., Scene]) -> None:
+    scene = new_site({"web": [4 * MIB]})
+    scene.back_up("web")
+    scene.pool.lose_change_log("web", 0, noticed=True)
+
+    (outcome,) = outcomes(scene.back_up("web")).values()
+
+    assert outcome.state is VmState.DONE
+    assert "read whole" in outcome.sentence
+    assert scene.newest("web").note == outcome.sentence
+    assert scene.read_back(scene.stored()[-1]) == scene.disks("web")
+    assert sha256(b"") not in scene.disks("web")
