@@ -149,7 +149,7 @@ def write_key_file(path: Path, secret: bytes) -> None:
     Raises:
         BadInput: There is such a file already.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with open(path, "x", encoding="ascii", opener=_private_opener) as file:
             file.write(f"likeness-key-1:{secret.hex()}\n")

@@ -1,4 +1,4 @@
-"""What the pool says was written is read, and nothing else; whatever it says, versions are right."""
+"""What the pool says was written is read, nothing else; whatever it says, versions are right."""
 
 import random
 from collections.abc import Callable
