@@ -17,7 +17,7 @@ from likeness.errors import Damaged, NameTaken, ObjectMissing
 from likeness.model.ids import DiskId, VersionId, VmId, random_name
 from likeness.pipelining import bounded_map
 from likeness.store import layout
-from likeness.store.data_store import DataStore
+from likeness.store.data_store import DataStore, read_frame
 from likeness.store.documents import DiskRecord, MapPart, VersionClear, VersionRecord, encode
 from likeness.store.heads import read_witness
 from likeness.store.history import covered_records
@@ -135,8 +135,13 @@ def _set_torn_aside(store: DataStore, vm: VmId) -> None:
 
 
 def _is_torn(store: DataStore, name: str) -> bool:
+    """Whether a record is not whole.
+
+    One that is whole and not to be believed is no torn one: a store that was opened before a new
+    epoch began does not know that epoch's keys, and must not move its versions.
+    """
     try:
-        read_version(store, name)
+        read_frame(store.transport, name)
     except Damaged:
         return True
     return False
