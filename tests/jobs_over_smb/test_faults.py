@@ -2,16 +2,13 @@
 
 import os
 import re
-import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from likeness.errors import LikenessError, ShareFull, ShareRefused, ShareUnreachable
-from likeness.store.versions import read_version
 from likeness.transport.smb import SmbTransport
 from tests.jobs_over_smb.walk import (
     BOUND,
@@ -22,10 +19,8 @@ from tests.jobs_over_smb.walk import (
     Job,
     Moment,
     is_a_sentence,
-    within_bound,
 )
 from tests.smb.server import SmbServer
-from tests.unit.workshop import Workshop
 
 pytestmark = pytest.mark.smb
 

@@ -1,4 +1,4 @@
-"""The process that backs up is killed at any moment: what was acknowledged is there, bit for bit."""
+"""The process that backs up is killed at any moment, and what was acknowledged is there."""
 
 import random
 import signal

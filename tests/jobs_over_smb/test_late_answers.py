@@ -1,4 +1,4 @@
-"""A server that was only frozen carries out later what the client had given up: nothing is done twice."""
+"""A server that was only frozen does later what the client gave up: nothing is done twice."""
 
 import os
 import signal
@@ -10,8 +10,7 @@ import pytest
 
 from likeness.errors import ShareUnreachable
 from likeness.store import layout
-from likeness.store.versions import read_version
-from tests.jobs_over_smb.walk import SHORT, THIRD, Ended, Job, Moment
+from tests.jobs_over_smb.walk import SHORT, Ended, Job, Moment
 from tests.smb.server import SmbServer
 
 pytestmark = pytest.mark.smb

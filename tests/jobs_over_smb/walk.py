@@ -1,4 +1,4 @@
-"""A backup job over a share: what is in the store before, what happens to it, what must hold after."""
+"""A backup job over a share: what is there before, what happens, what must hold after."""
 
 import secrets
 import threading
