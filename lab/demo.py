@@ -186,7 +186,7 @@ def _show_versions() -> None:
     rows = list_versions(Site.named("main").catalog.file, now, None)
     for row in (version_row(row, now) for row in reversed(rows)):
         print(
-            f"  {row['']} {row['VM']:4} {row['version']}  {row['taken']}"
+            f"  {row['verdict']} {row['VM']:4} {row['version']}  {row['taken']}"
             f"  read {row['read']:>8}  sent {row['sent']:>8}  kept {row['kept']:>8}"
             f"  checked {row['oldest check']}"
         )

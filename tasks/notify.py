@@ -225,7 +225,7 @@ def _within_patience(call: Callable[[], None], who: str) -> None:
 def _show(site: Site) -> None:
     rows = [
         {
-            "": "✅" if each.delivered_at else "⏳" if not each.attempts else "❌",
+            "state": "✅" if each.delivered_at else "⏳" if not each.attempts else "❌",
             "written": f"{each.written_at:%Y-%m-%d %H:%M}",
             "message": each.message.subject,
             "by": each.channel,

@@ -65,7 +65,7 @@ def show_job(job: BackupJob, outcomes: Sequence[VmOutcome], *, site: Site, head:
 
 def _outcome_row(outcome: VmOutcome) -> dict[str, str]:
     return {
-        "": _VM_MARKS[outcome.state],
+        "result": _VM_MARKS[outcome.state],
         "VM": outcome.name,
         "version": outcome.version[:8],
         "disks": readable_size(outcome.disk_bytes),
@@ -90,7 +90,7 @@ def show_versions(*, site: Site) -> None:
 def version_row(row: VersionRow, now: datetime) -> dict[str, str]:
     """One version as people see it."""
     return {
-        "": MARKS[row.verdict],
+        "verdict": MARKS[row.verdict],
         "VM": row.vm_name,
         "version": row.version[:8],
         "taken": f"{row.taken_at:%Y-%m-%d %H:%M:%S}",

@@ -104,7 +104,7 @@ def test_a_deployed_job_is_validated_by_its_commit_event_and_its_versions_turn_g
     assert validation["parameters"] == {"site": "main", "run": run.replace("-", "")}
     assert installation.ended(validation["id"])["name"] == "Completed"
     table = json.loads(installation.artifact("versions")["data"])
-    assert sorted((row["VM"], row[""]) for row in table) == [("db", "✅"), ("web", "✅")]
+    assert sorted((row["VM"], row["verdict"]) for row in table) == [("db", "✅"), ("web", "✅")]
     assert [row["VM"] for row in json.loads(installation.artifact("job-nightly")["data"])] == [
         "web",
         "db",
