@@ -7,7 +7,7 @@ so; whatever cannot be read for another reason *could not be checked*, and prove
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -70,7 +70,8 @@ class PackProof:
         chunks: How many chunks were proved.
         damaged: Those that are not; all of them if the pack is missing.
         cause: What is wrong, in words; also for a pack that is proved although bytes outside its
-            records are not as signed. Empty if nothing is.
+            records are not as signed, or although no index segment says what it must hold: whoever
+            knows counts `chunks`. Empty if nothing is.
     """
 
     pack: PackId
@@ -80,6 +81,9 @@ class PackProof:
     chunks: int
     damaged: tuple[DamagedChunk, ...] = ()
     cause: str = ""
+
+
+_UNVOUCHED = "no index segment vouches for it; what its own table names is whole"
 
 
 def prove_packs(
@@ -224,7 +228,8 @@ def _prove_unindexed(store: DataStore, pack: PackId, clock: Clock) -> PackProof:
     except (Damaged, StoreTooNew) as cause:
         return PackProof(pack, Finding.DAMAGED, clock(), 0, 0, cause=str(cause))
     known = KnownPack(pack, len(data), digest([data]), RunId(""), places)
-    return _look(store, known, clock)
+    proof = _look(store, known, clock)
+    return proof if proof.cause else replace(proof, cause=_UNVOUCHED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,26 @@ import threading
 import pytest
 
 from likeness.codec.hashing import checksum64
+from likeness.codec.keys import SessionKey
 from likeness.errors import LikenessError, ShareRefused, ShareUnreachable, Stopped
+from likeness.model.ids import PackId
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.index import segments
-from likeness.store.pack import MOST_PACK_BYTES
+from likeness.store.pack import MOST_PACK_BYTES, FinishedPack, PackBuilder
 from likeness.store.proving import Finding, prove_packs
 from likeness.transport.faulty import Fault, FaultyTransport
 from likeness.transport.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, Workshop, flipped, noise
 
 DISK = noise(1, 20 * CHUNK)
+
+
+def finished_as(pack: PackId, workshop: Workshop, session: SessionKey) -> FinishedPack:
+    """An empty pack under a name of our choice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("likeness.store.pack.random_name", lambda: pack)
+        return PackBuilder(workshop.store.store_id, session, workshop.store.suite).finish()
 
 
 def test_whole_packs_are_proved_chunk_by_chunk(workshop: Workshop) -> None:
@@ -150,6 +159,26 @@ def test_a_pack_no_index_knows_is_proved_by_its_own_table(workshop: Workshop) ->
         pack: {hit: Finding.DAMAGED, gone: Finding.MISSING}.get(pack, Finding.PROVED)
         for pack in packs
     }
+
+
+def test_an_empty_pack_in_the_place_of_one_no_index_knows_shows_in_what_was_proved(
+    workshop: Workshop,
+) -> None:
+    """Whoever knows the public box key can make one; only the index says what it must hold."""
+    version = workshop.back_up(DISK[: 3 * CHUNK])
+    (pack,) = workshop.packs_of(version)
+    session = SessionKey.fresh(workshop.store.keys.public().box)
+    empty = finished_as(pack, workshop, session)
+    workshop.objects[layout.pack(pack)] = b"".join(empty.parts)
+
+    (proof,) = workshop.prove({pack})
+    assert (proof.finding, len(proof.damaged)) == (Finding.DAMAGED, 3)
+
+    for name in list(segments(workshop.store)):
+        del workshop.objects[name]
+    (proof,) = workshop.prove({pack})
+    assert (proof.finding, proof.chunks) == (Finding.PROVED, 0)
+    assert "no index segment vouches for it" in proof.cause
 
 
 @pytest.mark.parametrize("indexed", [True, False])
