@@ -9,6 +9,7 @@ from blocks import Site
 from catalog import dedup
 from likeness.clock import system_clock
 from likeness.model.ids import PackId
+from likeness.model.sizes import readable_size
 from likeness.store.sweeping import give_back_packs
 from tasks.claims import store_turn
 from tasks.retries import STEP
@@ -44,7 +45,8 @@ def drop_duplicates(packs: Collection[PackId] | None, *, site: Site) -> Dropped:
         found = dedup.drop_duplicates(site.catalog.file, system_clock(), packs=packs)
         looked_at = set(found.redundant if packs is None else packs)
         freed = _give_back([pack for pack in found.redundant if pack in looked_at], site)
-    get_run_logger().info("%d bytes known elsewhere, %d given back", found.known_bytes, freed)
+    known, given = readable_size(found.known_bytes), readable_size(freed)
+    get_run_logger().info("%s known elsewhere, %s given back", known, given)
     return Dropped(found.known_bytes, freed)
 
 

@@ -6,6 +6,7 @@ from blocks import Site
 from catalog.copies import export_copy
 from likeness.clock import system_clock
 from likeness.model.ids import RunId
+from likeness.model.sizes import readable_size
 from likeness.store.catalog_copies import put_copy
 from likeness.store.heads import write_head
 from tasks.claims import store_turn
@@ -29,7 +30,6 @@ def copy_catalog(run: RunId, *, site: Site) -> str:
         export_copy(site.catalog.file, scratch / "catalog", system_clock())
         copy = put_copy(store, scratch / "catalog", clock=system_clock)
         witness = write_head(store, clock=system_clock)
-    get_run_logger().info(
-        "catalog copy %d, %d bytes; %s", copy.number, copy.size_bytes, witness.short
-    )
+    size = readable_size(copy.size_bytes)
+    get_run_logger().info("catalog copy %d, %s; %s", copy.number, size, witness.short)
     return witness.short

@@ -8,6 +8,7 @@ from prefect import get_run_logger, task
 from blocks import Site
 from likeness.errors import BadInput
 from likeness.model.ids import RunId
+from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore, open_store_with_key_file
 from likeness.store.restoring import FileDiskWriter, restore_disk
@@ -76,7 +77,7 @@ def _restore_all(
         writer = FileDiskWriter(path, disk.size_bytes)
         with shown(f"restore-{version.version}", f"Restore of {path.name}", progress.percent):
             restore_disk(store, disk, writer, scratch=scratch, stop=stop, progress=progress.add)
-        get_run_logger().info("%s: restored and proved, %d bytes", path, disk.size_bytes)
+        get_run_logger().info("%s: restored and proved, %s", path, readable_size(disk.size_bytes))
         done.append(RestoredDisk(disk.name, path, disk.size_bytes))
     return tuple(done)
 

@@ -15,6 +15,7 @@ from likeness.agent.transfer import Bundle, DiskJob, Tally, transfer
 from likeness.model.disk import Skips
 from likeness.model.ids import RunId, random_name
 from likeness.model.job import BackupJob
+from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore
 from likeness.store.maps import FlatMap, positions_of
@@ -100,7 +101,10 @@ def transfer_disks(
                 tally=tally,
             )
     get_run_logger().info(
-        "%s: read %d bytes, sent %d", snapshot.vm.name, counts.read_bytes, counts.sent_bytes
+        "%s: read %s, sent %s",
+        snapshot.vm.name,
+        readable_size(counts.read_bytes),
+        readable_size(counts.sent_bytes),
     )
     return TransferReceipt(
         run=run,

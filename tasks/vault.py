@@ -10,6 +10,7 @@ from catalog.vaulting import record_version_vaulted
 from likeness.clock import system_clock
 from likeness.errors import BadInput
 from likeness.model.ids import VersionId
+from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.copying import Copied, copy_to_vault
@@ -52,7 +53,8 @@ def copy_versions(*, site: Site, stop: StopToken) -> Vaulted:
             record_version_vaulted(site.catalog.file, site.vault.place, versions, system_clock())
     finally:
         vault.close()
-    get_run_logger().info("vaulted %d objects, %d bytes", copied.objects, copied.copied_bytes)
+    size = readable_size(copied.copied_bytes)
+    get_run_logger().info("vaulted %d objects, %s", copied.objects, size)
     return copied
 
 
