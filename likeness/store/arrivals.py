@@ -134,6 +134,17 @@ def read_manifest(
     raise reading.nothing()
 
 
+def open_inbox(store: DataStore, run: RunId) -> None:
+    """Make the folder of a run's inbox, for a source that may add files and make no folder.
+
+    Raises:
+        ShareUnreachable: The store does not answer; repeat.
+    """
+    name = layout.arriving_manifest(run, random_name())
+    store.transport.create(name, [])  # folders are made with what lies in them, and stay
+    store.transport.delete(name)
+
+
 def discard_manifest(store: DataStore, run: RunId) -> None:
     """Remove a run's manifest once its version is committed; safe to repeat."""
     for entry in list(store.transport.entries(layout.inbox(run))):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from likeness.errors import Damaged, LikenessError
+from likeness.agent.transfer import Bundle
+from likeness.errors import Damaged, LikenessError, ShareUnreachable
 from likeness.model.ids import RunId, random_name
 from likeness.stopping import StopToken
 from likeness.store import layout
@@ -153,7 +154,7 @@ class Job:
         self.transport = self._connect()
         self.workshop = Workshop(self.folder, transport=self.transport)
         for disk in (FIRST, SECOND):
-            self.known.append((self.workshop.back_up(disk, bundle=self._bundle()), disk))
+            self._back_up(disk)
         write_head(self.workshop.store, clock=self.workshop.clock)
 
     @property
@@ -194,14 +195,13 @@ class Job:
 
     def repeat(self, receipt: TransferReceipt) -> Version:
         """Commit once more what a transfer brought."""
-        return within_bound(lambda: self.commit(receipt))
+        return within_bound(lambda: patiently(lambda: self.commit(receipt)))
 
     def require_whole(self) -> None:
         """Nothing is lost, nothing wrong restores, and the next run leaves nothing behind."""
         self.reconnect()
         store, workshop = self.workshop.store, self.workshop
-        clean = workshop.back_up(LAST, bundle=self._bundle())
-        self.known.append((clean, LAST))
+        self._back_up(LAST)
         for version, disk in self.known:
             assert read_version(store, version.name) == version
             assert workshop.restore_in_memory(version) == disk
@@ -237,7 +237,12 @@ class Job:
         assert len({each.record.run for each in found}) == len(found), "two versions of one run"
         assert len({each.sequence for each in found}) == len(found), "two versions of one number"
 
-    def _bundle(self) -> object:
+    def _back_up(self, disk: bytes) -> None:
+        """With nothing in the way."""
+        receipt = self.transfer(disk)
+        patiently(lambda: self.commit(receipt, disk))
+
+    def _bundle(self) -> Bundle:
         return self.workshop.bundle(pack_bytes=PACK_BYTES)
 
     def _connect(self) -> Watched:
@@ -263,6 +268,20 @@ def within_bound(action: Callable[[], _T]) -> _T:
     if problems:
         raise problems[0]
     return results[0]
+
+
+def patiently(action: Callable[[], _T]) -> _T:
+    """Do something again when the connection was lost, as the steps of a job are done again.
+
+    Samba 4.17 ends the process that serves a connection now and then when two connections close one
+    folder at the same moment ("Could not store share mode data").
+    """
+    for _ in range(4):
+        try:
+            return action()
+        except ShareUnreachable:
+            time.sleep(0.2)
+    return action()
 
 
 def is_a_sentence(problem: Exception | None) -> bool:
