@@ -20,7 +20,7 @@ def select_job_vms(job: BackupJob, *, site: Site) -> tuple[Sequence[XenVm], Sequ
     A name that no longer exists must not keep the other VMs from being backed up.
 
     Raises:
-        BadInput: The job names nothing at all.
+        BadInput: The job names nothing at all, or nothing that is there.
         HostUnreachable: The pool does not answer; tried again.
         LoginRefused: The pool does not accept the account.
     """
@@ -33,7 +33,13 @@ def select_job_vms(job: BackupJob, *, site: Site) -> tuple[Sequence[XenVm], Sequ
             tags=tuple(job.tags),
             excluded_tag=job.excluded_tag,
         )
-        return select_vms(xen, wanted) if named or job.tags else (), unknown
+        selected = select_vms(xen, wanted) if named or job.tags else ()
+    if not selected and not unknown:
+        raise BadInput(
+            f"job {job.name!r} means no VM at this moment: none has one of its tags, or all have"
+            f" the tag {job.excluded_tag!r}; a backup of nothing must not look well"
+        )
+    return selected, unknown
 
 
 def _named(xen: XenSession, names: Sequence[str]) -> tuple[list[XenVm], list[VmOutcome]]:

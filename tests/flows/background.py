@@ -19,7 +19,7 @@ class InTheBackground:
         def run() -> None:
             self._ended.append(context.run(site.back_up, *names, **more))
 
-        self._thread = threading.Thread(target=run)
+        self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
 
     def ended(self) -> State[Any]:

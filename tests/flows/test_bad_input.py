@@ -105,6 +105,7 @@ def nothing_changes_but_copies(site: Scene) -> Generator[None, None, None]:
 def test_a_job_that_names_nothing_is_refused(still: Scene) -> None:
     with nothing_changes(still):
         assert "names no VM and no tag" in refused(still.back_up())
+        assert "means no VM at this moment" in refused(still.back_up(tags=["nobody has this"]))
 
 
 def larger_until_read(name: str) -> Derivation:

@@ -10,7 +10,7 @@ from tests.flows.scene import MIB, Scene, noise, outcomes
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 GOLDEN = noise("golden image", 3 * MIB)
-CLONES = [f"clone{number}" for number in range(6)]
+CLONES = [f"clone{number}" for number in range(4)]
 
 
 def kept(site: Scene) -> int:
