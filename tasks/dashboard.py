@@ -192,9 +192,11 @@ def validate_queue(site: Site, reading: Reading | None) -> str:
 def _facts(site: Site) -> tuple[str, ...]:
     limit = age_limit(site.revalidate_after)
     now, catalog = system_clock(), site.catalog.file
-    pace = planning.plan_revalidation(
-        catalog, now, limit.due_after, pause=_DAY, with_new=False
-    ).pace_bytes
+    outlook = validation.proof_outlook(catalog, now, limit.due_after)
+    pace = 0
+    if limit.due_after:
+        plan = planning.plan_revalidation(catalog, now, limit.due_after, pause=_DAY, with_new=False)
+        pace = max(plan.pace_bytes, int(outlook.live_bytes * (_DAY / limit.due_after)) + 1)
     budget = (site.revalidate_gib_a_day << 30) or pace
     outlook = validation.proof_outlook(catalog, now, limit.due_after, bytes_per_day=budget or None)
     audited = progress.last_audit(catalog)
@@ -213,13 +215,13 @@ def bound(outlook: ProofOutlook, budget_bytes: int, max_age: timedelta | None) -
     """What is proved of the age of all data blocks, and whether the setting can be kept."""
     if not outlook.packs:
         return "There are no data blocks yet."
-    oldest = f"{outlook.oldest_age / _DAY:.1f} days" if outlook.oldest_age is not None else "ever"
-    said = f"**No data block that was read back is older than {oldest} unchecked.**"
+    said = "**No data block was read back yet.**"
+    if outlook.oldest_age is not None:
+        oldest = f"{outlook.oldest_age / _DAY:.1f} days"
+        said = f"**No data block that was read back is older than {oldest} unchecked.**"
     if outlook.unproved_packs:
-        waiting = (
-            f"{_plural(outlook.unproved_packs, 'pack')} ({readable_size(outlook.unproved_bytes)})"
-        )
-        said += f" {waiting} were never read back yet."
+        packs = _plural(outlook.unproved_packs, "pack")
+        said += f" Never read back yet: {packs}, {readable_size(outlook.unproved_bytes)}."
     if max_age is None:
         return (
             f"{said}\n\n⚠ Re-validation is switched off: what was proved once is never read again."

@@ -205,6 +205,10 @@ class House:
             if any(place.chunk == chunk for place in pack.places)
         )
 
+    def all_packs(self) -> set[PackId]:
+        """Every pack the index knows."""
+        return {pack.pack for pack in known_packs(self.workshop.store)}
+
     def spoil(self, pack: PackId, at: int | None = None) -> None:
         """Flip one byte of a pack; by default in its middle."""
         data = bytearray(self.read(pack))

@@ -8,6 +8,7 @@ from prefect.logging import disable_run_logger
 from catalog.validation import verdict_history
 from catalog.values import Verdict
 from likeness.clock import system_clock
+from likeness.model.ids import RunId, random_name
 from likeness.store.index import known_packs
 from tasks.ages import age_limit
 from tasks.heal import Healed, heal_damage
@@ -19,9 +20,8 @@ GOOD, BAD = Verdict.GOOD, Verdict.BAD
 
 def heal(house: House) -> Healed:
     with disable_run_logger():
-        healed: Healed = heal_damage.fn(
-            house.workshop.store.store_id, site=house.site, stop=house.stop
-        )
+        run = RunId(random_name())
+        healed: Healed = heal_damage.fn(run, site=house.site, stop=house.stop)
     return healed
 
 
