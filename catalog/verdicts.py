@@ -50,7 +50,7 @@ def judge(facts: Facts, now: datetime, max_age: timedelta | None) -> tuple[Verdi
     if facts.documents == "broken":
         return Verdict.BAD, f"its own record or block map cannot be read: {facts.problem}"
     if facts.unreachable:
-        return Verdict.STALE, f"{facts.unreachable} of its {facts.packs} packs could not be checked"
+        return Verdict.STALE, f"{facts.unreachable} of {_packs(facts.packs)} could not be checked"
     if facts.documents == "unknown":
         return Verdict.STALE, f"its own documents could not be checked: {facts.problem}"
     return _unless_old(facts, now, max_age)
@@ -60,14 +60,15 @@ def _unless_old(facts: Facts, now: datetime, max_age: timedelta | None) -> tuple
     if facts.newest is not None and facts.newest > now + CLOCK_SLACK:
         return Verdict.UNCHECKED, "it was read back at a time that is still to come; a clock is off"
     if facts.unproved:
-        return (
-            Verdict.UNCHECKED,
-            f"{facts.unproved} of its {facts.packs} packs were never read back",
-        )
+        return Verdict.UNCHECKED, f"{facts.unproved} of {_packs(facts.packs)} never read back"
     if not facts.judged:
         return Verdict.UNCHECKED, "it was not validated yet"
     if facts.oldest is None:
         return Verdict.GOOD, "it needs no data blocks"
     if max_age is not None and now - facts.oldest > max_age:
         return Verdict.STALE, f"a pack it needs was last read back on {facts.oldest:%Y-%m-%d}"
-    return Verdict.GOOD, f"all of its {facts.packs} packs were read back"
+    return Verdict.GOOD, f"all of {_packs(facts.packs)} read back whole"
+
+
+def _packs(count: int) -> str:
+    return "its only pack" if count == 1 else f"its {count} packs"

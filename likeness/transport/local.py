@@ -17,6 +17,7 @@ from likeness.errors import (
 )
 from likeness.transport.base import Entry, Space
 
+_FOLDER_TRIES = 10
 _WRITEV_PARTS = 512  # the kernel takes at most IOV_MAX (1024) buffers a call
 
 
@@ -84,7 +85,7 @@ class LocalTransport:
         """See `Transport.rename`."""
         old, new = self._path(name), self._path(new_name)
         with self._translated(name):
-            new.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(new.parent)
             if new.exists():
                 raise NameTaken(new_name)
             old.rename(new)
@@ -140,12 +141,13 @@ class LocalTransport:
 
     @staticmethod
     def _open_new(path: Path) -> int:
+        """Open a new file; its folder may be swept away, empty, while we are about to use it."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            return os.open(path, flags, 0o600)
-        except FileNotFoundError:
+        for _ in range(_FOLDER_TRIES):
+            with suppress(FileNotFoundError):
+                return os.open(path, flags, 0o600)
             _make_folder(path.parent)
-            return os.open(path, flags, 0o600)
+        return os.open(path, flags, 0o600)
 
 
 def _sort_key(entry: os.DirEntry[str]) -> str:

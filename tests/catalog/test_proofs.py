@@ -63,7 +63,7 @@ def test_v3_green_needs_every_pack(catalog: CatalogFile) -> None:
     assert the_row(catalog).verdict is Verdict.UNCHECKED
     told = record_proofs(catalog, proved(first), NOW, MONTH)
     assert told.changes == ()
-    assert the_row(catalog).reason == "1 of its 2 packs were never read back"
+    assert the_row(catalog).reason == "1 of its 2 packs never read back"
     told = record_proofs(catalog, proved(second, at=NOW + DAY), NOW + DAY, MONTH)
     (change,) = told.turned_good
     assert (change.vm_name, change.sequence, change.before) == ("web", 1, Verdict.UNCHECKED)
