@@ -42,6 +42,7 @@ def missing_programs(item: pytest.Item) -> list[str]:
     return [name for name in dict.fromkeys(asked) if not shutil.which(name, path=ADMIN_PATH)]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share the one real Prefect server of a session stay in one process."""
     for item in items:
