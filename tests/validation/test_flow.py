@@ -1,9 +1,15 @@
 """V1, V4 and V5 as the flow does them: a run of its own, a step for each disk, one page."""
 
-from collections.abc import Callable
+import json
+import threading
+from collections.abc import Callable, Generator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.artifacts import Artifact
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter
 from prefect.client.schemas.objects import Artifact as ArtifactResponse
@@ -12,6 +18,7 @@ from prefect.client.schemas.objects import TaskRun
 from catalog.values import Verdict
 from flows.validate import validate
 from tests.flows.scene import Scene, noise
+from tests.validation.test_mail import MailServer, mail_of
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 
@@ -54,3 +61,69 @@ def test_v1_every_disk_of_a_job_is_validated_by_a_run_of_its_own_after_the_job(
     assert isinstance(page, ArtifactResponse)
     assert "| validate |" in str(page.data)
     assert "## What another age would cost" in str(page.data)
+
+
+@pytest.fixture
+def hook() -> Generator[tuple[str, list[Any]], None, None]:
+    """A web server that keeps what it is told: its address, and what it was told."""
+    told: list[Any] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_arguments: Any) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", told
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_v4_damage_is_told_once_by_both_ways_and_a_mail_server_that_is_down_is_seen(
+    new_site: Callable[..., Scene],
+    hook: tuple[str, list[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address, told = hook
+    server = MailServer(tmp_path, "STARTTLS")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "mail.pem"))
+    site = new_site({"web": [noise("w0", 200_000)]})
+    webhook = CustomWebhookNotificationBlock(
+        name="ops", url=address, json_data={"text": "{{subject}}", "body": "{{body}}"}
+    )
+    webhook.save("ops", overwrite=True)
+    mail = mail_of(server)
+    mail.server.save("mail-server", overwrite=True)
+    mail.save("mail", overwrite=True)
+    site.site.mail, site.site.webhook = mail, "custom-webhook/ops"
+    site.site.save(site.name, overwrite=True)
+    site.back_up("web", validated=True)
+    (pack,) = site.packs()
+    pack.unlink()
+
+    ended = site.validate()
+
+    assert ended.is_failed()
+    assert "damage found" in str(ended.message)
+    assert "1 message could not be delivered yet (mail:" in str(ended.message)
+    assert [each["text"] for each in told] == ["Likeness: damage found: 1 version of 1 VM (web)"]
+    assert "WHAT HAPPENS NEXT" in told[0]["body"]
+    waiting = Artifact.get("messages")
+    assert isinstance(waiting, ArtifactResponse)
+    assert "not yet" in str(waiting.data)
+
+    server.start()
+    try:
+        site.validate()
+        site.validate()
+    finally:
+        server.stop()
+    assert [mail["Subject"] for mail in server.inbox] == [told[0]["text"]]
+    assert len(told) == 1
