@@ -138,7 +138,8 @@ class _Page:
         with suppress(Exception):
             if self._artifact is not None:
                 change = ArtifactUpdate(data=self._text())
-                get_client(sync_client=True).update_artifact(self._artifact, change)
+                with get_client(sync_client=True) as client:
+                    client.update_artifact(self._artifact, change)
 
     def _text(self) -> str:
         now = stopwatch()

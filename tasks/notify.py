@@ -59,9 +59,10 @@ class Told:
         if not self.waiting:
             return ""
         count = len(self.waiting)
+        why = {each.channel: each.problem for each in self.waiting}
         return (
             f"{count} message{'' if count == 1 else 's'} could not be delivered yet"
-            f" ({self.waiting[0].channel}: {self.waiting[0].problem})"
+            f" ({'; '.join(f'{channel}: {problem}' for channel, problem in why.items())})"
         )
 
 

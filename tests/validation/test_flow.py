@@ -93,6 +93,8 @@ def test_v4_damage_is_told_once_by_both_ways_and_a_mail_server_that_is_down_is_s
 ) -> None:
     address, told = hook
     server = MailServer(tmp_path, "STARTTLS")
+    server.start()  # makes its certificate
+    server.stop()
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "mail.pem"))
     site = new_site({"web": [noise("w0", 200_000)]})
     webhook = CustomWebhookNotificationBlock(
