@@ -30,7 +30,7 @@ demo: $(READY) ## back up two VMs of a simulated pool, change them, back up, val
 
 test: $(READY) ## run the tests; ARGS="-k words" chooses some
 	@tests/packages.sh test
-	@$(PYTEST) -n auto --dist loadgroup $(ARGS)
+	@$(PYTEST) -n auto --dist loadfile $(ARGS)
 
 cover: $(READY) ## run the tests and measure what they reach
 	@tests/packages.sh test

@@ -21,6 +21,8 @@ for _inherited in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRIN
 import hypothesis  # noqa: E402  # after the environment above
 import pytest  # noqa: E402
 
+from tests.figures import FIGURES  # noqa: E402
+
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 ADMIN_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 NEEDED_BY_MARKER = {"smb": ("smbd",)}
@@ -40,14 +42,6 @@ def missing_programs(item: pytest.Item) -> list[str]:
         if item.get_closest_marker(marker):
             asked.extend(programs)
     return [name for name in dict.fromkeys(asked) if not shutil.which(name, path=ADMIN_PATH)]
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share the one real Prefect server of a session stay in one process."""
-    for item in items:
-        if item.get_closest_marker("prefect"):
-            item.add_marker(pytest.mark.xdist_group("prefect"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -81,6 +75,23 @@ def pytest_make_collect_report(
         report.outcome = "failed"
         report.longrepr = f"{collector.nodeid} must run in CI, but: {reason}"
     return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What was counted in this process goes to the one that reports."""
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["figures"] = list(FIGURES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    FIGURES.extend(getattr(node, "workeroutput", {}).get("figures", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for figure in FIGURES:
+        terminalreporter.write_line(figure)
 
 
 @pytest.fixture(scope="session")

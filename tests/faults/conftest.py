@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.matrix import REPORTS
 from tests.unit.workshop import Maker, Workshop
 
 
@@ -16,9 +15,3 @@ def make_workshop(tmp_path: Path) -> Maker:
         return Workshop(tmp_path, **options)  # type: ignore[arg-type]  # handed on
 
     return make
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say at the end what was counted over all faults."""
-    for line in REPORTS:
-        terminalreporter.write_line(line)

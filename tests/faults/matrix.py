@@ -34,7 +34,6 @@ KINDS: dict[str, Callable[[str], bool]] = {
 }
 
 
-REPORTS: list[str] = []
 """Lines for the end of the test run."""
 
 # --- how an object is spoilt ---

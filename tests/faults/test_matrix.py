@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.matrix import FAULTS, KINDS, REPORTS, Bench, Figures
+from tests.faults.matrix import FAULTS, KINDS, Bench, Figures
+from tests.figures import tell
 
 SEED = 20_260_101
 CELLS = [(kind, fault) for kind in KINDS for fault in FAULTS]
@@ -25,7 +26,7 @@ def total() -> Iterator[Figures]:
     """Adds up over the whole matrix, and says so at its end."""
     figures = Figures()
     yield figures
-    REPORTS.append(f"fault matrix, seed {SEED}: {figures}")
+    tell(f"fault matrix, seed {SEED}: {figures}")
 
 
 @pytest.mark.parametrize(("kind", "fault"), CELLS, ids=[f"{f} of {k}" for k, f in CELLS])
@@ -77,7 +78,7 @@ def test_thousands_of_faults_give_no_wrong_bytes(
     for number in range(TORTURE_TIMES):
         for kind, fault in CELLS:
             figures.add(bench.spoil(kind, fault, number))
-    REPORTS.append(f"fault matrix, LIKENESS_SEED={seed}: {figures}")
+    tell(f"fault matrix, LIKENESS_SEED={seed}: {figures}")
 
     assert figures.faults >= 2000
     assert figures.wrong == []

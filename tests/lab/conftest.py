@@ -7,7 +7,6 @@ import pytest
 from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
-from tests.lab import test_conformance
 from tests.lab.clients import JsonClient, Xen, close_sessions
 
 MIB = 1 << 20
@@ -30,13 +29,6 @@ def lab() -> Iterator[LabServer]:
 def _sessions() -> Iterator[None]:
     yield
     close_sessions()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many messages of the data model were walked."""
-    if test_conformance.WALKED["messages"]:
-        counts = ", ".join(f"{what}: {n}" for what, n in test_conformance.WALKED.items())
-        terminalreporter.write_line(f"conformance of the lab: {counts}")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from lab.failures import XapiFailure
 from lab.pool import Pool
 from lab.settings import Settings
 from lab.wire.values import NULL, Date, null_value
+from tests.figures import tell
 
 FACTS: Facts = load_facts()
 MESSAGES = FACTS.messages()
@@ -348,4 +349,6 @@ def test_the_whole_walk_is_counted() -> None:
     removed = sum(message.removed for message in MESSAGES)
     WALKED["messages"] = len(MESSAGES)
     print(f"{len(MESSAGES)} messages of {len(FACTS.classes)} classes, {removed} of them removed")
+    counts = ", ".join(f"{what}: {n}" for what, n in WALKED.items())
+    tell(f"conformance of the lab: {counts}")
     assert len({message.full_name for message in MESSAGES}) == len(MESSAGES)
