@@ -254,7 +254,7 @@ def read_in_eight_days(folder: Path, limit: AgeLimit) -> int:
 
 
 def test_v8_a_lower_age_reads_more_and_a_higher_one_less(tmp_path: Path) -> None:
-    settings = {name: age_limit(name) for name in ("always", "48 hours", "1 week", "never")}
+    settings = {name: age_limit(name) for name in ("always", "72 hours", "1 week", "never")}
     settings["1 second"] = AgeLimit(timedelta(seconds=1), DAY)
     read = {
         name: read_in_eight_days(tmp_path / name.replace(" ", "-"), limit)
@@ -262,7 +262,7 @@ def test_v8_a_lower_age_reads_more_and_a_higher_one_less(tmp_path: Path) -> None
     }
 
     assert read["never"] == 0
-    assert 0 < read["1 week"] < read["48 hours"] < read["always"]
+    assert 0 < read["1 week"] < read["72 hours"] < read["always"]
     assert read["1 second"] == read["always"]
 
 
