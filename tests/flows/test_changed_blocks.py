@@ -23,6 +23,7 @@ def exported(scene: Scene) -> int:
     return sum(scene.pool.counters()["exported_bytes"].values())
 
 
+@pytest.mark.timeout(900)  # 32 GiB pass through it
 def test_two_percent_changed_of_8_gib_are_two_percent_read(
     new_site: Callable[..., Scene],
 ) -> None:
@@ -52,6 +53,7 @@ def test_two_percent_changed_of_8_gib_are_two_percent_read(
     assert scene.left_in_the_pool() == NOTHING_LEFT
 
 
+@pytest.mark.timeout(900)  # thirty runs, one after the other
 def test_thirty_days_of_writing_and_failing_give_thirty_true_versions(
     new_site: Callable[..., Scene],
 ) -> None:
