@@ -95,6 +95,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
+def prefect_server() -> Generator[None, None, None]:
+    """A real server with a database of its own; flows do not wait for a heartbeat thread to end.
+
+    One for the whole process: Prefect's event client stays with the first server it meets.
+    """
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with (
+        prefect_test_harness(server_startup_timeout=240),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield
+
+
+@pytest.fixture(scope="session")
 def prefect_home() -> Path:
     """The folder that Prefect keeps this session's files in; nobody else's."""
     return Path(_PREFECT_HOME)

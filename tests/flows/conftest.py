@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 from prefect import Task
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 
 from tests.flows.scene import Scene, Vms, open_scene
 
@@ -21,16 +19,6 @@ def _served(request: pytest.FixtureRequest) -> None:
     """Tests that are marked so have the server; the others do not wait for it."""
     if request.node.get_closest_marker("prefect"):
         request.getfixturevalue("prefect_server")
-
-
-@pytest.fixture(scope="session")
-def prefect_server() -> Generator[None, None, None]:
-    """A server with a database of its own; flows do not wait for a heartbeat thread to end."""
-    with (
-        prefect_test_harness(server_startup_timeout=240),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,8 +4,6 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
 
 from blocks import DataStoreShare, XenPool
@@ -19,16 +17,6 @@ from tests.flows.scene import MIB, NOTHING_LEFT, QUICK, Scene, image, noise, two
 from tests.smb.server import SmbServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.smb, pytest.mark.lab]
-
-
-@pytest.fixture(scope="module")
-def prefect_server() -> Generator[None, None, None]:
-    """A server with a database of its own; flows do not wait for a heartbeat thread to end."""
-    with (
-        prefect_test_harness(server_startup_timeout=240),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
-        yield
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 
 from tests.flows.scene import Scene, Vms, open_scene
 from tests.validation.house import House
@@ -17,16 +15,6 @@ from tests.validation.house import House
 def house(tmp_path: Path) -> House:
     """An empty store in a folder."""
     return House(tmp_path / "house")
-
-
-@pytest.fixture(scope="session")
-def prefect_server() -> Generator[None, None, None]:
-    """A server with a database of its own."""
-    with (
-        prefect_test_harness(server_startup_timeout=180),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
-        yield
 
 
 @pytest.fixture
