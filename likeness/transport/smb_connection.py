@@ -72,10 +72,24 @@ class BoundedConnection(Connection):  # type: ignore[misc]  # smbprotocol is not
     ) -> Answer:
         """Wait for one answer, as long as patience lasts; links on the share are not followed."""
         del timeout, resolve_symlinks
-        if not request.response_event.wait(self.patience.left):
-            raise TimeoutError("no answer")
-        left = max(self.patience.left, 0.1)
-        return super().receive(request, wait=wait, timeout=left, resolve_symlinks=False)
+        while self._is_without_answer(request, interim_counts=not wait):
+            if not request.response_event.wait(self.patience.left):
+                raise TimeoutError("no answer")
+        return super().receive(request, wait=wait, resolve_symlinks=False)
+
+    def _is_without_answer(self, request: Any, *, interim_counts: bool) -> bool:
+        """Whether nothing came yet, or only word that the server is still at it.
+
+        smbprotocol would wait on after such word, but for whole seconds of a clock that can be set.
+        """
+        with request.response_event_lock:
+            if not request.response_event.is_set():
+                return True
+            if interim_counts or request.response is None or not _is_interim(request.response):
+                return False
+            request.response_event.clear()
+        self._check_worker_running()  # after the clearing: a thread that ends later sets it again
+        return True
 
     def verify_signature(
         self,
@@ -132,6 +146,11 @@ def _is_answer(header: Any) -> bool:
     """Whether MS-SMB2 wants it signed: not a log-in's steps, interim answers and notices."""
     return bool(
         header["command"].get_value() != Commands.SMB2_SESSION_SETUP
-        and header["status"].get_value() != NtStatus.STATUS_PENDING
+        and not _is_interim(header)
         and header["message_id"].get_value() != _NOTICE
     )
+
+
+def _is_interim(header: Any) -> bool:
+    """Whether it only says that the server is at work on the request."""
+    return bool(header["status"].get_value() == NtStatus.STATUS_PENDING)

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from smbprotocol.change_notify import CompletionFilter, SMB2ChangeNotifyRequest
+from smbprotocol.open import SMB2CreateResponse
 
 from likeness.errors import (
     LikenessError,
@@ -24,6 +26,10 @@ from likeness.errors import (
     ShareUnreachable,
 )
 from likeness.transport.smb import SmbTransport
+from likeness.transport.smb_errors import Place
+from likeness.transport.smb_requests import FOLDER, LIST, contents, opening
+from likeness.transport.smb_session import SmbSession
+from likeness.transport.smb_socket import Patience
 from tests.smb.server import SmbServer
 from tests.smb.wire import Wire
 
@@ -189,6 +195,28 @@ def test_a_server_frozen_in_mid_write_ends_the_call_within_its_deadline(
     own_smb_server.thaw()
     impatient.create("quick", LARGE[:2])
     assert impatient.size("quick") == 2 * MIB
+
+
+def test_a_server_that_is_still_at_it_is_given_the_whole_patience_and_no_more(
+    own_smb_server: SmbServer,
+) -> None:
+    place = Place("127.0.0.1", "ads", "", own_smb_server.username, own_smb_server.port)
+    session = SmbSession(place, own_smb_server.password, encrypt=True, patience=Patience(20))
+    folder, message = opening(session, "", LIST, options=FOLDER)
+    folder.file_id = contents(SMB2CreateResponse, session.ask(message))["file_id"].get_value()
+    watch = SMB2ChangeNotifyRequest()  # answered at once with "pending", and then never
+    watch["output_buffer_length"] = 4096
+    watch["file_id"] = folder.file_id
+    watch["completion_filter"] = CompletionFilter.FILE_NOTIFY_CHANGE_FILE_NAME
+
+    session.connection.patience = Patience(1.7)
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError):
+        session.ask(watch)
+
+    assert session.patience.used_up
+    assert 1.7 <= time.monotonic() - begun < 1.7 + MARGIN
+    session.drop()
 
 
 @pytest.mark.parametrize("used_before", [True, False], ids=["connected", "not yet connected"])
