@@ -21,7 +21,7 @@ BITMAP_BYTES = BLOCK_SECTORS // 8
 HEADER_BYTES = 1024
 TABLE_OFFSET = SECTOR + HEADER_BYTES
 UNUSED = 0xFFFFFFFF
-DYNAMIC, DIFFERENCING = 3, 4
+FIXED, DYNAMIC, DIFFERENCING = 2, 3, 4
 EPOCH_2000 = 946_684_800
 LIMIT_BYTES = 2040 << 30
 
@@ -202,19 +202,25 @@ def _header(plan: VhdPlan, stamp: int) -> bytes:
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def read_vhd(read: Read) -> Iterator[tuple[int, bytes]]:
+def read_vhd(read: Read, length: int | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield offset and data of every run of sectors a file marks, reading it front to back once.
 
-    The first item is the size of the disk, with no data.
+    The first item is the size of the disk, with no data. A fixed file has no more than a footer at
+    its end, so it can be read only where the length is known.
 
     Args:
         read: Returns exactly as many bytes as asked for, or fewer at the end.
+        length: Bytes of the whole file, if known.
 
     Raises:
-        BadVhd: Not a dynamic or differencing VHD, or it ends early.
+        BadVhd: No VHD, or it ends early.
     """
     stream = _Stream(read)
-    footer = _FOOTER.unpack(stream.take(SECTOR))
+    begin = stream.take(SECTOR)
+    footer = _FOOTER.unpack(begin)
+    if footer[0] != b"conectix" and length is not None and length % SECTOR == 0:
+        yield from _read_fixed(stream, begin, length - SECTOR)
+        return
     if footer[0] != b"conectix" or footer[11] not in (DYNAMIC, DIFFERENCING):
         raise BadVhd("neither a dynamic nor a differencing VHD")
     size, header_at = footer[9], footer[3]
@@ -236,6 +242,20 @@ def read_vhd(read: Read) -> Iterator[tuple[int, bytes]]:
             high = min(block * block_bytes + last * SECTOR, size)
             if low < high:
                 yield low, data[first * SECTOR : first * SECTOR + high - low]
+
+
+def _read_fixed(stream: "_Stream", first: bytes, size: int) -> Iterator[tuple[int, bytes]]:
+    """Take the data as it comes; only what stands at the end tells that it was a VHD."""
+    yield size, b""
+    yield 0, first
+    position = SECTOR
+    while position < size:
+        data = stream.take(min(BLOCK_BYTES, size - position))
+        yield position, data
+        position += len(data)
+    footer = _FOOTER.unpack(stream.take(SECTOR))
+    if (footer[0], footer[11]) != (b"conectix", FIXED):
+        raise BadVhd("no VHD")
 
 
 def _runs(bitmap: bytes, sectors: int) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from lab.failures import XapiFailure
 from lab.pool import Pool
@@ -45,9 +46,17 @@ def admitted(
         if not session and request.basic is not None:
             session = own = pool.sessions.log_in(*request.basic, originator=label)
         pool.sessions.check(session)
+    except XapiFailure:
+        _refuse(pool, connection, request, 401, XapiFailure("SESSION_AUTHENTICATION_FAILED"))
+        yield None
+        return
+    try:
         task = _task(pool, request, label)
     except XapiFailure as error:
-        _refuse(pool, connection, request, error)
+        status = 503 if error.code == "TOO_MANY_PENDING_TASKS" else 500
+        _refuse(pool, connection, request, status, error)
+        if own:
+            pool.sessions.end(own)
         yield None
         return
     try:
@@ -67,15 +76,16 @@ def _task(pool: Pool, request: Request, label: str) -> str:
     return pool.tasks.create(label, cancellable=True, parent=parent)
 
 
-def _refuse(pool: Pool, connection: Connection, request: Request, error: XapiFailure) -> None:
+def _refuse(
+    pool: Pool, connection: Connection, request: Request, status: int, error: XapiFailure
+) -> None:
     task = request.query.get("task_id", "")
     if pool.db.exists("task", task):
-        pool.tasks.fail(task, XapiFailure("SESSION_AUTHENTICATION_FAILED"))
-    status = 503 if error.code == "TOO_MANY_PENDING_TASKS" else 401
-    body = b"<html><body><h1>HTTP 401 unauthorised</h1></body></html>"
-    connection.answer(
-        request, status, body, {"content-type": "text/html", "connection": "close", **AUTHENTICATE}
-    )
+        pool.tasks.fail(task, error)
+    text = f"<html><body><h1>HTTP {status} {HTTPStatus(status).phrase}</h1></body></html>"
+    asks = AUTHENTICATE if status == 401 else {}
+    headers = {"content-type": "text/html", "connection": "close", **asks}
+    connection.answer(request, status, text.encode(), headers)
 
 
 def second_answer(connection: Connection, error: XapiFailure) -> None:

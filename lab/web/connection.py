@@ -68,6 +68,14 @@ class Request:
         return user, password
 
 
+def _local_part(target: str) -> str:
+    """Take the host off a target that names one, as those sent to a proxy do."""
+    if target.startswith("/"):
+        return target
+    parts = urlsplit(target)
+    return f"{parts.path or '/'}?{parts.query}"
+
+
 class Connection:
     """A client's socket, plain or TLS.
 
@@ -130,9 +138,9 @@ class Connection:
             if not colon:
                 break
             headers[name.strip().lower()] = value.strip()
-        parts = urlsplit(target)
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        return Request(method, target, unquote(parts.path), query, version, headers)
+        path, _, asked = _local_part(target).partition("?")
+        query = dict(parse_qsl(asked, keep_blank_values=True))
+        return Request(method, target, unquote(path), query, version, headers)
 
     def read(self, length: int) -> bytes:
         """Read exactly `length` bytes, or fewer when the client hangs up before."""

@@ -351,7 +351,7 @@ class Inlet:
             return data
 
         try:
-            for offset, data in read_vhd(read):
+            for offset, data in read_vhd(read, content_length):
                 self.pool.tasks.check(self.transfer.task)
                 if not data and offset > -(-self.disk.size // SECTOR) * SECTOR:
                     raise XapiFailure(*IO_ERROR)

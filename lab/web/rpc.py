@@ -9,6 +9,7 @@ from lab.wire import jsonrpc, xmlrpc
 from lab.wire.values import Value
 
 BODY_LIMIT = 300 << 10
+UNREADABLE = "\ufffd"
 XML = {"content-type": "text/xml"}
 JSON = {"content-type": "application/json"}
 CORS = {
@@ -41,12 +42,13 @@ class RpcEndpoints:
         """Answer an XML-RPC call."""
         body = _body(connection, request)
         if body is None:
-            return refuse(connection, request, 413)
+            return _too_long(connection, request)
         try:
-            method, parameters = xmlrpc.parse_call(body)
+            method, parameters = xmlrpc.parse_call(_readable(body))
         except xmlrpc.Malformed as cause:
             return refuse(connection, request, 500, xmlrpc.escape(str(cause)))
         try:
+            _require_unicode(body, parameters)
             value = self._call(connection, method, parameters)
             answer = xmlrpc.bare(value) if method == LIST_METHODS else xmlrpc.success(value)
         except XapiFailure as error:
@@ -58,12 +60,13 @@ class RpcEndpoints:
         """Answer a JSON-RPC call."""
         body = _body(connection, request)
         if body is None:
-            return refuse(connection, request, 413)
+            return _too_long(connection, request)
         try:
-            call = jsonrpc.parse_call(body)
+            call = jsonrpc.parse_call(_readable(body))
         except xmlrpc.Malformed as cause:
             return refuse(connection, request, 500, xmlrpc.escape(str(cause)))
         try:
+            _require_unicode(body, call.parameters)
             value = self._call(connection, call.method, call.parameters)
             answer = jsonrpc.success(call, value)
         except XapiFailure as error:
@@ -88,3 +91,30 @@ def _body(connection: Connection, request: Request) -> bytes | None:
     if "100-continue" in request.headers.get("expect", "").lower():
         connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
     return connection.read(length)
+
+
+def _too_long(connection: Connection, request: Request) -> bool:
+    """Refuse a body without keeping it, and read it to its end so that the answer is seen."""
+    refuse(connection, request, 413)
+    connection.drain()
+    return False
+
+
+def _readable(body: bytes) -> bytes:
+    """Put a mark in place of what is not UTF-8, so that the rest of the call can be read."""
+    if body.isascii() or (
+        b"encoding=" in body[:100].lower() and b"utf-8" not in body[:100].lower()
+    ):
+        return body
+    return body.decode(errors="replace").encode()
+
+
+def _require_unicode(body: bytes, parameters: list[Value]) -> None:
+    """Refuse a call that is not UTF-8 as a whole.
+
+    Raises:
+        XapiFailure: INVALID_VALUE.
+    """
+    if _readable(body) != body:
+        marked = next((p for p in parameters if isinstance(p, str) and UNREADABLE in p), "")
+        raise XapiFailure("INVALID_VALUE", "a parameter that is not UTF-8", marked)

@@ -71,10 +71,13 @@ def coerce(value: Value, type_name: str, name: str, enums: Mapping[str, tuple[st
         enums: Allowed values by the enum's name.
 
     Raises:
-        XapiFailure: FIELD_TYPE_ERROR [name].
+        XapiFailure: FIELD_TYPE_ERROR [name]; INVALID_VALUE [name, value] for half a character.
     """
     try:
         return _coerce(value, type_name, enums)
+    except UnicodeEncodeError as cause:
+        shown = str(cause.object).encode(errors="replace").decode()
+        raise XapiFailure("INVALID_VALUE", name, shown) from cause
     except (ValueError, TypeError) as cause:
         raise XapiFailure("FIELD_TYPE_ERROR", name) from cause
 
@@ -108,6 +111,7 @@ def _need(value: Value, kind: type) -> Any:
 def _text(value: Value) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
+    value.encode()  # JSON can name half a character; no such text can be sent on
     return str(value)
 
 

@@ -167,12 +167,13 @@ def test_qemu_agrees_in_both_directions(lab: LabServer, xen: Xen, tmp_path: Path
     assert content == xen.export(disk)
 
     theirs = tmp_path / "theirs.vhd"
-    options = "subformat=dynamic,force_size=on"
-    subprocess.run(
-        [program, "convert", "-f", "raw", "-O", "vpc", "-o", options, raw, theirs],
-        check=True,
-        timeout=120,
-    )
-    target = xen.new_disk(8 * MIB)
-    assert xen.put(target, theirs.read_bytes(), format="vhd")["status"] == "success"
-    assert xen.export(target) == content
+    for kind in ("dynamic", "fixed"):
+        options = f"subformat={kind},force_size=on"
+        subprocess.run(
+            [program, "convert", "-f", "raw", "-O", "vpc", "-o", options, raw, theirs],
+            check=True,
+            timeout=120,
+        )
+        target = xen.new_disk(8 * MIB)
+        assert xen.put(target, theirs.read_bytes(), format="vhd")["status"] == "success"
+        assert xen.export(target) == content
