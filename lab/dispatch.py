@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lab import behaviours
+from lab import behaviours, roles
 from lab.calls import HIDDEN_TEXT, Call
 from lab.facts import Facts, Message
 from lab.failures import XapiFailure
@@ -66,6 +66,7 @@ class Dispatcher:
             _refuse_options(message, len(arguments))
         if not message.open:
             self._pool.sessions.check(session)
+            roles.require(self._pool.sessions.role(session), message.role, message.full_name)
         if message.removed and not self._still_there(message):
             raise XapiFailure("MESSAGE_REMOVED")
         parameters = self._bring_into_form(message, arguments)

@@ -37,6 +37,7 @@ class Message:
         open: Callable without a session.
         constructor: Fields of the one struct it takes; a mandatory one ends in `*`.
         declared_errors: Codes the data model declares; a server may raise others too.
+        role: The least role that may call it.
     """
 
     class_name: str
@@ -50,6 +51,7 @@ class Message:
     implicit: bool
     constructor: tuple[str, ...] | None
     declared_errors: tuple[str, ...]
+    role: str
 
     @property
     def full_name(self) -> str:
@@ -138,6 +140,7 @@ def _message(
         implicit=raw.get("implicit", False),
         constructor=None if constructor is None else tuple(constructor),
         declared_errors=tuple(raw.get("errors", ())),
+        role=raw.get("role", "read-only"),
     )
 
 

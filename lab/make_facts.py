@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+LEAST_ROLE = "read-only"
 TARGET = Path(__file__).with_name("facts.json")
 
 
@@ -34,6 +35,8 @@ def _message(raw: dict[str, Any]) -> dict[str, Any]:
         cut["removed"] = True
     if raw.get("implicit"):
         cut["implicit"] = True
+    if raw["role"] != LEAST_ROLE:
+        cut["role"] = raw["role"]
     return cut
 
 

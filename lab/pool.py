@@ -20,6 +20,8 @@ from lab.calls import Call
 from lab.database import new_uuid
 from lab.dispatch import Dispatcher
 from lab.pool_machines import MachinesPart
+from lab.roles import ROLES
+from lab.sessions import Account
 from lab.settings import Settings
 from lab.storage.disk import Disk
 from lab.wire.values import Value, date_of
@@ -235,6 +237,31 @@ class Pool(MachinesPart):
                 p for n in self.db.refs("network") for p in self.db.get("network", n, "purpose")
             ]
         return str(held[0]) if held else ""
+
+    def add_account(self, name: str, password: str, role: str) -> str:
+        """Let somebody else log in, as an external user with one role.
+
+        Args:
+            name: Anything but the superuser's name.
+            password: With what.
+            role: One of `lab.roles.ROLES`.
+
+        Returns:
+            The reference of the subject.
+
+        Raises:
+            ValueError: No such role, or the name is taken.
+        """
+        if role not in ROLES or name in (self.settings.username, *self.sessions.accounts):
+            raise ValueError(f"{name} cannot be given the role {role}")
+        subject = self.db.create(
+            "subject",
+            subject_identifier=f"u:{new_uuid()}",
+            other_config={"subject-name": name},
+            roles=self.db.where("role", name_label=role),
+        )
+        self.sessions.accounts[name] = Account(password, subject)
+        return subject
 
     # -- counters --------------------------------------------------------------------------------
 

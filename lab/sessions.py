@@ -4,18 +4,32 @@ import hmac
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import dataclass, field
 
 from lab.database import Database
 from lab.failures import XapiFailure
+from lab.roles import DENIED, LEAST, ROLES, ROOT, permissions
 from lab.settings import Settings
-from lab.wire.values import Date, date_of
+from lab.wire.values import NULL, Date, Value, date_of
 
 SESSIONS_PER_ORIGINATOR = 500
 SHOWN_EVERY_SECONDS = 600.0
 
 
+@dataclass(frozen=True)
+class Account:
+    """Somebody other than the local superuser; `subject` is the record that gives the roles."""
+
+    password: str = field(repr=False)
+    subject: str
+
+
 class Sessions:
-    """The open sessions of one pool; a session's record lives in the database."""
+    """The open sessions of one pool; a session's record lives in the database.
+
+    Attributes:
+        accounts: Who else may log in, by name.
+    """
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._db = database
@@ -24,9 +38,13 @@ class Sessions:
         self._last_use: OrderedDict[str, float] = OrderedDict()
         self._shown: dict[str, float] = {}
         self._event_position: dict[str, tuple[set[str], int]] = {}
+        self._roles: dict[str, str] = {}
+        self.accounts: dict[str, Account] = {}
 
     def log_in(self, username: str, password: str, originator: str) -> str:
         """Open a session; beyond 500 of one originator the one unused longest ends.
+
+        Sessions that name no originator are counted by user.
 
         Raises:
             XapiFailure: SESSION_AUTHENTICATION_FAILED, after a pause.
@@ -34,7 +52,8 @@ class Sessions:
         if not self.password_fits(username, password):
             time.sleep(self._settings.wrong_password_seconds)
             raise XapiFailure("SESSION_AUTHENTICATION_FAILED", username, "Authentication failure")
-        self._make_room(originator)
+        role, identity = self._identity(username)
+        self._make_room(originator, username)
         now = self._now()
         ref = self._db.create(
             "session",
@@ -42,16 +61,46 @@ class Sessions:
             last_active=now,
             validation_time=now,
             pool=False,
-            is_local_superuser=True,
             auth_user_name=username,
             originator=originator,
+            **identity,
         )
         with self._lock:
+            self._roles[ref] = role
             self._last_use[ref] = self._settings.monotonic()
         return ref
 
+    def _identity(self, username: str) -> tuple[str, dict[str, Value]]:
+        """Who a user is to the pool: the role and what the session's record says of it.
+
+        Raises:
+            XapiFailure: RBAC_PERMISSION_DENIED for one whom nobody gave a role.
+        """
+        if username == self._settings.username:
+            return ROOT, {"is_local_superuser": True, "subject": NULL}
+        subject = self.accounts[username].subject
+        record = self._db.record("subject", subject)
+        held = {self._db.get("role", role, "name_label") for role in record["roles"]}
+        role = next((name for name in ROLES if name in held), "")
+        if not role:
+            raise XapiFailure("RBAC_PERMISSION_DENIED", "session.login_with_password", DENIED)
+        return role, {
+            "is_local_superuser": False,
+            "subject": subject,
+            "auth_user_sid": record["subject_identifier"],
+            "rbac_permissions": permissions(self._db.facts, role),
+        }
+
+    def role(self, ref: str) -> str:
+        """What a living session may do."""
+        with self._lock:
+            return self._roles.get(ref, LEAST)
+
     def password_fits(self, username: str, password: str) -> bool:
         """Compare in constant time."""
+        if username in self.accounts:
+            known = self.accounts[username].password
+            return hmac.compare_digest(password.encode(), known.encode())
         user = hmac.compare_digest(username.encode(), self._settings.username.encode())
         return hmac.compare_digest(password.encode(), self._settings.password.encode()) and user
 
@@ -80,6 +129,7 @@ class Sessions:
             self._last_use.pop(ref, None)
             self._event_position.pop(ref, None)
             self._shown.pop(ref, None)
+            self._roles.pop(ref, None)
         with self._db.lock:
             if self._db.exists("session", ref):
                 self._db.destroy("session", ref)
@@ -118,17 +168,19 @@ class Sessions:
             if due and self._db.exists("session", ref):
                 self._db.put("session", ref, last_active=self._now())
 
-    def _make_room(self, originator: str) -> None:
+    def _make_room(self, originator: str, username: str) -> None:
         with self._lock:
             by_age = list(self._last_use)
-        mine = [r for r in by_age if self._originator(r) == originator]
+        mine = [r for r in by_age if self._counted_with(r) == (originator or username)]
         for ref in mine[: max(0, len(mine) - SESSIONS_PER_ORIGINATOR + 1)]:
             self.end(ref)
 
-    def _originator(self, ref: str) -> str | None:
+    def _counted_with(self, ref: str) -> str | None:
         with self._db.lock:
-            known = self._db.exists("session", ref)
-            return str(self._db.get("session", ref, "originator")) if known else None
+            if not self._db.exists("session", ref):
+                return None
+            record = self._db.row("session", ref).record
+            return str(record["originator"] or record["auth_user_name"])
 
     def _now(self) -> Date:
         return date_of(self._settings.now())

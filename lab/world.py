@@ -1,12 +1,12 @@
 """What a fresh pool holds: host, storage, networks, templates, roles."""
 
 from lab.pool_machines import MachinesPart
+from lab.roles import ROLES
 from lab.wire.values import Value, date_of
 
 GIB = 1 << 30
 MIB = 1 << 20
 HOST_MEMORY = 64 * GIB
-ROLES = ("pool-admin", "pool-operator", "vm-power-admin", "vm-admin", "vm-operator", "read-only")
 BLOCK_FEATURES = {
     "VDI_CREATE": 1,
     "VDI_DELETE": 1,

@@ -21,6 +21,7 @@ FAMILIES = (
     "host",
     "pool",
     "others",
+    "access",
 )
 
 

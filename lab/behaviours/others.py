@@ -1,7 +1,6 @@
-"""Small classes: messages, secrets, roles, users, consoles, blobs."""
+"""Small classes: messages, secrets, consoles, blobs."""
 
 from lab.calls import Call
-from lab.failures import XapiFailure
 from lab.registry import message
 from lab.wire.values import Value, date_of
 
@@ -65,32 +64,3 @@ def get_messages_since(call: Call, since: str) -> Value:
 def introduce_secret(call: Call, uuid: str, value: str, other_config: dict[str, str]) -> str:
     """Make a secret with a given uuid."""
     return call.db.create("secret", uuid=uuid, value=value, other_config=other_config)
-
-
-@message("role.get_permissions", "role.get_permissions_name_label")
-def get_permissions(call: Call, role: str) -> Value:
-    """What a role allows: single permissions are not modelled."""
-    call.db.row("role", role)
-    return []
-
-
-@message("role.get_by_permission", "role.get_by_permission_name_label")
-def get_by_permission(call: Call, permission: str) -> Value:
-    """Which roles have a permission."""
-    del call, permission
-    return []
-
-
-@message("subject.create")
-def create_subject(call: Call, fields: dict[str, Value]) -> str:
-    """Give an external user access."""
-    if call.db.where("subject", subject_identifier=fields.get("subject_identifier", "")):
-        raise XapiFailure("SUBJECT_ALREADY_EXISTS")
-    return call.db.create("subject", **fields)
-
-
-@message("subject.get_permissions_name_label")
-def get_subject_permissions(call: Call, subject: str) -> Value:
-    """What a user may do."""
-    call.db.row("subject", subject)
-    return []

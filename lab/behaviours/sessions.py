@@ -37,14 +37,19 @@ def change_password(call: Call, old_pwd: str, new_pwd: str) -> None:
     settings.password = new_pwd
 
 
+def _sessions_of(call: Call, identifier: str) -> list[str]:
+    return call.db.where("session", auth_user_sid=identifier)
+
+
 @message("session.get_all_subject_identifiers")
 def get_all_subject_identifiers(call: Call) -> Value:
-    """Name the external users that are logged in: never any here."""
-    del call
-    return []
+    """Name the external users that are logged in."""
+    held = [call.db.get("session", s, "auth_user_sid") for s in call.db.refs("session")]
+    return sorted(set(held) - {""})
 
 
 @message("session.logout_subject_identifier")
 def logout_subject_identifier(call: Call, subject_identifier: str) -> None:
-    """Log an external user out: never any here."""
-    del call, subject_identifier
+    """Log an external user out everywhere."""
+    for ref in _sessions_of(call, subject_identifier) if subject_identifier else ():
+        call.pool.sessions.end(ref)

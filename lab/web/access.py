@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from lab import roles
 from lab.failures import XapiFailure
 from lab.pool import Pool
 from lab.web.connection import Connection, Request
 from lab.wire.values import Value
 
+STATUS = {"TOO_MANY_PENDING_TASKS": 503, "RBAC_PERMISSION_DENIED": 403}
 AUTHENTICATE = {"www-authenticate": 'basic realm="XAPI management daemon"'}
 
 
@@ -34,9 +36,9 @@ def find(pool: Pool, class_name: str, ref_or_uuid: str) -> str:
 
 @contextmanager
 def admitted(
-    pool: Pool, connection: Connection, request: Request, label: str
+    pool: Pool, connection: Connection, request: Request, label: str, least: str = "vm-admin"
 ) -> Iterator[Transfer | None]:
-    """Check who asks; yields None after having refused.
+    """Check who asks and that the role reaches; yields None after having refused.
 
     A session counts before Basic authorization. The task the client names is used, or one made.
     """
@@ -51,9 +53,10 @@ def admitted(
         yield None
         return
     try:
+        roles.require(pool.sessions.role(session), least, f"http/{label}")
         task = _task(pool, request, label)
     except XapiFailure as error:
-        status = 503 if error.code == "TOO_MANY_PENDING_TASKS" else 500
+        status = STATUS.get(error.code, 500)
         _refuse(pool, connection, request, status, error)
         if own:
             pool.sessions.end(own)

@@ -12,6 +12,7 @@ Every request carries the token in the header `x-lab-token`; answers are JSON.
 | `POST /faults` | set a fault: a JSON object with `kind` and the parameters of `Faults.<kind>` |
 | `POST /sessions/expire` | end all sessions |
 | `POST /change-log?vm=&disk=&noticed=` | damage a disk's change log, see `Pool.lose_change_log` |
+| `POST /accounts` | let somebody with a lesser role log in: a JSON object for `Pool.add_account` |
 | `POST /coordinator?address=` | let logins answer HOST_IS_SLAVE; empty address: no longer |
 """
 
@@ -53,6 +54,7 @@ class ControlInterface:
             ("POST", "/sessions/expire"): lambda *_: {"ended": self._pool.sessions.end_all()},
             ("POST", "/change-log"): self._lose_change_log,
             ("POST", "/coordinator"): self._move_coordinator,
+            ("POST", "/accounts"): self._add_account,
         }
         for (method, path), action in actions.items():
             routes.add(method, path, self._guarded(action))
@@ -120,6 +122,10 @@ class ControlInterface:
             query.get("vm", ""), int(query.get("disk", "0")), noticed=noticed
         )
         return {}
+
+    def _add_account(self, connection: Connection, request: Request) -> Any:
+        given = json.loads(connection.read(request.content_length or 0))
+        return {"subject": self._pool.add_account(**given)}
 
     def _move_coordinator(self, connection: Connection, request: Request) -> Any:
         del connection
