@@ -8,6 +8,7 @@ from lab import behaviours, roles
 from lab.calls import HIDDEN_TEXT, Call
 from lab.facts import Facts, Message
 from lab.failures import XapiFailure
+from lab.faults import ASYNC, LIST_METHODS
 from lab.implicit import Handler, constructor_fields, implicit_handler
 from lab.registry import BEHAVIOURS
 from lab.wire.values import Value, coerce, is_null
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 REMOVED_LATER = frozenset({"VM.snapshot_with_quiesce"})
 WITHOUT_OPTIONS = frozenset({"VM.snapshot"})
-LIST_METHODS = "system.listMethods"
 SECRET_PARAMETERS = frozenset({"pwd", "psecret", "old_pwd", "new_pwd", "password", "value"})
 SECRET_CLASSES = frozenset({"session", "secret", "user"})
 
@@ -47,13 +47,14 @@ class Dispatcher:
             XapiFailure: The call fails.
         """
         if method == LIST_METHODS:
+            self._pool.faults.strike(Call(self._pool, LIST_METHODS))
             return self.list_methods()
-        asynchronous = method.startswith("Async.")
-        message = self._messages.get(method.removeprefix("Async."))
+        asynchronous = method.startswith(ASYNC)
+        message = self._messages.get(method.removeprefix(ASYNC))
         if message is None or (asynchronous and not self._may_be_async(message, method)):
             raise XapiFailure("MESSAGE_METHOD_UNKNOWN", method)
         shown = _without_secrets(message, given)
-        with self._pool.journal.writing(f"{'Async.' * asynchronous}{message.full_name}", shown):
+        with self._pool.journal.writing(f"{ASYNC * asynchronous}{message.full_name}", shown):
             return self._run(message, given, asynchronous=asynchronous, host=host)
 
     @staticmethod
@@ -74,7 +75,7 @@ class Dispatcher:
         work = self._work(message, call, parameters)
         if not asynchronous:
             return work()
-        call.task = self._pool.tasks.create(f"Async.{message.full_name}", cancellable=True)
+        call.task = self._pool.tasks.create(f"{ASYNC}{message.full_name}", cancellable=True)
         runner = threading.Thread(
             target=self._pool.tasks.run, args=(call.task, work), name=call.task, daemon=True
         )

@@ -13,7 +13,20 @@ if TYPE_CHECKING:
     from lab.calls import Call
 
 BACKEND_CODE = re.compile(r"SR_BACKEND_FAILURE_\d+\Z")
+ASYNC = "Async."
+LIST_METHODS = "system.listMethods"
+POINTS = (LIST_METHODS, "disk.snapshot", "VDI.import", "VM.export", "VM.import")
 EXPORT_KINDS = ("stall", "short", "second-answer", "session", "pending")
+
+
+def _require_known(method: str) -> None:
+    """Refuse the name of a message that does not exist: its fault would never strike."""
+    known = {m.full_name: m for m in load_facts().messages()}
+    message = known.get(method.removeprefix(ASYNC))
+    if method not in POINTS and (
+        message is None or (method.startswith(ASYNC) and not message.asynchronous)
+    ):
+        raise ValueError(f"the server knows no message {method}")
 
 
 @dataclass
@@ -21,7 +34,9 @@ class CallFault:
     """A message, or a point inside one, that fails or hangs.
 
     Attributes:
-        method: Such as `VM.snapshot`; the point `disk.snapshot` is each disk inside it.
+        method: Such as `VM.snapshot` or `VDI.get_uuid`, in any form it is called by;
+            `Async.VM.snapshot` is that form alone, and one of `POINTS` a step inside a call or a
+            transfer: `disk.snapshot` is each disk inside `VM.snapshot`.
         code: What it fails with; empty means that it hangs until its task is cancelled.
         at: The first call to fail, counted from 1 and from the moment the fault is set.
         times: How many calls fail from there on; 0 means all.
@@ -75,15 +90,21 @@ class Faults:
         """Let the `at`-th call of a message from now on fail; see `CallFault`.
 
         Raises:
-            ValueError: The server knows no such code.
+            ValueError: The server knows no such message, or no such code.
         """
+        _require_known(method)
         if code not in load_facts().errors and not BACKEND_CODE.match(code):
             raise ValueError(f"the server knows no code {code}")
         with self._lock:
             self._calls.append(CallFault(method, code, list(parameters), at, times))
 
     def hang(self, method: str, *, at: int = 1, times: int = 1) -> None:
-        """Let a message never end, unless its task is cancelled or the faults are cleared."""
+        """Let a message never end, unless its task is cancelled or the faults are cleared.
+
+        Raises:
+            ValueError: The server knows no such message.
+        """
+        _require_known(method)
         with self._lock:
             self._calls.append(CallFault(method, at=at, times=times))
 
@@ -127,9 +148,9 @@ class Faults:
         Raises:
             XapiFailure: As set, or TASK_CANCELLED while hanging.
         """
-        name = at or call.name
+        names = [at or call.name] + ([f"{ASYNC}{call.name}"] if call.task and not at else [])
         with self._lock:
-            due = [fault for fault in self._calls if fault.method == name and fault.due()]
+            due = [fault for fault in self._calls if fault.method in names and fault.due()]
             released = self._released
         for fault in due:
             if fault.code:

@@ -93,6 +93,7 @@ class VmTransfers:
         pool, metadata = self._pool, request.path.startswith("/export_metadata")
         call = Call(pool, "VM.export", session=transfer.session, task=transfer.task)
         try:
+            pool.faults.strike(call)
             vms = self._wanted(request, metadata=metadata)
             if not metadata:
                 refuse_blocked(call, vms[0], "export")
@@ -143,6 +144,7 @@ class VmTransfers:
             connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         connection.send_head(200, {"connection": "close", "task-id": transfer.task})
         try:
+            pool.faults.strike(Call(pool, "VM.import", task=transfer.task))
             body = Body(connection, request)
             vms = self._reader(request).read(_opened(body))
             pool.tasks.succeed(transfer.task, vms)

@@ -240,6 +240,7 @@ class DiskTransfers:
         try:
             if "transfer-encoding" in request.headers:
                 raise XapiFailure("INTERNAL_ERROR", "Transfer-Encoding is not supported")
+            pool.faults.strike(Call(pool, "VDI.import", task=transfer.task))
             vdi = self._target(request)
             with pool.attached_to_dom0(vdi, writing=True):
                 self._receive(connection, request, transfer, vdi)

@@ -1,7 +1,7 @@
 """The API endpoints: XML-RPC on any path nobody else claims, JSON-RPC on two."""
 
-from lab.dispatch import LIST_METHODS
 from lab.failures import XapiFailure
+from lab.faults import LIST_METHODS
 from lab.pool import Pool
 from lab.web.connection import Connection, Request
 from lab.web.server import Routes, refuse
