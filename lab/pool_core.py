@@ -11,6 +11,7 @@ from lab.database import Database
 from lab.events import EventStream
 from lab.facts import load_facts
 from lab.faults import Faults
+from lab.metrics import Metrics
 from lab.operations import Operations
 from lab.sessions import Sessions
 from lab.settings import Settings
@@ -50,6 +51,8 @@ class PoolCore:
         self.hidden: dict[Layer, str] = {}
         self.guest_store: dict[str, dict[str, str]] = {}
         self.vtpm_contents: dict[str, str] = {}
+        self.blob_contents: dict[str, bytes] = {}
+        self.metrics = Metrics(self)
         self.plugins: dict[tuple[str, str], Plugin] = {}
         self.domains_begun = 0
         self.certificates: dict[str, str] = {}

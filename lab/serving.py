@@ -16,6 +16,7 @@ from lab.settings import Settings
 from lab.web.archives import VmTransfers
 from lab.web.control import ControlInterface
 from lab.web.disks import DiskTransfers
+from lab.web.reports import Reports
 from lab.web.rpc import RpcEndpoints
 from lab.web.server import Listener, Routes
 from lab.world import member_address
@@ -50,6 +51,7 @@ class LabServer:
         RpcEndpoints(self.pool).add_to(routes)
         DiskTransfers(self.pool).add_to(routes)
         VmTransfers(self.pool).add_to(routes)
+        Reports(self.pool).add_to(routes)
         addresses = [listen[0], *map(member_address, range(1, len(contexts)))]
         self._listeners: list[Listener | NbdListener] = []
         port, nbd_port = listen[1], 0

@@ -22,6 +22,7 @@ FAMILIES = (
     "pool",
     "others",
     "access",
+    "data_sources",
 )
 
 

@@ -23,6 +23,7 @@ def create_message(call: Call, name: str, priority: int, cls: str, obj_uuid: str
 def destroy(call: Call, ref: str) -> None:
     """Remove an object that nothing depends on."""
     call.db.destroy(call.name.split(".")[0], ref)
+    call.pool.blob_contents.pop(ref, None)
 
 
 @message("message.destroy_many")

@@ -62,13 +62,6 @@ def set_vcpus_live(call: Call, vm: str, nvcpu: int) -> None:
     call.db.put("VM", vm, VCPUs_at_startup=nvcpu)
 
 
-@message("VM.get_data_sources", "SR.get_data_sources", "host.get_data_sources")
-def get_data_sources(call: Call, owner: str) -> Value:
-    """Name the performance counters: none are kept."""
-    del call, owner
-    return []
-
-
 @message("VM.query_services")
 def query_services(call: Call, vm: str) -> Value:
     """Ask the VM for services it offers: none."""
