@@ -55,6 +55,7 @@ class Pool(MachinesPart):
         self._imported: dict[str, int] = {}
         self._nbd_reads: dict[str, int] = {}
         build_world(self, address, hosts)
+        self._hosts = self.db.refs("host")
         self.derive_storage_fields()
         self.db.derive("VM", "allowed_operations", allowed_operations)
         self.db.derive("VDI", "allowed_operations", vdi_operations)
@@ -206,6 +207,10 @@ class Pool(MachinesPart):
         master = self.db.get("pool", self.db.refs("pool")[0], "master")
         here = asked or self.db.refs("host")[0]
         return "" if here == master else str(self.db.get("host", master, "address"))
+
+    def host_at(self, number: int) -> str:
+        """The host that listens at this place, which may have left the pool."""
+        return self._hosts[number]
 
     def nbd_addresses(self, vdi: str, session: str) -> list[Value]:
         """Where a disk can be read over NBD, as `VDI.get_nbd_info` answers."""

@@ -1,18 +1,21 @@
 """What all parts of a pool stand on."""
 
 import shutil
+import ssl
 import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from lab.calls import Journal
+from lab.certificates import Certificate, describe, make_certificate
 from lab.database import Database
 from lab.events import EventStream
 from lab.facts import load_facts
 from lab.faults import Faults
 from lab.metrics import Metrics
 from lab.operations import Operations
+from lab.other_classes import with_other_classes
 from lab.sessions import Sessions
 from lab.settings import Settings
 from lab.storage.disk import Disk
@@ -32,14 +35,14 @@ class PoolCore:
         faults: What is set to go wrong.
         journal: The calls so far.
         guest_store: What each running guest sees of xenstore, by VM reference.
-        certificates: PEM by host reference, empty before the pool is served.
+        certificates: PEM by host reference, empty before the pool is served; `tls` shows them.
         scheme: `http` or `https`; with `port` and `nbd_port` where the hosts listen, 0 before that.
         plugins: What `host.call_plugin` runs, by plug-in and function: (host, arguments) to text.
     """
 
     def __init__(self, settings: Settings | None = None, folder: Path | None = None) -> None:
         self.settings = settings or Settings()
-        self.facts = load_facts()
+        self.facts = with_other_classes(load_facts())
         self.db = Database(self.facts)
         self.sessions = Sessions(self.db, self.settings)
         self.tasks = Tasks(self.db, self.settings)
@@ -56,10 +59,31 @@ class PoolCore:
         self.plugins: dict[tuple[str, str], Plugin] = {}
         self.domains_begun = 0
         self.certificates: dict[str, str] = {}
+        self.tls: dict[str, ssl.SSLContext] = {}
+        self.crls: dict[str, str] = {}
+        self.host_words: dict[tuple[str, str], str] = {}
         self.scheme, self.port, self.nbd_port = "http", 0, 0
         self.closed = threading.Event()
         self._own_folder = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="lab-"))
+
+    def show_certificate(self, host: str, certificate: Certificate) -> None:
+        """Let a host show a certificate to whoever connects from now on."""
+        record = self.db.record("host", host)
+        if host in self.tls:
+            certificate.load_into(self.tls[host], self.folder)
+        else:
+            self.tls[host] = certificate.server_context(self.folder)
+        with self.db.lock:
+            self.certificates[host] = certificate.pem
+            for old in record["certificates"]:
+                self.db.destroy("Certificate", old)
+            self.db.create("Certificate", **describe(certificate.pem, "host", "", host))
+
+    def renew_certificate(self, host: str) -> None:
+        """Let a host make itself a certificate and show it."""
+        record = self.db.record("host", host)
+        self.show_certificate(host, make_certificate(record["hostname"], [record["address"]]))
 
     def close(self) -> None:
         """End what hangs and remove what was made on disk."""

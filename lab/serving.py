@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lab.certificates import make_certificate
 from lab.nbd.server import NbdListener
 from lab.pool import Pool
 from lab.settings import Settings
@@ -72,13 +71,10 @@ class LabServer:
 
     def _certify(self) -> list[ssl.SSLContext]:
         """Make each host its certificate."""
-        contexts = []
-        for host in self.pool.db.refs("host"):
-            record = self.pool.db.record("host", host)
-            made = make_certificate(record["hostname"], [record["address"]])
-            self.pool.certificates[host] = made.pem
-            contexts.append(made.server_context(self.pool.folder))
-        return contexts
+        hosts = self.pool.db.refs("host")
+        for host in hosts:
+            self.pool.renew_certificate(host)
+        return [self.pool.tls[host] for host in hosts]
 
     @property
     def username(self) -> str:

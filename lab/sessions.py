@@ -1,6 +1,7 @@
 """Logins and how long they last."""
 
 import hmac
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -29,6 +30,7 @@ class Sessions:
 
     Attributes:
         accounts: Who else may log in, by name.
+        pool_secret: By what the pool's hosts know each other.
     """
 
     def __init__(self, database: Database, settings: Settings) -> None:
@@ -40,6 +42,7 @@ class Sessions:
         self._event_position: dict[str, tuple[set[str], int]] = {}
         self._roles: dict[str, str] = {}
         self.accounts: dict[str, Account] = {}
+        self.pool_secret = secrets.token_hex(32)
 
     def log_in(self, username: str, password: str, originator: str) -> str:
         """Open a session; beyond 500 of one originator the one unused longest ends.
@@ -54,16 +57,23 @@ class Sessions:
             raise XapiFailure("SESSION_AUTHENTICATION_FAILED", username, "Authentication failure")
         role, identity = self._identity(username)
         self._make_room(originator, username)
-        now = self._now()
+        named = {"pool": False, "auth_user_name": username, "originator": originator}
+        return self._open(role, **identity, **named)
+
+    def log_in_host(self, secret: str) -> str:
+        """Open a session for one of the pool's own hosts, which knows the pool's secret.
+
+        Raises:
+            XapiFailure: SESSION_AUTHENTICATION_FAILED.
+        """
+        if not hmac.compare_digest(secret.encode(), self.pool_secret.encode()):
+            raise XapiFailure("SESSION_AUTHENTICATION_FAILED", "pool", "Authentication failure")
+        return self._open(ROOT, pool=True, is_local_superuser=True)
+
+    def _open(self, role: str, **fields: Value) -> str:
+        now, host = self._now(), self._db.refs("host")[0]
         ref = self._db.create(
-            "session",
-            this_host=self._db.refs("host")[0],
-            last_active=now,
-            validation_time=now,
-            pool=False,
-            auth_user_name=username,
-            originator=originator,
-            **identity,
+            "session", this_host=host, last_active=now, validation_time=now, **fields
         )
         with self._lock:
             self._roles[ref] = role

@@ -23,6 +23,12 @@ FAMILIES = (
     "others",
     "access",
     "data_sources",
+    "ha",
+    "host_life",
+    "certificates",
+    "services",
+    "interfaces",
+    "vm_extras",
 )
 
 

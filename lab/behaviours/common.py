@@ -6,6 +6,11 @@ from lab.failures import XapiFailure
 from lab.wire.values import is_null
 
 
+def the_pool(call: Call) -> str:
+    """The one pool there is."""
+    return call.db.refs("pool")[0]
+
+
 def refuse_blocked(call: Call, vm: str, *operations: str) -> None:
     """Refuse an operation that the VM's `blocked_operations` name.
 

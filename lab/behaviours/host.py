@@ -99,7 +99,7 @@ def get_empty_map(call: Call, host: str) -> Value:
 
 
 @message("host.get_uncooperative_resident_VMs", "host.get_uncooperative_domains")
-@message("host.certificate_list", "host.crl_list", "host.list_timezones")
+@message("host.list_timezones")
 def get_empty_set(call: Call, host: str) -> Value:
     """Nothing to report."""
     call.db.row("host", host)
@@ -123,7 +123,7 @@ def get_ntp_synchronized(call: Call, host: str) -> bool:
 def get_sched_gran(call: Call, host: str) -> str:
     """By which unit processors are shared out."""
     call.db.row("host", host)
-    return "cpu"
+    return call.pool.host_words.get((host, "sched-gran"), "cpu")
 
 
 @message("host.sync_data", "host.backup_rrds", "host.refresh_pack_info", "host.tickle_heartbeat")
@@ -133,3 +133,39 @@ def pass_time(call: Call, host: str, *rest: Value) -> Value:
     del rest
     call.db.row("host", host)
     return {} if call.name == "host.tickle_heartbeat" else None
+
+
+@message("host.send_debug_keys", "host.rescan_drivers", "host.apply_guest_agent_config")
+@message("host.mxgpu_vf_setup", "host.write_uefi_certificates_to_disk")
+@message("host.certificate_sync", "host.prepare_for_poweroff")
+def nothing_to_do(call: Call, host: str, *keys: str) -> None:
+    """What touches only hardware or files that are not there."""
+    del keys
+    call.db.row("host", host)
+
+
+@message("host.get_diagnostic_timing_stats")
+def get_timing_stats(call: Call, host: str, counts: Value) -> Value:
+    """How often each message was called; how long it took is not measured."""
+    del counts
+    call.db.row("host", host)
+    return {name: f"{number} [count]" for name, number in call.pool.journal.counts().items()}
+
+
+@message("host.get_ntp_servers_status")
+def get_ntp_status(call: Call, host: str) -> Value:
+    """What is known of the time servers the host was given."""
+    return dict.fromkeys(call.db.get("host", host, "ntp_custom_servers"), "unknown")
+
+
+@message("host.set_localdb_key")
+def set_localdb_key(call: Call, host: str, key: str, value: str) -> None:
+    """Keep a word on the host's own disk."""
+    call.db.row("host", host)
+    call.pool.host_words[host, key] = value
+
+
+@message("host.set_sched_gran")
+def set_sched_gran(call: Call, host: str, value: str) -> None:
+    """Choose by which unit processors are shared out, from the next start on."""
+    set_localdb_key(call, host, "sched-gran", value)

@@ -25,13 +25,6 @@ def housekeeping(call: Call) -> Value:
     return [] if call.name == "pool.recover_slaves" else None
 
 
-@message("pool.certificate_list", "pool.crl_list")
-def get_empty_set(call: Call) -> Value:
-    """Nothing to report."""
-    del call
-    return []
-
-
 @message("pool.get_license_state")
 def get_license_state(call: Call, pool: str) -> Value:
     """Edition and expiry of the licence."""

@@ -1,5 +1,8 @@
 """session.*: logging in and out."""
 
+import secrets
+
+from lab.behaviours.ha import refuse_ha
 from lab.calls import Call
 from lab.failures import XapiFailure
 from lab.registry import message
@@ -20,6 +23,39 @@ def login_with_password(call: Call, uname: str, pwd: str, version: str, originat
 def slave_local_login_with_password(call: Call, uname: str, pwd: str) -> str:
     """Open a session on this very host, coordinator or not."""
     return call.pool.sessions.log_in(uname, pwd, "local")
+
+
+@message("session.slave_login")
+def slave_login(call: Call, host: str, psecret: str) -> str:
+    """Open a session for a host of the pool."""
+    call.db.row("host", host)
+    return call.pool.sessions.log_in_host(psecret)
+
+
+@message("session.slave_local_login")
+def slave_local_login(call: Call, psecret: str) -> str:
+    """The same on this very host."""
+    return call.pool.sessions.log_in_host(psecret)
+
+
+@message("pool.initial_auth")
+def initial_auth(call: Call) -> str:
+    """Tell a joining host the pool's secret."""
+    return call.pool.sessions.pool_secret
+
+
+@message("pool.rotate_secret")
+def rotate_secret(call: Call) -> None:
+    """Let the hosts know each other by a new secret."""
+    refuse_ha(call)
+    call.pool.sessions.pool_secret = secrets.token_hex(32)
+
+
+@message("host.update_pool_secret")
+def update_pool_secret(call: Call, host: str, pool_secret: str) -> None:
+    """Tell a host the new secret."""
+    call.db.row("host", host)
+    call.pool.sessions.pool_secret = pool_secret
 
 
 @message("session.logout", "session.local_logout")

@@ -130,6 +130,11 @@ def choose_host(call: Call, vm: str) -> str:
     return affinity if affinity in hosts else str(hosts[0])
 
 
+def _usable(call: Call, host: str) -> bool:
+    record = call.db.record("host", host)
+    return bool(record["enabled"] and call.db.get("host_metrics", record["metrics"], "live"))
+
+
 @message("VM.get_possible_hosts")
 def possible_hosts(call: Call, vm: str) -> Value:
     """The hosts that are enabled and see every SR of the VM's disks."""
@@ -139,7 +144,7 @@ def possible_hosts(call: Call, vm: str) -> Value:
         return [
             host
             for host in call.db.refs("host")
-            if call.db.get("host", host, "enabled") and wanted <= call.pool.srs_seen_by(host)
+            if _usable(call, host) and wanted <= call.pool.srs_seen_by(host)
         ]
 
 

@@ -77,13 +77,6 @@ def call_plugin(call: Call, vm: str, plugin: str, fn: str, args: dict[str, str])
     raise XapiFailure("XENAPI_MISSING_PLUGIN", "guest-agent-operation")
 
 
-@message("VM.retrieve_wlb_recommendations")
-def retrieve_wlb_recommendations(call: Call, vm: str) -> Value:
-    """Rate the hosts for a VM."""
-    call.db.row("VM", vm)
-    return {}
-
-
 @message("VM.get_secureboot_readiness")
 def get_secureboot_readiness(call: Call, vm: str) -> str:
     """Whether the VM could boot securely."""

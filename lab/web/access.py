@@ -40,11 +40,14 @@ def admitted(
 ) -> Iterator[Transfer | None]:
     """Check who asks and that the role reaches; yields None after having refused.
 
-    A session counts before Basic authorization. The task the client names is used, or one made.
+    A session counts before the pool's secret, and that before Basic authorization. The task the
+    client names is used, or one made.
     """
     own = ""
     try:
         session = request.query.get("session_id") or request.cookies.get("session_id", "")
+        if not session and "pool_secret" in request.cookies:
+            session = own = pool.sessions.log_in_host(request.cookies["pool_secret"])
         if not session and request.basic is not None:
             session = own = pool.sessions.log_in(*request.basic, originator=label)
         pool.sessions.check(session)

@@ -209,7 +209,7 @@ class DiskTransfers:
             return False
         hosts = pool.db.refs("host")
         seeing = [h for h in hosts if pool.db.get("VDI", vdi, "SR") in pool.srs_seen_by(h)]
-        if not seeing or hosts[connection.host] in seeing:
+        if not seeing or pool.host_at(connection.host) in seeing:
             return False
         address = pool.db.get("host", seeing[0], "address")
         target = f"{pool.scheme}://{address}:{pool.port}{request.target}"

@@ -75,7 +75,7 @@ class RpcEndpoints:
         return True
 
     def _call(self, connection: Connection, method: str, parameters: list[Value]) -> Value:
-        host = self._pool.db.refs("host")[connection.host]
+        host = self._pool.host_at(connection.host)
         try:
             return self._pool.dispatcher.answer(method, parameters, host)
         except XapiFailure:
