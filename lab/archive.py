@@ -6,7 +6,7 @@ they are the first or the last.
 """
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import IO
 from xml.etree import ElementTree
 
@@ -23,6 +23,7 @@ from lab.wire.xmlrpc import decode, encode
 
 PIECE_BYTES = 1 << 20
 FOLLOWED = (("VBDs", "VBD"), ("VIFs", "VIF"), ("VTPMs", "VTPM"))
+POINTED = {"VBD": (("VDI", "VDI"),), "VIF": (("network", "network"),)}
 METRICS = (("metrics", "VM_metrics"), ("guest_metrics", "VM_guest_metrics"))
 REF_PREFIX = "Ref:"
 
@@ -34,8 +35,16 @@ class Description:
         objects: Class and reference, in the order of their numbers.
     """
 
-    def __init__(self, pool: Pool, vms: list[str]) -> None:
+    def __init__(self, pool: Pool, vms: list[str], without: Collection[str] = ()) -> None:
+        """Collect what belongs to the VMs.
+
+        Args:
+            pool: Their pool.
+            vms: References; a snapshot keeps pointing to its VM if that is among them.
+            without: Kinds of devices to leave out, such as `vif`.
+        """
         self._pool = pool
+        self._followed = [each for each in FOLLOWED if each[1].lower() not in without]
         self._ids: dict[str, str] = {}
         self.objects: list[tuple[str, str]] = []
         for vm in vms:
@@ -52,13 +61,11 @@ class Description:
         self._add("VM", vm)
         for field, class_name in METRICS:
             self._add(class_name, record[field])
-        for field, class_name in FOLLOWED:
+        for field, class_name in self._followed:
             for ref in record[field]:
                 self._add(class_name, ref)
-        for vbd in record["VBDs"]:
-            self._add("VDI", db.get("VBD", vbd, "VDI"))
-        for vif in record["VIFs"]:
-            self._add("network", db.get("VIF", vif, "network"))
+                for other, target in POINTED.get(class_name, ()):
+                    self._add(target, db.get(class_name, ref, other))
         for vdi in self.disks():
             self._add("SR", db.get("VDI", vdi, "SR"))
 
@@ -157,7 +164,22 @@ class ArchiveReader:
             with tarfile.open(fileobj=stream, mode="r|", bufsize=64 * tarfile.BLOCKSIZE) as tar:
                 return self._take(tar)
         except (tarfile.TarError, ElementTree.ParseError, KeyError, ValueError) as cause:
+            self._undo()
             raise XapiFailure("IMPORT_ERROR", str(cause)) from cause
+        except (XapiFailure, OSError):
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        """Leave nothing of an archive that could not be taken as a whole."""
+        db = self._pool.db
+        with db.lock:
+            for ref in self._new.values():
+                if db.exists("VM", ref):
+                    self._pool.drop_vm(ref)
+            for ref in self._new.values():
+                if self._disk_map is None and db.exists("VDI", ref):
+                    self._pool.drop_vdi(ref)
 
     def _take(self, tar: tarfile.TarFile) -> list[str]:
         vms: list[str] = []
@@ -189,7 +211,17 @@ class ArchiveReader:
         for class_name in ("VBD", "VIF"):
             for each in by_class.get(class_name, []):
                 self._device(class_name, each["snapshot"])
+        for each in by_class.get("VM", []):
+            self._snapshot(self._new[each["id"]], each["snapshot"])
         return [self._new[each["id"]] for each in by_class.get("VM", [])]
+
+    def _snapshot(self, vm: str, record: Record) -> None:
+        """Let a snapshot that came with its VM be one of it."""
+        if record["is_a_snapshot"] and record["snapshot_of"] in self._new:
+            names = ("snapshot_time", "snapshot_info")
+            given = {name: self._fit("VM", name, record) for name in names}
+            of = self._new[record["snapshot_of"]]
+            self._pool.db.put("VM", vm, is_a_snapshot=True, snapshot_of=of, **given)
 
     def _network(self, record: Record) -> str:
         db = self._pool.db

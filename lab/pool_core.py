@@ -22,6 +22,7 @@ from lab.storage.disk import Disk
 from lab.storage.layers import Layer
 from lab.tasks import Tasks
 
+STORAGE_MIGRATIONS = 3
 Plugin = Callable[[str, dict[str, str]], str]
 
 
@@ -58,6 +59,7 @@ class PoolCore:
         self.metrics = Metrics(self)
         self.plugins: dict[tuple[str, str], Plugin] = {}
         self.domains_begun = 0
+        self.storage_migrations = threading.BoundedSemaphore(STORAGE_MIGRATIONS)
         self.certificates: dict[str, str] = {}
         self.tls: dict[str, ssl.SSLContext] = {}
         self.crls: dict[str, str] = {}

@@ -220,20 +220,6 @@ def generate_config(call: Call, host: str, vdi: str) -> str:
     raise XapiFailure("SR_OPERATION_NOT_SUPPORTED", call.db.get("VDI", vdi, "SR"))
 
 
-@message("VDI.pool_migrate")
-def pool_migrate(call: Call, vdi: str, sr: str, options: dict[str, str]) -> str:
-    """Move a disk to another SR: it becomes another VDI."""
-    del options
-    if call.db.get("VDI", vdi, "cbt_enabled"):
-        raise XapiFailure("VDI_CBT_ENABLED", vdi)
-    moved = copy(call, vdi, sr, NULL, NULL)
-    with call.db.lock:
-        for vbd in call.db.get("VDI", vdi, "VBDs"):
-            call.db.put("VBD", vbd, VDI=moved)
-        call.pool.drop_vdi(vdi)
-    return moved
-
-
 @message("VDI.set_on_boot")
 def set_on_boot(call: Call, vdi: str, value: str) -> None:
     """Choose whether a disk keeps what was written when its VM starts again."""

@@ -1,11 +1,13 @@
 """What can be done to a VM besides: keys, triggers, recovery, archives from elsewhere."""
 
+from lab.archive import ArchiveReader
 from lab.behaviours.common import disk_vbds, require_power
 from lab.behaviours.host import call_plugin
 from lab.behaviours.vm_copies import clone
 from lab.calls import Call
 from lab.failures import XapiFailure
 from lab.registry import message
+from lab.remote import fetch
 from lab.wire.values import Value
 
 TRIGGERS = ("nmi", "reset", "init", "power", "sleep", "s3resume")
@@ -60,6 +62,14 @@ def assert_can_be_recovered(call: Call, vm: str, session_to: str) -> None:
         sr = call.db.get("VDI", call.db.get("VBD", vbd, "VDI"), "SR")
         if sr not in {s for h in call.db.refs("host") for s in call.pool.srs_seen_by(h)}:
             raise XapiFailure("VM_REQUIRES_SR", vm, sr)
+
+
+@message("VM.import")
+def import_from(call: Call, url: str, sr: str, restore: Value, force: Value) -> Value:
+    """Fetch an archive and bring its VMs in."""
+    del force
+    with fetch(url) as stream:
+        return ArchiveReader(call.pool, sr, restore=bool(restore)).read(stream)
 
 
 @message("VM.sysprep")

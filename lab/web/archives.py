@@ -112,7 +112,8 @@ class VmTransfers:
         connection.send_head(200, headers, version="HTTP/1.0")
         kind = COMPRESSION.get(request.query.get("use_compression", ""), "")
         try:
-            parts = write_archive(pool, Description(pool, vms), data=not metadata)
+            described = Description(pool, vms, self._without(request) if metadata else ())
+            parts = write_archive(pool, described, data=not metadata)
             for part in compressed(parts, kind):
                 call.check()
                 connection.send(part)
@@ -127,7 +128,13 @@ class VmTransfers:
         db, query = self._pool.db, request.query
         if metadata and query.get("all", "").lower() == "true":
             return [vm for vm in db.refs("VM") if not db.get("VM", vm, "is_control_domain")]
-        return [find(self._pool, "VM", query.get("ref") or query.get("uuid", ""))]
+        vm = find(self._pool, "VM", query.get("ref") or query.get("uuid", ""))
+        with_snapshots = metadata and query.get("export_snapshots", "").lower() == "true"
+        return [vm, *db.get("VM", vm, "snapshots")] if with_snapshots else [vm]
+
+    @staticmethod
+    def _without(request: Request) -> list[str]:
+        return request.query.get("excluded_device_types", "").lower().split(",")
 
     # -- in --------------------------------------------------------------------------------------
 
