@@ -167,5 +167,5 @@ def _without_secrets(message: Message, given: list[Value]) -> tuple[Value, ...]:
         name = message.parameters[index].name if known else ""
         typed = known and message.parameters[index].type.startswith("secret")
         hide = typed or name in SECRET_PARAMETERS - {"value"} or (secretive and name == "value")
-        shown.append(HIDDEN_TEXT if hide else argument)
+        shown.append(HIDDEN_TEXT if hide or not known else argument)
     return tuple(shown)
