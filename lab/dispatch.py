@@ -35,6 +35,10 @@ class Dispatcher:
         """The names of all published messages."""
         return [m.full_name for m in self._pool.facts.messages() if not m.hidden]
 
+    def does(self, full_name: str) -> bool:
+        """Whether a message is modelled; one that is not answers NOT_IMPLEMENTED."""
+        return self._handlers[full_name] is not None
+
     def answer(self, method: str, given: list[Value], host: str = "") -> Value:
         """Run one call.
 

@@ -144,6 +144,19 @@ def nothing_to_do(call: Call, host: str, *keys: str) -> None:
     call.db.row("host", host)
 
 
+@message("host.signal_networking_change", "host.update_firewalld_service_status")
+@message("host.local_assert_healthy")
+def well(call: Call) -> None:
+    """The host that is asked finds nothing wrong."""
+    del call
+
+
+@message("host.emergency_clear_mandatory_guidance")
+def clear_guidance(call: Call) -> None:
+    """Let the host that is asked forget what it should have done after an update."""
+    call.db.put("host", call.host or call.db.refs("host")[0], pending_guidances=[])
+
+
 @message("host.get_diagnostic_timing_stats")
 def get_timing_stats(call: Call, host: str, counts: Value) -> Value:
     """How often each message was called; how long it took is not measured."""

@@ -10,6 +10,7 @@ Every request carries the token in the header `x-lab-token`; answers are JSON.
 | `GET /read?vm=&disk=&offset=&length=` | what the guest sees |
 | `GET /faults`, `DELETE /faults` | what is set to go wrong; forget it |
 | `POST /faults` | set a fault: a JSON object with `kind` and the parameters of `Faults.<kind>` |
+| | (what `Faults.fail_export` calls `kind` is `how` here) |
 | `POST /sessions/expire` | end all sessions |
 | `POST /change-log?vm=&disk=&noticed=` | damage a disk's change log, see `Pool.lose_change_log` |
 | `POST /accounts` | let somebody with a lesser role log in: a JSON object for `Pool.add_account` |
@@ -110,6 +111,8 @@ class ControlInterface:
         positional = given.pop("parameters", [])
         if kind == "fail":
             self._pool.faults.fail(given.pop("method"), given.pop("code"), *positional, **given)
+        elif kind == "fail_export":
+            self._pool.faults.fail_export(given.pop("how"), **given)
         else:
             getattr(self._pool.faults, kind)(**given)
         return self._pool.faults.listing()

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -350,6 +351,23 @@ def test_a_value_of_the_wrong_type_is_blamed_by_its_name(walk: Walk) -> None:
         ("VM.set_actions_after_shutdown", "explode", "value"),
     ):
         assert walk.refusal(method, walk.session, vm, value) == ["FIELD_TYPE_ERROR", name]
+
+
+def test_what_is_not_modelled_is_exactly_what_the_readme_names(walk: Walk) -> None:
+    told = (files("lab") / "README.md").read_text().split("## What is not", 1)[1]
+    named = re.findall(r"`(\w+\.\w+)`", told.split("### Messages", 1)[1].split("##", 1)[0])
+    lacking = [
+        message.full_name
+        for message in MESSAGES
+        if not message.removed and not walk.pool.dispatcher.does(message.full_name)
+    ]
+    assert sorted(named) == sorted(lacking)
+    for name in lacking:
+        message = FACTS.classes[name.split(".")[0]].messages[name.split(".")[1]]
+        before = [] if message.open else [walk.session]
+        answer = walk.refusal(name, *before, *real(message, walk))
+        assert answer == ["NOT_IMPLEMENTED", name] or answer[0] == "HANDLE_INVALID", name
+    tell(f"messages of the lab that are not modelled: {len(lacking)} of {len(MESSAGES)}")
 
 
 def test_the_whole_walk_is_counted() -> None:

@@ -1,13 +1,16 @@
 """Failures on demand: every message, in every form it is called by, and what is no message."""
 
 import json
+import shlex
 import threading
 import time
 import urllib.error
 from collections import Counter
+from importlib.resources import files
 
 import pytest
 
+from lab.faults import EXPORT_KINDS
 from lab.serving import LabServer
 from tests.figures import tell
 from tests.lab.clients import JsonClient, Refused, Xen, control
@@ -118,3 +121,51 @@ def test_what_hangs_in_a_task_can_be_cancelled(lab: LabServer, xen: Xen) -> None
     task = xen.api.Async.VM.snapshot(xen.vm("web"), "never")
     xen.api.task.cancel(task)
     assert xen.wait(task)["error_info"] == ["TASK_CANCELLED", task]
+
+
+def curl_lines() -> list[tuple[str, str, bytes]]:
+    """Method, path and body of every curl line of the README."""
+    text = (files("lab") / "README.md").read_text()
+    found = []
+    for line in text.splitlines():
+        if line.startswith("curl "):
+            words = shlex.split(line)
+            body = words[words.index("-d") + 1].encode() if "-d" in words else b""
+            method = words[words.index("-X") + 1] if "-X" in words else "POST" if body else "GET"
+            path = next(w for w in words if w.startswith("$CONTROL")).removeprefix("$CONTROL")
+            found.append((method, path, body))
+    return found
+
+
+def test_every_line_of_the_readme_is_taken_by_the_control_interface(lab: LabServer) -> None:
+    lines = curl_lines()
+    assert len(lines) > 10
+    for method, path, body in lines:
+        control(lab, method, path, body or None)
+        if path == "/faults" and body:
+            assert any(control(lab, "GET", "/faults").values()), body
+    assert not any(control(lab, "GET", "/faults").values())
+
+
+@pytest.mark.parametrize("how", EXPORT_KINDS)
+def test_every_way_an_export_can_go_wrong_is_set_from_outside(
+    lab: LabServer, xen: Xen, how: str
+) -> None:
+    fault = {"kind": "fail_export", "how": how, "after_bytes": 1 << 20}
+    control(lab, "POST", "/faults", json.dumps(fault).encode())
+    disk, task, token = xen.disks(xen.vm("web"))[0], xen.api.task.create("t", ""), xen.token
+    connection = xen.connection()
+    connection.request("GET", f"/export_raw_vdi?vdi={disk}&session_id={token}&task_id={task}")
+    answer = connection.getresponse()
+    assert answer.status == 200
+    if how == "stall":
+        assert len(answer.read(1 << 20)) == 1 << 20
+        assert xen.api.task.get_status(task) == "pending"
+        xen.api.task.cancel(task)
+    body = answer.read()
+    connection.close()
+    assert (len(body) == 8 << 20) == (how == "pending")
+    assert (b"HTTP/1.1 500" in body) == (how in ("second-answer", "session", "stall"))
+    status = lab.pool.db.get("task", task, "status")
+    assert (status == "pending") == (how == "pending")
+    assert control(lab, "GET", "/faults")["exports"] == []
