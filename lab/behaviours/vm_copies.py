@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lab.behaviours import vdi as disks
 from lab.behaviours.common import disk_vbds, refuse_blocked, require_power
-from lab.behaviours.vm_power import bring_down, bring_up, make_suspend_image
+from lab.behaviours.vm_power import ALLOWED_IN, bring_down, bring_up, make_suspend_image
 from lab.calls import Call
 from lab.failures import XapiFailure
 from lab.registry import message
@@ -194,7 +194,7 @@ def checkpoint(call: Call, vm: str, new_name: str) -> str:
     refuse_blocked(call, vm, "checkpoint")
     _refuse_vm(call, vm, "checkpoint")
     with call.operation("VM", vm, "checkpoint"):
-        require_power(call, vm, "Running", "Paused", "Suspended")
+        require_power(call, vm, *ALLOWED_IN["checkpoint"])
         _refuse_disks(call, vm, [])
         image = make_suspend_image(call, vm)
         try:

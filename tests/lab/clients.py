@@ -8,6 +8,7 @@ from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+import pytest
 import XenAPI
 
 from lab.serving import LabServer
@@ -50,6 +51,35 @@ class JsonClient:
         return self.raw(method, self.session, *parameters)
 
 
+class JsonApi:
+    """JSON-RPC under the names and with the failures of the published library.
+
+    Numbers come back as text, as that library sees them, so that one test can speak either.
+    """
+
+    def __init__(self, client: JsonClient, name: str = "") -> None:
+        self._client = client
+        self._name = name
+
+    def __getattr__(self, part: str) -> "JsonApi":
+        return JsonApi(self._client, f"{self._name}.{part}".lstrip("."))
+
+    def __call__(self, *parameters: Any) -> Any:
+        try:
+            return as_text(self._client(self._name, *parameters))
+        except Refused as refused:
+            raise XenAPI.Failure(list(refused.args)) from refused
+
+
+def as_text(value: Any) -> Any:
+    """Write the numbers inside a value as text."""
+    if isinstance(value, dict):
+        return {key: as_text(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_text(item) for item in value]
+    return str(value) if type(value) is int else value
+
+
 OPEN: list[XenAPI.Session] = []
 
 
@@ -67,13 +97,20 @@ def close_sessions() -> None:
 
 
 class Xen:
-    """The published library, logged in, with the few steps every test needs."""
+    """The published library, logged in, with the few steps every test needs.
 
-    def __init__(self, lab: LabServer) -> None:
+    With the protocol `json` the calls go by JSON-RPC instead, under the same session.
+    """
+
+    def __init__(self, lab: LabServer, protocol: str = "xml") -> None:
         self.lab = lab
         self.session = open_session(lab.url)
         self.session.xenapi.login_with_password(lab.username, lab.password, "1.0", "tests")
-        self.api = self.session.xenapi
+        self.api: Any = self.session.xenapi
+        if protocol == "json":
+            client = JsonClient(lab.url)
+            client.session = self.token
+            self.api = JsonApi(client)
 
     @property
     def token(self) -> str:
@@ -174,6 +211,56 @@ class Xen:
         while self.api.VDI.get_VBDs(vdi):
             assert time.monotonic() < end, "dom0 does not let go of the disk"
             time.sleep(0.01)
+
+
+class Both:
+    """One way to call by name, whatever the protocol, with the failure's parts in `failure`."""
+
+    def __init__(self, lab: LabServer, protocol: str) -> None:
+        self.xen = Xen(lab)
+        self.json = JsonClient(lab.url)
+        self.json.session = self.xen.token
+        self.protocol = protocol
+
+    def __call__(self, method: str, *parameters: Any) -> Any:
+        if self.protocol == "json":
+            return self.json(method, *parameters)
+        function = self.xen.api
+        for part in method.split("."):
+            function = getattr(function, part)
+        return function(*[str(p) if type(p) is int else p for p in parameters])
+
+    def failure(self, method: str, *parameters: Any) -> list[str]:
+        with pytest.raises((XenAPI.Failure, Refused)) as refused:
+            self(method, *parameters)
+        error = refused.value
+        return list(error.details if isinstance(error, XenAPI.Failure) else error.args)
+
+    def task(self, method: str, *parameters: Any) -> str:
+        """Run the asynchronous form; returns what stands in the result's `<value>`."""
+        task = self(f"Async.{method}", *parameters)
+        token, status = "", "pending"
+        while status == "pending":
+            answer = self("event.from", [f"task/{task}"], token, 10.0)
+            token = answer["token"]
+            status = ([e["snapshot"]["status"] for e in answer["events"]] or [status])[-1]
+        record = self("task.get_record", task)
+        assert record["status"] == "success", record["error_info"]
+        self("task.destroy", task)
+        return str(record["result"]).removeprefix("<value>").removesuffix("</value>")
+
+    def patiently(self, method: str, *parameters: Any) -> None:
+        """Repeat while the disk is in use, as clients must."""
+        end = time.monotonic() + 30
+        while True:
+            try:
+                self(method, *parameters)
+            except (XenAPI.Failure, Refused) as error:
+                if "VDI_IN_USE" not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
 
 
 def control(lab: LabServer, method: str, path: str, body: bytes | None = None) -> Any:

@@ -7,7 +7,7 @@ import pytest
 from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
-from tests.lab.clients import JsonClient, Xen, close_sessions
+from tests.lab.clients import Both, JsonClient, Xen, close_sessions
 
 MIB = 1 << 20
 
@@ -31,9 +31,15 @@ def _sessions() -> Iterator[None]:
     close_sessions()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let the tests of a module that asks for it speak both protocols, one after the other."""
+    if "xen" in metafunc.fixturenames and getattr(metafunc.module, "BOTH_PROTOCOLS", False):
+        metafunc.parametrize("xen", ["xml", "json"], indirect=True)
+
+
 @pytest.fixture
-def xen(lab: LabServer) -> Xen:
-    return Xen(lab)
+def xen(request: pytest.FixtureRequest, lab: LabServer) -> Xen:
+    return Xen(lab, getattr(request, "param", "xml"))
 
 
 @pytest.fixture
@@ -41,3 +47,9 @@ def json_client(lab: LabServer) -> JsonClient:
     client = JsonClient(lab.url)
     client.log_in(lab.username, lab.password)
     return client
+
+
+@pytest.fixture(params=["xml", "json"])
+def api(request: pytest.FixtureRequest, lab: LabServer) -> Both:
+    """One client that speaks either protocol."""
+    return Both(lab, request.param)

@@ -15,6 +15,7 @@ from lab.serving import LabServer
 from tests.lab.clients import Xen
 
 MIB = 1 << 20
+BOTH_PROTOCOLS = True
 
 
 def fetch(xen: Xen, path: str, **query: str) -> tuple[Any, bytes]:

@@ -9,6 +9,8 @@ import XenAPI
 from lab.serving import LabServer
 from tests.lab.clients import JsonClient, Xen
 
+BOTH_PROTOCOLS = True
+
 
 def test_without_a_token_every_object_comes_as_added_with_its_record(xen: Xen) -> None:
     answer = xen.events(["vm"])

@@ -8,6 +8,8 @@ import XenAPI
 from lab.serving import LabServer
 from tests.lab.clients import JsonClient, Refused, Xen
 
+BOTH_PROTOCOLS = True
+
 
 def test_both_ends_of_a_relation_stay_in_step(xen: Xen) -> None:
     vm, disk = xen.vm("web"), xen.new_disk()

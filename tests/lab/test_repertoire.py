@@ -5,69 +5,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-import XenAPI
-
 from lab.serving import LabServer
-from tests.lab.clients import JsonClient, Refused, Xen
+from tests.lab.clients import Both
 
 MIB = 1 << 20
 Api = Callable[..., Any]
-
-
-class Both:
-    """One way to call by name, whatever the protocol, with the failure's parts in `failure`."""
-
-    def __init__(self, lab: LabServer, protocol: str) -> None:
-        self.xen = Xen(lab)
-        self.json = JsonClient(lab.url)
-        self.json.session = self.xen.token
-        self.protocol = protocol
-
-    def __call__(self, method: str, *parameters: Any) -> Any:
-        if self.protocol == "json":
-            return self.json(method, *parameters)
-        function = self.xen.api
-        for part in method.split("."):
-            function = getattr(function, part)
-        return function(*[str(p) if type(p) is int else p for p in parameters])
-
-    def failure(self, method: str, *parameters: Any) -> list[str]:
-        with pytest.raises((XenAPI.Failure, Refused)) as refused:
-            self(method, *parameters)
-        error = refused.value
-        return list(error.details if isinstance(error, XenAPI.Failure) else error.args)
-
-    def task(self, method: str, *parameters: Any) -> str:
-        """Run the asynchronous form; returns what stands in the result's `<value>`."""
-        task = self(f"Async.{method}", *parameters)
-        token, status = "", "pending"
-        while status == "pending":
-            answer = self("event.from", [f"task/{task}"], token, 10.0)
-            token = answer["token"]
-            status = ([e["snapshot"]["status"] for e in answer["events"]] or [status])[-1]
-        record = self("task.get_record", task)
-        assert record["status"] == "success", record["error_info"]
-        self("task.destroy", task)
-        return str(record["result"]).removeprefix("<value>").removesuffix("</value>")
-
-    def patiently(self, method: str, *parameters: Any) -> None:
-        """Repeat while the disk is in use, as clients must."""
-        end = time.monotonic() + 30
-        while True:
-            try:
-                self(method, *parameters)
-            except (XenAPI.Failure, Refused) as error:
-                if "VDI_IN_USE" not in str(error) or time.monotonic() > end:
-                    raise
-                time.sleep(0.02)
-            else:
-                return
-
-
-@pytest.fixture(params=["xml", "json"])
-def api(request: pytest.FixtureRequest, lab: LabServer) -> Both:
-    return Both(lab, request.param)
 
 
 def managed(api: Both) -> set[str]:

@@ -14,6 +14,8 @@ from lab.settings import Settings
 from lab.tasks import PENDING_LIMIT
 from tests.lab.clients import JsonClient, Refused, Xen
 
+BOTH_PROTOCOLS = True
+
 
 def ask_to_cancel(xen: Xen, task: str) -> dict[str, Any]:
     xen.api.task.cancel(task)
@@ -44,7 +46,7 @@ def test_a_failed_task_carries_the_code(xen: Xen) -> None:
     assert record["status"] == "failure"
     assert record["error_info"] == ["VM_BAD_POWER_STATE", vm, "halted", "running"]
     assert record["progress"] == 1.0
-    assert record["finished"].value >= record["created"].value
+    assert str(record["finished"]) >= str(record["created"])
 
 
 def test_a_conflicting_operation_waits_and_can_be_cancelled(lab: LabServer, xen: Xen) -> None:

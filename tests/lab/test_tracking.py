@@ -16,6 +16,7 @@ from tests.lab.clients import JsonClient, Xen, control
 
 KIB, MIB = 1 << 10, 1 << 20
 BLOCK = 64 * KIB
+BOTH_PROTOCOLS = True
 
 
 def refusal(function: Any, *arguments: Any) -> list[str]:
