@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 STEP_SECONDS = 5
 KIB = 1024
+PROCESSORS = 64
 OWNERS = {"vm": "VM", "host": "host", "sr": "SR"}
 
 
@@ -126,4 +127,7 @@ class Metrics:
 
 
 def _idle(processors: int) -> list[tuple[str, str, str, float]]:
-    return [(f"cpu{n}", f"Use of processor {n}", "(fraction)", 0.0) for n in range(processors)]
+    return [
+        (f"cpu{n}", f"Use of processor {n}", "(fraction)", 0.0)
+        for n in range(min(processors, PROCESSORS))
+    ]

@@ -1,5 +1,6 @@
 """Every message of the model exists, takes its parameters, refuses others, answers its type."""
 
+import random
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -213,6 +214,28 @@ def _check_value(message: Message, value: Any) -> None:
         assert value is None, f"{message.full_name} answers {value!r}"
     else:
         assert fits(value, message.result), f"{message.full_name} answers {value!r}"
+
+
+ODD = [5, -1, 1 << 70, "x", "", NULL, [], {}, True, None, 1.5, [[1]], {"a": [1]}, ["x"], "\0", "é"]
+
+
+@pytest.mark.parametrize("class_name", FACTS.classes)
+def test_whatever_is_sent_the_answer_is_a_value_or_a_code(class_name: str) -> None:
+    walk, chance = Walk(), random.Random(class_name)
+    for message in FACTS.classes[class_name].messages.values():
+        if message.removed or message.full_name in (*WAITS, *ENDS_THE_SESSION, "event.from"):
+            continue
+        for _ in range(2):
+            given = [chance.choice((a, a, chance.choice(ODD))) for a in real(message, walk)]
+            for name, value in enumerate(given):
+                if isinstance(value, dict) and value:
+                    key = chance.choice(list(value))
+                    given[name] = {**value, key: chance.choice(ODD)}
+            if not walk.pool.db.exists("session", walk.session):
+                walk.session = walk.log_in()
+            answer = walk.refusal(message.full_name, *[walk.session][message.open :], *given)
+            assert not answer or answer[0] in FACTS.errors or BACKEND.match(answer[0]), answer
+    walk.pool.close()
 
 
 def test_a_removed_message_says_so_after_the_session_check(walk: Walk) -> None:
