@@ -17,14 +17,14 @@ from lab.behaviours.states import (
 from lab.behaviours.vm_copies import random_mac
 from lab.behaviours.vm_power import allowed_on_old_host, allowed_operations, bring_up, choose_host
 from lab.calls import Call
-from lab.database import new_uuid
+from lab.database import Database, Record, new_uuid
 from lab.dispatch import Dispatcher
 from lab.pool_machines import MachinesPart
 from lab.roles import ROLES
 from lab.sessions import Account
 from lab.settings import Settings
 from lab.storage.disk import Disk
-from lab.wire.values import Value, date_of
+from lab.wire.values import Value, date_of, is_null
 from lab.world import MACHINE, build_world
 
 LOOPBACK = "127.0.0.1"
@@ -65,6 +65,7 @@ class Pool(MachinesPart):
         self.db.derive("host", "allowed_operations", host_operations)
         if self.settings.old_host:
             self.db.derive("VM", "allowed_operations", allowed_on_old_host)
+            self.db.derive("VBD", "VDI", _empty_instead_of_null)
         self.dispatcher = Dispatcher(self)
 
     # -- VMs and guests --------------------------------------------------------------------------
@@ -313,3 +314,9 @@ class Pool(MachinesPart):
             "most_snapshots_at_once": self.most_snapshots_at_once,
             "time": time.time(),
         }
+
+
+def _empty_instead_of_null(database: Database, vbd: str, record: Record) -> str:
+    """How old hosts say that there is no disk in a drive."""
+    del database, vbd
+    return "" if is_null(record["VDI"]) else str(record["VDI"])

@@ -18,6 +18,7 @@ from lab.operations import Operations
 from lab.other_classes import with_other_classes
 from lab.sessions import Sessions
 from lab.settings import Settings
+from lab.shelf import Shelf
 from lab.storage.disk import Disk
 from lab.storage.layers import Layer
 from lab.tasks import Tasks
@@ -32,6 +33,7 @@ class PoolCore:
     Attributes:
         db: Records of all objects.
         disks: Data of the VDIs, by reference.
+        shelf: Disks and SRs that were forgotten and not removed.
         folder: Where overlays live; removed on `close` if it was made here.
         faults: What is set to go wrong.
         journal: The calls so far.
@@ -52,6 +54,7 @@ class PoolCore:
         self.journal = Journal()
         self.faults = Faults()
         self.disks: dict[str, Disk] = {}
+        self.shelf = Shelf(self.db)
         self.hidden: dict[Layer, str] = {}
         self.guest_store: dict[str, dict[str, str]] = {}
         self.vtpm_contents: dict[str, str] = {}

@@ -110,6 +110,23 @@ class StoragePart(PoolCore):
             disk.drop()
         self.coalesce_soon(sr)
 
+    def forget_vdi(self, vdi: str) -> None:
+        """Remove the record of a disk and leave its data where the next scan finds it."""
+        with self.db.lock:
+            record = self.db.record("VDI", vdi)
+            if vdi in self.disks:
+                self.shelf.put_disk(vdi, record, self.disks.pop(vdi))
+            self.db.destroy("VDI", vdi)
+            self.show_hidden(record["SR"])
+
+    def bring_back(self, sr: str, *, only: str = "", **changes: Value) -> list[str]:
+        """Make records again for what was forgotten of an SR, see `Shelf.bring_back`."""
+        with self.db.lock:
+            made = self.shelf.bring_back(sr, self.add_vdi, only=only, **changes)
+            if made:
+                self.show_hidden(sr)
+            return made
+
     def drop_vdi_data(self, vdi: str) -> None:
         """Turn a snapshot into one that holds its change log only."""
         self.disk(vdi).drop_data()

@@ -24,8 +24,8 @@ class Settings:
         coalesce_seconds: How long the storage takes to fold a hidden parent into its only child.
         operation_seconds: How long a power change or a snapshot takes at least.
         sr_bytes: Physical size of the default SR.
-        old_host: Behave like release 8.0: `VM.snapshot` knows no `ignore_vdis`, and running VMs
-            can be frozen with `VM.snapshot_with_quiesce`.
+        old_host: Behave like release 8.0: `VM.snapshot` knows no `ignore_vdis`, running VMs can be
+            frozen with `VM.snapshot_with_quiesce`, and a drive without a disk has an empty text.
         now: Tells the time, aware.
         monotonic: Tells time spent, in seconds.
     """

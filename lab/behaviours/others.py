@@ -7,7 +7,10 @@ from lab.wire.values import Value, date_of
 
 @message("message.create")
 def create_message(call: Call, name: str, priority: int, cls: str, obj_uuid: str, body: str) -> str:
-    """Leave a message about an object."""
+    """Leave a message about an object that is there."""
+    names = {known.lower(): known for known in call.db.facts.classes}
+    if cls.lower() in names:
+        call.db.by_uuid(names[cls.lower()], obj_uuid)
     return call.db.create(
         "message",
         name=name,

@@ -1,6 +1,7 @@
 # ruff: noqa: FBT001 - the order and the booleans are those of the API
 """SR.* and PBD.*: storage repositories and their connections to hosts."""
 
+from lab.behaviours.vdi import drop_drives
 from lab.calls import Call
 from lab.failures import XapiFailure
 from lab.registry import message
@@ -49,8 +50,11 @@ def introduce(
     shared: bool,
     sm_config: dict[str, str],
 ) -> str:
-    """Make the record of an SR that is not connected yet."""
+    """Make the record of an SR that is not connected yet; its disks come with the first scan."""
     _require_driver(call, kind)
+    if call.db.where("SR", uuid=uuid):
+        raise XapiFailure("SR_UUID_EXISTS", uuid)
+    call.pool.shelf.take_storage(uuid)
     return call.pool.add_sr(
         uuid=uuid,
         name_label=name_label,
@@ -70,7 +74,7 @@ def _require_driver(call: Call, kind: str) -> None:
 
 @message("SR.destroy", "SR.forget")
 def remove(call: Call, sr: str) -> None:
-    """Remove an SR that is not attached anywhere; its disks' records go with it."""
+    """Remove an SR that is not attached anywhere; what is forgotten can be introduced again."""
     with call.db.lock:
         pbds = call.db.get("SR", sr, "PBDs")
         if any(call.db.get("PBD", pbd, "currently_attached") for pbd in pbds):
@@ -78,8 +82,12 @@ def remove(call: Call, sr: str) -> None:
         vdis = call.db.get("SR", sr, "VDIs")
         if call.name == "SR.destroy" and vdis:
             raise XapiFailure("SR_NOT_EMPTY")
+        if call.name == "SR.forget":
+            call.pool.shelf.put_storage(sr)
         for vdi in vdis:
-            call.pool.drop_vdi(vdi)
+            if vdi in call.pool.disks:  # the storage's own layers go with their last child
+                drop_drives(call, vdi, "forget")
+                call.pool.forget_vdi(vdi)
         for pbd in pbds:
             call.db.destroy("PBD", pbd)
         call.db.destroy("SR", sr)
@@ -89,6 +97,7 @@ def remove(call: Call, sr: str) -> None:
 def scan(call: Call, sr: str) -> None:
     """Bring the records of an SR up to date and let its storage tidy up."""
     call.pool.require_storage(sr)
+    call.pool.bring_back(sr)
     call.db.touch("SR", sr)
     call.pool.coalesce_soon(sr)
 
@@ -107,11 +116,39 @@ def get_live_hosts(call: Call, sr: str) -> Value:
         return [pbd["host"] for pbd in pbds if pbd["currently_attached"]]
 
 
-@message("SR.probe", "SR.probe_ext", "SR.make")
-def probe(call: Call, host: str, *rest: Value) -> Value:
-    """Look for SRs on a device: there is nothing to find."""
+@message("SR.probe")
+def probe(call: Call, host: str, device_config: dict[str, str], kind: str, *rest: Value) -> str:
+    """Look for forgotten SRs at a device; the answer is the driver's XML."""
     del host, rest
-    return [] if call.name == "SR.probe_ext" else ""
+    _require_driver(call, kind)
+    found = call.pool.shelf.found_at(kind, device_config)
+    inside = "".join(f"<SR><UUID>{uuid}</UUID></SR>" for uuid in found)
+    return f'<?xml version="1.0" ?><SRlist>{inside}</SRlist>'
+
+
+@message("SR.probe_ext")
+def probe_ext(
+    call: Call, host: str, device_config: dict[str, str], kind: str, *rest: Value
+) -> Value:
+    """The same as records."""
+    del host, rest
+    _require_driver(call, kind)
+    return [
+        {
+            "configuration": device_config,
+            "complete": True,
+            "sr": {"uuid": uuid, "health": "healthy"},
+            "extra_info": {},
+        }
+        for uuid in call.pool.shelf.found_at(kind, device_config)
+    ]
+
+
+@message("SR.make")
+def make(call: Call, *given: Value) -> Value:
+    """Make an SR the way of long ago."""
+    del call, given
+    raise XapiFailure("MESSAGE_DEPRECATED")
 
 
 @message("SR.assert_can_host_ha_statefile", "SR.assert_supports_database_replication")

@@ -140,23 +140,34 @@ def destroy(call: Call, vdi: str) -> None:
         if not record["managed"]:
             raise XapiFailure("VDI_NOT_MANAGED", vdi)
         call.pool.require_storage(record["SR"])
-        attached = [v for v in record["VBDs"] if call.db.get("VBD", v, "currently_attached")]
-        if attached:
-            raise XapiFailure("VDI_IN_USE", vdi, "destroy")
-        for vbd in record["VBDs"]:
-            if call.db.get("VBD", vbd, "type") == "CD":
-                call.db.put("VBD", vbd, VDI=NULL, empty=True)
-            else:
-                call.db.destroy("VBD", vbd)
+        drop_drives(call, vdi, "destroy")
         call.pool.drop_vdi(vdi)
+
+
+def drop_drives(call: Call, vdi: str, operation: str) -> None:
+    """Take a disk out of every VM's record.
+
+    Raises:
+        XapiFailure: VDI_IN_USE where it is attached.
+    """
+    vbds = call.db.get("VDI", vdi, "VBDs")
+    if any(call.db.get("VBD", vbd, "currently_attached") for vbd in vbds):
+        raise XapiFailure("VDI_IN_USE", vdi, operation)
+    for vbd in vbds:
+        if call.db.get("VBD", vbd, "type") == "CD":
+            call.db.put("VBD", vbd, VDI=NULL, empty=True)
+        else:
+            call.db.destroy("VBD", vbd)
 
 
 @message("VDI.forget", "VDI.db_forget")
 def forget(call: Call, vdi: str) -> None:
     """Remove the record of a disk; the next scan of its SR would bring it back."""
     with call.db.lock:
-        call.db.row("VDI", vdi)
-        call.pool.drop_vdi(vdi)
+        if not call.db.get("VDI", vdi, "managed"):
+            raise XapiFailure("VDI_NOT_MANAGED", vdi)
+        drop_drives(call, vdi, "forget")
+        call.pool.forget_vdi(vdi)
 
 
 @message("VDI.resize")
@@ -230,8 +241,18 @@ def set_on_boot(call: Call, vdi: str, value: str) -> None:
 
 @message("VDI.introduce", "VDI.pool_introduce", "VDI.db_introduce")
 def introduce(
-    call: Call, uuid: str, name_label: str, name_description: str, sr: str, *rest: Value
+    call: Call, uuid: str, name_label: str, description: str, sr: str, *rest: Value
 ) -> str:
-    """Make a record for a disk the storage already holds: there is none that has no record."""
-    del name_label, name_description, rest
-    raise XapiFailure("VDI_MISSING", sr, uuid)
+    """Make a record for a disk its storage holds and the pool forgot."""
+    other_config = rest[3]
+    call.pool.require_storage(sr)
+    made = call.pool.bring_back(
+        sr,
+        only=uuid or "-",
+        name_label=name_label,
+        name_description=description,
+        other_config=other_config,
+    )
+    if not made:
+        raise XapiFailure("VDI_MISSING", sr, uuid)
+    return made[0]

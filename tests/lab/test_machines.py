@@ -483,6 +483,8 @@ def test_an_old_host_quiesces_and_knows_no_ignored_disks() -> None:
         assert "snapshot_with_quiesce" in xen.api.VM.get_allowed_operations(vm)
         snapshot = xen.api.VM.snapshot_with_quiesce(vm, "q")
         assert xen.api.VM.get_snapshot_info(snapshot)["disk-snapshot-type"] == "quiesced"
+        drive = xen.new_vbd(vm, "OpaqueRef:NULL", type="CD", mode="RO", empty=True)
+        assert xen.api.VBD.get_VDI(drive) == xen.api.VBD.get_record(drive)["VDI"] == ""
         mismatch = ["MESSAGE_PARAMETER_COUNT_MISMATCH", "VM.snapshot", "2", "3"]
         assert refusal(xen.api.VM.snapshot, vm, "s", []) == mismatch
         xen.api.VM.hard_shutdown(vm)

@@ -15,6 +15,7 @@ from lab.settings import Settings
 from tests.lab.clients import JsonClient, Refused, Xen
 
 MIB = 1 << 20
+ALONE = False
 
 
 def quick(**settings: Any) -> Settings:
@@ -154,6 +155,40 @@ def test_storage_is_removed_only_when_nothing_uses_it(xen: Xen) -> None:
     assert disk not in xen.api.VDI.get_all()
     with pytest.raises(XenAPI.Failure, match="SR_UNKNOWN_DRIVER"):
         new_sr(xen, "floppies", MIB)
+
+
+def test_what_is_forgotten_is_found_again_with_its_bytes(lab: LabServer, xen: Xen) -> None:
+    """Disks by a scan, a whole SR by a probe; snapshots still know their disk."""
+    sr = new_sr(xen, "nfs", 64 * MIB)
+    config = xen.api.PBD.get_device_config(xen.api.SR.get_PBDs(sr)[0])
+    disk = xen.new_disk(2 * MIB, SR=sr, name_label="kept")
+    xen.put(disk, b"worth keeping")
+    xen.until_free(disk)
+    uuid, snapshot = xen.api.VDI.get_uuid(disk), xen.api.VDI.get_uuid(xen.api.VDI.snapshot(disk))
+    xen.api.VDI.forget(disk)
+    with pytest.raises(XenAPI.Failure, match="UUID_INVALID"):
+        xen.api.VDI.get_by_uuid(uuid)
+    xen.api.SR.scan(sr)
+    found = xen.api.VDI.get_by_uuid(uuid)
+    assert xen.export(found)[:13] == b"worth keeping"
+    xen.until_free(found)
+
+    host, name = xen.api.host.get_all()[0], xen.api.SR.get_uuid(sr)
+    assert name not in xen.api.SR.probe(host, config, "nfs")
+    xen.api.PBD.unplug(xen.api.SR.get_PBDs(sr)[0])
+    xen.api.SR.forget(sr)
+    assert f"<UUID>{name}</UUID>" in xen.api.SR.probe(host, config, "nfs")
+    assert xen.api.SR.probe_ext(host, config, "nfs")[0]["sr"]["uuid"] == name
+    again = xen.api.SR.introduce(name, "again", "", "nfs", "user", ALONE)
+    xen.api.PBD.plug(xen.api.PBD.create({"host": host, "SR": again, "device_config": config}))
+    assert xen.api.SR.get_VDIs(again) == []
+    xen.api.SR.scan(again)
+    live, frozen = xen.api.VDI.get_by_uuid(uuid), xen.api.VDI.get_by_uuid(snapshot)
+    assert xen.api.VDI.get_snapshot_of(frozen) == live
+    assert xen.api.VDI.get_name_label(live) == "kept"
+    assert [xen.export(each)[:13] for each in (live, frozen)] == [b"worth keeping"] * 2
+    with pytest.raises(XenAPI.Failure, match="SR_UUID_EXISTS"):
+        xen.api.SR.introduce(name, "twice", "", "nfs", "user", ALONE)
 
 
 def test_disks_that_move_to_other_storage_become_other_disks(lab: LabServer, xen: Xen) -> None:

@@ -106,3 +106,17 @@ def test_what_a_client_reads_it_cannot_change_from_outside(lab: LabServer) -> No
     lab.pool.db.record("VM", vm)["tags"].append("stolen")
     assert "stolen" not in lab.pool.db.get("VM", vm, "other_config")
     assert lab.pool.db.get("VM", vm, "tags") == []
+
+
+def test_messages_are_about_objects_that_are_there(xen: Xen) -> None:
+    uuid, create = xen.api.VM.get_uuid(xen.vm("web")), xen.api.message.create
+    alarm = create("ALARM", "3", "VM", uuid, "value: 1.0")
+    started = str(xen.api.message.get_record(alarm)["timestamp"])
+    assert list(xen.api.message.get("VM", uuid, "20200101T00:00:00Z")) == [alarm]
+    assert alarm in xen.api.message.get_since(started)
+    assert xen.api.message.get("VM", uuid, "20990101T00:00:00Z") == {}
+    with pytest.raises(XenAPI.Failure) as refused:
+        create("ALARM", "3", "VM", "nobody", "")
+    assert refused.value.details == ["UUID_INVALID", "VM", "nobody"]
+    xen.api.message.destroy(alarm)
+    assert xen.api.message.get_all() == []
