@@ -2,7 +2,8 @@
 
 No key is needed: packs are compared with the digests their index segments signed for, documents
 with their signatures. Whatever a version brought in is copied before the version's record; where
-some of it is damaged or missing here, the record waits until it is whole again.
+some of it is damaged or missing here, the record waits until it is whole again. A pack that was
+given back is not waited for: a signed statement says that other packs hold all that was in it.
 """
 
 import itertools
@@ -20,6 +21,7 @@ from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import IndexClear, VersionClear, decode
+from likeness.store.sweeping import given_back
 from likeness.transport.base import Entry, Transport
 
 _COPIERS = 3
@@ -143,6 +145,7 @@ class _Goods:
         """Learn what each pack must hash to; about 200 bytes of memory a pack."""
         self._store, self._vault = store, vault
         self._digests: dict[PackId, bytes] = {}
+        self._given_back = given_back(store)
         self._brought: dict[str, list[PackId]] = {}
         self._spoilt: set[str] = set()
         for entry in store.transport.entries(layout.INDEX):
@@ -150,19 +153,43 @@ class _Goods:
                 self._learn(entry.name)
 
     def copy(self, entry: Entry) -> Copied | None:
-        """Copy one object; none if it is not yet time for it."""
+        """Copy one object; none if it is not yet time for it, or not needed."""
         try:
             data = self._store.transport.read(entry.name)
             self._require_whole(entry.name, data)
         except _NotCommitted:
             return None
         except (Damaged, ObjectMissing) as cause:
+            if self._does_without(entry.name, cause):
+                return None
             self._spoilt.add(entry.name)
             return Copied(entry.name, 0, str(cause))
         if _has(self._vault, entry.name):
             self._vault.rename(entry.name, f"{layout.QUARANTINE}/{random_name()}")
         self._vault.create(entry.name, [data])
         return Copied(entry.name, len(data))
+
+    def _does_without(self, name: str, cause: Damaged | ObjectMissing) -> bool:
+        """Whether the vault lacks nothing although an object is not whole here.
+
+        Either the vault has it whole, or it was given back, perhaps since it was listed.
+        """
+        if self._is_given_back(name):
+            return True
+        try:
+            self._require_whole(name, self._vault.read(name))
+        except (Damaged, ObjectMissing):
+            return False
+        return True
+
+    def _is_given_back(self, name: str) -> bool:
+        """Whether other packs hold all that was in this one, as statements say, new ones too."""
+        folder, _, pack = name.rpartition("/")
+        if not folder.startswith(layout.PACKS):
+            return False
+        if PackId(pack) not in self._given_back:
+            self._given_back = given_back(self._store)
+        return PackId(pack) in self._given_back
 
     def _learn(self, segment: str) -> None:
         try:
@@ -204,8 +231,12 @@ class _Goods:
             if each in self._spoilt or not _has(self._vault, each):
                 raise Damaged(name, f"{each}, which it brought in, is not whole in this store")
             for pack in map(layout.pack, self._brought.get(each, ())):
-                if pack in self._spoilt or not _has(self._vault, pack):
+                if pack in self._spoilt or not self._is_provided(pack):
                     raise Damaged(name, f"{pack}, which it brought in, is not whole in this store")
+
+    def _is_provided(self, pack: str) -> bool:
+        """Whether the vault has a pack, or what was in it, which other packs hold."""
+        return _has(self._vault, pack) or self._is_given_back(pack)
 
 
 def _kind_of(name: str) -> Kind:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import pytest
 
 from likeness.errors import BadInput, ShareFull, ShareUnreachable, Stopped
-from likeness.model.ids import VmId, random_name
+from likeness.model.ids import PackId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.copying import Copied, copy_to_vault
 from likeness.store.data_store import open_store_with_key_file
 from likeness.store.heads import write_head
+from likeness.store.sweeping import give_back_packs
 from likeness.store.versions import Version, read_version
 from likeness.transport.base import Transport
 from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
@@ -172,6 +173,69 @@ def test_a_damaged_index_segment_does_not_keep_the_rest_from_the_vault(
     assert copied[segment]
     assert copied[first.name]
     assert restore_from(vault, workshop, second) == noise(2, 9 * CHUNK)
+
+
+def give_back(workshop: Workshop, packs: set[PackId]) -> None:
+    give_back_packs(workshop.store, packs, reason="held elsewhere", clock=workshop.clock)
+
+
+def test_a_version_whose_packs_were_given_back_before_is_vaulted_all_the_same(
+    workshop: Workshop,
+) -> None:
+    twin = workshop.back_up(DISK)
+    brought = workshop.packs_of(twin)
+    other = workshop.back_up(DISK, vm=VmId(random_name()))
+    give_back(workshop, workshop.packs_of(other) - brought)
+    vault = MemoryTransport()
+
+    copied = vault_all(workshop, vault)
+
+    assert not any(each.problem for each in copied)
+    assert vault.objects == workshop.objects
+    workshop.objects.clear()
+    for version in (twin, other):
+        assert restore_from(vault, workshop, version) == DISK
+
+
+class GivingBackTransport(MemoryTransport):
+    """A vault during whose filling another run gives packs back."""
+
+    def __init__(self, workshop: Workshop, packs: set[PackId]) -> None:
+        super().__init__()
+        self._workshop, self._packs = workshop, packs
+
+    def create(self, name: str, parts: Sequence[bytes]) -> None:
+        super().create(name, parts)
+        if name.startswith(f"{layout.MAPS}/") and self._packs:
+            give_back(self._workshop, self._packs)
+            self._packs = set()
+
+
+def test_packs_given_back_meanwhile_are_no_problem(workshop: Workshop) -> None:
+    brought = workshop.packs_of(workshop.back_up(DISK))
+    other = workshop.back_up(DISK, vm=VmId(random_name()))
+    vault = GivingBackTransport(workshop, workshop.packs_of(other) - brought)
+
+    copied = vault_all(workshop, vault)
+
+    assert not any(each.problem for each in copied)
+    assert restore_from(vault, workshop, other) == DISK
+
+
+@pytest.mark.parametrize("what", ["pack", "map"])
+def test_what_is_damaged_here_and_whole_in_the_vault_stays_there(
+    workshop: Workshop, what: str
+) -> None:
+    version = workshop.back_up(DISK)
+    vault = MemoryTransport()
+    vault_all(workshop, vault)
+    whole = dict(vault.objects)
+    block_map = version.record.disks[0].parts[0].copies[0]
+    name = workshop.pack_names()[0] if what == "pack" else block_map
+    workshop.objects[name] = workshop.objects[name][:-1]
+
+    assert vault_all(workshop, vault) == []
+    assert vault.objects == whole
 
 
 class CommittingTransport(MemoryTransport):
