@@ -58,10 +58,11 @@ def commit_version(
 
     Raises:
         ObjectMissing: A pack the transfer was told is durable is in neither place.
-        ShareUnreachable: The share went away; repeat.
+        ShareUnreachable: The share went away, or the store from the share; repeat.
         ShareFull: No room for the maps, the index or the record.
     """
     store.require_writable()
+    store.require_in_place()
     vm = receipt.vm.vm
     version = _version_id(receipt)
     done = _done_before(store, vm, version)
@@ -89,6 +90,7 @@ def commit_version(
     name = layout.version_record(vm, clear.sequence, version)
     with suppress(NameTaken):  # an earlier attempt's record, which has just arrived
         store.write(name, Kind.VERSION, clear, encode(_record(receipt, disks)))
+    store.require_in_place()  # or else it was recorded beside the store
     step("version recorded")
     store.transport.delete_folder(layout.inbox(receipt.run))
     return read_version(store, name)

@@ -21,6 +21,7 @@ from likeness.errors import (
     BadInput,
     Damaged,
     ObjectMissing,
+    ShareUnreachable,
     StoreExists,
     StoreMissing,
     StoreTooNew,
@@ -114,6 +115,21 @@ class DataStore:
             raise StoreTooNew(
                 f"data store {self.store_id[:8]} was changed by a later release; this one can read"
                 " and restore from it, but not write to it: install a later release"
+            )
+
+    def require_in_place(self) -> None:
+        """Return, if the store is still where it was opened.
+
+        A share whose disk is not mounted any more looks like an empty folder, and takes whatever
+        is written into it.
+
+        Raises:
+            ShareUnreachable: It is not.
+        """
+        if not any(_exists(self.transport, copy) for copy in layout.FORMAT_COPIES):
+            raise ShareUnreachable(
+                f"data store {self.store_id[:8]} is not at {self.transport!r} any more, only a"
+                " folder is; see whether the share's disk is mounted there, then run again"
             )
 
     def write(

@@ -82,7 +82,11 @@ def write_head(store: DataStore, *, clock: Clock) -> Witness:
 
     Returns:
         What the newest head says now.
+
+    Raises:
+        ShareUnreachable: The share went away, or the store from the share; repeat.
     """
+    store.require_in_place()
     for _ in range(_ATTEMPTS - 1):
         with suppress(NameTaken):
             return _write_next(store, clock)

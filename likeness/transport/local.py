@@ -17,6 +17,7 @@ from likeness.errors import (
 )
 from likeness.transport.base import Entry, Space
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FOLDER_TRIES = 10
 _WRITEV_PARTS = 512  # the kernel takes at most IOV_MAX (1024) buffers a call
 
@@ -50,6 +51,10 @@ class LocalTransport:
             try:
                 _write_all(handle, parts)
                 os.fsync(handle)
+            except OSError as cause:
+                if cause.errno in _FULL:
+                    path.unlink()  # what was written before the room ran out
+                raise
             finally:
                 os.close(handle)
             _sync_folder(path.parent)
@@ -160,7 +165,7 @@ def _meaning(name: str, cause: OSError) -> LikenessError:
         return NameTaken(name)
     if cause.errno == errno.ENOTDIR:
         return ObjectMissing(name)
-    if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+    if cause.errno in _FULL:
         return ShareFull(f"no room left for {name}; free space on the data store and run again")
     if cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ShareRefused(f"{name}: {cause.strerror}; check the rights on the data store")

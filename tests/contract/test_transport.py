@@ -1,6 +1,7 @@
 """What every transport promises, tried on each of them."""
 
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from likeness.errors import NameTaken, ObjectMissing, ShareRefused
+from likeness.errors import NameTaken, ObjectMissing, ShareFull, ShareRefused
 from likeness.transport.base import Entry, Transport
 from likeness.transport.faulty import FaultyTransport
 from likeness.transport.local import LocalTransport
@@ -339,3 +340,22 @@ def test_closing_twice_is_harmless(transport: Transport) -> None:
 
     transport.close()
     transport.close()
+
+
+@pytest.mark.needs("mount")
+def test_a_full_disk_gives_back_the_room_of_what_it_could_not_take(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("not root: a small file system cannot be mounted")
+    small = ["mount", "-t", "tmpfs", "-o", f"size={4 * MIB}", "tmpfs", str(tmp_path)]
+    subprocess.run(small, check=True)
+    try:
+        transport = LocalTransport(tmp_path)
+        transport.create("kept", [bytes(MIB)])
+
+        with pytest.raises(ShareFull, match="no room left for packs/3f/new"):
+            transport.create("packs/3f/new", [bytes(MIB)] * 5)
+
+        assert names(transport, "") == ["kept"]
+        transport.create("packs/3f/newer", [bytes(2 * MIB)])
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)

@@ -297,8 +297,51 @@ def test_a_store_changed_by_a_later_release_is_read_but_not_written(workshop: Wo
     with pytest.raises(StoreTooNew):
         sweep_inboxes(later, lambda _: False)
     with pytest.raises(StoreTooNew):
-        give_back_packs(later, workshop.packs_of(version), reason="", clock=TickingClock())
+        give_back_packs(later, dict, reason="", clock=TickingClock())
     assert workshop.objects == before
+
+
+# --- a store that is not there ---
+
+
+def test_nothing_is_acknowledged_when_the_shares_disk_went_away(workshop: Workshop) -> None:
+    workshop.back_up(noise(1, 3 * CHUNK))
+    steps: list[str] = []
+    workshop.commit(workshop.transfer(noise(2, 3 * CHUNK)), step=steps.append)
+    mounted: dict[str, bytes] = {}
+
+    def unmount() -> None:
+        mounted.update(workshop.objects)
+        workshop.objects.clear()
+
+    for at in ("before", *steps[:-1]):
+        receipt = workshop.transfer(noise(at, 3 * CHUNK), incremental=False)
+        if at == "before":
+            unmount()
+
+        def unmount_then(done: str, moment: str = at) -> None:
+            if done == moment:
+                unmount()
+
+        with pytest.raises((ShareUnreachable, ObjectMissing)):
+            workshop.commit(receipt, step=unmount_then)
+        assert not set(workshop.objects) & set(mounted)
+        workshop.objects.clear()
+        workshop.objects.update(mounted)
+        version = workshop.commit(receipt)
+        assert workshop.restore(version) == noise(at, 3 * CHUNK)
+
+
+def test_no_head_says_that_everything_is_gone_when_the_shares_disk_went_away(
+    workshop: Workshop,
+) -> None:
+    workshop.back_up(noise(1, 3 * CHUNK))
+    write_head(workshop.store, clock=workshop.clock)
+    workshop.objects.clear()
+
+    with pytest.raises(ShareUnreachable, match=r"see whether the share's disk is mounted there"):
+        write_head(workshop.store, clock=workshop.clock)
+    assert workshop.objects == {}
 
 
 # --- receipts ---
@@ -375,51 +418,6 @@ def test_a_damaged_segment_is_told_of_and_the_others_are_read(workshop: Workshop
     with pytest.raises(Damaged):
         list(known_packs(workshop.store))
     assert len(versions) == 3
-
-
-# --- sweeping ---
-
-
-def test_inboxes_of_dead_runs_are_emptied_and_those_of_live_ones_are_left(
-    workshop: Workshop,
-) -> None:
-    dead, live = workshop.transfer(noise(1, 9 * CHUNK)), workshop.transfer(noise(2, 9 * CHUNK))
-    size = dead.counts.sent_bytes
-    workshop.transport.create("in/notes.txt", [b"not ours"])
-
-    swept = sweep_inboxes(workshop.store, lambda run: run == live.run)
-
-    assert swept.freed_bytes == size
-    assert swept.objects == dead.packs.packs
-    assert workshop.transport.folders("in") == [live.run]
-    assert "in/notes.txt" in workshop.objects
-    assert sweep_inboxes(workshop.store, lambda run: run == live.run).objects == 0
-    workshop.commit(live)
-
-
-def test_packs_are_given_back_after_a_signed_word(workshop: Workshop) -> None:
-    version = workshop.back_up(noise(1, 9 * CHUNK))
-    packs = workshop.packs_of(version)
-    size = sum(len(workshop.objects[layout.pack(pack)]) for pack in packs)
-
-    swept = give_back_packs(workshop.store, packs, reason="test", clock=workshop.clock)
-    again = give_back_packs(workshop.store, packs, reason="test", clock=workshop.clock)
-
-    assert (swept.objects, swept.freed_bytes) == (len(packs), size)
-    assert again.freed_bytes == 0
-    assert not workshop.pack_names()
-    assert workshop.names("gc") == ["gc/0000000000000001", "gc/0000000000000002"]
-    assert not give_back_packs(workshop.store, [], reason="", clock=workshop.clock).objects
-
-
-def test_nothing_is_deleted_when_the_signed_word_cannot_be_written(workshop: Workshop) -> None:
-    version = workshop.back_up(noise(1, 9 * CHUNK))
-    before = dict(workshop.objects)
-    workshop.store.transport = FaultyTransport(workshop.transport, at=1, counting={"create"})
-
-    with pytest.raises(ShareUnreachable):
-        give_back_packs(workshop.store, workshop.packs_of(version), reason="", clock=workshop.clock)
-    assert workshop.objects == before
 
 
 def test_a_receipt_may_come_from_another_run_of_the_same_vm(workshop: Workshop) -> None:
