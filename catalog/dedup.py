@@ -128,6 +128,44 @@ def _tell(connection: Connection, now: datetime) -> Dropped:
     )
 
 
+def holders(
+    catalog: CatalogFile, packs: Collection[PackId], now: datetime
+) -> dict[PackId, dict[PackId, int]]:
+    """Those of some packs that still may be given back, and what holds their chunks instead.
+
+    Asked again right before anything is deleted: a proof may have found out meanwhile that a pack
+    which others rely on is damaged.
+
+    Returns:
+        For each pack that still waits to be given back: the packs to rely on, with their sizes in
+        bytes. Whoever deletes it makes sure that these are there.
+    """
+    with staged(catalog) as stage, writing(catalog) as connection:
+        name_list(connection, stage, "asked_ids", packs)
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE waiting AS SELECT pack_no, pack_id FROM packs
+            WHERE state = 'redundant' AND pack_id IN (SELECT id FROM asked_ids)"""
+        )
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE shared AS SELECT DISTINCT p.chunk FROM places AS p
+            SEMI JOIN waiting AS t ON t.pack_no = p.pack_no"""
+        )
+        _serve_well(connection, now)
+        rows = connection.execute(
+            """SELECT DISTINCT t.pack_id, k.pack_id, k.size_bytes
+            FROM waiting AS t
+            JOIN places AS p ON p.pack_no = t.pack_no
+            LEFT JOIN well AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
+            LEFT JOIN packs AS k ON k.pack_no = w.pack_no"""
+        ).fetchall()
+    bare = {waiting for waiting, holder, _ in rows if holder is None}
+    found: dict[PackId, dict[PackId, int]] = {}
+    for waiting, holder, size_bytes in rows:
+        if waiting not in bare:
+            found.setdefault(PackId(waiting.hex), {})[PackId(holder.hex)] = int(size_bytes)
+    return found
+
+
 def packs_given_back(catalog: CatalogFile, packs: Iterable[PackId], now: datetime) -> None:
     """Note that packs are not in the store any more, because they were not needed; safe to repeat.
 

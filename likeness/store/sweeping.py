@@ -1,6 +1,6 @@
 """Sweep: what runs that died left in the store, and packs that are no longer needed."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -41,16 +41,60 @@ def sweep_inboxes(store: DataStore, is_live: Callable[[RunId], bool]) -> Swept:
     return Swept(objects, freed)
 
 
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """What was given back.
+
+    Attributes:
+        packs: Which are not in the store any more.
+        freed_bytes: Their size.
+        kept: Which are, because a pack that holds their chunks too is missing or cut short.
+    """
+
+    packs: tuple[PackId, ...] = ()
+    freed_bytes: int = 0
+    kept: tuple[PackId, ...] = ()
+
+
+Holders = Mapping[PackId, Mapping[PackId, int]]
+"""A pack to the packs that hold all its chunks too, each with its size in bytes."""
+
+
 def give_back_packs(
-    store: DataStore, packs: Collection[PackId], *, reason: str, clock: Clock
-) -> Swept:
+    store: DataStore, holders: Callable[[], Holders], *, reason: str, clock: Clock
+) -> GivenBack:
     """Delete packs that nothing needs any more, after saying so in a signed statement.
 
-    The caller has made sure, in one catalog transaction, that every chunk of them is in another
-    pack that was proved, and that nothing will rely on them again. Safe to repeat.
+    The caller's word that other packs hold their chunks, proved, is not enough: it may come from a
+    catalog that was set back. So those packs must be in the store, in their full length, and none
+    of them may be given back as well. Safe to repeat.
+
+    Args:
+        store: Where.
+        holders: Asked what may be deleted, once the packs were listed and right before they are.
+        reason: For the statement.
+        clock: The present.
     """
-    if not packs:
-        return Swept()
+    store.require_writable()
+    sizes = {entry.name: entry.size_bytes for entry in store.transport.entries(layout.PACKS)}
+    asked = holders()
+    packs = tuple(sorted(pack for pack in asked if _is_held(asked[pack], asked, sizes)))
+    if packs:
+        _state(store, packs, reason, clock)
+    freed = 0
+    for pack in packs:
+        name = layout.pack(pack)
+        freed += sizes.get(name, 0)
+        store.transport.delete(name)
+    return GivenBack(packs, freed, tuple(sorted(set(asked) - set(packs))))
+
+
+def _is_held(holders: Mapping[PackId, int], going: Holders, sizes: Mapping[str, int]) -> bool:
+    whole = all(sizes.get(layout.pack(pack)) == size for pack, size in holders.items())
+    return bool(holders) and whole and not holders.keys() & going.keys()
+
+
+def _state(store: DataStore, packs: tuple[PackId, ...], reason: str, clock: Clock) -> None:
     numbers = [
         layout.number_of(entry.name)
         for entry in store.transport.entries(layout.SWEPT)
@@ -58,16 +102,9 @@ def give_back_packs(
     ]
     number = max(numbers, default=0) + 1
     statement = SweptDocument(
-        number=number, made_at=clock().isoformat(), reason=reason, packs=tuple(sorted(packs))
+        number=number, made_at=clock().isoformat(), reason=reason, packs=packs
     )
     store.write(layout.numbered(layout.SWEPT, number), Kind.SWEPT, statement)
-    sizes = {entry.name: entry.size_bytes for entry in store.transport.entries(layout.PACKS)}
-    freed = 0
-    for pack in packs:
-        name = layout.pack(pack)
-        freed += sizes.get(name, 0)
-        store.transport.delete(name)
-    return Swept(len(packs), freed)
 
 
 def given_back(store: DataStore) -> set[PackId]:

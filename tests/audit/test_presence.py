@@ -17,8 +17,7 @@ from likeness.store.consequences import versions_that_need
 from likeness.store.data_store import add_slot
 from likeness.store.heads import FULL_EVERY, write_head
 from likeness.store.observations import Weight
-from likeness.store.sweeping import give_back_packs
-from tests.audit.conftest import OBJECTS, Filled, bad
+from tests.audit.conftest import OBJECTS, SIZE, Filled, bad
 from tests.unit.workshop import noise
 
 SPARE = {
@@ -152,8 +151,10 @@ def test_packs_are_compared_in_turns_with_the_same_result(filled: Filled) -> Non
 
 
 def test_a_pack_given_back_with_a_signed_statement_is_not_missing(filled: Filled) -> None:
-    pack = _id(filled.names(layout.PACKS)[0])
-    give_back_packs(filled.store, [pack], reason="a test", clock=filled.workshop.clock)
+    disk = noise("twice", SIZE)
+    brought = filled.workshop.packs_of(filled.workshop.back_up(disk, vm=VmId(random_name())))
+    twin = filled.workshop.back_up(disk, vm=VmId(random_name()))
+    assert filled.workshop.give_back(filled.workshop.packs_of(twin) - brought).packs
     write_head(filled.store, clock=filled.workshop.clock)
 
     assert filled.audited() == []

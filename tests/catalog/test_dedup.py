@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from catalog.chunks import packs_of_versions, places_of, unreferenced_packs
 from catalog.connection import CatalogFile
-from catalog.dedup import drop_duplicates, packs_given_back
+from catalog.dedup import drop_duplicates, holders, packs_given_back
 from catalog.proofs import record_proofs
 from catalog.validation import packs_to_prove
 from catalog.values import Verdict
@@ -196,3 +196,31 @@ def test_a_pack_of_nothing_but_known_chunks_is_not_called_unreferenced(
     two_clones(catalog)
     assert unreferenced_packs(catalog, NOW + DAY) == []
     assert vm("web") != vm("clone")
+
+
+def test_what_holds_the_chunks_of_a_waiting_pack_is_named_with_its_size(
+    catalog: CatalogFile,
+) -> None:
+    _, first, second = two_clones(catalog)
+    record_proofs(catalog, proved(first, second), NOW, MONTH)
+    both = [first.pack, second.pack]
+    assert holders(catalog, both, NOW) == {}, "nothing waits yet"
+
+    drop_duplicates(catalog, NOW)
+
+    assert holders(catalog, both, NOW) == {second.pack: {first.pack: first.size_bytes}}
+    assert holders(catalog, [first.pack], NOW) == {}
+    record_proofs(catalog, [missing(first, NOW + DAY)], NOW + DAY, MONTH)
+    assert holders(catalog, both, NOW + DAY) == {}, "the pass was taken back meanwhile"
+
+
+def test_a_waiting_pack_may_be_held_by_several_others(catalog: CatalogFile) -> None:
+    history = History(catalog)
+    history.back_up("web", {0: {at: CHUNKS[at] for at in range(4)}}, packs=2)
+    halves = {pack.pack: pack.size_bytes for pack in history.packs.values()}
+    history.back_up("clone", {0: {at: CHUNKS[at] for at in range(4)}})
+    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    (going,) = drop_duplicates(catalog, NOW).redundant
+
+    assert len(halves) == 2
+    assert holders(catalog, [going], NOW) == {going: halves}

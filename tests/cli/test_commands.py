@@ -17,7 +17,6 @@ from likeness.model.ids import VmId
 from likeness.store import layout
 from likeness.store.data_store import open_store, open_store_with_key_file
 from likeness.store.heads import write_head
-from likeness.store.sweeping import give_back_packs
 from likeness.transport.local import LocalTransport
 from tests.audit.conftest import Filled
 from tests.cli.conftest import ROOT, Shell
@@ -156,7 +155,7 @@ def test_packs_that_were_given_back_are_no_loss(filled: Filled, shell: Shell) ->
     workshop, disk = filled.workshop, noise("twin", 1 << 18)
     first = workshop.packs_of(workshop.back_up(disk, vm=VmId("c" * 32)))
     both = workshop.packs_of(workshop.back_up(disk, vm=VmId("d" * 32)))
-    give_back_packs(filled.store, both - first, reason="twice", clock=workshop.clock)
+    workshop.give_back(both - first)
 
     done = shell.run("prove", *key(filled))
 

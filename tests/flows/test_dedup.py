@@ -1,10 +1,12 @@
 """The global deduplication: what another VM has already is kept once, as soon as that is proved."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from catalog.values import Verdict
+from catalog import dedup
+from catalog.values import Dropped, Verdict
 from tests.flows.background import InTheBackground
 from tests.flows.scene import MIB, Scene, noise, outcomes
 
@@ -52,6 +54,32 @@ def test_clones_of_a_proved_vm_keep_nothing_and_each_is_counted_once(
     assert sum(freed) == sum(outcome.sent_bytes for outcome in outcomes(ended).values())
     for name in CLONES[:2]:
         assert site.restore(site.newest(name).version) == site.disks(name)
+
+
+def test_a_clone_keeps_its_own_data_when_the_copy_it_would_rely_on_is_lost_meanwhile(
+    new_site: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = new_site({"first": [GOLDEN], "second": [GOLDEN]})
+    site.back_up("first", validated=True)
+    (lost,) = site.packs()
+    decide = dedup.drop_duplicates
+
+    def decide_and_lose(*told: Any, **more: Any) -> Dropped:
+        decided = decide(*told, **more)
+        assert len(decided.redundant) == 1
+        lost.unlink()
+        return decided
+
+    monkeypatch.setattr(dedup, "drop_duplicates", decide_and_lose)
+    ended = site.back_up("second")
+    monkeypatch.undo()
+
+    assert ended.name == "Completed", ended.message
+    assert outcomes(ended)["second"].freed_bytes == 0
+    site.validate()
+    assert site.verdicts() == [Verdict.GOOD, Verdict.GOOD]
+    for vm in ("first", "second"):
+        assert site.restore(site.newest(vm).version) == site.disks(vm)
 
 
 def test_jobs_that_end_at_the_same_moment_do_not_trip_over_each_other(

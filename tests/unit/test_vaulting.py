@@ -11,7 +11,6 @@ from likeness.store import layout
 from likeness.store.copying import Copied, copy_to_vault
 from likeness.store.data_store import open_store_with_key_file
 from likeness.store.heads import write_head
-from likeness.store.sweeping import give_back_packs
 from likeness.store.versions import Version, read_version
 from likeness.transport.base import Transport
 from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
@@ -175,17 +174,13 @@ def test_a_damaged_index_segment_does_not_keep_the_rest_from_the_vault(
     assert restore_from(vault, workshop, second) == noise(2, 9 * CHUNK)
 
 
-def give_back(workshop: Workshop, packs: set[PackId]) -> None:
-    give_back_packs(workshop.store, packs, reason="held elsewhere", clock=workshop.clock)
-
-
 def test_a_version_whose_packs_were_given_back_before_is_vaulted_all_the_same(
     workshop: Workshop,
 ) -> None:
     twin = workshop.back_up(DISK)
     brought = workshop.packs_of(twin)
     other = workshop.back_up(DISK, vm=VmId(random_name()))
-    give_back(workshop, workshop.packs_of(other) - brought)
+    workshop.give_back(workshop.packs_of(other) - brought)
     vault = MemoryTransport()
 
     copied = vault_all(workshop, vault)
@@ -207,7 +202,7 @@ class GivingBackTransport(MemoryTransport):
     def create(self, name: str, parts: Sequence[bytes]) -> None:
         super().create(name, parts)
         if name.startswith(f"{layout.MAPS}/") and self._packs:
-            give_back(self._workshop, self._packs)
+            self._workshop.give_back(self._packs)
             self._packs = set()
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from likeness.store.proving import (
 )
 from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
 from likeness.store.restoring import FileDiskWriter, restore_disk
+from likeness.store.sweeping import GivenBack, give_back_packs
 from likeness.store.versions import Version, last_version, load_map
 from likeness.transport.base import Transport
 from likeness.transport.memory import MemoryTransport
@@ -267,6 +268,24 @@ class Workshop:
             for pack in known_packs(self.store, damaged=lambda _: None)
             if any(place.chunk in wanted for place in pack.places)
         }
+
+    def holders(self, packs: Collection[PackId]) -> dict[PackId, dict[PackId, int]]:
+        """For each pack the others that hold its chunks too, as the catalog would know them."""
+        known = {pack.pack: pack for pack in known_packs(self.store)}
+        found: dict[PackId, dict[PackId, int]] = {}
+        for pack in packs:
+            chunks = {place.chunk for place in known[pack].places}
+            found[pack] = {
+                other.pack: other.size_bytes
+                for other in known.values()
+                if other.pack not in packs and chunks & {place.chunk for place in other.places}
+            }
+        return found
+
+    def give_back(self, packs: Collection[PackId]) -> GivenBack:
+        """Delete packs of which others hold all chunks."""
+        held = self.holders(packs)
+        return give_back_packs(self.store, lambda: held, reason="a test", clock=self.clock)
 
     def prove(self, packs: set[PackId], store: DataStore | None = None) -> list[PackProof]:
         return list(prove_packs(store or self.store, packs, clock=self.clock, stop=StopToken()))
