@@ -8,6 +8,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr
 
 from likeness.stopping import StopToken
+from likeness.xen.owner import Owner
 from likeness.xen.session import XenSession
 
 
@@ -51,10 +52,32 @@ class XenPool(Block):
         title="Patience, seconds",
         description="How long to go on trying to reach a pool that does not answer.",
     )
+    operation_seconds: int = Field(
+        default=600,
+        ge=1,
+        le=86400,
+        title="Longest operation, seconds",
+        description="Whatever the pool is asked to do, such as a snapshot, and has not done after"
+        " so long is cancelled, and its VM fails.",
+    )
+    silence_seconds: int = Field(
+        default=300,
+        ge=1,
+        le=86400,
+        title="Longest silence of a transfer, seconds",
+        description="When a disk gives no data for so long the connection is given up, and the"
+        " disk is read again from the same snapshot.",
+    )
 
     @contextmanager
-    def open(self, *, stop: StopToken | None = None) -> Generator[XenSession, None, None]:
+    def open(
+        self, *, stop: StopToken | None = None, owner: Owner | None = None
+    ) -> Generator[XenSession, None, None]:
         """Log in for as long as the `with` lasts.
+
+        Args:
+            stop: Ends waiting early.
+            owner: Installation and run; what the session begins in the pool is marked with them.
 
         Raises:
             HostUnreachable: Nobody answers at the address.
@@ -67,5 +90,8 @@ class XenPool(Block):
             fingerprint=self.fingerprint or None,
             patience_seconds=self.patience_seconds,
             stop=stop,
+            owner=owner,
+            task_seconds=self.operation_seconds,
+            idle_seconds=self.silence_seconds,
         ) as session:
             yield session

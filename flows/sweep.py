@@ -3,7 +3,9 @@
 from prefect import flow
 
 from blocks import Site
+from flows.runs import this_run
 from tasks.catch_up import catch_up
+from tasks.claims import run_claimed
 from tasks.notify import tell_people
 from tasks.reporting import show_sweep
 from tasks.sweep import SweepReport, sweep_pool, sweep_scratch, sweep_store
@@ -18,13 +20,14 @@ def sweep(site: str = "main") -> SweepReport:
     Args:
         site: Name of the Site block.
     """
-    here = Site.named(site)
-    catch_up(site=here)
-    report = SweepReport(
-        snapshots=sweep_pool(site=here),
-        store=sweep_store(site=here),
-        scratch=sweep_scratch(site=here),
-    )
+    here, run = Site.named(site), this_run()
+    with run_claimed(here, run):
+        catch_up(site=here)
+        report = SweepReport(
+            snapshots=sweep_pool(run, site=here),
+            store=sweep_store(site=here),
+            scratch=sweep_scratch(site=here),
+        )
     show_sweep(report)
     tell_people(site=here)  # what waits for a mail server that was away
     return report

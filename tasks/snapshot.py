@@ -32,7 +32,8 @@ def take_snapshot(
         HostRefused: A person has to do something first.
     """
     mode = Consistency(job.consistency)
-    with site.xen_pool.open(stop=stop) as xen:
+    owner = Owner(site.installation, run)
+    with site.xen_pool.open(stop=stop, owner=owner) as xen:
         left_out = tuple(job.exclude_disks.get(vm.name, ()))
         require_ready(xen, vm, mode=mode, exclude_disks=left_out)
         for disk in enable_tracking(xen, vm) if job.changed_blocks else ():
@@ -41,7 +42,7 @@ def take_snapshot(
         snapshot = take(
             xen,
             vm,
-            owner=Owner(site.installation, run),
+            owner=owner,
             label=f"{vm.name} for {job.name}",
             mode=mode,
             strict=job.strict,
@@ -74,7 +75,7 @@ def release_snapshot(snapshot: XenSnapshot, site: Site, *, committed: bool) -> s
         A sentence if something is still there, else nothing.
     """
     try:
-        with site.xen_pool.open() as xen:
+        with site.xen_pool.open(owner=snapshot.owner) as xen:
             drop_snapshot(xen, snapshot, keep_references=committed, tries=50, pause_seconds=1.0)
             if committed:
                 keep_only_newest(xen, snapshot, site)

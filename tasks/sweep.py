@@ -9,6 +9,7 @@ from blocks import Site
 from likeness.model.ids import RunId, is_name
 from likeness.store.sweeping import Swept as SweptObjects
 from likeness.store.sweeping import sweep_inboxes
+from likeness.xen.owner import Owner
 from likeness.xen.sweeping import Swept as SweptSnapshot
 from likeness.xen.sweeping import sweep_snapshots
 from tasks.claims import is_live
@@ -20,7 +21,8 @@ class SweepReport:
     """What a sweep removed.
 
     Attributes:
-        snapshots: In the pool; each with the problem if it is still there.
+        snapshots: Snapshots, tasks and the like in the pool; each with the problem if it is still
+            there.
         store: In the store's inboxes.
         scratch: Folders on this machine.
     """
@@ -31,9 +33,9 @@ class SweepReport:
 
 
 @task(task_run_name="sweep the pool", **STEP)
-def sweep_pool(*, site: Site) -> tuple[SweptSnapshot, ...]:
-    """Remove snapshots of runs that are over."""
-    with site.xen_pool.open() as xen:
+def sweep_pool(run: RunId, *, site: Site) -> tuple[SweptSnapshot, ...]:
+    """Remove snapshots, tasks and the like of runs that are over."""
+    with site.xen_pool.open(owner=Owner(site.installation, run)) as xen:
         found = sweep_snapshots(xen, site.installation, lambda run: is_live(site, run))
     for each in found:
         get_run_logger().info("%s %s: %s", each.what, each.name, each.problem or "removed")

@@ -67,7 +67,7 @@ def transfer_disks(
     attempt = scratch / random_name()
     attempt.mkdir(mode=0o700)
     with ExitStack() as held:
-        xen = held.enter_context(site.xen_pool.open(stop=stop))
+        xen = held.enter_context(site.xen_pool.open(stop=stop, owner=snapshot.owner))
         store = held.enter_context(site.data_store.open())
         last = last_version(store, snapshot.vm.vm)
         wanted = must_read(site.catalog.file, snapshot.vm.vm)

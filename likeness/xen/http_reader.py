@@ -20,7 +20,6 @@ from likeness.xen.snapshot_facts import SnapshotDisk
 from likeness.xen.tasks import outcome_of, own_task
 
 PATH = "/export_raw_vdi"
-IDLE_SECONDS = 300.0
 TASK_SECONDS = 60.0
 _TAIL_BYTES = 8192
 
@@ -35,7 +34,7 @@ class HttpDiskReader:
         *,
         stop: StopToken | None = None,
         cap: BandwidthCap | None = None,
-        idle_seconds: float = IDLE_SECONDS,
+        idle_seconds: float | None = None,
         task_seconds: float = TASK_SECONDS,
     ) -> None:
         """Only remember what to read; the transfer begins with the first segment.
@@ -45,16 +44,16 @@ class HttpDiskReader:
             disk: One of a snapshot's disks.
             stop: Looked at for every piece.
             cap: Shared with other readers of the job.
-            idle_seconds: Give up when nothing comes for so long.
+            idle_seconds: Give up when nothing comes for so long; the session's own if not given.
             task_seconds: How long the host may take, after the last byte, to say whether what
-                it sent is to be trusted.
+                it sent is to be trusted; never longer than the session's own.
         """
         self._xen, self._disk = xen, disk
         self._stop = stop or StopToken()
         self._cap = cap
-        self._idle_seconds = idle_seconds
+        self._idle_seconds = xen.idle_seconds if idle_seconds is None else idle_seconds
         self._body: Body | None = None
-        self._task_seconds = task_seconds
+        self._task_seconds = min(task_seconds, xen.task_seconds)
         self.read_bytes = 0
 
     @property

@@ -9,14 +9,12 @@ A snapshot can be made and the program die before it is marked; for that moment 
 is given with the very call that makes it, carries the same facts.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from likeness.errors import BadInput
 from likeness.model.ids import RunId, is_name
 from likeness.xen.failures import Refusal
+from likeness.xen.owner import Owner, label_of, owner_in_label
 from likeness.xen.session import XenSession
 
 INSTALLATION, RUN, KIND, SELF = (
@@ -35,36 +33,6 @@ REFERENCE = "reference"
 
 RESTORED = "restored"
 """A VM or disk that a restore is still filling."""
-
-_LABEL = re.compile(r"\[likeness ([0-9a-f]{32}) ([0-9a-f]{32})\]\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who makes something in a pool, and for what.
-
-    Attributes:
-        installation: 32 hex digits, the same for the life of an installation.
-        run: The run it is made for; 32 hex digits.
-    """
-
-    installation: str
-    run: RunId
-
-    def __post_init__(self) -> None:
-        if not (is_name(self.installation) and is_name(self.run)):
-            raise BadInput("installation and run are 32 lower-case hex digits each")
-
-
-def label_of(owner: Owner, text: str) -> str:
-    """A name label that tells people what it is and the sweep whose it is."""
-    return f"{text} [likeness {owner.installation} {owner.run}]"
-
-
-def owner_in_label(label: str) -> Owner | None:
-    """The owner that a name label tells, if it was made by `label_of`."""
-    found = _LABEL.search(label)
-    return Owner(found[1], RunId(found[2])) if found else None
 
 
 def owner_in_marks(record: Mapping[str, Any], kind: str) -> Owner | None:
@@ -146,3 +114,17 @@ def drop_marks(xen: XenSession, class_name: str, ref: str) -> None:
 def without_marks(other_config: Mapping[str, str]) -> dict[str, str]:
     """`other_config` as its owner left it."""
     return {key: value for key, value in other_config.items() if not key.startswith("likeness:")}
+
+
+__all__ = [
+    "Owner",
+    "drop_marks",
+    "label_of",
+    "marks_to_be_made_with",
+    "owner_in_label",
+    "owner_in_marks",
+    "owner_of_restore",
+    "put_marks",
+    "set_mark",
+    "without_marks",
+]

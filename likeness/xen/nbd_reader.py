@@ -16,7 +16,6 @@ from likeness.xen.session import XenSession
 from likeness.xen.snapshot_facts import SnapshotDisk
 
 CONNECT_SECONDS = 5.0
-IDLE_SECONDS = 300.0
 _AHEAD_BYTES = 16 << 20
 _AHEAD_REQUESTS = 32
 _ATTEMPTS = 3
@@ -50,7 +49,7 @@ class NbdDiskReader:
         *,
         stop: StopToken | None = None,
         cap: BandwidthCap | None = None,
-        idle_seconds: float = IDLE_SECONDS,
+        idle_seconds: float | None = None,
     ) -> None:
         """Connect, so that whoever chooses a way knows whether this one works.
 
@@ -59,7 +58,7 @@ class NbdDiskReader:
             disk: One of a snapshot's disks.
             stop: Looked at while waiting.
             cap: Shared with other readers of the job.
-            idle_seconds: Give up when nothing comes for so long.
+            idle_seconds: Give up when nothing comes for so long; the session's own if not given.
 
         Raises:
             NotOffered: The pool does not offer this, or no address answers.
@@ -69,7 +68,7 @@ class NbdDiskReader:
         self._xen, self._disk = xen, disk
         self._stop = stop or StopToken()
         self._cap = cap
-        self._idle_seconds = idle_seconds
+        self._idle_seconds = xen.idle_seconds if idle_seconds is None else idle_seconds
         self._closed = False
         self.read_bytes = 0
         try:

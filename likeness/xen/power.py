@@ -19,7 +19,7 @@ _START_SECONDS = 300.0
 
 
 def shut_down_for_snapshot(
-    xen: XenSession, vm: XenVm, *, owner: Owner, stop: StopToken, deadline_seconds: float
+    xen: XenSession, vm: XenVm, *, owner: Owner, stop: StopToken, deadline_seconds: float | None
 ) -> bool:
     """Shut a running VM down cleanly.
 

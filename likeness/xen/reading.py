@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from likeness.errors import BadInput
 from likeness.stopping import StopToken
-from likeness.xen.http_reader import IDLE_SECONDS, HttpDiskReader
+from likeness.xen.http_reader import HttpDiskReader
 from likeness.xen.nbd_reader import NbdDiskReader, NotOffered
 from likeness.xen.pacing import BandwidthCap
 from likeness.xen.session import XenSession
@@ -42,7 +42,7 @@ def open_reader(
     *,
     stop: StopToken | None = None,
     cap: BandwidthCap | None = None,
-    idle_seconds: float = IDLE_SECONDS,
+    idle_seconds: float | None = None,
     way: Way | None = None,
 ) -> Opened:
     """The best way to read a frozen disk that this pool offers: NBD where it works, else HTTP.
@@ -52,7 +52,7 @@ def open_reader(
         disk: One of a snapshot's disks.
         stop: Ends reading early.
         cap: A bandwidth cap, shared with other readers of the job.
-        idle_seconds: Give up when nothing comes for so long.
+        idle_seconds: Give up when nothing comes for so long; the session's own if not given.
         way: Use this one and no other.
 
     Raises:

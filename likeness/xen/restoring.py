@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from likeness.errors import BadInput, TransferBroken
+from likeness.errors import BadInput, HostBusy, TransferBroken
 from likeness.model.disk import Segment
 from likeness.model.ids import DiskId, from_uuid
 from likeness.stopping import StopToken
@@ -32,7 +32,6 @@ from likeness.xen.session import NULL, XenSession
 from likeness.xen.tasks import outcome_of, own_task, run_task
 
 PATH = "/import_raw_vdi"
-IDLE_SECONDS = 300.0
 _STEP_SECONDS = 120.0
 _WRITTEN_SECONDS = 900.0
 _RECORD = struct.Struct("<QI")
@@ -179,7 +178,7 @@ def write_disk(
     *,
     stop: StopToken | None = None,
     cap: BandwidthCap | None = None,
-    idle_seconds: float = IDLE_SECONDS,
+    idle_seconds: float | None = None,
 ) -> int:
     """Fill a new disk; ranges in no segment are left as they are, that is zero.
 
@@ -189,7 +188,8 @@ def write_disk(
         segments: In ascending order.
         stop: Looked at for every segment.
         cap: A bandwidth cap.
-        idle_seconds: Give up when the host takes nothing for so long.
+        idle_seconds: Give up when the host takes nothing for so long; the session's own if not
+            given.
 
     Returns:
         How many bytes were written.
@@ -203,7 +203,8 @@ def write_disk(
     token = stop or StopToken()
     with explained(doing), own_task(xen, doing) as task:
         query = {"vdi": disk.uuid, "task_id": task, "format": "raw", "chunked": "true"}
-        upload = _upload(xen, query, idle_seconds, token, doing)
+        longest = xen.idle_seconds if idle_seconds is None else idle_seconds
+        upload = _upload(xen, query, longest, token, doing)
         try:
             written = _send_all(upload, disk, segments, cap, token)
             upload.finish()
@@ -403,6 +404,6 @@ def _why(xen: XenSession, task: str) -> str:
     """What the transfer's task says went wrong; empty when it says nothing."""
     try:
         outcome_of(xen, task, "the transfer", deadline_seconds=30.0)
-    except Refusal as failure:
+    except (Refusal, HostBusy) as failure:
         return str(failure)
     return ""

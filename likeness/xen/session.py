@@ -22,6 +22,7 @@ from likeness.errors import (
 from likeness.stopping import StopToken
 from likeness.xen.endpoints import Endpoint, endpoint, fingerprint_of_pem, is_loopback
 from likeness.xen.failures import Refusal, explain
+from likeness.xen.owner import Owner
 from likeness.xen.rpc import AnswerLost, NotReached, RpcConnection, SessionGone
 
 NULL = "OpaqueRef:NULL"
@@ -30,6 +31,8 @@ NULL = "OpaqueRef:NULL"
 CALL_SECONDS = 60.0
 LISTING_SECONDS = 300.0
 PATIENCE_SECONDS = 30.0
+TASK_SECONDS = 600.0
+IDLE_SECONDS = 300.0
 _LONGEST_PAUSE = 5.0
 _NOT_NOW = frozenset({"HOST_STILL_BOOTING", "TOO_BUSY"})
 _LOGIN = "session.login_with_password"
@@ -44,6 +47,12 @@ class XenSession:
     """One account's session with one pool; use it in a `with`.
 
     Methods may be called from many threads at once; each call has a connection of its own.
+
+    Attributes:
+        owner: Whom the pool's tasks that this session begins belong to; nobody: they are not
+            marked.
+        task_seconds: The longest that anything done in the pool's background may take.
+        idle_seconds: The longest that a transfer may stand still.
     """
 
     def __init__(
@@ -55,7 +64,12 @@ class XenSession:
         deadline_seconds: float,
         patience_seconds: float,
         stop: StopToken,
+        owner: Owner | None = None,
+        task_seconds: float = TASK_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
+        self.owner = owner
+        self.task_seconds, self.idle_seconds = task_seconds, idle_seconds
         self._username, self._password = username, password
         self._deadline_seconds, self._patience_seconds = deadline_seconds, patience_seconds
         self._stop = stop
@@ -78,6 +92,9 @@ class XenSession:
         deadline_seconds: float = CALL_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
         stop: StopToken | None = None,
+        owner: Owner | None = None,
+        task_seconds: float = TASK_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> Self:
         """Log in, wherever in the pool the coordinator is.
 
@@ -89,6 +106,9 @@ class XenSession:
             deadline_seconds: For every single call.
             patience_seconds: How long to try all known hosts while none answers.
             stop: Ends waiting early.
+            owner: See the class, as the two that follow.
+            task_seconds: Longer ones are cancelled.
+            idle_seconds: Longer ones are broken off.
 
         Raises:
             BadInput: The address or the fingerprint is none.
@@ -103,6 +123,9 @@ class XenSession:
             deadline_seconds=deadline_seconds,
             patience_seconds=patience_seconds,
             stop=stop or StopToken(),
+            owner=owner,
+            task_seconds=task_seconds,
+            idle_seconds=idle_seconds,
         )
         session._log_in()
         session._learn_hosts()

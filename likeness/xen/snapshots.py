@@ -19,7 +19,7 @@ from likeness.xen.marks import Owner
 from likeness.xen.power import shut_down_for_snapshot, start_again
 from likeness.xen.session import XenSession, is_null
 from likeness.xen.snapshot_facts import MEMORY, Consistency, SnapshotDisk, XenSnapshot
-from likeness.xen.tasks import TASK_SECONDS, run_task
+from likeness.xen.tasks import run_task
 
 STORAGE_PAUSE = 60.0
 """Seconds before the one retry after storage trouble that usually passes."""
@@ -51,7 +51,7 @@ def take_snapshot(
     strict: bool = False,
     exclude_disks: Collection[str] = (),
     stop: StopToken | None = None,
-    deadline_seconds: float = TASK_SECONDS,
+    deadline_seconds: float | None = None,
     storage_pause: float = STORAGE_PAUSE,
 ) -> XenSnapshot:
     """Freeze a VM's disks.
@@ -69,6 +69,7 @@ def take_snapshot(
         exclude_disks: Disks not to freeze, by position, uuid or name.
         stop: Ends it early.
         deadline_seconds: For the snapshot; after that it is cancelled and what was made removed.
+            The session's own if not given.
         storage_pause: Seconds before the one retry after passing storage trouble.
 
     Raises:
@@ -108,7 +109,7 @@ class _Attempt:
     name: str
     left_out: tuple[XenDisk, ...]
     stop: StopToken
-    deadline_seconds: float
+    deadline_seconds: float | None
     storage_pause: float
 
     def take(self, mode: Consistency, *, strict: bool) -> tuple[str, Consistency, str]:

@@ -9,12 +9,13 @@ from likeness.model.ids import RunId
 from likeness.xen import marks
 from likeness.xen.dropping import Leftover, drop_leftover, leftover_of
 from likeness.xen.failures import Refusal, explain, explained
-from likeness.xen.marks import Owner
+from likeness.xen.owner import Owner, without_owner
 from likeness.xen.power import keep_promise, promised_start
 from likeness.xen.references import WITHOUT_DATA
 from likeness.xen.restoring import destroy_disk, destroy_vm
 from likeness.xen.retrying import PAUSE_SECONDS, TRIES
 from likeness.xen.session import LISTING_SECONDS, XenSession
+from likeness.xen.sweeping_tasks import end_task, owned_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Swept:
     """One thing a crashed run had left.
 
     Attributes:
-        what: Such as ``snapshot``, ``frozen disk`` or ``halted VM``.
+        what: Such as ``task``, ``snapshot``, ``frozen disk`` or ``halted VM``.
         name: What people see in the pool.
         uuid: With dashes.
         run: The run that left it.
@@ -47,8 +48,8 @@ def sweep_snapshots(
     """Remove what runs that are over left in the pool; start VMs they left halted.
 
     Only what carries this installation's own mark, put on that very object, is touched, and of
-    that only snapshots, frozen disks and unfinished restores. Safe to repeat, and to run beside
-    live runs.
+    that only tasks, snapshots, frozen disks and unfinished restores. Safe to repeat, and to run
+    beside live runs.
 
     Args:
         xen: The session.
@@ -65,9 +66,10 @@ def sweep_snapshots(
     """
     over = _Over(installation, is_live)
     with explained(f"looking for leftovers in {xen.url}"):
+        swept = [_ended(xen, *found) for found in over.tasks(owned_tasks(xen))]
         vms = xen.call("VM.get_all_records", deadline_seconds=LISTING_SECONDS)
         disks = xen.call("VDI.get_all_records", deadline_seconds=LISTING_SECONDS)
-    swept = [_restarted(xen, ref, owner, vms[ref]) for ref, owner in over.halted(vms)]
+    swept += [_restarted(xen, ref, owner, vms[ref]) for ref, owner in over.halted(vms)]
     swept += [
         _dropped(xen, ref, owner, vms[ref], tries, pause_seconds)
         for ref, owner in over.snapshots(vms)
@@ -96,6 +98,14 @@ class _Over:
 
     installation: str
     is_live: Callable[[RunId], bool]
+
+    def tasks(
+        self, tasks: dict[str, tuple[Owner, dict[str, Any]]]
+    ) -> list[tuple[str, Owner, dict[str, Any]]]:
+        """Tasks that are marked; they are ended before anything is listed that they may make."""
+        return [
+            (ref, owner, record) for ref, (owner, record) in tasks.items() if self._is_over(owner)
+        ]
 
     def snapshots(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
         """Snapshots by their marks; by their names those that were never marked."""
@@ -156,6 +166,12 @@ def _owner_of_disk(record: dict[str, Any]) -> Owner | None:
     if owner is None and record["type"] != WITHOUT_DATA:
         owner = marks.owner_in_marks(record, marks.REFERENCE)
     return owner
+
+
+def _ended(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:
+    name = without_owner(str(record["name_label"]))
+    problem = _problem(lambda: end_task(xen, ref, record), f"ending task {name}")
+    return Swept("task", name, str(record["uuid"]), owner.run, problem)
 
 
 def _restarted(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:

@@ -13,22 +13,26 @@ from typing import Any
 from likeness.clock import stopwatch
 from likeness.errors import HostBusy, LikenessError, Stopped
 from likeness.stopping import StopToken
-from likeness.xen.failures import Refusal
+from likeness.xen.failures import Refusal, suppress_gone
+from likeness.xen.owner import label_of
 from likeness.xen.rpc import result_of
 from likeness.xen.session import XenSession
 
-TASK_SECONDS = 600.0
+MARK = "likeness:task"
+"""Key of a task's `other_config`: installation and run that began it, with a space between."""
+
 _CANCEL_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 _FIRST_ROOM_PAUSE, _LONGEST_ROOM_PAUSE = 0.25, 16.0
-_UNFINISHED = ("pending", "cancelling")
+UNFINISHED = ("pending", "cancelling")
+"""States of a task that has not ended."""
 
 
 def run_task(
     xen: XenSession,
     method: str,
     *params: Any,
-    deadline_seconds: float = TASK_SECONDS,
+    deadline_seconds: float | None = None,
     stop: StopToken | None = None,
 ) -> Any:
     """Run one message in the pool's background and wait for what it gives.
@@ -37,7 +41,8 @@ def run_task(
         xen: The session.
         method: Such as ``VM.snapshot``; it must have an ``Async.`` form.
         params: As for `XenSession.call`.
-        deadline_seconds: After that the task is cancelled.
+        deadline_seconds: After that the task is cancelled; never later than the session's own
+            `task_seconds`.
         stop: Asked to stop, the task is cancelled too.
 
     Returns:
@@ -50,21 +55,41 @@ def run_task(
         HostUnreachable: No host answers.
     """
     stop = stop or StopToken()
+    longest = xen.task_seconds
+    seconds = longest if deadline_seconds is None else min(deadline_seconds, longest)
     task = _started(xen, method, params, stop)
     try:
-        return _awaited(xen, task, method, deadline_seconds, stop)
+        _mark(xen, task)
+        return _awaited(xen, task, method, seconds, stop)
     finally:
-        _forget(xen, task)
+        _forget_finished(xen, task)
 
 
 @contextmanager
 def own_task(xen: XenSession, label: str) -> Generator[str, None, None]:
     """A task of ours for one HTTP transfer; the host completes it. Gives its reference."""
-    task = str(xen.call("task.create", f"Likeness: {label}", "transfer of a disk"))
+    name = f"Likeness: {label}"
+    name = label_of(xen.owner, name) if xen.owner else name
+    task = str(xen.call("task.create", name, "transfer of a disk"))
     try:
         yield task
+    except BaseException:
+        cancel(xen, task)  # so that the host lets go of the disk at once
+        raise
     finally:
-        _forget(xen, task)
+        forget(xen, task)
+
+
+def cancel(xen: XenSession, task: str) -> None:
+    """Ask the pool to stop a task, where that is possible."""
+    with suppress(LikenessError):
+        xen.call("task.cancel", task)
+
+
+def forget(xen: XenSession, task: str) -> None:
+    """Remove a task record; what cannot be removed now the pool collects by itself."""
+    with suppress(LikenessError):
+        xen.call("task.destroy", task)
 
 
 def outcome_of(xen: XenSession, task: str, method: str, *, deadline_seconds: float) -> Any:
@@ -76,7 +101,7 @@ def outcome_of(xen: XenSession, task: str, method: str, *, deadline_seconds: flo
     """
     ends_at = stopwatch() + deadline_seconds
     pause = _FIRST_PAUSE
-    while (status := xen.call("task.get_status", task)) in _UNFINISHED:
+    while (status := xen.call("task.get_status", task)) in UNFINISHED:
         if stopwatch() >= ends_at:
             raise HostBusy(f"the pool has not finished {method} within {deadline_seconds:.0f} s")
         time.sleep(pause)
@@ -103,7 +128,7 @@ def _awaited(
 ) -> Any:
     ends_at = stopwatch() + deadline_seconds
     pause = _FIRST_PAUSE
-    while (status := xen.call("task.get_status", task)) in _UNFINISHED:
+    while (status := xen.call("task.get_status", task)) in UNFINISHED:
         if stopwatch() >= ends_at:
             late = HostBusy(
                 f"the pool has not finished {method} within {deadline_seconds:.0f} s; "
@@ -141,7 +166,16 @@ def _outcome(xen: XenSession, task: str, status: str, method: str) -> Any:
     raise Refusal(code, details, method=method)
 
 
-def _forget(xen: XenSession, task: str) -> None:
-    """Remove a task record; what cannot be removed now the pool collects by itself."""
-    with suppress(LikenessError):
-        xen.call("task.destroy", task)
+def _mark(xen: XenSession, task: str) -> None:
+    """Say whose a task is, so that the sweep can end it when we do not live to see its end."""
+    if xen.owner is not None:
+        with suppress(LikenessError):
+            value = f"{xen.owner.installation} {xen.owner.run}"
+            xen.call("task.add_to_other_config", task, MARK, value)
+
+
+def _forget_finished(xen: XenSession, task: str) -> None:
+    """Remove the record of a task that has ended; one that has not is left for the sweep."""
+    with suppress(LikenessError), suppress_gone():
+        if xen.call("task.get_status", task) not in UNFINISHED:
+            forget(xen, task)
