@@ -9,7 +9,7 @@ from likeness.model.job import BackupJob
 from likeness.stopping import StopToken
 from likeness.xen.changed_blocks import enable_tracking
 from likeness.xen.dropping import drop_snapshot
-from likeness.xen.inventory import XenVm
+from likeness.xen.inventory import XenVm, find_vm
 from likeness.xen.marks import Owner
 from likeness.xen.preflight import require_ready
 from likeness.xen.snapshots import Consistency, XenSnapshot
@@ -34,6 +34,7 @@ def take_snapshot(
     mode = Consistency(job.consistency)
     owner = Owner(site.installation, run)
     with site.xen_pool.open(stop=stop, owner=owner) as xen:
+        vm = find_vm(xen, vm.uuid)  # as it is now: its turn may have come hours after the start
         left_out = tuple(job.exclude_disks.get(vm.name, ()))
         require_ready(xen, vm, mode=mode, exclude_disks=left_out)
         for disk in enable_tracking(xen, vm) if job.changed_blocks else ():

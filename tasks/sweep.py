@@ -1,12 +1,16 @@
 """Sweep: what carries our mark and belongs to no run that is alive."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from prefect import get_run_logger, task
 
 from blocks import Site
-from likeness.model.ids import RunId, is_name
+from catalog.versions import list_versions
+from likeness.clock import system_clock
+from likeness.model.ids import DiskId, RunId, VmId, is_name
 from likeness.store.sweeping import Swept as SweptObjects
 from likeness.store.sweeping import sweep_inboxes
 from likeness.xen.owner import Owner
@@ -35,11 +39,26 @@ class SweepReport:
 @task(task_run_name="sweep the pool", **STEP)
 def sweep_pool(run: RunId, *, site: Site) -> tuple[SweptSnapshot, ...]:
     """Remove snapshots, tasks and the like of runs that are over."""
+    newest = cache(lambda: frozenset(_last_runs(site)))  # asked after the pool, never before
     with site.xen_pool.open(owner=Owner(site.installation, run)) as xen:
-        found = sweep_snapshots(xen, site.installation, lambda run: is_live(site, run))
+        found = sweep_snapshots(
+            xen,
+            site.installation,
+            lambda run: is_live(site, run),
+            is_compared_with=lambda kept: (kept.disk, kept.run) in newest(),
+        )
     for each in found:
         get_run_logger().info("%s %s: %s", each.what, each.name, each.problem or "removed")
     return found
+
+
+def _last_runs(site: Site) -> Iterator[tuple[DiskId, RunId]]:
+    """Each disk of every VM's newest version, with the run that made it."""
+    seen: set[VmId] = set()
+    for row in list_versions(site.catalog.file, system_clock(), None):
+        if row.vm not in seen:
+            seen.add(row.vm)
+            yield from ((disk.disk, row.run) for disk in row.disks)
 
 
 @task(task_run_name="sweep the inboxes", **STEP)

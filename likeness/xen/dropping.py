@@ -10,11 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from likeness.errors import HostBusy, LikenessError
+from likeness.errors import HostBusy
 from likeness.xen import marks
 from likeness.xen.failures import GONE, IN_USE, Refusal, explained, suppress_gone
+from likeness.xen.holding import is_held, is_time_to_pull
 from likeness.xen.inventory import is_disk
-from likeness.xen.marks import Owner
+from likeness.xen.owner import Owner, without_owner
 from likeness.xen.references import become_reference, strip_reference
 from likeness.xen.retrying import PAUSE_SECONDS, TRIES, attempts, until_free
 from likeness.xen.session import XenSession, is_null
@@ -22,7 +23,6 @@ from likeness.xen.snapshot_facts import XenSnapshot
 from likeness.xen.tasks import run_task
 
 _STEP_SECONDS = 120.0
-_LABELS_FIRST_LETTERS = "[likeness "
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,8 @@ def drop_leftover(xen: XenSession, leftover: Leftover, *, tries: int, pause_seco
         )
     left = list(leftover.disks)
     for attempt in attempts(tries, pause_seconds):
-        left = [disk for disk in left if not _destroyed(xen, disk, force=attempt > tries // 2)]
+        force = is_time_to_pull(attempt, tries)
+        left = [disk for disk in left if not _destroyed(xen, disk, force=force)]
         if not left:
             return
     raise HostBusy(
@@ -153,7 +154,7 @@ def _leftover(xen: XenSession, ref: str, record: Mapping[str, Any], owner: Owner
                 disks.append(str(drive["VDI"]))
     memory = str(record.get("suspend_VDI", ""))
     return Leftover(
-        name=str(record["name_label"]).split(f" {_LABELS_FIRST_LETTERS}")[0],
+        name=without_owner(str(record["name_label"])),
         owner=owner,
         ref=ref,
         uuid=str(record["uuid"]),
@@ -186,7 +187,7 @@ def _destroyed(xen: XenSession, disk: str, *, force: bool) -> bool:
     """Destroy one frozen disk; False when something still holds it."""
     try:
         with suppress_gone():
-            if _used_by_others(xen, disk, force=force):
+            if is_held(xen, disk, pull=force):
                 return False
             run_task(xen, "VDI.destroy", disk, deadline_seconds=_STEP_SECONDS)
     except Refusal as refusal:
@@ -196,24 +197,3 @@ def _destroyed(xen: XenSession, disk: str, *, force: bool) -> bool:
     except HostBusy:
         return False
     return True
-
-
-def _used_by_others(xen: XenSession, disk: str, *, force: bool) -> bool:
-    """Whether a VM has the disk plugged in; with `force` the pool's own plugs are pulled."""
-    used = False
-    for vbd in xen.call("VDI.get_VBDs", disk):
-        with suppress_gone():
-            record = xen.call("VBD.get_record", vbd)
-            if not xen.call("VM.get_is_control_domain", record["VM"]):
-                used = True
-            elif force:
-                _pull(xen, str(vbd), attached=bool(record["currently_attached"]))
-    return used
-
-
-def _pull(xen: XenSession, vbd: str, *, attached: bool) -> None:
-    """Take a disk away from a host's own domain, which reads it for a transfer that is over."""
-    with suppress(LikenessError):
-        if attached:
-            run_task(xen, "VBD.unplug_force", vbd, deadline_seconds=_STEP_SECONDS)
-        run_task(xen, "VBD.destroy", vbd, deadline_seconds=_STEP_SECONDS)

@@ -34,6 +34,10 @@ class Refusal(PermanentError):
         super().__init__(f"{method}: {code}" + (f" ({said})" if said else ""))
 
 
+class Overdue(HostBusy):
+    """The pool had not done something when its time was up; inside `likeness.xen` only."""
+
+
 def shortened(detail: str) -> str:
     """A parameter as it may be shown: no session, no long reference."""
     if detail.startswith("OpaqueRef:"):
@@ -219,6 +223,11 @@ def explained(doing: str) -> Generator[None, None, None]:
         yield
     except Refusal as refusal:
         raise explain(refusal, doing) from refusal
+    except Overdue as late:
+        raise HostBusy(
+            f"{doing}: {late}; look at the pool's tasks for what holds it up, then run the job"
+            " again"
+        ) from late
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from likeness.xen.failures import (
     explained,
     suppress_gone,
 )
-from likeness.xen.marks import Owner
+from likeness.xen.holding import is_held, is_time_to_pull
+from likeness.xen.owner import Owner
 from likeness.xen.retrying import attempts
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
 from likeness.xen.tasks import run_task
@@ -90,10 +91,19 @@ def drop_references(
         wanted = reference.uuid in keep and reference.usable
         concerned = reference.disk is None or reference.disk in disks
         if concerned and not wanted:
-            with explained("removing a record of changes"), suppress_gone():
-                run_task(xen, "VDI.destroy", reference.ref, deadline_seconds=_STEP_SECONDS)
+            drop_reference(xen, reference)
             dropped.append(reference)
     return tuple(dropped)
+
+
+def drop_reference(xen: XenSession, reference: Reference) -> None:
+    """Remove one reference; gone is no failure.
+
+    Raises:
+        HostUnreachable, HostBusy, HostRefused: The pool did not allow it.
+    """
+    with explained("removing a record of changes"), suppress_gone():
+        run_task(xen, "VDI.destroy", reference.ref, deadline_seconds=_STEP_SECONDS)
 
 
 def become_reference(xen: XenSession, ref: str, uuid: str, *, owner: Owner) -> None:
@@ -113,8 +123,8 @@ def strip_reference(xen: XenSession, ref: str, *, tries: int, pause_seconds: flo
         HostBusy: Something still reads it after all tries.
         Refusal: The pool refused.
     """
-    for _ in attempts(tries, pause_seconds):
-        if _stripped(xen, ref):
+    for attempt in attempts(tries, pause_seconds):
+        if _stripped(xen, ref, pull=is_time_to_pull(attempt, tries)):
             return
     raise HostBusy(
         f"a frozen disk is still in use after {tries} tries; the next sweep tries again",
@@ -122,9 +132,11 @@ def strip_reference(xen: XenSession, ref: str, *, tries: int, pause_seconds: flo
     )
 
 
-def _stripped(xen: XenSession, ref: str) -> bool:
+def _stripped(xen: XenSession, ref: str, *, pull: bool) -> bool:
     try:
         with suppress_gone():
+            if is_held(xen, ref, pull=pull):
+                return False
             if xen.call("VDI.get_type", ref) != WITHOUT_DATA:
                 run_task(xen, "VDI.data_destroy", ref, deadline_seconds=_STEP_SECONDS)
     except Refusal as refusal:

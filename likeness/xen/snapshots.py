@@ -70,7 +70,8 @@ def take_snapshot(
         stop: Ends it early.
         deadline_seconds: For the snapshot; after that it is cancelled and what was made removed.
             The session's own if not given.
-        storage_pause: Seconds before the one retry after passing storage trouble.
+        storage_pause: Seconds before the one retry after passing storage trouble; never longer
+            than the session's longest task.
 
     Raises:
         BadInput: A disk to exclude is not there, or no disk is left.
@@ -166,8 +167,7 @@ class _Attempt:
         except Refusal as refusal:
             if refusal.code != "MESSAGE_PARAMETER_COUNT_MISMATCH":
                 raise
-        note = "this XenServer cannot leave disks out of a snapshot; all were frozen"
-        return self._run("VM.snapshot"), note
+        return self._run("VM.snapshot"), self._frozen_all_the_same("this XenServer")
 
     def _offline(self) -> tuple[str, Consistency, str]:
         halted = shut_down_for_snapshot(
@@ -209,7 +209,7 @@ class _Attempt:
         strict: bool,
     ) -> tuple[str, Consistency, str]:
         try:
-            return better(), mode, ""
+            return better(), mode, self._frozen_all_the_same(f"a {mode} snapshot")
         except Refusal as refusal:
             if refusal.code not in curable:
                 raise
@@ -224,12 +224,23 @@ class _Attempt:
         ref, note = self._standard()
         return ref, Consistency.STANDARD, "; ".join(part for part in (why, note) if part)
 
+    def _frozen_all_the_same(self, who: str) -> str:
+        """What to say where disks cannot be left out of the snapshot itself."""
+        if not self.left_out:
+            return ""
+        which = ", ".join(disk.position for disk in self.left_out)
+        return (
+            f"{who} cannot leave disks out; disk {which} was frozen with the others and is not"
+            " backed up"
+        )
+
     def _run(self, method: str, *more: Any) -> str:
         """One attempt, and a second one after storage trouble that usually passes."""
         try:
             return self._run_once(method, *more)
         except Refusal as refusal:
-            if refusal.code not in _PASSING_TROUBLE or self.stop.wait(self.storage_pause):
+            pause = min(self.storage_pause, self.xen.task_seconds)
+            if refusal.code not in _PASSING_TROUBLE or self.stop.wait(pause):
                 raise
         self.undo()
         return self._run_once(method, *more)

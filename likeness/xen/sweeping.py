@@ -8,10 +8,10 @@ from likeness.errors import LikenessError
 from likeness.model.ids import RunId
 from likeness.xen import marks
 from likeness.xen.dropping import Leftover, drop_leftover, leftover_of
-from likeness.xen.failures import Refusal, explain, explained
+from likeness.xen.failures import explained
 from likeness.xen.owner import Owner, without_owner
 from likeness.xen.power import keep_promise, promised_start
-from likeness.xen.references import WITHOUT_DATA
+from likeness.xen.references import WITHOUT_DATA, Reference, drop_reference, list_references
 from likeness.xen.restoring import destroy_disk, destroy_vm
 from likeness.xen.retrying import PAUSE_SECONDS, TRIES
 from likeness.xen.session import LISTING_SECONDS, XenSession
@@ -42,19 +42,21 @@ def sweep_snapshots(
     installation: str,
     is_live: Callable[[RunId], bool],
     *,
+    is_compared_with: Callable[[Reference], bool] = lambda _: True,
     tries: int = TRIES,
     pause_seconds: float = PAUSE_SECONDS,
 ) -> tuple[Swept, ...]:
     """Remove what runs that are over left in the pool; start VMs they left halted.
 
     Only what carries this installation's own mark, put on that very object, is touched, and of
-    that only tasks, snapshots, frozen disks and unfinished restores. Safe to repeat, and to run
-    beside live runs.
+    that only tasks, snapshots, frozen disks, unfinished restores and records of changes that
+    nothing is compared with any more. Safe to repeat, and to run beside live runs.
 
     Args:
         xen: The session.
         installation: 32 hex digits; other installations' objects are none of ours.
         is_live: Whether a run may still need what it made.
+        is_compared_with: Whether the next run can make use of a record of changes.
         tries: How often to try while something holds a disk.
         pause_seconds: The longest pause between these tries.
 
@@ -88,6 +90,11 @@ def sweep_snapshots(
         _disk_dropped(xen, ref, owner, disks[ref], tries, pause_seconds)
         for ref, owner in over.disks(disks)
         if not held.intersection(disks[ref]["VBDs"])
+    ]
+    swept += [
+        _forgotten(xen, reference)
+        for reference in list_references(xen, installation)
+        if not (is_live(reference.run) or (reference.usable and is_compared_with(reference)))
     ]
     return tuple(swept)
 
@@ -236,12 +243,16 @@ def _disk_dropped(
     return Swept(what, name, uuid, owner.run, _problem(drop, f"removing {what} {name}"))
 
 
+def _forgotten(xen: XenSession, reference: Reference) -> Swept:
+    problem = _problem(lambda: drop_reference(xen, reference), f"removing {reference.uuid}")
+    return Swept("record of changes", reference.uuid, reference.uuid, reference.run, problem)
+
+
 def _problem(step: Callable[[], object], doing: str) -> str:
     """Do it; say what went wrong, or nothing."""
     try:
-        step()
-    except Refusal as refusal:
-        return str(explain(refusal, doing))
+        with explained(doing):
+            step()
     except LikenessError as problem:
         return str(problem)
     return ""

@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from likeness.clock import stopwatch
-from likeness.errors import HostBusy, LikenessError, Stopped
+from likeness.errors import LikenessError, Stopped
 from likeness.stopping import StopToken
-from likeness.xen.failures import Refusal, suppress_gone
+from likeness.xen.failures import Overdue, Refusal, suppress_gone
 from likeness.xen.owner import label_of
 from likeness.xen.rpc import result_of
 from likeness.xen.session import XenSession
@@ -50,7 +50,7 @@ def run_task(
 
     Raises:
         Refusal: The pool refused or the task failed.
-        HostBusy: The deadline passed; the task was cancelled or at least asked to end.
+        Overdue: The deadline passed; the task was cancelled or at least asked to end.
         Stopped: Somebody asked to stop.
         HostUnreachable: No host answers.
     """
@@ -97,13 +97,13 @@ def outcome_of(xen: XenSession, task: str, method: str, *, deadline_seconds: flo
 
     Raises:
         Refusal: It failed.
-        HostBusy: It has not ended within the deadline.
+        Overdue: It has not ended within the deadline.
     """
     ends_at = stopwatch() + deadline_seconds
     pause = _FIRST_PAUSE
     while (status := xen.call("task.get_status", task)) in UNFINISHED:
         if stopwatch() >= ends_at:
-            raise HostBusy(f"the pool has not finished {method} within {deadline_seconds:.0f} s")
+            raise Overdue(f"the pool has not finished {method} within {deadline_seconds:.0f} s")
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)
     return _outcome(xen, task, status, method)
@@ -130,7 +130,7 @@ def _awaited(
     pause = _FIRST_PAUSE
     while (status := xen.call("task.get_status", task)) in UNFINISHED:
         if stopwatch() >= ends_at:
-            late = HostBusy(
+            late = Overdue(
                 f"the pool has not finished {method} within {deadline_seconds:.0f} s; "
                 "the task was cancelled"
             )
@@ -141,13 +141,14 @@ def _awaited(
     return _outcome(xen, task, status, method)
 
 
-def _given_up(xen: XenSession, task: str, method: str, why: HostBusy | Stopped) -> Any:
+def _given_up(xen: XenSession, task: str, method: str, why: Overdue | Stopped) -> Any:
     """Cancel a task; when it was done before the cancel came through, what it gave counts."""
     with suppress(Refusal):
         xen.call("task.cancel", task)
     try:
-        outcome = outcome_of(xen, task, method, deadline_seconds=_CANCEL_SECONDS)
-    except (Refusal, HostBusy) as cause:
+        seconds = min(_CANCEL_SECONDS, xen.task_seconds)
+        outcome = outcome_of(xen, task, method, deadline_seconds=seconds)
+    except (Refusal, Overdue) as cause:
         if isinstance(cause, Refusal) and cause.code != "TASK_CANCELLED":
             raise
         raise why from cause

@@ -83,7 +83,7 @@ def test_where_the_pool_cannot_leave_disks_out_all_are_frozen_and_one_is_not_rea
     snapshot = take(stage, exclude_disks=["1"])
 
     assert [disk.facts.position for disk in snapshot.disks] == ["0"]
-    assert "all were frozen" in snapshot.reason
+    assert "disk 1 was frozen with the others" in snapshot.reason
     drop_snapshot(stage.xen, snapshot, tries=20, pause_seconds=0.1)
     assert stage.objects() == before
 

@@ -1,0 +1,41 @@
+"""Who holds a frozen disk, and taking it from the pool's own hands."""
+
+from contextlib import suppress
+
+from likeness.errors import LikenessError
+from likeness.xen.failures import suppress_gone
+from likeness.xen.session import XenSession
+from likeness.xen.tasks import run_task
+
+_PULL_AFTER = 5
+_STEP_SECONDS = 120.0
+
+
+def is_time_to_pull(attempt: int, tries: int) -> bool:
+    """Whether a disk was asked for politely often enough; hosts let go within seconds."""
+    return attempt > min(_PULL_AFTER, tries // 2)
+
+
+def is_held(xen: XenSession, disk: str, *, pull: bool) -> bool:
+    """Whether a VM has the disk plugged in; with `pull` the pool's own plugs are pulled.
+
+    Raises:
+        Refusal: The pool refused; the disk may be gone.
+    """
+    held = False
+    for vbd in xen.call("VDI.get_VBDs", disk):
+        with suppress_gone():
+            record = xen.call("VBD.get_record", vbd)
+            if not xen.call("VM.get_is_control_domain", record["VM"]):
+                held = True
+            elif pull:
+                _pull(xen, str(vbd), attached=bool(record["currently_attached"]))
+    return held
+
+
+def _pull(xen: XenSession, vbd: str, *, attached: bool) -> None:
+    """Take a disk away from a host's own domain, which reads it for a transfer that is over."""
+    with suppress(LikenessError):
+        if attached:
+            run_task(xen, "VBD.unplug_force", vbd, deadline_seconds=_STEP_SECONDS)
+        run_task(xen, "VBD.destroy", vbd, deadline_seconds=_STEP_SECONDS)

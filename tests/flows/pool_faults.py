@@ -1,0 +1,260 @@
+"""A pool in which something goes wrong at an exact moment of a job, and a count of what is left."""
+
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.calls import Journal
+from lab.faults import Faults
+from lab.pool import Pool
+from lab.serving import LabServer
+from lab.settings import Settings
+from lab.wire.values import Value
+from likeness.model.ids import VmId, from_uuid
+from likeness.model.outcome import VmOutcome
+from likeness.store.versions import Version, last_version, read_version, record_names
+from tests.flows.scene import QUICK, Scene, image, new_scene, noise
+from tests.flows.waiting import wait_until
+
+if TYPE_CHECKING:
+    from lab.calls import Call
+
+KIB = 1 << 10
+PHASES = ("snapshot", "transfer", "commit")
+CALM = "calm"
+VMS = (*PHASES, CALM)
+"""Three VMs, each called like the phase in which it is hit, and one that never is."""
+
+SECONDS = {"operation_seconds": 2, "silence_seconds": 1}
+_NOT_OURS = ("message", "session")
+_WATCHED = {
+    "VM": ("name_label", "power_state", "tags", "other_config", "blocked_operations", "VBDs"),
+    "VDI": ("name_label", "tags", "other_config", "type", "managed"),
+}
+
+
+class TimedFaults(Faults):
+    """Faults that can also do something else, at an exact call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._due: list[list[Any]] = []
+        self.never_struck: list[str] = []
+
+    def when(self, method: str, act: Callable[[], object], *, number: int = 1) -> None:
+        """Do something just before a message is answered for the `number`-th time from now on."""
+        self._due.append([method, number, act])
+
+    def strike(self, call: "Call", at: str = "") -> None:
+        for due in [each for each in self._due if each[0] == (at or call.name)]:
+            due[1] -= 1
+            if due[1] == 0:
+                self._due.remove(due)
+                due[2]()
+        super().strike(call, at)
+
+    def end(self) -> None:
+        """Forget all faults, and note those that were set in vain."""
+        calls = self.listing()["calls"]
+        self.never_struck += [each["method"] for each in calls if each["seen"] < each["at"]]
+        self.never_struck += [each[0] for each in self._due]
+        self._due = []
+        self.clear()
+
+
+class PhaseWatch(Journal):
+    """A journal that sees a VM's phases begin; each has a session of its own.
+
+    Right for jobs with one VM at a time.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__()
+        self._pool = pool
+        self._fresh = False
+        self._vm = ""
+        self._due: dict[tuple[str, str], Callable[[], object]] = {}
+        self.begun: list[tuple[str, str]] = []
+
+    def at(self, vm: str, phase: str, act: Callable[[], object]) -> None:
+        """Do something when a phase of a VM begins for the next time."""
+        self._due[vm, phase] = act
+
+    def forget(self) -> None:
+        """Begin anew, with nothing to do."""
+        self._fresh, self._vm, self.begun = False, "", []
+        self._due.clear()
+
+    def not_begun(self) -> list[tuple[str, str]]:
+        """Phases that something was to be done at, and that never began."""
+        return list(self._due)
+
+    def writing(self, method: str, parameters: tuple[Value, ...]) -> AbstractContextManager[None]:
+        if method == "session.login_with_password":
+            self._fresh = True
+        elif self._fresh and method != "host.get_all_records":
+            self._fresh = False
+            self._begin(self._phase(method, parameters))
+        return super().writing(method, parameters)
+
+    def _phase(self, method: str, parameters: tuple[Value, ...]) -> str:
+        if method == "VM.get_by_name_label":  # by name when a job selects, by uuid at its turn
+            known = self._pool.db.where("VM", uuid=parameters[0])
+            self._vm = str(self._pool.db.get("VM", known[0], "name_label")) if known else ""
+            return "snapshot"
+        return "commit" if method in ("VDI.get_other_config", "VM.get_record") else "transfer"
+
+    def _begin(self, phase: str) -> None:
+        self.begun.append((self._vm, phase))
+        act = self._due.pop((self._vm, phase), None)
+        if act is not None:
+            act()
+
+
+@dataclass
+class Stage:
+    """VMs that were backed up once, on a pool with two hosts.
+
+    Attributes:
+        baseline: Every object of the pool before the first job.
+    """
+
+    scene: Scene
+    faults: TimedFaults
+    watch: PhaseWatch
+    baseline: dict[str, dict[str, dict[str, Any]]] = field(repr=False)
+    _held: list[object] = field(default_factory=list)
+
+    def hold(self, vdi: str) -> None:
+        """Let dom0 keep a disk plugged in, as after a transfer that never lets go of it."""
+        plugged = self.pool.attached_to_dom0(vdi, writing=False)
+        plugged.__enter__()
+        self._held.append(plugged)  # it unplugs the disk when nobody knows it any more
+
+    @property
+    def pool(self) -> Pool:
+        return self.scene.pool
+
+    def guests_write(self, seed: str) -> dict[str, list[str]]:
+        """Change some of each VM's first disk; what the disks hold from now on."""
+        for vm in VMS:
+            self.pool.write(vm, disk=0, offset=64 * KIB, data=noise(vm + seed, 64 * KIB))
+        return {vm: self.scene.disks(vm) for vm in VMS}
+
+    def ready(self) -> None:
+        """Have each VM backed up, and every disk compared with its last version next time."""
+        self.faults.end()
+        self.faults.never_struck = []
+        self.watch.forget()
+        there = self.references()
+        lacking = [vm for vm in VMS if not self._last_disks(vm) or self._last_disks(vm) - there]
+        if lacking:
+            assert self.scene.back_up(*lacking).name == "Completed"
+        assert self.references() == self.wanted_references()
+
+    def version(self, outcome: VmOutcome) -> Version:
+        """A version by what the job said of it."""
+        with self.scene.store() as store:
+            (name,) = [n for n in record_names(store, outcome.vm) if outcome.version in n]
+            return read_version(store, name)
+
+    def references(self) -> set[tuple[str, str]]:
+        """Of each frozen disk without data: the disk it was frozen from, and the run."""
+        db, found = self.pool.db, set()
+        for ref in db.where("VDI", type="cbt_metadata"):
+            live = db.get("VDI", db.get("VDI", ref, "snapshot_of"), "uuid")
+            found.add((from_uuid(live), str(db.get("VDI", ref, "other_config")["likeness:run"])))
+        assert len(found) == len(db.where("VDI", type="cbt_metadata")), "one is there twice"
+        return found
+
+    def wanted_references(self, *without: str) -> set[tuple[str, str]]:
+        """What the next run compares with: each disk of each VM's last version."""
+        return set().union(*(self._last_disks(vm) for vm in VMS if vm not in without))
+
+    def _last_disks(self, vm: str) -> set[tuple[str, str]]:
+        uuid = self.pool.db.get("VM", self.pool.vm(vm), "uuid")
+        with self.scene.store() as store:
+            last = last_version(store, VmId(from_uuid(uuid)))
+        return {(disk.disk, last.record.run) for disk in last.record.disks} if last else set()
+
+    # -- what is left ----------------------------------------------------------------------------
+
+    def left(self) -> list[str]:
+        """Everything that was not there before the first job, or is not as it was, in words.
+
+        Of all classes but two: messages are the pool's own, and a session that nobody closed ends
+        by itself. Frozen disks without data are counted by `references`.
+        """
+        now, found = census(self.pool), []
+        for name, objects in now.items():
+            for ref, record in objects.items():
+                before = self.baseline[name].get(ref)
+                if name == "VDI" and record["type"] == "cbt_metadata":
+                    continue
+                if before is None:
+                    found.append(f"new {name} {record.get('name_label', ref)}")
+                    continue
+                found += _changes(name, before, record)
+                if _marked(record):
+                    found.append(f"{name} {record['uuid']} carries our mark")
+        gone = [f"{n} {ref} is gone" for n, o in self.baseline.items() for ref in o.keys() - now[n]]
+        return [*found, *gone]
+
+    def must_be_clean(self) -> None:
+        """Nothing may be left, as soon as the pool itself is done with what it was asked."""
+        try:
+            wait_until(lambda: not self.left(), "nothing is left", seconds=20)
+        except AssertionError:
+            assert self.left() == []
+
+
+def census(pool: Pool) -> dict[str, dict[str, dict[str, Any]]]:
+    """Every object of the pool by class and reference."""
+    with pool.db.lock:
+        return {
+            name: {ref: pool.db.record(name, ref) for ref in pool.db.refs(name)}
+            for name in pool.facts.classes
+            if name not in _NOT_OURS
+        }
+
+
+def _marked(record: dict[str, Any]) -> bool:
+    texts = [
+        record.get("name_label", ""),
+        record.get("name_description", ""),
+        *record.get("tags", ()),
+        *(f"{key} {value}" for key, value in record.get("other_config", {}).items()),
+        *record.get("blocked_operations", {}).values(),
+    ]
+    return any("likeness" in str(text).lower() for text in texts)
+
+
+def _changes(name: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    busy = [f"{name} {now['uuid']} is busy"] if now.get("current_operations") else []
+    return busy + [
+        f"{name} {now['uuid']}: {each} was {before[each]!r} and is {now[each]!r}"
+        for each in _WATCHED.get(name, ())
+        if before[each] != now[each]
+    ]
+
+
+@contextmanager
+def open_stage(folder: Path, **settings: Any) -> Generator[Stage, None, None]:
+    """Two hosts and four VMs, of which the one hit in its snapshot has two disks."""
+    for name in ("images", "store", "vault", "here"):
+        (folder / name).mkdir(parents=True)
+    pool = Pool(Settings(**{**QUICK, **settings}), hosts=2)
+    faults, watch = TimedFaults(), PhaseWatch(pool)
+    pool.faults, pool.journal = faults, watch
+    for vm in VMS:
+        sizes = (512 * KIB, 256 * KIB) if vm == PHASES[0] else (512 * KIB,)
+        disks = [noise(f"{vm}{number}", size) for number, size in enumerate(sizes)]
+        pool.add_vm(
+            vm, [image(folder / "images", f"{vm}{number}", d) for number, d in enumerate(disks)]
+        )
+    with LabServer(pool) as lab:
+        scene = new_scene(folder, lab)
+        scene.save(xen_pool=SECONDS)
+        yield Stage(scene, faults, watch, census(pool))
