@@ -2,7 +2,8 @@
 
 XenServer itself waits up to two hours for a conflicting operation, so a call that changes a VM or
 a disk is never made directly: it becomes a task of the pool, which we watch, and cancel when its
-time is up or somebody asks us to stop.
+time is up or somebody asks us to stop. It is marked right after it has begun; should we die in
+between, it ends by itself, and what it makes is found by its own name.
 """
 
 import time

@@ -1,7 +1,7 @@
 """A pool in which something goes wrong at an exact moment of a job, and a count of what is left."""
 
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,13 +91,15 @@ class PhaseWatch(Journal):
         """Phases that something was to be done at, and that never began."""
         return list(self._due)
 
-    def writing(self, method: str, parameters: tuple[Value, ...]) -> AbstractContextManager[None]:
+    @contextmanager
+    def writing(self, method: str, parameters: tuple[Value, ...]) -> Iterator[None]:
         if method == "session.login_with_password":
             self._fresh = True
         elif self._fresh and method != "host.get_all_records":
             self._fresh = False
             self._begin(self._phase(method, parameters))
-        return super().writing(method, parameters)
+        with super().writing(method, parameters):
+            yield
 
     def _phase(self, method: str, parameters: tuple[Value, ...]) -> str:
         if method == "VM.get_by_name_label":  # by name when a job selects, by uuid at its turn
