@@ -12,8 +12,9 @@ from pydantic import SecretStr
 
 from blocks import CatalogFile, DataStoreShare, Site, Vault, XenPool
 from likeness.clock import system_clock
-from likeness.errors import LikenessError
+from likeness.errors import CertificateRefused, LikenessError
 from likeness.store.data_store import create_store
+from likeness.xen.endpoints import fingerprint_to_confirm
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,14 @@ def main() -> int:
     """Ask for what is not given, and set up a site."""
     arguments = _arguments()
     try:
+        fingerprint = arguments.fingerprint or _confirmed(arguments.pool)
         made = set_up_site(
             arguments.name,
             pool=XenPool(
                 url=arguments.pool,
                 username=arguments.account,
                 password=SecretStr(getpass.getpass(f"Password of {arguments.account}: ")),
-                fingerprint=arguments.fingerprint,
+                fingerprint=fingerprint,
             ),
             data_store=DataStoreShare(
                 place=arguments.store,
@@ -110,6 +112,28 @@ def main() -> int:
     return 0
 
 
+def _confirmed(pool: str) -> str:
+    """The fingerprint of a pool's own certificate, once a person has said that it is the right one.
+
+    Raises:
+        CertificateRefused: They did not; nothing was sent to the host but the handshake.
+    """
+    shown = fingerprint_to_confirm(pool)
+    if not shown:
+        return ""
+    print(
+        f"{pool} shows a certificate that no authority vouches for. SHA-256 fingerprint:\n"
+        f"  {shown}\n"
+        "Compare it with what the host itself says:\n"
+        "  openssl x509 -noout -fingerprint -sha256 -in /etc/xensource/xapi-ssl.pem"
+    )
+    if input("Is it the same? Then write yes: ").strip().lower() != "yes":
+        raise CertificateRefused(
+            f"the certificate of {pool} was not confirmed; nothing was made", fingerprint=shown
+        )
+    return shown
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m flows.set_up",
@@ -120,7 +144,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--name", default="main", help="what flows will be given (main)")
     parser.add_argument("--pool", required=True, help="such as https://xen1.example")
     parser.add_argument("--account", default="root", help="of the pool (root)")
-    parser.add_argument("--fingerprint", default="", help="SHA-256 of the pool's certificate")
+    parser.add_argument(
+        "--fingerprint",
+        default="",
+        help="SHA-256 of the pool's certificate; shown and asked for where it is needed",
+    )
     parser.add_argument(
         "--store", required=True, help="an empty folder, or smb://server/share/folder"
     )

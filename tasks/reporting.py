@@ -24,6 +24,7 @@ from tasks.ages import age_limit
 from tasks.dashboard import show_dashboard
 from tasks.heal import Healed
 from tasks.notify import Told
+from tasks.protection import Unprotected
 from tasks.proving import Validated
 from tasks.restore import RestoredDisk
 from tasks.sweep import SweepReport
@@ -182,6 +183,22 @@ def show_restore(version: str, disks: Sequence[RestoredDisk]) -> None:
     _table("restore", rows, f"Version {version[:8]}, every data block proved on its way")
 
 
+def show_unprotected(vms: Sequence[Unprotected], *, jobs: int) -> None:
+    """VMs that no job backs up by itself."""
+    rows = [
+        {
+            "VM": each.name,
+            "power": each.power_state,
+            "disks": readable_size(each.size_bytes),
+            "last version": _moment(each.last_taken_at),
+            "why": each.reason,
+        }
+        for each in vms
+    ]
+    said = f"{_plural(len(rows), 'VM')} that none of {_plural(jobs, 'job')} backs up by itself"
+    _table("unprotected", rows, said)
+
+
 def show_sweep(report: SweepReport) -> None:
     """What a sweep removed."""
     rows = [
@@ -190,6 +207,10 @@ def show_sweep(report: SweepReport) -> None:
     ]
     removed = f"{report.store.objects} objects ({readable_size(report.store.freed_bytes)})"
     _table("sweep", rows, f"Also removed from inboxes: {removed}")
+
+
+def _moment(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M}" if at else "none"
 
 
 def _plural(count: int, what: str) -> str:

@@ -1,15 +1,18 @@
 """Snapshot: the VM's disks as they are at one moment."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from prefect import get_run_logger, task
 
 from blocks import Site
-from likeness.errors import LikenessError
+from likeness.errors import LikenessError, ShareRefused, ShareUnreachable, StoreMissing
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.stopping import StopToken
 from likeness.xen.changed_blocks import enable_tracking
 from likeness.xen.dropping import drop_snapshot
-from likeness.xen.inventory import XenVm, find_vm
+from likeness.xen.inventory import XenVm, disks_left_out, find_vm
 from likeness.xen.marks import Owner
 from likeness.xen.preflight import require_ready
 from likeness.xen.snapshots import Consistency, XenSnapshot
@@ -28,16 +31,21 @@ def take_snapshot(
     to this process. Not tried again by itself: the pool has retried already.
 
     Raises:
+        ShareUnreachable, StoreMissing, ShareRefused: The data store cannot be reached, so there
+            is nowhere to put what the snapshot would be taken for.
         HostBusy: The VM is being moved, or another operation holds it.
         HostRefused: A person has to do something first.
     """
+    require_store(vm, site)
     mode = Consistency(job.consistency)
     owner = Owner(site.installation, run)
     with site.xen_pool.open(stop=stop, owner=owner) as xen:
         vm = find_vm(xen, vm.uuid)  # as it is now: its turn may have come hours after the start
-        left_out = tuple(job.exclude_disks.get(vm.name, ()))
+        apart = disks_left_out(vm, _of(vm, job.exclude_disks), only=_of(vm, job.only_disks))
+        left_out = [disk.uuid for disk in apart]
         require_ready(xen, vm, mode=mode, exclude_disks=left_out)
-        for disk in enable_tracking(xen, vm) if job.changed_blocks else ():
+        meant = replace(vm, disks=tuple(disk for disk in vm.disks if disk not in apart))
+        for disk in enable_tracking(xen, meant) if job.changed_blocks else ():
             if not disk.on:
                 get_run_logger().info("%s: disk %s: %s", vm.name, disk.position, disk.reason)
         snapshot = take(
@@ -59,6 +67,28 @@ def take_snapshot(
         f"; {snapshot.reason}" if snapshot.reason else "",
     )
     return snapshot
+
+
+def require_store(vm: XenVm, site: Site) -> None:
+    """Leave unless the data store answers and opens at this moment.
+
+    Raises:
+        ShareUnreachable, StoreMissing, ShareRefused: It does not.
+    """
+    try:
+        with site.data_store.open():
+            return
+    except (ShareUnreachable, StoreMissing, ShareRefused) as cause:
+        raise type(cause)(
+            f"VM {vm.name} is not backed up now: the data store {site.data_store.place} cannot be"
+            f" reached ({cause}); no snapshot was taken. See that it answers from this machine,"
+            " then run the job again"
+        ) from cause
+
+
+def _of(vm: XenVm, disks: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a job says of a VM's disks, under its name or its uuid."""
+    return [*disks.get(vm.name, ()), *disks.get(vm.uuid, ())]
 
 
 def release_snapshot(snapshot: XenSnapshot, site: Site, *, committed: bool) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from prefect import get_run_logger, task
+from prefect.runtime import task_run
 
 from blocks import Site
 from catalog.chunks import damaged_ids, must_read
@@ -23,7 +24,7 @@ from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
 from likeness.store.versions import Version, last_version, load_map
 from likeness.transport.tuning import keep_large_buffers
 from likeness.xen.pacing import BandwidthCap
-from likeness.xen.reading import open_reader
+from likeness.xen.reading import Way, open_reader
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot
 from tasks.changes import unread_of
@@ -137,13 +138,22 @@ def _disk_job(
     maps = [FlatMap(scratch / f"{name}.map", positions)]
     try:
         maps += _previous_map(store, last, disk, scratch / f"{name}.previous")
-        with closing(open_reader(xen, disk, stop=stop, cap=cap).reader) as reader:
+        opened = open_reader(xen, disk, stop=stop, cap=cap, way=_way())
+        get_run_logger().info(
+            "disk %s (%s): %s", disk.facts.position, disk.facts.name, opened.reason
+        )
+        with closing(opened.reader) as reader:
             previous = maps[1] if len(maps) > 1 else None
             yield DiskJob(disk.facts, reader, maps[0], previous, skip if previous else None)
     except BaseException:
         for chunk_map in maps:
             chunk_map.close()
         raise
+
+
+def _way() -> Way | None:
+    """The best way there is; the last attempt takes the one that every pool can do."""
+    return Way.HTTP if (task_run.run_count or 1) > STEP["retries"] else None
 
 
 def _previous_map(

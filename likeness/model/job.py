@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Consistency = Literal["standard", "quiesced", "memory", "offline"]
+PowerState = Literal["Running", "Halted", "Suspended", "Paused"]
 
 
 class BackupJob(BaseModel):
@@ -27,6 +28,22 @@ class BackupJob(BaseModel):
         default=[],
         title="VMs with a tag",
         description="Also back up every VM that has one of these XenServer tags when the job runs.",
+    )
+    hosts: list[str] = Field(
+        default=[],
+        title="Hosts",
+        description="Also every VM that runs on one of these hosts, by name or uuid, when the job"
+        " runs.",
+    )
+    pools: list[str] = Field(
+        default=[],
+        title="Pools",
+        description="Also every VM of the site's pool, if this is its name or uuid.",
+    )
+    power_states: list[PowerState] = Field(
+        default=[],
+        title="Only VMs that are",
+        description="Of all these only VMs in one of these states when the job runs; none: in any.",
     )
     excluded_tag: str = Field(
         default="likeness-ignore",
@@ -61,7 +78,14 @@ class BackupJob(BaseModel):
     exclude_disks: dict[str, list[str]] = Field(
         default={},
         title="Disks to leave out",
-        description='VM name to positions, names or uuids of its disks, such as {"db": ["2"]}.',
+        description="VM name or uuid to positions, names or uuids of its disks, such as"
+        ' {"db": ["2"]}.',
+    )
+    only_disks: dict[str, list[str]] = Field(
+        default={},
+        title="Only these disks",
+        description="VM name or uuid to positions, names or uuids of the disks to back up, such as"
+        ' {"db": ["0"]}; a VM that is not named here is backed up with all.',
     )
     bandwidth_mib: int = Field(
         default=0,
@@ -75,7 +99,12 @@ class BackupJob(BaseModel):
         description="Copy what this job brought in to the site's vault when the job is done.",
     )
 
-    @field_validator("vms", "tags")
+    @property
+    def means_something(self) -> bool:
+        """Whether it could select a VM at all."""
+        return bool(self.vms or self.tags or self.hosts or self.pools)
+
+    @field_validator("vms", "tags", "hosts", "pools")
     @classmethod
     def _no_blanks(cls, values: list[str]) -> list[str]:
         if any(not value.strip() for value in values):

@@ -132,6 +132,30 @@ def seen_fingerprint(url: str, *, deadline_seconds: float = 15.0) -> str:
     return shown_fingerprint(_fingerprint_at(place, deadline_seconds))
 
 
+def fingerprint_to_confirm(url: str, *, deadline_seconds: float = 15.0) -> str:
+    """The fingerprint a person has to confirm before a host may be talked to.
+
+    Returns:
+        ``AB:CD:...``; empty when an authority this machine trusts vouches for the host, or when
+        it is this machine.
+
+    Raises:
+        HostUnreachable: Nobody answers there.
+        BadInput: The address is none.
+    """
+    place = endpoint(url)
+    try:
+        open_socket(place, deadline_seconds=deadline_seconds).close()
+    except CertificateRefused as refused:
+        return refused.fingerprint
+    except OSError as cause:
+        raise HostUnreachable(
+            f"{place.url} does not answer: {cause}; check the address, and that the pool is up and"
+            " can be reached from here"
+        ) from cause
+    return ""
+
+
 def fingerprint_of_pem(pem: str) -> str:
     """SHA-256 of a certificate in PEM form, as 64 lower-case hex digits.
 

@@ -1,7 +1,7 @@
 """Which VMs a pool has, and which of them were meant."""
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,15 +153,27 @@ def select_vms(xen: XenSession, selection: VmSelection) -> tuple[XenVm, ...]:
     return tuple(vm for vm in chosen.values() if _stays(vm, selection))
 
 
-def unprotected_vms(xen: XenSession, selections: Iterable[VmSelection]) -> tuple[XenVm, ...]:
-    """VMs that none of these jobs means, excluded ones among them.
+def missing_places(
+    xen: XenSession, *, hosts: Collection[str], pools: Collection[str]
+) -> dict[str, str]:
+    """Which of these hosts and pools there are not, each with a sentence.
 
     Raises:
-        UnknownVm, BadInput: See `select_vms`.
         HostUnreachable, HostBusy, HostRefused: The pool did not say.
     """
-    covered = {vm.uuid for selection in selections for vm in select_vms(xen, selection)}
-    return tuple(vm for vm in list_vms(xen) if vm.uuid not in covered)
+    missing = {}
+    for class_name, wanted in (("host", hosts), ("pool", pools)):
+        with explained(f"listing every {class_name} of {xen.url}"):
+            records = xen.call(f"{class_name}.get_all_records").values() if wanted else ()
+        known = {str(record[key]) for record in records for key in ("name_label", "uuid")}
+        names = ", ".join(sorted(repr(str(record["name_label"])) for record in records))
+        for name in wanted:
+            if name not in known:
+                missing[f"{class_name} {name}"] = (
+                    f"there is no {class_name} {name!r} at {xen.url}; there is {names}; correct"
+                    " the job"
+                )
+    return missing
 
 
 def _is_vm(record: Mapping[str, Any]) -> bool:
@@ -341,24 +353,28 @@ def _pool_name(pools: Mapping[str, Mapping[str, Any]]) -> str:
     return next((str(pool["name_label"]) for pool in pools.values()), "")
 
 
-def disks_left_out(vm: XenVm, excluded: Collection[str]) -> tuple[XenDisk, ...]:
+def disks_left_out(
+    vm: XenVm, excluded: Collection[str], *, only: Collection[str] = ()
+) -> tuple[XenDisk, ...]:
     """The disks of a VM that a job leaves out.
 
     Args:
         vm: The VM.
         excluded: By position, uuid or name.
+        only: The same, of the disks that are meant; empty: all.
 
     Raises:
         BadInput: It has no such disk, or none would be left.
     """
     names = {disk: {disk.position, disk.uuid, disk.disk, disk.name} - {""} for disk in vm.disks}
-    for wanted in excluded:
+    for wanted in (*excluded, *only):
         if not any(wanted in known for known in names.values()):
             raise BadInput(
-                f"VM {vm.name} has no disk {wanted!r} to leave out; it has "
+                f"VM {vm.name} has no disk {wanted!r}; it has "
                 + (", ".join(f"{d.position} ({d.name})" for d in vm.disks) or "none")
             )
-    left_out = tuple(disk for disk in vm.disks if names[disk] & set(excluded))
+    meant = [disk for disk in vm.disks if not only or names[disk] & set(only)]
+    left_out = tuple(disk for disk in vm.disks if disk not in meant or names[disk] & set(excluded))
     if vm.disks and len(left_out) == len(vm.disks):
         raise BadInput(f"VM {vm.name}: every disk is left out; nothing is left to back up")
     return left_out

@@ -72,6 +72,6 @@ def open_reader(
                 f"disk {disk.facts.position} ({disk.facts.name}) was to be read by NBD, but {why}"
             )
     else:
-        why = "HTTP was asked for"
+        why = "NBD was not asked for"
     stream = HttpDiskReader(xen, disk, stop=stop, cap=cap, idle_seconds=idle_seconds)
     return Opened(stream, Way.HTTP, f"read as one stream; {why}")

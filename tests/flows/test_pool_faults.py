@@ -14,7 +14,7 @@ import pytest
 from flows.sweep import sweep
 from likeness.model.outcome import VmOutcome, VmState
 from tests.figures import tell
-from tests.flows.pool_faults import KIB, PHASES, VMS, Stage, open_stage
+from tests.flows.pool_faults import CALM, KIB, PHASES, VMS, Stage, open_stage
 from tests.flows.scene import outcomes
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab, pytest.mark.timeout(600)]
@@ -291,3 +291,40 @@ def must_be(cell: Cell | None, outcome: VmOutcome, message: str) -> None:
     assert re.match(says or r"\Z", outcome.sentence), outcome.sentence
     if not done:
         assert f"{outcome.name}: {outcome.sentence}" in message
+
+
+def test_no_snapshot_is_taken_for_a_data_store_that_does_not_answer(stage: Stage) -> None:
+    stage.ready()
+    away = stage.scene.folder / "away"
+    stage.watch.at("snapshot", "commit", lambda: stage.scene.place.rename(away))
+    before = len(stage.pool.journal.entries("Async.VM.snapshot"))
+    try:
+        ended = stage.scene.back_up("snapshot", "transfer")
+    finally:
+        away.rename(stage.scene.place)
+
+    first, second = outcomes(ended).values()
+    assert (first.state, second.state) == (VmState.DONE, VmState.FAILED)
+    assert second.sentence.startswith("VM transfer is not backed up now: the data store ")
+    assert "no snapshot was taken. See that it answers" in second.sentence
+    assert len(stage.pool.journal.entries("Async.VM.snapshot")) == before + 1
+
+
+def test_the_last_attempt_reads_over_http_whatever_nbd_does(stage: Stage) -> None:
+    stage.ready()
+    held = stage.guests_write("nbd")
+    streams = stage.pool.journal.counts()["task.create"]
+    network = stage.pool.db.where("network", bridge="xenbr0")[0]
+    stage.pool.db.put("network", network, purpose=["insecure_nbd"])
+    try:
+        stage.faults.fail_export("short", after_bytes=0, times=6)  # three tries in two attempts
+        ended = stage.scene.back_up(CALM)
+    finally:
+        stage.pool.db.put("network", network, purpose=[])
+
+    (outcome,) = outcomes(ended).values()
+    assert outcome.state is VmState.DONE
+    assert stage.faults.listing()["exports"] == []
+    assert stage.pool.journal.counts()["task.create"] == streams + 1  # made for HTTP alone
+    assert stage.scene.read_back(stage.version(outcome)) == held[CALM]
+    assert stage.left() == []

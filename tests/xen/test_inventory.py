@@ -10,11 +10,12 @@ from lab.settings import Settings
 from likeness.errors import BadInput, UnknownVm
 from likeness.xen.inventory import (
     VmSelection,
+    disks_left_out,
     find_vm,
     list_vms,
+    missing_places,
     position_order,
     select_vms,
-    unprotected_vms,
 )
 from likeness.xen.session import XenSession
 from tests.xen.conftest import MIB, Stage, login
@@ -118,10 +119,25 @@ def test_a_name_in_a_list_that_is_no_vm_is_refused(town: XenSession) -> None:
         select_vms(town, VmSelection(names=("web-1", "web-9")))
 
 
-def test_what_no_job_protects_is_listed(town: XenSession) -> None:
-    jobs = [VmSelection(tags=("web",)), VmSelection(names=("db-1",))]
+def test_a_host_or_pool_that_is_not_there_is_named(town: XenSession) -> None:
+    host = find_vm(town, "web-1").host
 
-    assert names(unprotected_vms(town, jobs)) == ["Scratch", "twin", "twin"]
+    missing = missing_places(town, hosts=[host, "xen9"], pools=["elsewhere"])
+
+    assert list(missing) == ["host xen9", "pool elsewhere"]
+    assert f"there is no host 'xen9' at {town.url}; there is '{host}'" in missing["host xen9"]
+
+
+def test_disks_are_left_out_or_chosen_by_position_uuid_or_name(town: XenSession) -> None:
+    vm = find_vm(town, "db-1")
+    _, second = vm.disks
+
+    assert disks_left_out(vm, [second.name]) == disks_left_out(vm, [], only=["0"]) == (second,)
+    assert disks_left_out(vm, [], only=["0", second.uuid]) == ()
+    with pytest.raises(BadInput, match="every disk is left out"):
+        disks_left_out(vm, ["0"], only=["0"])
+    with pytest.raises(BadInput, match="VM db-1 has no disk '7'; it has 0"):
+        disks_left_out(vm, [], only=["7"])
 
 
 def test_disks_sort_by_number(town: XenSession) -> None:
