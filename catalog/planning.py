@@ -199,6 +199,12 @@ class DocumentsDue:
 
     version: VersionId
     record: str
+    known_broken: bool = False
+
+    @property
+    def vm(self) -> str:
+        """Whose version it is; its block maps rest on those of earlier ones."""
+        return self.record.split("/")[1]
 
 
 def documents_to_prove(
@@ -213,14 +219,14 @@ def documents_to_prove(
     Args:
         catalog: Which.
         now: The present.
-        max_age: For how long a look at them counts; none: for ever.
+        max_age: For how long a look at them counts; none: for ever; zero: not at all.
         versions: Only these.
     """
     wanted = list(versions or ())
     with staged(catalog) as stage, reading(catalog) as connection:
         name_list(connection, stage, "asked_versions", wanted)
         rows = connection.execute(
-            """SELECT version_id, record FROM versions
+            """SELECT version_id, record, documents IS NOT DISTINCT FROM 'broken' FROM versions
             WHERE state = 'committed'
               AND (documents_at IS NULL OR documents <> 'whole' OR documents_at > $later
                    OR documents_at <= $due)
@@ -232,7 +238,19 @@ def documents_to_prove(
                 "everything": versions is None,
             },
         ).fetchall()
-    return [DocumentsDue(VersionId(version.hex), record) for version, record in rows]
+    return [DocumentsDue(VersionId(v.hex), record, broken) for v, record, broken in rows]
+
+
+def documents_to_heal(catalog: CatalogFile) -> list[DocumentsDue]:
+    """Versions whose documents are broken, or of which a spare copy is lost."""
+    with reading(catalog) as connection:
+        rows = connection.execute(
+            """SELECT version_id, record, documents = 'broken' FROM versions
+            WHERE state = 'committed' AND (documents = 'broken'
+                OR (documents = 'whole' AND coalesce(documents_problem, '') <> ''))
+            ORDER BY version_no"""
+        ).fetchall()
+    return [DocumentsDue(VersionId(v.hex), record, broken) for v, record, broken in rows]
 
 
 def records_that_brought(catalog: CatalogFile, packs: Iterable[PackId]) -> list[str]:

@@ -1,12 +1,13 @@
-"""How far validations came, and when the presence of every pack was last looked at."""
+"""How far validations came, and what is known of every disk of a version."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from catalog.at_work import take_over_work
 from catalog.connection import CatalogFile, from_utc, reading, to_utc, writing
 from catalog.serving import CLOCK_SLACK
-from likeness.model.ids import PackId, RunId
+from likeness.model.ids import RunId
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ def begin_validation(
                 WHERE run_id = ? AND finished_at IS NULL""",
                 [run, to_utc(now), to_utc(now), goes_on_after],
             )
+            take_over_work(connection, goes_on_after, run)
         elif not known:
             connection.execute(
                 """INSERT INTO validations (run_id, of_run, begun_at, seen_at, todo_bytes,
@@ -121,37 +123,6 @@ def last_revalidation(catalog: CatalogFile, now: datetime) -> datetime | None:
             WHERE of_run IS NULL AND finished_at IS NOT NULL AND begun_at <= ?""",
             [to_utc(now + CLOCK_SLACK)],
         ).fetchone()
-    return from_utc(row[0]) if row else None
-
-
-def packs_expected(catalog: CatalogFile) -> Iterator[tuple[PackId, int]]:
-    """Every pack that must be in the store and is not known to be bad, with its size in bytes."""
-    with reading(catalog) as connection:
-        rows = connection.execute(
-            "SELECT pack_id, size_bytes FROM packs WHERE state = 'live' AND NOT bad"
-        ).fetchall()
-    for pack, size_bytes in rows:
-        yield PackId(pack.hex), size_bytes
-
-
-def record_audit(catalog: CatalogFile, now: datetime, *, packs: int, doubtful: int) -> None:
-    """Write down that the presence of all packs was looked at."""
-    with writing(catalog) as connection:
-        connection.execute(
-            "INSERT INTO audits (audited_at, packs, doubtful) VALUES (?, ?, ?)",
-            [to_utc(now), packs, doubtful],
-        )
-        connection.execute(
-            """DELETE FROM audits WHERE audited_at < (
-                SELECT min(audited_at) FROM (
-                    SELECT audited_at FROM audits ORDER BY audited_at DESC LIMIT 100))"""
-        )
-
-
-def last_audit(catalog: CatalogFile) -> datetime | None:
-    """When the presence of all packs was last looked at."""
-    with reading(catalog) as connection:
-        row = connection.execute("SELECT max(audited_at) FROM audits").fetchone()
     return from_utc(row[0]) if row else None
 
 

@@ -22,10 +22,12 @@ from likeness.xen.pacing import BandwidthCap
 from tasks.catch_up import catch_up
 from tasks.claims import job_claimed, run_claimed, vm_claimed
 from tasks.commit import commit_version
+from tasks.dashboard import job_shown
 from tasks.dedup import drop_duplicates
 from tasks.journal import begin_run, finish_run
 from tasks.notify import tell_failure, tell_job
 from tasks.outcomes import failed_vm, final_state, finished_vm
+from tasks.progress import vm_at_work
 from tasks.protect_catalog import copy_catalog
 from tasks.reporting import announce_commit, show_job
 from tasks.retries import ONCE
@@ -59,17 +61,18 @@ def backup_job(
     """
     here, run = Site.named(site), this_run()
     with run_claimed(here, run), job_claimed(here, job.name):
-        catch_up(site=here)
-        look_for_packs(site=here)
-        vms, unknown = select_job_vms(job, site=here)
         begin_run(run, job, site=here)
-        outcomes = [*unknown, *protect_all(vms, job, run, here)]
+        catch_up(site=here)
+        look_for_packs(run, site=here)
+        vms, unknown = select_job_vms(job, site=here)
+        with job_shown(vms, job, run, site=here):
+            outcomes = [*unknown, *protect_all(vms, job, run, here)]
         finish_run(run, outcomes, site=here)
         announce_commit(site, run, outcomes)
         copied: State[Any] = copy_catalog(run, site=here, return_state=True)
-    head = copied.result() if copied.is_completed() else ""
-    show_job(job, outcomes, site=here, head=head)
-    tell_job(job, run, outcomes, site=here, head=head)
+        head = copied.result() if copied.is_completed() else ""
+        show_job(job, outcomes, site=here, head=head)
+        tell_job(job, run, outcomes, site=here, head=head)
     afterwards = [copied]
     if validation == "in this run":
         afterwards.append(validate(site=site, run=run, return_state=True))
@@ -111,7 +114,11 @@ def protect_vm(
 ) -> VmOutcome:
     """Take one VM the whole way: snapshot, transfer, commit, global deduplication."""
     stop.check()
-    with vm_claimed(site, vm.vm, vm.name), scratch_folder(site, run) as scratch:
+    with (
+        vm_claimed(site, vm.vm, vm.name),
+        scratch_folder(site, run) as scratch,
+        vm_at_work(run, vm.vm),
+    ):
         taken_at, begun = system_clock(), stopwatch()
         snapshot = take_snapshot(vm, job=job, run=run, site=site, stop=stop)
         committed = None

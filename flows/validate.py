@@ -37,7 +37,7 @@ def validate(site: str = "main", run: str = "", most_gib: int = 0) -> State[Any]
         catch_up(site=here)
         tell_people(site=here)  # of what a run found that died before it could tell
         try:
-            found = audit_presence(site=here, stop=stop).and_then(
+            found = audit_presence(this, site=here, stop=stop, daily=not run).and_then(
                 prove_due(RunId(run) or None, this, most_gib << 30 or None, site=here, stop=stop)
             )
             tell_people(site=here)

@@ -1,37 +1,28 @@
-"""The page `validation`: what waits, what is under way, how old the oldest check is, what is bad.
+"""The page `validation`: what is under way, what is bad, how old the oldest check is.
 
-It is one artifact that is rewritten in place while a validation runs, at least every five seconds,
-and once more at its end; a lost page never fails anything.
+It is one artifact that is rewritten in place by every job and every validation while it lasts, at
+least every five seconds, and written anew at its beginning and end. Each draws all of it from the
+catalog, so it says the same whoever draws it; a lost page never fails anything.
 """
 
-import contextvars
-import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import timedelta
-from uuid import UUID
-
-from prefect.artifacts import create_markdown_artifact
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactUpdate
+from dataclasses import dataclass
 
 from blocks import Site
-from catalog import incidents, planning, progress, runs, validation
-from catalog.incidents import Incident
-from catalog.values import ProofOutlook
-from likeness.clock import stopwatch, system_clock
-from likeness.model.ids import PackId
-from likeness.model.sizes import readable_age, readable_size
-from likeness.store import layout
-from tasks.ages import age_limit
-from tasks.progress import shown
+from catalog.at_work import COMMIT, VALIDATE, forget_work, list_work
+from likeness.clock import stopwatch
+from likeness.model.ids import PackId, RunId
+from likeness.model.job import BackupJob
+from likeness.transport.metered import MeteredTransport
+from likeness.xen.inventory import XenVm
+from tasks.artifacts import put_markdown, rewrite_newest
+from tasks.claims import is_live
+from tasks.page import page_facts, page_text
+from tasks.progress import Board, Pace, board, every_few_seconds, shown
 
 KEY = "validation"
-EVERY_SECONDS = 4.0
 _FACTS_EVERY_SECONDS = 60.0
-_DAY = timedelta(days=1)
-_WHAT_IF = tuple(timedelta(days=days) for days in (7, 14, 30, 60, 90))
 
 
 @dataclass
@@ -43,19 +34,17 @@ class Reading:
         todo_bytes: All of it, that included.
         packs: How many packs are left to read.
         vms: Whose data each pack holds.
-        read: How many bytes of packs this attempt has read so far.
+        meter: Counts the bytes of packs that this attempt has read so far.
     """
 
     before_bytes: int
     todo_bytes: int
     packs: int
     vms: Mapping[PackId, str]
-    read: Callable[[], int]
+    meter: MeteredTransport
     done_packs: int = 0
-    item: str = ""
+    item: str = "the first packs"
     recorded_bytes: int = 0
-    begun: float = field(default_factory=stopwatch)
-    _highest: float = 0.0
 
     def note(self, packs: Sequence[PackId], recorded_bytes: int) -> None:
         """Some more packs are proved and recorded."""
@@ -64,197 +53,96 @@ class Reading:
         if packs:
             self.item = f"pack {packs[-1][:8]} of {self.vms.get(packs[-1], 'no version')}"
 
-    @property
     def done_bytes(self) -> int:
         """What is read, also of packs that are not proved yet; never all before all is proved."""
         most = self.todo_bytes if self.done_packs >= self.packs else self.todo_bytes * 99 // 100
-        return max(min(self.before_bytes + self.read(), most), self.recorded_bytes)
+        return max(min(self.before_bytes + self.meter.read_bytes, most), self.recorded_bytes)
 
-    def percent(self) -> float:
-        """0 to 100; never less than it was."""
-        share = 100.0 * self.done_bytes / self.todo_bytes if self.todo_bytes else 100.0
-        self._highest = max(self._highest, share)
-        return self._highest
-
-    @property
-    def bytes_a_second(self) -> float:
-        """Since this attempt began."""
-        return (self.done_bytes - self.before_bytes) / max(stopwatch() - self.begun, 0.001)
-
-    @property
-    def time_left(self) -> timedelta | None:
-        """At the speed so far; none if nothing was read yet."""
-        speed = self.bytes_a_second
-        left = self.todo_bytes - self.done_bytes
-        return timedelta(seconds=left / speed) if speed > 0 else None
+    def label(self) -> str:
+        """What it is at, in words."""
+        left = self.packs - self.done_packs
+        return f"{self.item}; {left} pack{'' if left == 1 else 's'} left"
 
 
 @contextmanager
-def watched(site: Site, reading: Reading) -> Generator[None, None, None]:
-    """Keep the page up to date while the `with` lasts."""
-    page = _Page(site, reading)
-    done = threading.Event()
-
-    def keep() -> None:
-        while not done.wait(EVERY_SECONDS):
-            page.update()
-        page.update()
-
-    page.begin()
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=lambda: context.run(keep), name="dashboard", daemon=True)
-    thread.start()
-    try:
-        with shown("validation-progress", "Validation", reading.percent):
+def reading_shown(site: Site, run: RunId, reading: Reading) -> Generator[None, None, None]:
+    """Show a validation while the `with` lasts; it begins at the percentage it had reached."""
+    reached = max((w.percent for w in list_work(site.catalog.file) if w.run == run), default=0.0)
+    pace = Pace(reading.todo_bytes, reading.done_bytes, reading.before_bytes, reached)
+    with board(run, VALIDATE) as on:
+        on.put("", reading.label, "reading", pace)
+        with (
+            _kept(site, on),
+            shown("validation-progress", "Validation", pace.percent),
+        ):
             yield
-    finally:
-        done.set()
-        thread.join(timeout=EVERY_SECONDS)
+
+
+@contextmanager
+def job_shown(
+    vms: Sequence[XenVm], job: BackupJob, run: RunId, *, site: Site
+) -> Generator[None, None, None]:
+    """Show the VMs of a job, waiting and in flight, while the `with` lasts."""
+    with board(run, COMMIT) as on:
+        for vm in vms:
+            on.put(vm.vm, f"{vm.name} (job {job.name})", "waiting")
+        with _kept(site, on):
+            yield
+
+
+@contextmanager
+def _kept(site: Site, on: Board) -> Generator[None, None, None]:
+    """Save a board and keep the page up to date while the `with` lasts."""
+    page = Page(site)
+
+    def draw() -> None:
+        with suppress(Exception):
+            on.save(site)
+            page.update()
+
+    with suppress(Exception):
+        _forget_the_dead(site)
+        on.save(site)
+        page.put()
+    with every_few_seconds(draw, "dashboard"):
+        yield
+    on.clear()  # and not where it failed: whoever goes on there begins at what was reached
+    draw()
+
+
+def _forget_the_dead(site: Site) -> None:
+    """VMs of jobs that died are under way no more; a validation that died is taken up again."""
+    known = {work.run for work in list_work(site.catalog.file) if work.queue == COMMIT}
+    if dead := [run for run in known if not is_live(site, run)]:
+        forget_work(site.catalog.file, dead)
 
 
 def show_dashboard(*, site: Site) -> None:
-    """Write the page as it is when nothing is under way."""
-    _Page(site, None).begin()
+    """Write the page as it is now, for the run that is over."""
+    with suppress(Exception):
+        Page(site).put()
 
 
-class _Page:
-    """One artifact, rewritten in place."""
+class Page:
+    """The artifact; what changes slowly is asked for once a minute."""
 
-    def __init__(self, site: Site, reading: Reading | None) -> None:
-        self._site, self._reading = site, reading
-        self._artifact: UUID | None = None
-        self._facts: tuple[str, ...] = ()
+    def __init__(self, site: Site) -> None:
+        """The page of a site."""
+        self._site = site
+        self._facts: Sequence[str] = ()
         self._facts_at: float | None = None
-        self._commit_queue = ""
 
-    def begin(self) -> None:
-        with suppress(Exception):
-            made = create_markdown_artifact(
-                key=KEY, markdown=self._text(), description="Validation"
-            )
-            self._artifact = made if isinstance(made, UUID) else None
+    def put(self) -> None:
+        """Write it anew, as an artifact of the run that does."""
+        put_markdown(KEY, self.text(), "Queues, incidents, and how old the oldest check is")
 
     def update(self) -> None:
-        with suppress(Exception):
-            if self._artifact is not None:
-                change = ArtifactUpdate(data=self._text())
-                with get_client(sync_client=True) as client:
-                    client.update_artifact(self._artifact, change)
+        """Rewrite it in place."""
+        rewrite_newest(KEY, self.text())
 
-    def _text(self) -> str:
+    def text(self) -> str:
+        """Draw it."""
         now = stopwatch()
         if self._facts_at is None or now - self._facts_at > _FACTS_EVERY_SECONDS:
-            self._facts, self._commit_queue = _facts(self._site), commit_queue(self._site)
-            self._facts_at = now
-        queues = (
-            "## Queues",
-            "",
-            "| queue | waiting | now at | speed | done | time left |",
-            "|---|---|---|---|---|---|",
-            self._commit_queue,
-            validate_queue(self._site, self._reading),
-        )
-        written = f"{system_clock():%Y-%m-%d %H:%M:%S} UTC"
-        return "\n".join((f"# Validation\n\nAs of {written}.\n", *queues, "", *self._facts))
-
-
-def commit_queue(site: Site) -> str:
-    """What was transferred and is not committed yet, as a row."""
-    transport = site.data_store.connect()
-    try:
-        entries = list(transport.entries(layout.INBOX))
-    finally:
-        transport.close()
-    size = sum(entry.size_bytes for entry in entries)
-    live = runs.live_runs(site.catalog.file)
-    at = ", ".join(sorted({f"job {run.job}" for run in live})) or "–"
-    return f"| commit | {_plural(len(entries), 'pack')}, {readable_size(size)} | {at} | – | – | – |"
-
-
-def validate_queue(site: Site, reading: Reading | None) -> str:
-    """What waits to be read back, as a row."""
-    if reading is not None:
-        left = max(reading.todo_bytes - reading.done_bytes, 0)
-        packs = reading.packs - reading.done_packs
-        age = reading.time_left
-        return (
-            f"| validate | {_plural(packs, 'pack')}, {readable_size(left)} |"
-            f" {reading.item or 'the first packs'} | {reading.bytes_a_second / 1e6:.1f} MB/s |"
-            f" {reading.percent():.0f} % | {readable_age(age) if age is not None else '–'} |"
-        )
-    limit = age_limit(site.revalidate_after)
-    seen = validation.proof_outlook(site.catalog.file, system_clock(), limit.due_after)
-    waiting = f"{_plural(seen.unproved_packs, 'pack')}, {readable_size(seen.unproved_bytes)}"
-    last = next(iter(progress.list_validations(site.catalog.file)), None)
-    done = f"{last.percent:.0f} %" if last is not None and last.finished_at is None else "–"
-    return f"| validate | {waiting} never read back | – | – | {done} | – |"
-
-
-def _facts(site: Site) -> tuple[str, ...]:
-    limit = age_limit(site.revalidate_after)
-    now, catalog = system_clock(), site.catalog.file
-    outlook = validation.proof_outlook(catalog, now, limit.due_after)
-    pace = 0
-    if limit.due_after:
-        plan = planning.plan_revalidation(catalog, now, limit.due_after, pause=_DAY, with_new=False)
-        pace = max(plan.pace_bytes, int(outlook.live_bytes * (_DAY / limit.due_after)) + 1)
-    budget = (site.revalidate_gib_a_day << 30) or pace
-    outlook = validation.proof_outlook(catalog, now, limit.due_after, bytes_per_day=budget or None)
-    audited = progress.last_audit(catalog)
-    lines = ["## How old the oldest check is", "", bound(outlook, budget, limit.due_after), ""]
-    if audited is not None:
-        lines += [f"All packs were last seen to be there on {audited:%Y-%m-%d %H:%M} UTC.", ""]
-    lines += ["## What another age would cost", "", "| age | to read every day | share |"]
-    lines += ["|---|---|---|"]
-    for case in planning.what_if(catalog, now, _WHAT_IF):
-        cost = readable_size(case.pace_bytes)
-        lines.append(f"| {case.max_age.days} days | {cost} | {case.share:.1%} |")
-    return (*lines, "", "## Incidents", "", *incident_lines(incidents.list_incidents(catalog)))
-
-
-def bound(outlook: ProofOutlook, budget_bytes: int, max_age: timedelta | None) -> str:
-    """What is proved of the age of all data blocks, and whether the setting can be kept."""
-    if not outlook.packs:
-        return "There are no data blocks yet."
-    said = "**No data block was read back yet.**"
-    if outlook.oldest_age is not None:
-        oldest = f"{outlook.oldest_age / _DAY:.1f} days"
-        said = f"**No data block that was read back is older than {oldest} unchecked.**"
-    if outlook.unproved_packs:
-        packs = _plural(outlook.unproved_packs, "pack")
-        said += f" Never read back yet: {packs}, {readable_size(outlook.unproved_bytes)}."
-    if max_age is None:
-        return (
-            f"{said}\n\n⚠ Re-validation is switched off: what was proved once is never read again."
-        )
-    if not max_age:
-        return f"{said} Everything is read back at every validation."
-    pace = f"{readable_size(budget_bytes)} a day"
-    if outlook.reachable is False and outlook.reachable_age is not None:
-        reach = f"{outlook.reachable_age / _DAY:.1f} days"
-        return f"{said}\n\n⚠ With {pace}, {max_age.days} days cannot be kept; {reach} can."
-    return f"{said} With {pace}, {max_age / _DAY:g} days can be kept."
-
-
-def incident_lines(found: Sequence[Incident]) -> list[str]:
-    """Incidents that are open, one line for each version that is still red."""
-    if not found:
-        return ["None."]
-    lines = []
-    for incident in found:
-        opened = f"{incident.opened_at:%Y-%m-%d %H:%M} UTC"
-        blocks = _plural(incident.damaged_copies, "data block")
-        lines.append(f"- ❌ **incident {incident.number}** of {opened}: {blocks}")
-        for version in incident.versions:
-            if version.settled_at is None:
-                size = readable_size(sum(disk.affected_bytes for disk in version.disks))
-                taken = f"{version.taken_at:%Y-%m-%d %H:%M}"
-                lines.append(
-                    f"    - {version.vm_name}, version {version.version[:8]} of {taken}:"
-                    f" {size}; {version.reason}"
-                )
-    return lines
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+            self._facts, self._facts_at = page_facts(self._site), now
+        return page_text(self._site, self._facts)

@@ -1,10 +1,11 @@
 """Heal: what is damaged is fetched from where it is whole, and proved in its new place.
 
 Another copy in the store serves by itself as soon as it is proved; so what is left to do is to ask
-the vault. What the vault does not have either, the next backup sends again if a disk still has it.
+the vault. What the vault does not have either, the next backup sends again if a disk still has it;
+records and block maps are in no disk, and stay as they are.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +13,32 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from blocks import Site
+from catalog.audits import open_troubles, troubles_over
 from catalog.chunks import damaged_ids
+from catalog.planning import DocumentsDue, documents_to_heal
 from catalog.recording import record_packs
 from likeness.clock import system_clock
-from likeness.errors import ShareRefused, StoreMissing, TransientError, WrongKey
+from likeness.errors import (
+    Damaged,
+    ShareFull,
+    ShareRefused,
+    StoreMissing,
+    TransientError,
+    WrongKey,
+)
 from likeness.model.ids import RunId
 from likeness.stopping import StopToken
+from likeness.store import layout
 from likeness.store.data_store import DataStore, open_store_with_key_file
 from likeness.store.healing import heal_chunks
+from likeness.store.healing_documents import DocumentHealer
 from tasks.ages import age_limit
 from tasks.proving import Prover, Validated
 from tasks.retries import STEP
+from tasks.transfer import scratch_folder
+
+_INDEX = f"{layout.INDEX}/"
+_NOT_THIS_TIME = (StoreMissing, WrongKey, ShareRefused, ShareFull, Damaged, TransientError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,60 +48,100 @@ class Healed:
     Attributes:
         wanted: Damaged data blocks there were.
         found: How many the vault gave back.
-        validated: What proving them in their new place showed.
+        broken: Versions whose record or block maps were not whole.
+        documents: How many records, block maps and index segments were put back.
+        validated: What proving all of it in its new place showed.
         problem: Why the vault could not be asked; empty if it could.
     """
 
     wanted: int = 0
     found: int = 0
+    broken: int = 0
+    documents: int = 0
     validated: Validated = field(default_factory=Validated)
     problem: str = ""
 
 
 @task(task_run_name="heal from the vault", **STEP)
 def heal_damage(this: RunId, *, site: Site, stop: StopToken) -> Healed:
-    """Fetch damaged data blocks from the vault into new packs, and prove these.
+    """Fetch what is damaged from the vault, and prove it in its new place.
 
-    Safe to repeat: what was healed is not damaged any more. Versions turn green with the proof of
-    the new packs, all in one transaction, and never before.
+    Data blocks go into new packs; records, block maps and index segments under their own names,
+    after what lies there was set aside. Safe to repeat: what was healed is not damaged any more.
+    Versions turn green with the proof, all in one transaction, and never before.
     """
-    wanted = damaged_ids(site.catalog.file)
-    if not wanted or site.vault is None:
-        return Healed(len(wanted))
-    try:
-        healed = _heal(wanted, this, site, stop)
-    except (StoreMissing, WrongKey, ShareRefused, TransientError) as cause:
-        healed = Healed(len(wanted), problem=str(cause))
-    if healed.problem:
-        get_run_logger().warning("the vault could not be asked: %s", healed.problem)
-    else:
-        get_run_logger().info("%d of %d from the vault", healed.found, healed.wanted)
-    return healed
-
-
-def _heal(wanted: set[bytes], this: RunId, site: Site, stop: StopToken) -> Healed:
     log = get_run_logger()
-    with site.data_store.open() as store, _opened_vault(site) as vault:
+    chunks, documents = damaged_ids(site.catalog.file), documents_to_heal(site.catalog.file)
+    segments = [t.name for t in open_troubles(site.catalog.file) if t.name.startswith(_INDEX)]
+    if not (chunks or documents or segments) or site.vault is None:
+        return Healed(len(chunks), broken=len(documents))
+    try:
+        with site.data_store.open() as store, _opened_vault(site) as vault:
+            healer = _Healer(site, store, vault, this, stop)
+            put_back, proved = healer.documents(documents, segments)
+            found, proved_too = healer.chunks(chunks)
+    except _NOT_THIS_TIME as cause:
+        log.warning("nothing could be put back from the vault: %s", cause)
+        return Healed(len(chunks), broken=len(documents), problem=str(cause))
+    log.info("from the vault: %d of %d data blocks", found, len(chunks))
+    log.info("from the vault: %d records, block maps and index segments", len(put_back))
+    return Healed(len(chunks), found, len(documents), len(put_back), proved.and_then(proved_too))
+
+
+@dataclass(frozen=True, slots=True)
+class _Healer:
+    site: Site
+    store: DataStore
+    vault: DataStore
+    run: RunId
+    stop: StopToken
+
+    def documents(
+        self, broken: Sequence[DocumentsDue], segments: Sequence[str]
+    ) -> tuple[list[str], Validated]:
+        """Put documents back; their names, and what proving them showed."""
+        healer = DocumentHealer(self.store, self.vault, self.stop, problem=_say)
+        for each in broken:
+            healer.heal_version(each.record)
+        for name in segments:
+            healer.heal_segment(name)
+        if not healer.healed:
+            return [], Validated()
+        troubles_over(self.site.catalog.file, healer.healed, system_clock())
+        versions = [each.version for each in broken]
+        with scratch_folder(self.site, self.run) as scratch:
+            checks = self._prover().documents(versions, scratch, all_of_them=True)
+        return healer.healed, self._prover().judge(versions, checks)
+
+    def chunks(self, wanted: set[bytes]) -> tuple[int, Validated]:
+        """Put data blocks into new packs; how many, and what proving them showed."""
+        if not wanted:
+            return 0, Validated()
         healing = heal_chunks(
-            store,
-            vault,
+            self.store,
+            self.vault,
             wanted,
-            run=this,
+            run=self.run,
             clock=system_clock,
-            stop=stop,
-            problem=lambda said: log.warning("the vault too: %s", said),
+            stop=self.stop,
+            problem=_say,
         )
-        record_packs(site.catalog.file, healing.packs, system_clock())
-        prover = Prover(
-            site.catalog.file,
-            store,
-            site.data_store.open,
-            age_limit(site.revalidate_after),
+        record_packs(self.site.catalog.file, healing.packs, system_clock())
+        return len(healing.found), self._prover().prove([pack.pack for pack in healing.packs])
+
+    def _prover(self) -> Prover:
+        return Prover(
+            self.site.catalog.file,
+            self.store,
+            self.site.data_store.open,
+            age_limit(self.site.revalidate_after),
             system_clock,
-            stop,
+            self.stop,
         )
-        proved = prover.prove([pack.pack for pack in healing.packs])
-    return Healed(len(wanted), len(healing.found), proved)
+
+
+def _say(problem: str) -> None:
+    get_run_logger().warning("the vault too: %s", problem)
 
 
 @contextmanager

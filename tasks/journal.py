@@ -11,8 +11,8 @@ from likeness.model.outcome import VmOutcome, VmState
 
 
 def begin_run(run: RunId, job: BackupJob, *, site: Site) -> None:
-    """Write down that a run has begun."""
-    runs.begin_run(site.catalog.file, run, job.name, system_clock())
+    """Write down that a run has begun; whoever finds it dead later can tell of it."""
+    runs.begin_run(site.catalog.ready(system_clock), run, job.name, system_clock())
 
 
 def finish_run(run: RunId, outcomes: Sequence[VmOutcome], *, site: Site) -> None:

@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
+from catalog.audits import Trouble
 from catalog.incidents import Incident, IncidentVersion
 from catalog.messages import Message, message_id
 from catalog.values import AffectedDisk, VersionRow
 from likeness.model.ids import RunId, VmId
-from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import readable_size
 
@@ -50,7 +50,10 @@ def damage_letter(
 def _found(incident: Incident) -> Iterator[str]:
     yield "WHAT WAS FOUND"
     if not incident.damaged_copies:
-        yield f"On {_at(incident.opened_at)}, documents of versions could not be read any more."
+        yield (
+            f"On {_at(incident.opened_at)}, records or block maps of versions were damaged or"
+            " missing. Each was read twice, over two connections, with the same result."
+        )
         return
     first = min(damage.first_seen for damage in incident.damage)
     kinds = sorted({damage.kind for damage in incident.damage})
@@ -98,16 +101,23 @@ def _good_one(row: VersionRow | None) -> str:
 
 
 def _next(incident: Incident, *, vault: bool) -> Iterator[str]:
-    yield "1. The damaged data blocks serve deduplication no more."
-    if vault:
-        yield "2. They are fetched from the vault, if it has them whole, within this validation."
+    blocks = incident.damaged_copies > 0
+    if blocks:
+        yield "1. The damaged data blocks serve deduplication no more."
     else:
-        yield "2. There is no vault to fetch them from."
+        yield "1. What is damaged is set aside, never deleted."
+    if vault:
+        yield "2. It is fetched from the vault, if that has it whole, within this validation."
+    else:
+        yield "2. There is no vault to fetch it from."
     names = sorted({version.vm_name for version in incident.versions}) or ["the VMs"]
-    yield (
-        f"3. Otherwise the next backup of {', '.join(names)} reads these bytes again, whatever has"
-        " changed, and sends those that the disk still has."
-    )
+    if blocks:
+        yield (
+            f"3. Otherwise the next backup of {', '.join(names)} reads these bytes again, whatever"
+            " has changed, and sends those that the disk still has."
+        )
+    else:
+        yield "3. No disk holds records or block maps; without the vault they stay damaged."
     yield "4. Versions turn green again only when everything was read back; you are told then."
     yield "5. What no place has any more stays red. Nothing is deleted."
 
@@ -140,7 +150,28 @@ def healed_letter(incident: Incident) -> Message:
     return Message(matter, "healed", subject, "\n".join(lines), incident.number)
 
 
-def job_letter(job: BackupJob, run: RunId, outcomes: Sequence[VmOutcome], head: str) -> Message:
+def trouble_letter(troubles: Sequence[Trouble]) -> Message:
+    """Something of the store is lost or altered, and every version still restores."""
+    lines = [
+        "WHAT WAS FOUND",
+        "Looking whether everything is there, twice and over two connections, showed what follows.",
+        "No version turned red for it.",
+        "",
+    ]
+    for each in troubles:
+        lines += [f"{each.name}: {each.cause}", f"  since {_at(each.first_seen)}; {each.meaning}"]
+    lines += [
+        "",
+        "WHAT HAPPENS NEXT",
+        "Index segments, and spare copies of block maps, are put back from the vault if there is"
+        " one that has them. The rest waits for you; it stands on the page validation until then.",
+    ]
+    found = [f"{each.name} {each.first_seen.isoformat()}" for each in troubles]
+    subject = f"Likeness: the data store needs attention: {_plural(len(troubles), 'object')}"
+    return Message(message_id("store", *found), "store", subject, "\n".join(lines))
+
+
+def job_letter(job: str, run: RunId, outcomes: Sequence[VmOutcome], head: str) -> Message:
     """How a job went, VM by VM, and the head that bears witness of the store."""
     failed = [outcome for outcome in outcomes if outcome.state is not VmState.DONE]
     lines = []
@@ -156,20 +187,34 @@ def job_letter(job: BackupJob, run: RunId, outcomes: Sequence[VmOutcome], head: 
         "",
         f"The data store is at {head}." if head else "No head was written for the data store.",
         "Keep this mail: the head bears witness if the data store is ever set back as a whole.",
+        f"run {run}",
     ]
     result = (
         f"{len(failed)} of {_plural(len(outcomes), 'VM')} failed"
         if failed
         else f"{_plural(len(outcomes), 'VM')} backed up"
     )
-    subject = f"Likeness: job {job.name}: {result}"
+    subject = f"Likeness: job {job}: {result}"
     return Message(message_id("job", run), "job", subject, "\n".join(lines))
 
 
-def failure_letter(job: str, run: RunId, how: str, sentence: str) -> Message:
-    """A job that came to no result at all."""
-    body = f"The job ended as {how} before it came to a result.\n\n{sentence}\n\nrun {run}"
-    return Message(message_id("job", run), "job", f"Likeness: job {job}: {how}", body)
+def failure_letter(
+    job: str, run: RunId, how: str, sentence: str, made: Sequence[VersionRow] = ()
+) -> Message:
+    """A job that came to no result at all, and the versions it had made until then."""
+    lines = [f"The job ended as {how} before it came to a result.", *filter(None, ("", sentence))]
+    lines += ["", "WHAT IT MEANS"]
+    lines += [f"VM {row.vm_name} has its new version {row.version[:8]}." for row in made]
+    others = "The other VMs" if made else "The VMs of this job"
+    lines += [
+        f"{others} have no new version from this run; their earlier versions are as they were.",
+        *("", "WHAT HAPPENS NEXT"),
+        "Snapshots and data it left behind are removed by the sweep. Start the job again, or leave"
+        " it to its schedule.",
+        *("", f"run {run}"),
+    ]
+    subject = f"Likeness: job {job}: {how}"
+    return Message(message_id("job", run), "job", subject, "\n".join(lines))
 
 
 def _who(incident: Incident) -> str:

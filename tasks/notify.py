@@ -15,15 +15,14 @@ from typing import Any, cast
 
 import prefect.blocks.notifications  # noqa: F401  # so that the types of these blocks are known
 from prefect import get_run_logger, task
-from prefect.artifacts import create_table_artifact
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 
 from blocks import Site
-from catalog import incidents, messages
+from catalog import audits, incidents, messages, runs
 from catalog import versions as catalog_versions
 from catalog.messages import Delivery, Message
-from catalog.values import Verdict, VersionRow
+from catalog.values import RunRow, Verdict, VersionRow
 from likeness.claims import Claimed, claim
 from likeness.clock import system_clock
 from likeness.errors import LikenessError, TransientError
@@ -31,10 +30,20 @@ from likeness.model.ids import RunId, VmId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from tasks.ages import age_limit
-from tasks.letters import damage_letter, failure_letter, healed_letter, job_letter
+from tasks.artifacts import put_table
+from tasks.claims import is_live
+from tasks.letters import (
+    damage_letter,
+    failure_letter,
+    healed_letter,
+    job_letter,
+    trouble_letter,
+)
 from tasks.retries import ONCE
 
 _PATIENCE_SECONDS = 60.0
+_RUNS_LOOKED_AT = 50
+_DIED = "Its process ended without a word: it was killed, or the machine went down."
 
 
 class NotTold(TransientError):
@@ -81,18 +90,52 @@ def tell_people(*, site: Site) -> Told:
 
 def tell(site: Site) -> Told:
     """The same, for hooks that run outside a flow."""
-    catalog = site.catalog.file
-    incidents.note_incidents(catalog, system_clock())
+    _write_news(site)
+    told = _deliver(site)
+    _show(site)
+    return told
+
+
+def _write_news(site: Site) -> None:
+    """Whatever nobody was told of yet goes into the outbox."""
+    catalog, now = site.catalog.file, system_clock()
+    incidents.note_incidents(catalog, now)
     for incident, about in incidents.untold_incidents(catalog):
         letter = (
             healed_letter(incident)
             if about == "healed"
             else damage_letter(incident, newest_good=_newest_good(site), vault=bool(site.vault))
         )
-        messages.write_message(catalog, letter, channels(site), system_clock())
-    told = _deliver(site)
-    _show(site)
-    return told
+        messages.write_message(catalog, letter, channels(site), now)
+    if troubles := audits.untold_troubles(catalog):
+        messages.write_message(catalog, trouble_letter(troubles), channels(site), now)
+        audits.troubles_told(catalog, troubles, now)
+    for run in runs.last_runs(catalog, _RUNS_LOOKED_AT):
+        if not is_live(site, run.run):
+            _write_of_run(site, run)
+
+
+def _write_of_run(site: Site, run: RunRow) -> None:
+    """Tell of a job whose process died before it could, whether it had come to a result or not."""
+    catalog = site.catalog.file
+    letter, routine = job_letter(run.job, run.run, run.vms, ""), went_well(run.vms)
+    if run.finished_at is None:
+        letter = failure_letter(run.job, run.run, "Crashed", _DIED, _made_by(site, run.run))
+        routine = False
+    messages.write_message(catalog, letter, channels(site, routine=routine), system_clock())
+    if run.finished_at is None:
+        runs.finish_run(catalog, run.run, "died", _DIED, system_clock())
+
+
+def went_well(outcomes: Sequence[VmOutcome]) -> bool:
+    """Whether every VM of a job has a new version."""
+    return all(outcome.state is VmState.DONE for outcome in outcomes)
+
+
+def _made_by(site: Site, run: RunId) -> list[VersionRow]:
+    limit = age_limit(site.revalidate_after)
+    rows = catalog_versions.list_versions(site.catalog.file, system_clock(), limit.green_for)
+    return [row for row in rows if row.run == run]
 
 
 @task(task_run_name="tell people of {job.name}", **ONCE)
@@ -103,9 +146,8 @@ def tell_job(
 
     A job is never the worse for it: what could not be told is told by the next run.
     """
-    went_well = all(outcome.state is VmState.DONE for outcome in outcomes)
-    letter = job_letter(job, run, outcomes, head)
-    wanted = channels(site, routine=went_well)
+    letter = job_letter(job.name, run, outcomes, head)
+    wanted = channels(site, routine=went_well(outcomes))
     try:
         messages.write_message(site.catalog.file, letter, wanted, system_clock())
         told = tell(site)
@@ -126,7 +168,7 @@ def tell_failure(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's nam
         site = Site.named(given.get("site", "main"))
         job = BackupJob.model_validate(given["job"])
         run = RunId(flow_run.id.hex)
-        letter = failure_letter(job.name, run, state.name, state.message or "")
+        letter = failure_letter(job.name, run, state.name, state.message or "", _made_by(site, run))
         messages.write_message(site.catalog.file, letter, channels(site), system_clock())
         tell(site)
 
@@ -236,6 +278,5 @@ def _show(site: Site) -> None:
         }
         for each in messages.recent_deliveries(site.catalog.file)
     ]
-    with suppress(Exception):  # a lost picture never fails a run
-        if rows:
-            create_table_artifact(key="messages", table=rows, description="What people were told")
+    if rows:
+        put_table("messages", rows, "What people were told, and what waits for a server")

@@ -1,26 +1,36 @@
-"""Reading back: presence looked at, packs proved, documents proved, verdicts recorded.
+"""Reading back: packs proved, documents proved, verdicts recorded.
 
 Plain functions over one store and one catalog, with their clock; the tasks around them add what
 Prefect needs.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
-from catalog import planning, progress, proofs
+from catalog import planning, proofs
 from catalog import versions as catalog_versions
 from catalog.connection import CatalogFile
+from catalog.planning import DocumentsDue
 from catalog.values import DocumentCheck, Verdict, VerdictChange, VersionRow
 from likeness.clock import Clock, stopwatch
-from likeness.errors import Damaged, ObjectMissing, ShareRefused, StoreTooNew, TransientError
+from likeness.errors import (
+    Damaged,
+    LikenessError,
+    ObjectMissing,
+    ShareRefused,
+    Stopped,
+    StoreTooNew,
+    TransientError,
+)
 from likeness.model.ids import PackId, RunId, VersionId
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.data_store import DataStore
-from likeness.store.proving import Again, PackProof, prove_documents, prove_packs
+from likeness.store.proving import Again, DocumentProof, PackProof, prove_documents, prove_packs
 from likeness.store.versions import read_version
 from tasks.ages import AgeLimit
 
@@ -96,22 +106,6 @@ class Prover:
     clock: Clock
     stop: StopToken
 
-    def doubtful_packs(self) -> list[PackId]:
-        """Compare the store's listing with what must be there; what is missing or too short.
-
-        Nothing is believed of it yet: whatever is in doubt has to be proved.
-        """
-        there = {
-            entry.name.rpartition("/")[2]: entry.size_bytes
-            for entry in self.store.transport.entries(layout.PACKS)
-        }
-        expected = dict(progress.packs_expected(self.catalog))
-        doubtful = [pack for pack, size in expected.items() if there.get(pack) != size]
-        progress.record_audit(
-            self.catalog, self.clock(), packs=len(expected), doubtful=len(doubtful)
-        )
-        return doubtful
-
     def prove(
         self,
         packs: Collection[PackId],
@@ -143,25 +137,44 @@ class Prover:
             told(batch, report)
         return report
 
-    def documents(self, versions: Iterable[VersionId] | None, scratch: Path) -> list[DocumentCheck]:
-        """Prove the records and block maps of versions where that is due; of all if none."""
-        due = planning.documents_to_prove(
-            self.catalog, self.clock(), self.limit.due_after, versions=versions
-        )
-        checks = []
-        for each in due:
-            self.stop.check()
-            try:
-                proof = prove_documents(self.store, each.record, scratch)
-            except (TransientError, ShareRefused) as cause:
-                checks.append(DocumentCheck(each.version, self.clock(), None, (str(cause),)))
-                continue
-            if not proof.readable and not self._is_broken_again(each.record, scratch):
-                said = ("it was readable at the second look", *proof.problems)
-                checks.append(DocumentCheck(each.version, self.clock(), None, said))
-                continue
-            checks.append(DocumentCheck(each.version, self.clock(), proof.readable, proof.problems))
-        return checks
+    def documents(
+        self, versions: Iterable[VersionId] | None, scratch: Path, *, all_of_them: bool = False
+    ) -> list[DocumentCheck]:
+        """Prove the records and block maps of versions where that is due; of all if none.
+
+        Where one is found broken, the VM's other versions are looked at too: their block maps rest
+        on each other.
+
+        Args:
+            versions: Which.
+            scratch: A folder for a block map while it is needed.
+            all_of_them: Whether it is due or not.
+        """
+        age = timedelta(0) if all_of_them else self.limit.due_after
+        due = self._documents_due(age, versions)
+        checks = {each.version: self._document(each, scratch) for each in due}
+        hit = {e.vm for e in due if checks[e.version].readable is False and not e.known_broken}
+        for each in self._documents_due(timedelta(0), None) if hit else ():
+            if each.vm in hit and each.version not in checks:
+                checks[each.version] = self._document(each, scratch)
+        return list(checks.values())
+
+    def _documents_due(
+        self, age: timedelta | None, versions: Iterable[VersionId] | None
+    ) -> list[DocumentsDue]:
+        return planning.documents_to_prove(self.catalog, self.clock(), age, versions=versions)
+
+    def _document(self, due: DocumentsDue, scratch: Path) -> DocumentCheck:
+        """What reading one version's documents back shows; twice, before they are broken."""
+        self.stop.check()
+        try:
+            proof = prove_documents(self.store, due.record, scratch)
+        except (TransientError, ShareRefused) as cause:
+            return DocumentCheck(due.version, self.clock(), None, (str(cause),))
+        doubt = "" if proof.readable else self._doubt(proof, due.record, scratch)
+        if doubt:
+            return DocumentCheck(due.version, self.clock(), None, (doubt, *proof.problems))
+        return DocumentCheck(due.version, self.clock(), proof.readable, proof.problems)
 
     def judge(
         self, versions: Sequence[VersionId], documents: Iterable[DocumentCheck] = ()
@@ -207,13 +220,16 @@ class Prover:
                 names.update((o, None) for o in objects if o.startswith(f"{layout.INDEX}/"))
         return list(names)
 
-    def _is_broken_again(self, record: str, scratch: Path) -> bool:
-        """A second look at documents that seem broken, over another connection."""
-        if self.again is None:
-            return not prove_documents(self.store, record, scratch).readable
-        with suppress(Exception), self.again() as store:
-            return not prove_documents(store, record, scratch).readable
-        return False
+    def _doubt(self, first: DocumentProof, record: str, scratch: Path) -> str:
+        """Why documents that seem broken are not called so: unless a second look says the same."""
+        try:
+            with self.again() if self.again is not None else nullcontext(self.store) as store:
+                second = prove_documents(store, record, scratch)
+        except Stopped:
+            raise
+        except LikenessError as cause:
+            return f"it seemed broken, and there was no second look: {cause}"
+        return "" if second == first else "two readings differ; the first said"
 
 
 def _batches(proofs_found: Iterator[PackProof]) -> Iterator[list[PackProof]]:

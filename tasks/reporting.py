@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.states import Completed, Failed
@@ -19,11 +18,13 @@ from likeness.errors import LikenessError
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
-from likeness.model.sizes import readable_age, readable_size
+from likeness.model.sizes import readable_size
 from tasks.ages import age_limit
+from tasks.artifacts import put_markdown, put_table
 from tasks.dashboard import show_dashboard
 from tasks.heal import Healed
 from tasks.notify import Told
+from tasks.page import MARKS, age_of
 from tasks.protection import Unprotected
 from tasks.proving import Validated
 from tasks.restore import RestoredDisk
@@ -31,7 +32,6 @@ from tasks.sweep import SweepReport
 from tasks.vault import Vaulted
 
 COMMITTED = "likeness.commit.completed"
-MARKS = {Verdict.GOOD: "✅", Verdict.BAD: "❌", Verdict.UNCHECKED: "⏳", Verdict.STALE: "🟠"}
 _VM_MARKS = {VmState.DONE: "✅", VmState.FAILED: "❌", VmState.STOPPED: "⏹"}
 
 
@@ -60,7 +60,7 @@ def show_job(job: BackupJob, outcomes: Sequence[VmOutcome], *, site: Site, head:
     description = (
         f"Job **{job.name}**: {_plural(len(outcomes), 'VM')}; store at {head or 'no head'}"
     )
-    _table(f"job-{_slug(job.name)}", rows, description)
+    put_table(f"job-{_slug(job.name)}", rows, description)
     show_versions(site=site)
 
 
@@ -80,12 +80,13 @@ def _outcome_row(outcome: VmOutcome) -> dict[str, str]:
 
 
 def show_versions(*, site: Site) -> None:
-    """Every version of every VM: ✅ ❌ ⏳, and the age of its oldest check."""
+    """Every version, VM by VM, newest first: ✅ ❌ ⏳, and the age of its oldest check."""
     now = system_clock()
     rows = catalog_versions.list_versions(
         site.catalog.file, now, age_limit(site.revalidate_after).green_for
     )
-    _table("versions", [version_row(row, now) for row in rows], _legend(rows))
+    rows.sort(key=lambda row: (row.vm_name, row.vm))  # stable: newest first within a VM
+    put_table("versions", [version_row(row, now) for row in rows], _legend(rows))
 
 
 def version_row(row: VersionRow, now: datetime) -> dict[str, str]:
@@ -99,17 +100,10 @@ def version_row(row: VersionRow, now: datetime) -> dict[str, str]:
         "read": readable_size(row.counts.read_bytes),
         "sent": readable_size(row.counts.sent_bytes),
         "kept": readable_size(row.kept_bytes),
-        "oldest check": _age(now, row.oldest_proof_at),
+        "oldest check": age_of(row.oldest_proof_at, now) if row.oldest_proof_at else "never",
         "vault": ", ".join(row.vaults),
         "remark": row.reason,
     }
-
-
-def _age(now: datetime, at: datetime | None) -> str:
-    if at is None:
-        return "never"
-    age = readable_age(max(now - at, timedelta(0)))
-    return age if age == "now" else f"{age} ago"
 
 
 def _legend(rows: Sequence[VersionRow]) -> str:
@@ -135,9 +129,12 @@ def show_validation(found: Validated, healed: Healed, *, site: Site) -> None:
         lines.append(f"- ❌ {_damage(change)}")
     if healed.found:
         lines.append(f"{_plural(healed.found, 'data block')} came back from the vault.")
+    if healed.documents:
+        what = _plural(healed.documents, "record, block map or index segment")
+        lines.append(f"From the vault again, under its own name: {what}.")
     for change in found.and_then(healed.validated).healed:
         lines.append(f"- ✅ healed: {_damage(change)}")
-    _markdown("validation-report", "\n\n".join(lines))
+    put_markdown("validation-report", "\n\n".join(lines))
     show_dashboard(site=site)
 
 
@@ -171,7 +168,7 @@ def show_vault(copied: Vaulted) -> None:
     """What went to the vault, and what did not."""
     lines = [f"Copied {copied.objects} objects, {readable_size(copied.copied_bytes)}."]
     lines += [f"- not copied: {problem}" for problem in copied.problems]
-    _markdown("vault", "\n\n".join(lines))
+    put_markdown("vault", "\n\n".join(lines))
 
 
 def show_restore(version: str, disks: Sequence[RestoredDisk]) -> None:
@@ -180,7 +177,7 @@ def show_restore(version: str, disks: Sequence[RestoredDisk]) -> None:
         {"disk": disk.name, "file": str(disk.path), "size": readable_size(disk.size_bytes)}
         for disk in disks
     ]
-    _table("restore", rows, f"Version {version[:8]}, every data block proved on its way")
+    put_table("restore", rows, f"Version {version[:8]}, every data block proved on its way")
 
 
 def show_unprotected(vms: Sequence[Unprotected], *, jobs: int) -> None:
@@ -196,7 +193,7 @@ def show_unprotected(vms: Sequence[Unprotected], *, jobs: int) -> None:
         for each in vms
     ]
     said = f"{_plural(len(rows), 'VM')} that none of {_plural(jobs, 'job')} backs up by itself"
-    _table("unprotected", rows, said)
+    put_table("unprotected", rows, said)
 
 
 def show_sweep(report: SweepReport) -> None:
@@ -206,7 +203,7 @@ def show_sweep(report: SweepReport) -> None:
         for each in report.snapshots
     ]
     removed = f"{report.store.objects} objects ({readable_size(report.store.freed_bytes)})"
-    _table("sweep", rows, f"Also removed from inboxes: {removed}")
+    put_table("sweep", rows, f"Also removed from inboxes: {removed}")
 
 
 def _moment(at: datetime | None) -> str:
@@ -220,13 +217,3 @@ def _plural(count: int, what: str) -> str:
 def _slug(text: str) -> str:
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)
     return kept.lower().strip("-") or "job"
-
-
-def _table(key: str, rows: Sequence[dict[str, str]], description: str) -> None:
-    with suppress(Exception):  # a lost picture never fails a backup
-        create_table_artifact(key=key, table=list(rows), description=description)
-
-
-def _markdown(key: str, text: str) -> None:
-    with suppress(Exception):
-        create_markdown_artifact(key=key, markdown=text)

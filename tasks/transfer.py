@@ -28,7 +28,7 @@ from likeness.xen.reading import Way, open_reader
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot
 from tasks.changes import unread_of
-from tasks.progress import shown
+from tasks.progress import transferring
 from tasks.retries import STEP
 
 
@@ -88,9 +88,10 @@ def transfer_disks(
             held.enter_context(_disk_job(xen, disk, store, last, each.skips, attempt, stop, cap))
             for disk, each in zip(snapshot.disks, unread, strict=True)
         ]
-        tally = Tally(sum(disk.facts.size_bytes for disk in disks))
+        todo = sum(disk.facts.size_bytes for disk in disks)
+        tally = Tally(todo)
         log = PackLog(attempt / "packs")
-        with shown(f"transfer-{snapshot.vm.vm}", f"Transfer of {snapshot.vm.name}", tally.percent):
+        with transferring(run, snapshot.vm.vm, snapshot.vm.name, todo, lambda: tally.passed_bytes):
             counts = transfer(
                 disks,
                 run=run,

@@ -11,6 +11,8 @@ from prefect.states import Completed, Failed
 
 from blocks import Site
 from catalog import planning, progress
+from catalog.at_work import forget_work
+from catalog.audits import audit_is_due
 from catalog.planning import ReadingPlan
 from catalog.progress import DiskProof, Validation
 from catalog.values import VersionRow
@@ -25,8 +27,9 @@ from likeness.store.proving import PackProof
 from likeness.transport.metered import MeteredTransport
 from likeness.transport.tuning import keep_large_buffers
 from tasks.ages import age_limit, is_hour
+from tasks.auditing import EVERYTHING_EVERY, look_at_everything, look_at_packs_and_records
 from tasks.claims import is_live
-from tasks.dashboard import Reading, watched
+from tasks.dashboard import Reading, reading_shown
 from tasks.notify import tell
 from tasks.proving import Prover, Validated
 from tasks.retries import ONCE, STEP
@@ -41,20 +44,32 @@ class DiskNotProved(LikenessError):
     """Not all data blocks of a disk are proved."""
 
 
-@task(task_run_name="look whether every pack is there", **STEP)
-def audit_presence(*, site: Site, stop: StopToken) -> Validated:
+@task(task_run_name="look whether everything is there", **STEP)
+def audit_presence(this: RunId, *, site: Site, stop: StopToken, daily: bool = False) -> Validated:
     """Compare the store's listing with what must be there, and prove at once what is in doubt.
+
+    Args:
+        this: The run that looks.
+        site: The installation.
+        stop: Looked at between objects.
+        daily: Look at keys, heads, index and block maps too, unless that was done today.
 
     Raises:
         ShareUnreachable: The store does not answer; tried again.
     """
-    with _prover(site, stop) as (prover, _):
-        return prover.prove(prover.doubtful_packs())
+    with _prover(site, stop) as (prover, _), scratch_folder(site, this) as scratch:
+        due = daily and audit_is_due(prover.catalog, prover.clock(), EVERYTHING_EVERY)
+        doubts = look_at_everything(prover) if due else look_at_packs_and_records(prover)
+        report = prover.prove(doubts.packs)
+        if doubts.versions:
+            checks = prover.documents(doubts.versions, scratch, all_of_them=True)
+            report = report.and_then(prover.judge(doubts.versions, checks))
+    return report
 
 
-def look_for_packs(*, site: Site) -> None:
+def look_for_packs(run: RunId, *, site: Site) -> None:
     """The same before a job, which goes on whatever comes of it; people are told after the job."""
-    audit_presence(site=site, stop=StopToken(), return_state=True)
+    audit_presence(run, site=site, stop=StopToken(), return_state=True)
 
 
 @task(task_run_name="prove what is due", **STEP)
@@ -125,6 +140,7 @@ def _begin(run: RunId | None, this: RunId, site: Site) -> Validation:
                 done_bytes=each.done_bytes,
                 finished=True,
             )
+            forget_work(catalog, [each.run])
     return progress.begin_validation(catalog, this, run, now, goes_on_after=same)
 
 
@@ -178,7 +194,7 @@ def _prove(
         todo_bytes=before + plan.size_bytes,
         packs=len(packs),
         vms=planning.vms_of_packs(prover.catalog, packs),
-        read=lambda: meter.read_bytes,
+        meter=meter,
     )
     teller = _Teller(site)
     done = before
@@ -204,7 +220,7 @@ def _prove(
         done_bytes=before,
     )
     try:
-        with watched(site, reading):
+        with reading_shown(site, under_way.run, reading):
             return prover.prove(list(packs), told=told)
     except Exception:
         teller.tell_what_was_seen()

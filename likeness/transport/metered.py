@@ -6,18 +6,22 @@ from collections.abc import Iterator, Sequence
 from likeness.clock import stopwatch
 from likeness.transport.base import Entry, Space, Transport
 
-_PIECE_BYTES = 1 << 20
-_PATIENCE_SECONDS = 1.0
+_LEAST_PIECE_BYTES = 1 << 18
+_SECONDS_A_PIECE = 1.0
 
 
 class MeteredTransport:
-    """Passes everything on, and counts. Once a read took long, long ones are read in pieces."""
+    """Passes everything on, and counts.
+
+    Long reads are made in pieces that take about a second each, from 256 KiB upwards: over a slow
+    link they move all the time, over a quick one they are whole.
+    """
 
     def __init__(self, inner: Transport, *, folder: str) -> None:
         """Count what is read in `folder`."""
         self._inner, self._prefix = inner, f"{folder}/"
         self._counting = threading.Lock()
-        self._slow = False
+        self._piece_bytes = _LEAST_PIECE_BYTES
         self.read_bytes = 0
         self.all_read_bytes = 0
 
@@ -26,21 +30,27 @@ class MeteredTransport:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Transport.read`."""
-        if not self._slow or length is None or length <= _PIECE_BYTES:
+        if length is None:
             return self._read(name, offset, length)
-        pieces = []
-        for start in range(offset, offset + length, _PIECE_BYTES):
-            wanted = min(_PIECE_BYTES, offset + length - start)
+        pieces: list[bytes] = []
+        start, end = offset, offset + length
+        while not pieces or start < end:
+            wanted = min(self._piece_bytes, end - start)
             pieces.append(self._read(name, start, wanted))
+            start += wanted
             if len(pieces[-1]) < wanted:
                 break
-        return b"".join(pieces)
+        return b"".join(pieces) if len(pieces) > 1 else pieces[0]
 
     def _read(self, name: str, offset: int, length: int | None) -> bytes:
         begun = stopwatch()
         data = self._inner.read(name, offset, length)
-        self._slow = self._slow or stopwatch() - begun > _PATIENCE_SECONDS
+        took = max(stopwatch() - begun, 0.001)
         with self._counting:
+            if len(data) >= _LEAST_PIECE_BYTES:
+                at_this_speed = int(len(data) / took * _SECONDS_A_PIECE)
+                most = 8 * self._piece_bytes  # one quick answer proves little
+                self._piece_bytes = max(min(at_this_speed, most), _LEAST_PIECE_BYTES)
             self.all_read_bytes += len(data)
             if name.startswith(self._prefix):
                 self.read_bytes += len(data)

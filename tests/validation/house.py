@@ -28,6 +28,7 @@ from likeness.transport.local import LocalTransport
 from likeness.transport.memory import MemoryTransport
 from likeness.transport.metered import MeteredTransport
 from tasks.ages import AgeLimit
+from tasks.auditing import look_at_everything, look_at_packs_and_records
 from tasks.proving import Prover, Validated
 from tests.unit.workshop import Workshop
 
@@ -120,13 +121,22 @@ class House:
     ) -> Validated:
         """Validate some versions, or whatever is new or due, as the flow does."""
         with self.prover() as prover:
-            report = prover.prove(prover.doubtful_packs())
+            report = self.look(prover)
             plan = self.plan(*versions, pause=pause, budget=budget)
             report = report.and_then(prover.prove([pack.pack for pack in plan.packs]))
             ids = [version.version for version in versions]
             wanted = ids or [row.version for row in self.rows()]
             checks = prover.documents(ids or None, self.folder / "work")
             return report.and_then(prover.judge(wanted, checks))
+
+    def look(self, prover: Prover, *, everything: bool = False) -> Validated:
+        """Look whether everything is there, and prove what is in doubt."""
+        doubts = (look_at_everything if everything else look_at_packs_and_records)(prover)
+        found = prover.prove(doubts.packs)
+        if not doubts.versions:
+            return found
+        checks = prover.documents(doubts.versions, self.folder / "work", all_of_them=True)
+        return found.and_then(prover.judge(doubts.versions, checks))
 
     def plan(
         self, *versions: Version, pause: timedelta = DAY, budget: int | None = None

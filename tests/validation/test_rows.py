@@ -351,7 +351,7 @@ def test_v10_a_folder_that_is_not_mounted_any_more_is_not_an_empty_store(house: 
     with house.prover() as prover:  # opened while it was there
         store.rename(away)
         store.mkdir()  # the empty mount point
-        report = prover.prove(prover.doubtful_packs())
+        report = house.look(prover)
         prover.judge([row.version for row in house.rows()])
     store.rmdir()
     away.rename(store)
@@ -405,7 +405,7 @@ def test_a_pack_that_is_gone_is_red_with_the_next_look_at_what_is_there(house: H
     house.lose(house.pack_of(version))
 
     with house.prover() as prover:
-        report = prover.prove(prover.doubtful_packs())
+        report = house.look(prover)
 
     assert [change.after for change in report.turned_bad] == [BAD]
     assert house.plan().bytes_for(Why.DUE) == 0

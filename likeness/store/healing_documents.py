@@ -1,0 +1,138 @@
+"""Healing documents: what a version needs besides its packs, put back from where it is whole.
+
+Documents are named by others that are signed, so they go back under their own names, as the very
+bytes that were signed for. Nothing is overwritten: what lies there is set aside first, in
+`quarantine/`. Whether a version is whole again is for the next proof to say.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from likeness.codec.documents import MOST_DOCUMENT_BYTES, Kind
+from likeness.codec.hashing import digest
+from likeness.errors import Damaged, ObjectMissing
+from likeness.model.ids import random_name
+from likeness.stopping import StopToken
+from likeness.store import layout
+from likeness.store.data_store import DataStore
+from likeness.store.documents import VersionRecord, decode
+from likeness.store.history import Record, verified, verified_record
+from likeness.store.observations import UNREADABLE
+from likeness.transport.base import Transport
+
+Judge = Callable[[bytes], object]
+"""Raises one of `UNREADABLE` for bytes that are not the object they should be."""
+
+
+@dataclass
+class DocumentHealer:
+    """Puts documents of one store back from another one with the same keys.
+
+    Attributes:
+        store: Where they are damaged or missing.
+        source: Where they may be whole: the vault.
+        stop: Looked at before every object.
+        problem: Told of each object that is of no use in the source either.
+        healed: Names that were put back.
+    """
+
+    store: DataStore
+    source: DataStore
+    stop: StopToken
+    problem: Callable[[str], None] = lambda _: None
+    healed: list[str] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
+
+    def heal_version(self, name: str) -> None:
+        """Put back what is damaged or missing of one version: record, block maps, index segments.
+
+        Safe to repeat. A crash leaves an object set aside and its name free or torn, and the next
+        attempt goes on there.
+
+        Args:
+            name: Of its record.
+
+        Raises:
+            ShareUnreachable: One of the two stores does not answer; repeat.
+            ShareFull: No room.
+        """
+        self.store.require_writable()
+        self._heal(name, lambda data: verified_record(self.store, name, data))
+        try:
+            record = verified_record(self.store, name, _read(self.store.transport, name))
+            maps = dict(self._maps(record))
+        except UNREADABLE:
+            return  # nobody has it, so nobody knows what else it needs
+        for each, judge in (*maps.items(), *self._segments(record)):
+            self._heal(each, judge)
+
+    def heal_segment(self, name: str) -> None:
+        """Put an index segment back; versions restore without it, slowly."""
+        self.store.require_writable()
+        self._heal(name, self._segment_judge(name, ""))
+
+    def _maps(self, record: Record) -> Iterator[tuple[str, Judge]]:
+        """Both copies of every part of its disks' maps, also of parts made in earlier versions."""
+        opened = record.signed.frame.unseal(self.store.keys)
+        for disk in decode(opened, VersionRecord, name=record.name).disks:
+            for part in disk.parts:
+                for copy, its_digest in zip(part.copies, part.digests, strict=True):
+                    yield copy, _digest_judge(copy, its_digest)
+
+    def _segments(self, record: Record) -> Iterator[tuple[str, Judge]]:
+        told = record.clear.digests or ("",) * len(record.clear.objects)
+        for name, its_digest in zip(record.clear.objects, told, strict=True):
+            if name.startswith(f"{layout.INDEX}/"):
+                yield name, self._segment_judge(name, its_digest)
+
+    def _segment_judge(self, name: str, its_digest: str) -> Judge:
+        def judge(data: bytes) -> None:
+            verified(self.store, name, Kind.INDEX, data)
+            if its_digest:
+                _digest_judge(name, its_digest)(data)
+
+        return judge
+
+    def _heal(self, name: str, judge: Judge) -> None:
+        """Put one object back, unless it is whole where it is."""
+        if name in self._seen:
+            return
+        self._seen.add(name)
+        self.stop.check()
+        if _whole(self.store.transport, name, judge) is not None:
+            return
+        data = _whole(self.source.transport, name, judge)
+        if data is None:
+            self.problem(f"{name} is not whole there")
+            return
+        _set_aside(self.store.transport, name)
+        self.store.transport.create(name, [data])
+        self.healed.append(name)
+
+
+def _digest_judge(name: str, its_digest: str) -> Judge:
+    def judge(data: bytes) -> None:
+        if digest([data]).hex() != its_digest:
+            raise Damaged(name, "it is not what its version record signed for")
+
+    return judge
+
+
+def _whole(transport: Transport, name: str, judge: Judge) -> bytes | None:
+    try:
+        data = _read(transport, name)
+        judge(data)
+    except UNREADABLE:
+        return None
+    return data
+
+
+def _read(transport: Transport, name: str) -> bytes:
+    return transport.read(name, 0, MOST_DOCUMENT_BYTES + 1)
+
+
+def _set_aside(transport: Transport, name: str) -> None:
+    try:
+        transport.rename(name, f"{layout.QUARANTINE}/{random_name()}")
+    except ObjectMissing:
+        return

@@ -1,0 +1,80 @@
+"""Artifacts: what people look at in the server's UI. A lost picture never fails a backup.
+
+Prefect's own functions for them leave a connection open at every call; these close theirs.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
+from prefect.utilities.context import get_task_and_flow_run_ids
+
+_T = TypeVar("_T")
+
+
+def put_table(key: str, rows: Sequence[dict[str, str]], description: str) -> None:
+    """A table; the newest with its key is what people see."""
+    _put("table", key, json.dumps(list(rows)), description)
+
+
+def put_markdown(key: str, text: str, description: str = "") -> None:
+    """A page."""
+    _put("markdown", key, text, description)
+
+
+def put_bar(key: str, description: str) -> UUID | None:
+    """A progress bar at its beginning; none if the server does not answer."""
+    return _put("progress", key, 0.0, description)
+
+
+def move_bar(bar: UUID | None, percent: float) -> None:
+    """Show another percentage, 0 to 100."""
+    if bar is not None:
+        change = ArtifactUpdate(data=min(max(percent, 0.0), 100.0))
+        _quietly(lambda client: client.update_artifact(bar, change))
+
+
+def rewrite_newest(key: str, text: str) -> bool:
+    """Put another text into the newest artifact with a key, whichever run made it.
+
+    Returns:
+        Whether there is one and the server took it.
+    """
+
+    def rewrite(client: SyncPrefectClient) -> bool:
+        named = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
+        newest = client.read_latest_artifacts(artifact_filter=named, limit=1)
+        for each in newest:
+            client.update_artifact(each.latest_id, ArtifactUpdate(data=text))
+        return bool(newest)
+
+    return bool(_quietly(rewrite))
+
+
+def _put(kind: str, key: str, data: str | float, description: str) -> UUID | None:
+    def put(client: SyncPrefectClient) -> UUID:
+        task_run, flow_run = get_task_and_flow_run_ids()
+        made = client.create_artifact(
+            ArtifactCreate(
+                type=kind,
+                key=key,
+                description=description or None,
+                data=data,
+                task_run_id=task_run,
+                flow_run_id=flow_run,
+            )
+        )
+        return made.id
+
+    return _quietly(put)
+
+
+def _quietly(call: Callable[[SyncPrefectClient], _T]) -> _T | None:
+    with suppress(Exception), get_client(sync_client=True) as client:
+        return call(client)
+    return None

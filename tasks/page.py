@@ -1,0 +1,248 @@
+"""What the page `validation` says, in Markdown; all of it from the catalog and one listing."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+from blocks import Site
+from catalog import at_work, audits, incidents, planning, validation
+from catalog import versions as catalog_versions
+from catalog.at_work import COMMIT, VALIDATE, Work
+from catalog.audits import Trouble
+from catalog.incidents import Incident
+from catalog.values import ProofOutlook, Verdict, VersionRow
+from likeness.clock import system_clock
+from likeness.model.sizes import readable_age, readable_size
+from likeness.store import layout
+from tasks.ages import AgeLimit, age_limit
+from tasks.claims import is_live
+
+MARKS = {Verdict.GOOD: "✅", Verdict.BAD: "❌", Verdict.UNCHECKED: "⏳", Verdict.STALE: "🟠"}
+_DAY = timedelta(days=1)
+_WHAT_IF = tuple(timedelta(days=days) for days in (7, 14, 30, 60, 90))
+_MOST_VMS = 50
+_MOST_MARKS = 30
+_MOST_TROUBLES = 20
+_MOST_NAMES = 8
+
+
+def page_text(site: Site, facts: Sequence[str]) -> str:
+    """The whole page: the queues as they are now, below them what changes slowly."""
+    written = f"{system_clock():%Y-%m-%d %H:%M:%S} UTC"
+    live = [work for work in at_work.list_work(site.catalog.file) if is_live(site, work.run)]
+    dead = [work for work in at_work.list_work(site.catalog.file) if work not in live]
+    queues = queue_lines(live, dead)
+    return "\n".join(("# Backup and validation\n", f"As of {written}.\n", *queues, *facts))
+
+
+def queue_lines(live: Sequence[Work], dead: Sequence[Work]) -> Iterator[str]:
+    """Both queues as one table.
+
+    Args:
+        live: What is under way.
+        dead: What was when its process died.
+    """
+    yield from ("## Queues", "", "| queue | at | step | speed | done | time left |")
+    yield "|---|---|---|---|---|---|"
+    for queue in (COMMIT, VALIDATE):
+        at = [work for work in live if work.queue == queue and work.step != "waiting"]
+        waiting = [work for work in live if work.queue == queue and work.step == "waiting"]
+        yield from map(_row, at)
+        if waiting:
+            names = ", ".join(work.label for work in waiting[:_MOST_NAMES])
+            more = " …" if len(waiting) > _MOST_NAMES else ""
+            yield f"| {queue} | {_plural(len(waiting), 'VM')}: {_cell(names)}{more} | waiting ||||"
+        stopped = [work for work in dead if work.queue == queue == VALIDATE]
+        for work in stopped:
+            yield (
+                f"| {queue} | interrupted; the next validation goes on there | – | – |"
+                f" {work.percent:.1f} % | – |"
+            )
+        if not (at or waiting or stopped):
+            yield f"| {queue} | nothing | – | – | – | – |"
+    yield ""
+
+
+def _row(work: Work) -> str:
+    speed = f"{work.bytes_a_second / 1e6:.1f} MB/s" if work.bytes_a_second else "–"
+    done = f"{work.percent:.1f} %"
+    if work.todo_bytes:
+        done += f" of {readable_size(work.todo_bytes)}"
+    moving = work.step in ("transfer", "reading") and work.seconds_left is not None
+    left = _left(work.seconds_left or 0.0) if moving else "–"
+    return f"| {work.queue} | {_cell(work.label)} | {work.step} | {speed} | {done} | {left} |"
+
+
+def _left(seconds: float) -> str:
+    return "less than a minute" if seconds < 60 else readable_age(timedelta(seconds=seconds))
+
+
+def page_facts(site: Site) -> tuple[str, ...]:
+    """All that changes slowly."""
+    limit, now, catalog = age_limit(site.revalidate_after), system_clock(), site.catalog.file
+    rows = catalog_versions.list_versions(catalog, now, limit.green_for)
+    seen = validation.proof_outlook(catalog, now, limit.due_after)
+    return (
+        *_waiting_lines(site, seen),
+        "## Incidents",
+        "",
+        *incident_lines(incidents.list_incidents(catalog)),
+        "",
+        *vm_lines(rows, now),
+        *_age_lines(site, seen, limit, now),
+        *_store_lines(site),
+    )
+
+
+def _waiting_lines(site: Site, seen: ProofOutlook) -> Iterator[str]:
+    """What lies in both queues, in bytes."""
+    transport = site.data_store.connect()
+    try:
+        arrived = [entry.size_bytes for entry in transport.entries(layout.INBOX)]
+    finally:
+        transport.close()
+    yield (
+        f"Arrived and not committed: {_plural(len(arrived), 'pack')},"
+        f" {readable_size(sum(arrived))}. Committed and never read back:"
+        f" {_plural(seen.unproved_packs, 'pack')}, {readable_size(seen.unproved_bytes)}."
+    )
+    yield ""
+
+
+def vm_lines(rows: Sequence[VersionRow], now: datetime) -> Iterator[str]:
+    """Each VM's versions as marks, newest first; VMs with damage come first."""
+    yield from ("## Versions", "")
+    if not rows:
+        yield from ("There are none yet.", "")
+        return
+    vms: dict[str, list[VersionRow]] = {}
+    for row in rows:
+        vms.setdefault(row.vm, []).append(row)
+    order = (Verdict.BAD, Verdict.STALE, Verdict.UNCHECKED, Verdict.GOOD)
+
+    def worst_first(each: list[VersionRow]) -> tuple[int, str]:
+        return min(order.index(row.verdict) for row in each), each[0].vm_name
+
+    yield "One by one, with sizes and ages: [the artifact `versions`](/v2/artifacts/key/versions)."
+    yield from ("", "| VM | versions, newest first | newest good one | oldest check |")
+    yield "|---|---|---|---|"
+    shown = sorted(vms.values(), key=worst_first)
+    for each in shown[:_MOST_VMS]:
+        marks = "".join(MARKS[row.verdict] for row in each[:_MOST_MARKS])
+        marks += f" and {len(each) - _MOST_MARKS} more" if len(each) > _MOST_MARKS else ""
+        good = next((row for row in each if row.verdict is Verdict.GOOD), None)
+        newest = f"{good.taken_at:%Y-%m-%d %H:%M}" if good else "none"
+        yield f"| {_cell(each[0].vm_name)} | {marks} | {newest} | {_oldest_check(each, now)} |"
+    if len(shown) > _MOST_VMS:
+        yield f"\n… and {len(shown) - _MOST_VMS} VMs more."
+    yield from (
+        "",
+        "✅ read back and proved · ❌ damaged · ⏳ not validated yet · 🟠 too long ago, or",
+    )
+    yield from ("could not be checked", "")
+
+
+def _oldest_check(rows: Sequence[VersionRow], now: datetime) -> str:
+    if any(row.oldest_proof_at is None for row in rows):
+        return "some never"
+    return age_of(min(row.oldest_proof_at for row in rows if row.oldest_proof_at), now)
+
+
+def age_of(at: datetime, now: datetime) -> str:
+    """How long ago, in words."""
+    age = readable_age(max(now - at, timedelta(0)))
+    return age if age == "now" else f"{age} ago"
+
+
+def _age_lines(site: Site, seen: ProofOutlook, limit: AgeLimit, now: datetime) -> Iterator[str]:
+    catalog, pace = site.catalog.file, 0
+    if limit.due_after:
+        plan = planning.plan_revalidation(catalog, now, limit.due_after, pause=_DAY, with_new=False)
+        pace = max(plan.pace_bytes, int(seen.live_bytes * (_DAY / limit.due_after)) + 1)
+    budget = (site.revalidate_gib_a_day << 30) or pace
+    outlook = validation.proof_outlook(catalog, now, limit.due_after, bytes_per_day=budget or None)
+    yield from ("## How old the oldest check is", "", bound(outlook, budget, limit.due_after), "")
+    yield from ("## What another age would cost", "", "| age | to read every day | share |")
+    yield "|---|---|---|"
+    for case in planning.what_if(catalog, now, _WHAT_IF):
+        cost = readable_size(case.pace_bytes)
+        yield f"| {case.max_age.days} days | {cost} | {case.share:.1%} |"
+    yield ""
+
+
+def bound(outlook: ProofOutlook, budget_bytes: int, max_age: timedelta | None) -> str:
+    """What is proved of the age of all data blocks, and whether the setting can be kept."""
+    if not outlook.packs:
+        return "There are no data blocks yet."
+    said = "**No data block was read back yet.**"
+    if outlook.oldest_age is not None:
+        oldest = f"{outlook.oldest_age / _DAY:.1f} days"
+        which = "that was read back " if outlook.unproved_packs else ""
+        said = f"**No data block {which}is older than {oldest} unchecked.**"
+    if outlook.unproved_packs:
+        packs = _plural(outlook.unproved_packs, "pack")
+        said += f" Never read back yet: {packs}, {readable_size(outlook.unproved_bytes)}."
+    if max_age is None:
+        return (
+            f"{said}\n\n⚠ Re-validation is switched off: what was proved once is never read again."
+        )
+    if not max_age:
+        return f"{said} Everything is read back at every validation."
+    pace = f"{readable_size(budget_bytes)} a day"
+    if outlook.reachable is False and outlook.reachable_age is not None:
+        reach = f"{outlook.reachable_age / _DAY:.1f} days"
+        return f"{said}\n\n⚠ With {pace}, {max_age / _DAY:g} days cannot be kept; {reach} can."
+    return f"{said} With this budget of {pace}, {max_age / _DAY:g} days is reachable."
+
+
+def incident_lines(found: Sequence[Incident]) -> list[str]:
+    """Incidents that are open, one line for each version that is still red."""
+    if not found:
+        return ["None: nothing is known to be damaged."]
+    lines = []
+    for incident in found:
+        opened = f"{incident.opened_at:%Y-%m-%d %H:%M} UTC"
+        what = _plural(incident.damaged_copies, "data block")
+        if not incident.damaged_copies:
+            what = "records or block maps"
+        lines.append(f"- ❌ **incident {incident.number}** of {opened}: {what}")
+        for version in incident.versions:
+            if version.settled_at is None:
+                size = sum(disk.affected_bytes for disk in version.disks)
+                much = f"{readable_size(size)}; " if size else ""
+                lines.append(
+                    f"    - {version.vm_name}, version {version.version[:8]} of"
+                    f" {version.taken_at:%Y-%m-%d %H:%M}: {much}{version.reason}"
+                )
+    return lines
+
+
+def _store_lines(site: Site) -> Iterator[str]:
+    """What the audits of presence found."""
+    catalog = site.catalog.file
+    packs, everything = audits.last_audits(catalog)
+    yield from ("## The data store", "")
+    if packs is not None:
+        yield f"All packs were last seen to be there on {packs:%Y-%m-%d %H:%M} UTC;"
+        full = f"on {everything:%Y-%m-%d %H:%M} UTC." if everything else "not yet."
+        yield f"keys, heads, index, records and block maps {full}"
+        yield ""
+    yield from trouble_lines(audits.open_troubles(catalog))
+
+
+def trouble_lines(troubles: Sequence[Trouble]) -> Iterator[str]:
+    """What is not as it should be, and turns no version red."""
+    marks = {"damage": "❌", "spare lost": "🟠", "could not check": "🟠"}
+    for each in troubles[:_MOST_TROUBLES]:
+        mark = marks.get(each.weight, "ⓘ")  # that sign is meant
+        yield f"- {mark} `{each.name}`: {each.cause}; {each.meaning}"
+    if len(troubles) > _MOST_TROUBLES:
+        yield f"- … and {len(troubles) - _MOST_TROUBLES} more"
+
+
+def _cell(text: str) -> str:
+    """Fit for a cell of a table, whatever people call their VMs."""
+    return text.replace("|", "¦").replace("\n", " ")
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
