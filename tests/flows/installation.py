@@ -174,6 +174,11 @@ class Installation:
         found: dict[str, Any] = self.get(f"/artifacts/{key}/latest")
         return found
 
+    def processes_of_run(self, run: str) -> list[int]:
+        """The processes of a flow run: first those that look after it, the flow itself last."""
+        pids = [pid for process in self._running for pid in processes_of(process.pid)]
+        return sorted(pid for pid in pids if run in _environment(pid))
+
     # -- what is written down --------------------------------------------------------------------
 
     def written(self) -> dict[Path, bytes]:
@@ -211,6 +216,13 @@ def processes_of(session: int) -> Sequence[int]:
             if int(fields[3]) == session and fields[0] != "Z":
                 found.append(int(entry.name))
     return found
+
+
+def _environment(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _command_line(pid: int) -> str:

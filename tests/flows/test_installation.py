@@ -4,6 +4,9 @@ The slowest test of the suite: everything here is a real process.
 """
 
 import json
+import os
+import re
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -15,16 +18,23 @@ from lab.settings import Settings
 from tests.flows.installation import Installation
 from tests.flows.scene import NOTHING_LEFT, QUICK, image, noise
 from tests.flows.waiting import wait_until
+from tests.validation.mail_server import ACCOUNT, PASSWORD, MailServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab, pytest.mark.timeout(900)]
 MIB = 1 << 20
-MARKERS = {"pool": "hunter2-of-the-pool", "store": "hunter3-of-the-store", "vault": "hunter4-vault"}
+MARKERS = {
+    "pool": "hunter2-of-the-pool",
+    "store": "hunter3-of-the-store",
+    "vault": "hunter4-vault",
+    "mail": PASSWORD,
+}
 CANCELLED_WITHIN_SECONDS = 20
 SET_UP = """
 import json, sys
 from pathlib import Path
 from pydantic import SecretStr
-from blocks import DataStoreShare, Vault, XenPool
+from blocks import DataStoreShare, Mail, Vault, XenPool
+from prefect_email import EmailServerCredentials
 from flows.set_up import set_up_site
 given = json.loads(Path(sys.argv[1]).read_text())
 folder = Path(given["folder"])
@@ -36,6 +46,14 @@ made = set_up_site(
     vault=Vault(place=str(folder / "vault"), password=SecretStr(given["vault"])),
     folder=folder / "here",
 )
+server = EmailServerCredentials(
+    smtp_server="127.0.0.1", smtp_port=given["mail_port"], smtp_type="STARTTLS",
+    username=given["mail_account"], password=SecretStr(given["mail"]))
+server.save("mail-server")
+mail = Mail(server=server, sender="likeness@example.com", recipients=["ops@example.com"])
+mail.save("mail")
+made.site.mail = mail
+made.site.save("main", overwrite=True)
 print(json.dumps({"words": made.recovery_words, "installation": made.site.installation}))
 """
 
@@ -62,15 +80,27 @@ def lab(folder: Path) -> Generator[LabServer, None, None]:
 
 
 @pytest.fixture(scope="module")
-def installation(folder: Path, lab: LabServer) -> Generator[Installation, None, None]:
+def mail_server(folder: Path) -> Generator[MailServer, None, None]:
+    server = MailServer(folder, "STARTTLS")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def installation(
+    folder: Path, lab: LabServer, mail_server: MailServer
+) -> Generator[Installation, None, None]:
     """All that the head of prefect.yaml says to do once."""
     made = Installation(folder / "owner")
+    made.environment["SSL_CERT_FILE"] = str(folder / "mail.pem")
     try:
         made.start()
         made.command("work-pool", "create", "here", "--type", "process")
         made.command("block", "register", "-m", "blocks")
         given = folder / "given.json"
-        given.write_text(json.dumps({"url": lab.url, "folder": str(folder), **MARKERS}))
+        mail = {"mail_port": mail_server.port, "mail_account": ACCOUNT}
+        given.write_text(json.dumps({"url": lab.url, "folder": str(folder), **mail, **MARKERS}))
         made.secrets = [*MARKERS.values(), made.python(SET_UP, str(given))["words"]]
         given.unlink()
         made.command("deploy", "--all", "--no-prompt")
@@ -113,11 +143,10 @@ def test_a_deployed_job_is_validated_by_its_commit_event_and_its_versions_turn_g
     assert left_in_the_pool(lab) == NOTHING_LEFT
 
 
-def test_cancelling_in_mid_transfer_drops_every_snapshot(
-    installation: Installation, lab: LabServer
-) -> None:
+def in_mid_transfer(installation: Installation, lab: LabServer, name: str) -> str:
+    """A job that has two VMs in mid-transfer, for a while; its flow run."""
     names = [f"big{number}" for number in range(4)]
-    parameters = job("long", *names, concurrency=2, bandwidth_mib=1)
+    parameters = job(name, *names, concurrency=2, bandwidth_mib=1)
     run = installation.run("backup-job/nightly", parameters)
     exported = lab.pool.counters()["exported_bytes"]
     wait_until(
@@ -128,6 +157,42 @@ def test_cancelling_in_mid_transfer_drops_every_snapshot(
         "two VMs are in mid-transfer",
         seconds=180,
     )
+    return run
+
+
+def page(installation: Installation) -> str:
+    return str(installation.artifact("validation")["data"])
+
+
+def percents_shown(installation: Installation, label: str) -> list[float]:
+    """How far the page says that an item of the commit queue is, with its speed beside."""
+    row = rf"\| commit \| {re.escape(label)} \| transfer \| [0-9.]+ MB/s \| ([0-9.]+) % of "
+    return [float(found) for found in re.findall(row, page(installation))]
+
+
+def told_of(mail_server: MailServer, name: str) -> str:
+    """The one mail about a job, once it is there; its subject."""
+
+    def about() -> list[str]:
+        return [m["Subject"] for m in mail_server.inbox if f"job {name}:" in m["Subject"]]
+
+    wait_until(about, f"a mail about job {name}", seconds=180, pause=0.2)
+    (subject,) = about()
+    return subject
+
+
+def test_cancelling_in_mid_transfer_drops_every_snapshot(
+    installation: Installation, lab: LabServer, mail_server: MailServer
+) -> None:
+    run = in_mid_transfer(installation, lab, "long")
+    wait_until(lambda: len(percents_shown(installation, "big0 (job long)")) == 1, "it is shown")
+    (shown,) = percents_shown(installation, "big0 (job long)")
+    wait_until(
+        lambda: any(p > shown for p in percents_shown(installation, "big0 (job long)")),
+        "the page moves while a job runs",
+        pause=0.2,
+    )
+    assert "2 VMs: big2 (job long), big3 (job long) | waiting" in page(installation)
 
     installation.post(
         f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}}
@@ -143,6 +208,26 @@ def test_cancelling_in_mid_transfer_drops_every_snapshot(
     assert len([entry for entry in frozen if "long" in str(entry.parameters[1])]) == 2
     table = json.loads(installation.artifact("versions")["data"])
     assert sorted(row["VM"] for row in table) == ["db", "web"]
+    assert told_of(mail_server, "long") == "Likeness: job long: Cancelled"
+
+
+@pytest.mark.parametrize("killed", ["the flow", "the flow and who looks after it"])
+def test_a_job_whose_processes_are_killed_is_told_by_mail_and_swept(
+    installation: Installation, lab: LabServer, mail_server: MailServer, killed: str
+) -> None:
+    name = "orphan" if killed == "the flow" else "widow"
+    run = in_mid_transfer(installation, lab, name)
+    processes = installation.processes_of_run(run)
+    assert len(processes) >= 2
+
+    for pid in processes if name == "widow" else processes[-1:]:
+        os.kill(pid, signal.SIGKILL)
+
+    assert installation.ended(run)["type"] == "CRASHED"
+    assert told_of(mail_server, name) == f"Likeness: job {name}: Crashed"
+    wait_until(lambda: left_in_the_pool(lab) == NOTHING_LEFT, "the sweep came", seconds=180)
+    (mail,) = [m for m in mail_server.inbox if f"job {name}:" in m["Subject"]]
+    assert run.replace("-", "") in mail.get_content()
 
 
 def test_no_secret_is_written_down_anywhere(installation: Installation) -> None:
