@@ -91,6 +91,16 @@ def write_message(
     return True
 
 
+def written(catalog: CatalogFile, ids: Collection[str]) -> set[str]:
+    """Those of some messages that are in the outbox, delivered or not."""
+    with reading(catalog) as connection:
+        rows = connection.execute(
+            "SELECT message_id FROM messages WHERE list_contains(?::UUID[], message_id)",
+            [list(ids)],
+        ).fetchall()
+    return {row[0].hex for row in rows}
+
+
 def undelivered(catalog: CatalogFile) -> list[Delivery]:
     """What has not arrived yet, oldest first."""
     return [each for each in _deliveries(catalog) if each.delivered_at is None]

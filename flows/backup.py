@@ -24,7 +24,7 @@ from tasks.claims import job_claimed, run_claimed, vm_claimed
 from tasks.commit import commit_version
 from tasks.dashboard import job_shown
 from tasks.dedup import drop_duplicates
-from tasks.journal import begin_run, finish_run
+from tasks.journal import finish_run, journaled
 from tasks.notify import tell_failure, tell_job
 from tasks.outcomes import failed_vm, final_state, finished_vm
 from tasks.progress import vm_at_work
@@ -61,13 +61,13 @@ def backup_job(
     """
     here, run = Site.named(site), this_run()
     with run_claimed(here, run), job_claimed(here, job.name):
-        begin_run(run, job, site=here)
-        catch_up(site=here)
-        look_for_packs(run, site=here)
-        vms, unknown = select_job_vms(job, site=here)
-        with job_shown(vms, job, run, site=here):
-            outcomes = [*unknown, *protect_all(vms, job, run, here)]
-        finish_run(run, outcomes, site=here)
+        with journaled(run, job, site=here):
+            catch_up(site=here)
+            look_for_packs(run, site=here)
+            vms, unknown = select_job_vms(job, site=here)
+            with job_shown(vms, job, run, site=here):
+                outcomes = [*unknown, *protect_all(vms, job, run, here)]
+            finish_run(run, outcomes, site=here)
         announce_commit(site, run, outcomes)
         copied: State[Any] = copy_catalog(run, site=here, return_state=True)
         head = copied.result() if copied.is_completed() else ""

@@ -1,6 +1,7 @@
 """The journal: which runs there were, and what became of each VM."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 
 from blocks import Site
 from catalog import runs
@@ -9,10 +10,24 @@ from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 
+STOPPED = "stopped"
 
-def begin_run(run: RunId, job: BackupJob, *, site: Site) -> None:
-    """Write down that a run has begun; whoever finds it dead later can tell of it."""
+
+@contextmanager
+def journaled(run: RunId, job: BackupJob, *, site: Site) -> Generator[None, None, None]:
+    """Write down that a run has begun, and that it came to no result if the `with` fails.
+
+    A process that is killed writes nothing more: whoever finds its run begun, not finished and
+    nobody at it knows what happened.
+    """
     runs.begin_run(site.catalog.ready(system_clock), run, job.name, system_clock())
+    try:
+        yield
+    except BaseException as problem:
+        with suppress(Exception):
+            said = str(problem) or type(problem).__name__
+            runs.finish_run(site.catalog.file, run, STOPPED, said, system_clock())
+        raise
 
 
 def finish_run(run: RunId, outcomes: Sequence[VmOutcome], *, site: Site) -> None:

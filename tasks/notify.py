@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 
 import prefect.blocks.notifications  # noqa: F401  # so that the types of these blocks are known
@@ -21,7 +22,7 @@ from prefect.blocks.core import Block
 from blocks import Site
 from catalog import audits, incidents, messages, runs
 from catalog import versions as catalog_versions
-from catalog.messages import Delivery, Message
+from catalog.messages import Delivery, Message, message_id
 from catalog.values import RunRow, Verdict, VersionRow
 from likeness.claims import Claimed, claim
 from likeness.clock import system_clock
@@ -32,6 +33,7 @@ from likeness.model.outcome import VmOutcome, VmState
 from tasks.ages import age_limit
 from tasks.artifacts import put_table
 from tasks.claims import is_live
+from tasks.journal import STOPPED
 from tasks.letters import (
     damage_letter,
     failure_letter,
@@ -43,6 +45,8 @@ from tasks.retries import ONCE
 
 _PATIENCE_SECONDS = 60.0
 _RUNS_LOOKED_AT = 50
+_HOOKS_TIME = timedelta(minutes=2)
+"""So long the hook of a run that was cancelled or failed has to tell of it, in Prefect's words."""
 _DIED = "Its process ended without a word: it was killed, or the machine went down."
 
 
@@ -110,21 +114,30 @@ def _write_news(site: Site) -> None:
     if troubles := audits.untold_troubles(catalog):
         messages.write_message(catalog, trouble_letter(troubles), channels(site), now)
         audits.troubles_told(catalog, troubles, now)
-    for run in runs.last_runs(catalog, _RUNS_LOOKED_AT):
-        if not is_live(site, run.run):
+    last = {message_id("job", run.run): run for run in runs.last_runs(catalog, _RUNS_LOOKED_AT)}
+    known = messages.written(catalog, last)
+    for matter, run in last.items():
+        told = matter in known and run.finished_at is not None
+        if not told and not is_live(site, run.run):
             _write_of_run(site, run)
 
 
 def _write_of_run(site: Site, run: RunRow) -> None:
-    """Tell of a job whose process died before it could, whether it had come to a result or not."""
-    catalog = site.catalog.file
-    letter, routine = job_letter(run.job, run.run, run.vms, ""), went_well(run.vms)
-    if run.finished_at is None:
-        letter = failure_letter(run.job, run.run, "Crashed", _DIED, _made_by(site, run.run))
-        routine = False
-    messages.write_message(catalog, letter, channels(site, routine=routine), system_clock())
-    if run.finished_at is None:
-        runs.finish_run(catalog, run.run, "died", _DIED, system_clock())
+    """Tell of a job that did not tell of itself: its process died before it could."""
+    catalog, now = site.catalog.file, system_clock()
+    died = run.finished_at is None
+    if died or run.state == STOPPED:
+        if not died and run.finished_at and abs(now - run.finished_at) < _HOOKS_TIME:
+            return
+        how, why = ("Crashed", _DIED) if died else ("Stopped", run.sentence)
+        letter = failure_letter(run.job, run.run, how, why, _made_by(site, run.run))
+        messages.write_message(catalog, letter, channels(site), now)
+    else:
+        routine = went_well(run.vms)
+        letter = job_letter(run.job, run.run, run.vms, "")
+        messages.write_message(catalog, letter, channels(site, routine=routine), now)
+    if died:
+        runs.finish_run(catalog, run.run, "died", _DIED, now)
 
 
 def went_well(outcomes: Sequence[VmOutcome]) -> bool:

@@ -8,11 +8,16 @@ import pytest
 from pydantic import SecretStr
 
 from blocks import Site
+from catalog.audits import record_troubles
 from catalog.messages import recent_deliveries, undelivered
+from catalog.runs import begin_run, finish_run, last_runs, record_outcome
 from catalog.values import Verdict
+from likeness.clock import system_clock
 from likeness.errors import BadInput
-from likeness.model.ids import RunId, random_name
+from likeness.model.ids import RunId, VmId, random_name
 from likeness.model.outcome import VmOutcome, VmState
+from likeness.store.observations import notice, trouble
+from tasks.claims import run_claimed
 from tasks.letters import job_letter
 from tasks.notify import Told, channels, tell
 from tests.unit.workshop import CHUNK, noise
@@ -222,3 +227,68 @@ def test_the_report_of_a_job_carries_the_head_that_bears_witness() -> None:
     assert "head 4711 a1b2c3d4" in letter.body
     assert "its disk is being moved" in letter.body
     assert letter.message == job_letter("nightly", run, outcomes, "another").message
+
+
+def outcome(name: str, state: VmState = VmState.DONE) -> VmOutcome:
+    return VmOutcome(name, state, vm=VmId(random_name()))
+
+
+def test_a_job_that_died_before_it_could_tell_is_told_by_whatever_runs_next(
+    house: House, one_server: MailServer
+) -> None:
+    site = settings_of(house.site, mail=mail_of(one_server))
+    killed, failed, well, alive = (RunId(random_name()) for _ in range(4))
+    now = system_clock()
+    for run, job in ((killed, "killed"), (failed, "failed"), (well, "well"), (alive, "alive")):
+        begin_run(house.catalog, run, job, now)
+    record_outcome(house.catalog, failed, outcome("db", VmState.FAILED), now)
+    finish_run(house.catalog, failed, "failed", "", now)
+    record_outcome(house.catalog, well, outcome("web"), now)
+    finish_run(house.catalog, well, "completed", "", now)
+
+    with run_claimed(site, alive):
+        tell(site)
+        tell(site)
+
+    told = {mail["Subject"]: mail.get_content() for mail in one_server.inbox}
+    assert sorted(told) == [
+        "Likeness: job failed: 1 of 1 VM failed",
+        "Likeness: job killed: Crashed",
+    ]
+    assert len(one_server.inbox) == 2
+    assert "killed, or the machine went down" in told["Likeness: job killed: Crashed"]
+    assert [run.state for run in last_runs(house.catalog, job="killed")] == ["died"]
+    assert [run.state for run in last_runs(house.catalog, job="alive")] == ["running"]
+
+
+def test_a_job_that_was_stopped_is_left_to_its_hook_for_a_while(
+    house: House, one_server: MailServer
+) -> None:
+    site = settings_of(house.site, mail=mail_of(one_server))
+    now = system_clock()
+    for name, ended in (("new", now), ("old", now - DAY), ("later", now + DAY)):
+        run = RunId(random_name())
+        begin_run(house.catalog, run, name, now)
+        finish_run(house.catalog, run, "stopped", "somebody cancelled it", ended)
+
+    tell(site)
+
+    assert sorted(mail["Subject"] for mail in one_server.inbox) == [
+        "Likeness: job later: Stopped",
+        "Likeness: job old: Stopped",
+    ]
+    assert "somebody cancelled it" in one_server.inbox[0].get_content()
+
+
+def test_a_lost_spare_of_the_store_is_told_once(house: House, one_server: MailServer) -> None:
+    site = settings_of(house.site, mail=mail_of(one_server))
+    slot = f"keys/slot-{'0' * 16}"
+    found = [trouble(slot, "missing, although the newest head knows it")]
+    for _ in range(2):
+        record_troubles(house.catalog, [*found, notice("in", "odd", "look")], house.clock())
+        tell(site)
+
+    (mail,) = one_server.inbox
+    assert mail["Subject"] == "Likeness: the data store needs attention: 1 object"
+    assert slot in mail.get_content()
+    assert "add a new slot" in " ".join(mail.get_content().split())
