@@ -18,7 +18,7 @@ from likeness.transport.metered import MeteredTransport
 from likeness.xen.inventory import XenVm
 from tasks.artifacts import put_markdown, rewrite_newest
 from tasks.claims import is_live
-from tasks.page import page_facts, page_text
+from tasks.page import arrived_line, page_facts, page_text
 from tasks.progress import Board, Pace, board, every_few_seconds, shown
 
 KEY = "validation"
@@ -129,11 +129,13 @@ class Page:
     def __init__(self, site: Site) -> None:
         """The page of a site."""
         self._site = site
+        self._arrived = ""
         self._facts: Sequence[str] = ()
         self._facts_at: float | None = None
 
     def put(self) -> None:
         """Write it anew, as an artifact of the run that does."""
+        self._arrived = arrived_line(self._site)
         put_markdown(KEY, self.text(), "Queues, incidents, and how old the oldest check is")
 
     def update(self) -> None:
@@ -144,5 +146,5 @@ class Page:
         """Draw it."""
         now = stopwatch()
         if self._facts_at is None or now - self._facts_at > _FACTS_EVERY_SECONDS:
-            self._facts, self._facts_at = page_facts(self._site), now
+            self._facts, self._facts_at = page_facts(self._site, self._arrived), now
         return page_text(self._site, self._facts)

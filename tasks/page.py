@@ -11,6 +11,7 @@ from catalog.audits import Trouble
 from catalog.incidents import Incident
 from catalog.values import ProofOutlook, Verdict, VersionRow
 from likeness.clock import system_clock
+from likeness.errors import LikenessError
 from likeness.model.sizes import readable_age, readable_size
 from likeness.store import layout
 from tasks.ages import AgeLimit, age_limit
@@ -76,13 +77,20 @@ def _left(seconds: float) -> str:
     return "less than a minute" if seconds < 60 else readable_age(timedelta(seconds=seconds))
 
 
-def page_facts(site: Site) -> tuple[str, ...]:
-    """All that changes slowly."""
+def page_facts(site: Site, arrived: str) -> tuple[str, ...]:
+    """All that changes slowly, from the catalog.
+
+    Args:
+        site: The installation.
+        arrived: What `arrived_line` said; the store is not asked again while others read from it.
+    """
     limit, now, catalog = age_limit(site.revalidate_after), system_clock(), site.catalog.file
     rows = catalog_versions.list_versions(catalog, now, limit.green_for)
     seen = validation.proof_outlook(catalog, now, limit.due_after)
     return (
-        *_waiting_lines(site, seen),
+        f"{arrived} Committed and never read back: {_plural(seen.unproved_packs, 'pack')},"
+        f" {readable_size(seen.unproved_bytes)}.",
+        "",
         "## Incidents",
         "",
         *incident_lines(incidents.list_incidents(catalog)),
@@ -93,19 +101,18 @@ def page_facts(site: Site) -> tuple[str, ...]:
     )
 
 
-def _waiting_lines(site: Site, seen: ProofOutlook) -> Iterator[str]:
-    """What lies in both queues, in bytes."""
-    transport = site.data_store.connect()
+def arrived_line(site: Site) -> str:
+    """What lies in the store's inboxes."""
     try:
-        arrived = [entry.size_bytes for entry in transport.entries(layout.INBOX)]
-    finally:
-        transport.close()
-    yield (
-        f"Arrived and not committed: {_plural(len(arrived), 'pack')},"
-        f" {readable_size(sum(arrived))}. Committed and never read back:"
-        f" {_plural(seen.unproved_packs, 'pack')}, {readable_size(seen.unproved_bytes)}."
-    )
-    yield ""
+        transport = site.data_store.connect()
+        try:
+            sizes = [entry.size_bytes for entry in transport.entries(layout.INBOX)]
+        finally:
+            transport.close()
+    except LikenessError as cause:
+        return f"⚠ The data store does not answer: {cause}."
+    size = readable_size(sum(sizes))
+    return f"Arrived and not committed: {_plural(len(sizes), 'pack')}, {size}."
 
 
 def vm_lines(rows: Sequence[VersionRow], now: datetime) -> Iterator[str]:

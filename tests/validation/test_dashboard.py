@@ -20,7 +20,7 @@ from likeness.transport.metered import MeteredTransport
 from likeness.xen.inventory import XenVm
 from tasks.claims import run_claimed
 from tasks.dashboard import Page, Reading, job_shown
-from tasks.page import bound, incident_lines, page_text, queue_lines, vm_lines
+from tasks.page import arrived_line, bound, incident_lines, page_text, queue_lines, vm_lines
 from tasks.progress import Pace, transferring, vm_at_work
 from tests.flows.waiting import wait_until
 from tests.unit.workshop import CHUNK, noise
@@ -129,7 +129,11 @@ def test_v5_both_queues_are_told_with_item_speed_percent_and_time_left(
     text = Page(house.site).text()
     for part in ("## Queues", "## How old the oldest check is", "## Incidents", "## Versions"):
         assert part in text
-    assert "Arrived and not committed: 1 pack, 3.0 MiB." in text
+    assert "Committed and never read back: 0 packs" in text
+    assert arrived_line(house.site) == "Arrived and not committed: 1 pack, 3.0 MiB."
+    away = settings_of(house.site)
+    away.data_store.place = str(house.folder / "nowhere")
+    assert arrived_line(away).startswith("⚠ The data store does not answer: ")
 
 
 def test_v5_a_validation_stands_in_the_other_queue(house: House) -> None:
