@@ -74,7 +74,7 @@ def lab(folder: Path) -> Generator[LabServer, None, None]:
     pool.add_vm("db", [image(images, "db", noise("db", 2 * MIB))])
     for number in range(4):
         name = f"big{number}"
-        pool.add_vm(name, [image(images, name, noise(name, 8 * MIB))])
+        pool.add_vm(name, [image(images, name, noise(name, 40 * MIB))])
     with LabServer(pool) as server:
         yield server
 
