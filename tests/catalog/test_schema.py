@@ -1,9 +1,12 @@
 """Laying out, migrating, refusing."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from catalog.at_work import list_work
+from catalog.audits import last_audits, open_troubles
 from catalog.connection import CatalogFile, make_room, opened, reading
 from catalog.migrations import migrations, newest
 from catalog.schema import create, exists, lay_out, migrate
@@ -90,3 +93,17 @@ def test_no_table_has_an_index_or_a_key(catalog: CatalogFile) -> None:
         ).fetchall()
     assert indexes == []
     assert keys == []
+
+
+def test_a_catalog_of_the_second_schema_keeps_its_audits_as_those_of_packs(tmp_path: Path) -> None:
+    catalog = CatalogFile(tmp_path / "old" / "catalog.duckdb")
+    make_room(catalog)
+    lay_out(catalog, catalog.path, NOW, upto=2)
+    with opened(catalog, catalog.path, read_only=False) as connection:
+        connection.execute("INSERT INTO audits VALUES (TIMESTAMP '2030-01-01', 7, 1)")
+
+    assert migrate(catalog, NOW)[0] == 3
+
+    assert last_audits(catalog) == (datetime(2030, 1, 1, tzinfo=UTC), None)
+    assert list_work(catalog) == []
+    assert open_troubles(catalog) == []

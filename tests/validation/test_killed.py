@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from catalog.at_work import list_work
 from catalog.progress import list_validations
 from catalog.validation import packs_to_prove
 from catalog.values import Verdict
@@ -58,11 +60,20 @@ def test_a_killed_validation_is_taken_up_where_it_was(house: House) -> None:
     assert 0 < stopped.percent < 100
     assert house.rows("web")[0].verdict is Verdict.UNCHECKED  # nothing is invented
     at_the_kill = house.verdicts()
+    (shown,) = list_work(house.catalog)
+    assert 0 < shown.percent < 100
 
-    again = start(house, 0.0)
+    again = start(house, 0.3)
+    went_on: list[float] = []
+    while again.poll() is None:
+        went_on += [work.percent for work in list_work(house.catalog) if work.run != shown.run]
+        time.sleep(0.1)
     said, problem = again.communicate(timeout=120)
 
     assert again.returncode == 0, problem
+    assert went_on[0] >= shown.percent  # it begins where the page was
+    assert went_on == sorted(went_on)
+    assert list_work(house.catalog) == []
     read, good = map(int, said.split())
     assert read <= left + 1  # what was proved is not read again; the damaged pack may be
     assert good == 1
