@@ -181,7 +181,9 @@ def tell_failure(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's nam
         site = Site.named(given.get("site", "main"))
         job = BackupJob.model_validate(given["job"])
         run = RunId(flow_run.id.hex)
-        letter = failure_letter(job.name, run, state.name, state.message or "", _made_by(site, run))
+        cancelled = state.is_cancelled() or state.is_cancelling()  # it is about to be
+        how = "Cancelled" if cancelled else state.name
+        letter = failure_letter(job.name, run, how, state.message or "", _made_by(site, run))
         messages.write_message(site.catalog.file, letter, channels(site), system_clock())
         tell(site)
 
