@@ -27,7 +27,7 @@ from likeness.xen.pacing import BandwidthCap
 from likeness.xen.reading import Way, open_reader
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot
-from tasks.changes import unread_of
+from tasks.changes import Unread, unread_of
 from tasks.progress import transferring
 from tasks.retries import STEP
 
@@ -82,6 +82,8 @@ def transfer_disks(
                 must_read=wanted,
                 stop=stop,
             )
+            if job.changed_blocks
+            else Unread()  # tracking may be on for another job's sake; this one wants all read
             for disk in snapshot.disks
         ]
         disks = [

@@ -116,3 +116,19 @@ def test_the_reason_for_reading_everything_is_told(new_site: Callable[..., Scene
     assert scene.newest("web").note == outcome.sentence
     assert scene.read_back(scene.stored()[-1]) == scene.disks("web")
     assert sha256(b"") not in scene.disks("web")
+
+
+def test_a_job_that_does_not_trust_the_record_of_changes_reads_everything(
+    new_site: Callable[..., Scene],
+) -> None:
+    scene = new_site({"web": [4 * MIB]})
+    scene.back_up("web")
+
+    (trusted,) = outcomes(scene.back_up("web")).values()
+    (checked,) = outcomes(scene.back_up("web", changed_blocks=False)).values()
+    (again,) = outcomes(scene.back_up("web")).values()
+
+    assert trusted.read_bytes == 0
+    assert checked.read_bytes == 4 * MIB
+    assert checked.new_bytes == 0
+    assert again.read_bytes == 0
