@@ -8,11 +8,14 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from httpx import HTTPError
+from prefect.settings import PREFECT_API_URL
 from pydantic import SecretStr
 
 from blocks import CatalogFile, DataStoreShare, Site, Vault, XenPool
+from catalog import schema
 from likeness.clock import system_clock
-from likeness.errors import CertificateRefused, LikenessError
+from likeness.errors import BadInput, CertificateRefused, LikenessError, StoreExists
 from likeness.store.data_store import create_store
 from likeness.xen.endpoints import fingerprint_to_confirm
 
@@ -46,15 +49,20 @@ def set_up_site(
         name: What flows will be given.
         pool: Where the VMs are; logged in to once, to see that it answers.
         data_store: An empty place, and a key file that does not exist yet.
-        folder: For the catalog, on a local disk.
+        folder: For the catalog, on a local disk; must not hold one yet.
         vault: A second place, if there is one.
 
     Raises:
+        BadInput: The folder has a catalog already, or Prefect does not answer; nothing was made.
         LoginRefused, HostUnreachable: The pool does not let us in; nothing was made.
         StoreExists: The place is not empty; nothing was made.
     """
+    catalog = CatalogFile(folder=str(folder.absolute()))
+    if schema.exists(catalog.file):
+        raise BadInput(f"{folder} holds a catalog already; choose another folder for a new site")
     with pool.open():
         pass
+    _require_prefect()
     installation = secrets.token_hex(16)
     transport = data_store.connect()
     try:
@@ -66,7 +74,6 @@ def set_up_site(
         )
     finally:
         transport.close()
-    catalog = CatalogFile(folder=str(folder))
     catalog.ready(system_clock)
     blocks = {"xen-pool": pool, "data-store": data_store, "catalog": catalog, "vault": vault}
     for role, block in blocks.items():
@@ -83,6 +90,17 @@ def set_up_site(
     return NewSite(site, made.recovery_words, made.store.keys.public().fingerprint)
 
 
+def _require_prefect() -> None:
+    """Ask Prefect before anything is made: whatever fails later would cost the recovery words."""
+    try:
+        Site.register_type_and_schema()
+    except (HTTPError, RuntimeError) as cause:
+        raise BadInput(
+            f"Prefect does not answer at {PREFECT_API_URL.value() or 'its own port'}, so nothing"
+            " was made; start it with `prefect server start`, or correct PREFECT_API_URL"
+        ) from cause
+
+
 def main() -> int:
     """Ask for what is not given, and set up a site."""
     arguments = _arguments()
@@ -93,7 +111,7 @@ def main() -> int:
             pool=XenPool(
                 url=arguments.pool,
                 username=arguments.account,
-                password=SecretStr(getpass.getpass(f"Password of {arguments.account}: ")),
+                password=_password(arguments.account, arguments.pool),
                 fingerprint=fingerprint,
             ),
             data_store=DataStoreShare(
@@ -106,7 +124,7 @@ def main() -> int:
             vault=_vault(arguments),
         )
     except LikenessError as problem:
-        print(f"{problem}", file=sys.stderr)
+        print(f"{problem}{_next_step(problem)}", file=sys.stderr)
         return 2
     print(_sheet(arguments, made))
     return 0
@@ -129,7 +147,9 @@ def _confirmed(pool: str) -> str:
     )
     if input("Is it the same? Then write yes: ").strip().lower() != "yes":
         raise CertificateRefused(
-            f"the certificate of {pool} was not confirmed; nothing was made", fingerprint=shown
+            f"the certificate of {pool} was not confirmed, so nothing was made; find out who answers"
+            " there, then run this again",
+            fingerprint=shown,
         )
     return shown
 
@@ -157,7 +177,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--vault-account", default="", help="of the second share")
     parser.add_argument(
         "--folder",
-        type=Path,
+        type=lambda text: Path(text).absolute(),
         default=Path("/var/lib/likeness"),
         help="for the catalog and the key file, on a local disk (/var/lib/likeness)",
     )
@@ -172,7 +192,21 @@ def _vault(arguments: argparse.Namespace) -> Vault | None:
 
 
 def _share_password(place: str, account: str) -> SecretStr:
-    return SecretStr("" if place.startswith("/") else getpass.getpass(f"Password of {account}: "))
+    return SecretStr("") if place.startswith("/") else _password(account, place)
+
+
+def _password(account: str, place: str) -> SecretStr:
+    return SecretStr(getpass.getpass(f"Password of {account} at {place}: "))
+
+
+def _next_step(problem: LikenessError) -> str:
+    """What to do at this command about a problem that any part of the house may have met."""
+    if isinstance(problem, StoreExists):
+        return (
+            "\nA new site needs an empty place. To use this store, save its blocks in the Prefect"
+            " UI, with the key file it was made with."
+        )
+    return ""
 
 
 def _sheet(arguments: argparse.Namespace, made: NewSite) -> str:
