@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import Field, HttpUrl
+from pydantic import ConfigDict, Field
 
 from catalog import schema
 from catalog.connection import CatalogFile as CatalogAddress
@@ -14,8 +14,7 @@ from likeness.clock import Clock
 class CatalogFile(Block):
     """The folder with the catalog, the claims and the scratch files of one installation.
 
-    It must be on a local disk: the catalog is one DuckDB file, and claims are file locks. Losing
-    it loses no version; the store can rebuild it.
+    It must be on a local disk. Losing it loses no version: the store can rebuild the catalog.
 
     Example:
         ```python
@@ -26,13 +25,14 @@ class CatalogFile(Block):
         ```
     """
 
+    model_config: ClassVar[ConfigDict] = ConfigDict(title="Catalog")
     _block_type_name: ClassVar[str] = "Catalog File"
     _block_type_slug: ClassVar[str] = "likeness-catalog-file"
-    _documentation_url: ClassVar[HttpUrl] = HttpUrl("https://example.invalid/blocks/catalog-file")
 
     folder: str = Field(
         title="Folder",
         description="A folder on a local disk of this machine, such as /var/lib/likeness.",
+        pattern="^/",
     )
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import BaseModel, Field, HttpUrl, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from likeness.store.data_store import DataStore, open_store_with_key_file
 from likeness.transport.base import Transport
@@ -18,10 +18,12 @@ class Share(BaseModel):
 
     place: str = Field(
         title="Place",
-        description="A folder of this machine such as /backup/ads,"
-        " or a share such as smb://server/share/folder.",
+        description="A folder of this machine such as /backup/ads, or a share such as"
+        " smb://server/share/folder; the folder has to be there.",
     )
-    username: str = Field(default="", title="Account", description="The share's account.")
+    username: str = Field(
+        default="", title="Account", description="The share's account; a folder needs none."
+    )
     password: SecretStr = Field(
         default=SecretStr(""), title="Password", description="The account's password."
     )
@@ -59,13 +61,15 @@ class DataStoreShare(Share, Block):
         ```
     """
 
+    model_config: ClassVar[ConfigDict] = ConfigDict(title="Data store")
     _block_type_name: ClassVar[str] = "Data Store Share"
     _block_type_slug: ClassVar[str] = "likeness-data-store"
-    _documentation_url: ClassVar[HttpUrl] = HttpUrl("https://example.invalid/blocks/data-store")
 
     key_file: str = Field(
         title="Key file",
-        description="The file on this machine with the store's key, readable by its owner alone.",
+        description="The file on this machine with the store's key, readable by its owner alone,"
+        " such as /var/lib/likeness/store.key.",
+        pattern="^/",
     )
 
     @contextmanager
@@ -87,8 +91,8 @@ class DataStoreShare(Share, Block):
 class Vault(Share, Block):
     """The second place, where versions are copied to: a share or folder, and its account.
 
-    A vault opens with the same keys as the data store it was filled from. Give it an account of
-    its own, so that whoever gets hold of the data store's cannot touch it.
+    A vault opens with the same keys as the data store it was filled from.
+    Give it an account of its own: whoever gets hold of the data store's must not reach it.
 
     Example:
         ```python
@@ -101,4 +105,3 @@ class Vault(Share, Block):
 
     _block_type_name: ClassVar[str] = "Vault"
     _block_type_slug: ClassVar[str] = "likeness-vault"
-    _documentation_url: ClassVar[HttpUrl] = HttpUrl("https://example.invalid/blocks/vault")

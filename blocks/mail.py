@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from prefect.blocks.core import Block
 from prefect_email import EmailServerCredentials  # type: ignore[import-untyped]
 from prefect_email.credentials import SMTPType  # type: ignore[import-untyped]
-from pydantic import Field, HttpUrl
+from pydantic import Field
 
 from likeness.clock import Clock
 from likeness.errors import BadInput
@@ -29,7 +29,6 @@ class Mail(Block):
 
     _block_type_name: ClassVar[str] = "Mail"
     _block_type_slug: ClassVar[str] = "likeness-mail"
-    _documentation_url: ClassVar[HttpUrl] = HttpUrl("https://example.invalid/blocks/mail")
 
     server: EmailServerCredentials = Field(
         title="Mail server",

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import Field, HttpUrl
+from pydantic import Field, ValidationError
 
 from blocks.catalog_file import CatalogFile
 from blocks.data_store import DataStoreShare, Vault
@@ -27,11 +27,11 @@ class Site(Block):
 
     _block_type_name: ClassVar[str] = "Site"
     _block_type_slug: ClassVar[str] = "likeness-site"
-    _documentation_url: ClassVar[HttpUrl] = HttpUrl("https://example.invalid/blocks/site")
 
     installation: str = Field(
         title="Installation",
-        description="32 hex digits that tell this installation's snapshots from others'.",
+        description="32 hex digits that tell this installation's snapshots from others'; made by"
+        " python -m flows.set_up, and never changed.",
         pattern=r"^[0-9a-f]{32}$",
     )
     xen_pool: XenPool = Field(title="Xen pool", description="The pool whose VMs are protected.")
@@ -79,10 +79,15 @@ class Site(Block):
         """The site saved under `name`.
 
         Raises:
-            BadInput: There is none.
+            BadInput: There is none, or it is not complete.
         """
         try:
             found = cls.load(name)
+        except ValidationError as cause:
+            wrong = ", ".join(str(each["loc"][0]) for each in cause.errors() if each["loc"])
+            raise BadInput(
+                f"the site {name!r} is not complete: correct {wrong or 'it'} in the UI under Blocks"
+            ) from cause
         except ValueError as cause:
             raise BadInput(
                 f"there is no site {name!r}; save a Site block of that name, in the UI under"

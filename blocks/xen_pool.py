@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import ConfigDict, Field, SecretStr
 
 from likeness.stopping import StopToken
 from likeness.xen.owner import Owner
@@ -25,9 +25,9 @@ class XenPool(Block):
         ```
     """
 
+    model_config: ClassVar[ConfigDict] = ConfigDict(title="Xen pool")
     _block_type_name: ClassVar[str] = "Xen Pool"
     _block_type_slug: ClassVar[str] = "likeness-xen-pool"
-    _documentation_url: ClassVar[HttpUrl] = HttpUrl("https://example.invalid/blocks/xen-pool")
 
     url: str = Field(
         title="Address",
