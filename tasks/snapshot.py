@@ -59,9 +59,10 @@ def take_snapshot(
             stop=stop,
         )
     get_run_logger().info(
-        "%s: snapshot of %d disks in %.1f s (%s)%s",
+        "%s: snapshot of %d disk%s in %.1f s (%s)%s",
         vm.name,
         len(snapshot.disks),
+        "" if len(snapshot.disks) == 1 else "s",
         snapshot.seconds,
         snapshot.obtained,
         f"; {snapshot.reason}" if snapshot.reason else "",
