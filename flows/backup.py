@@ -1,7 +1,7 @@
 """Back up the VMs of a job: snapshot, transfer, commit; a window of VMs at a time."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow, task
 from prefect.client.schemas.objects import State
@@ -9,6 +9,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks import Site
+from flows.forms import SiteName, titled
 from flows.runs import this_run
 from flows.validate import validate
 from flows.vault import vault
@@ -37,6 +38,8 @@ from tasks.transfer import scratch_folder, transfer_disks
 from tasks.validate import look_for_packs
 
 WhenToValidate = Literal["in the background", "in this run"]
+Job = Annotated[BackupJob, titled("Job")]
+Validation = Annotated[WhenToValidate, titled("Validation")]
 
 
 @flow(
@@ -47,7 +50,7 @@ WhenToValidate = Literal["in the background", "in this run"]
     on_cancellation=[tell_failure],
 )
 def backup_job(
-    job: BackupJob, site: str = "main", validation: WhenToValidate = "in the background"
+    job: Job, site: SiteName = "main", validation: Validation = "in the background"
 ) -> State[Any]:
     """Back up every VM of one job; a VM that finishes makes room for the next.
 
@@ -57,7 +60,7 @@ def backup_job(
     Args:
         job: What to back up, and how.
         site: Name of the Site block; a name, so that no secret becomes a parameter.
-        validation: Who validates what the job brought in.
+        validation: By a run of its own that the commit event starts, or right here.
     """
     here, run = Site.named(site), this_run()
     with run_claimed(here, run), job_claimed(here, job.name):

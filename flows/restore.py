@@ -1,29 +1,42 @@
 """Restore: a version's disks, back as raw images."""
 
 from pathlib import Path
+from typing import Annotated, Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 
 from blocks import Site
+from flows.forms import SiteName, titled
 from flows.runs import this_run
+from likeness.errors import BadInput
 from likeness.stopping import StopToken
 from tasks.claims import run_claimed
+from tasks.outcomes import restored_state
 from tasks.reporting import show_restore
-from tasks.restore import RestoredDisk, restore_version_disks
+from tasks.restore import restore_version_disks
 
 
 @flow(flow_run_name="restore {version}", persist_result=False)
 def restore_disks(
-    version: str, folder: str, site: str = "main", from_vault: bool = False
-) -> tuple[RestoredDisk, ...]:
+    version: Annotated[str, titled("Version", minLength=4)],
+    folder: Annotated[str, titled("Folder", pattern="^/")],
+    site: SiteName = "main",
+    from_vault: Annotated[bool, titled("From the vault")] = False,
+) -> State[Any]:
     """Write the disks of a version to sparse raw images, every data block proved on its way.
 
     Args:
-        version: The version's id, or the beginning of it, from the list of versions.
-        folder: A folder of the machine that runs this flow; made if it is not there.
+        version: Its id from the list of versions, or four digits or more of the beginning.
+        folder: On the machine that runs this, such as /restore; made if it is not there.
         site: Name of the Site block.
         from_vault: Read from the vault instead of the data store.
     """
+    if not Path(folder).is_absolute():
+        raise BadInput(
+            f"{folder!r} does not say where to; give a folder from the root on, such as /restore,"
+            " since a run's own folder is removed when the run is over"
+        )
     here, run, stop = Site.named(site), this_run(), StopToken()
     try:
         with run_claimed(here, run):
@@ -34,4 +47,4 @@ def restore_disks(
         stop.stop()
         raise
     show_restore(version, disks)
-    return disks
+    return restored_state(disks, folder)

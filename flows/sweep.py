@@ -1,18 +1,23 @@
 """Sweep: remove what runs that died left behind, and nothing else."""
 
+from typing import Any
+
 from prefect import flow
+from prefect.client.schemas.objects import State
 
 from blocks import Site
+from flows.forms import SiteName
 from flows.runs import this_run
 from tasks.catch_up import catch_up
 from tasks.claims import run_claimed
 from tasks.notify import tell_people
+from tasks.outcomes import swept_state
 from tasks.reporting import show_sweep
 from tasks.sweep import SweepReport, sweep_pool, sweep_scratch, sweep_store
 
 
 @flow(flow_run_name="sweep {site}", persist_result=False)
-def sweep(site: str = "main") -> SweepReport:
+def sweep(site: SiteName = "main") -> State[Any]:
     """Remove snapshots, inboxes and scratch files whose run is over.
 
     Only what carries this installation's mark is touched, and nothing of a run that is alive.
@@ -30,4 +35,4 @@ def sweep(site: str = "main") -> SweepReport:
         )
     show_sweep(report)
     tell_people(site=here)  # what waits for a mail server that was away
-    return report
+    return swept_state(report)

@@ -1,11 +1,13 @@
 """Validate: read back what is new or due, prove it, heal what can be healed, and say so."""
 
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks import Site
+from flows.forms import SiteName, titled
 from flows.runs import this_run
 from likeness.model.ids import RunId
 from likeness.stopping import StopToken
@@ -20,7 +22,11 @@ from tasks.validate import audit_presence, judge_disks, prove_due
 
 
 @flow(flow_run_name="validate {site}", persist_result=False)
-def validate(site: str = "main", run: str = "", most_gib: int = 0) -> State[Any]:
+def validate(
+    site: SiteName = "main",
+    run: Annotated[str, titled("Only what this backup run brought in")] = "",
+    most_gib: Annotated[int, Ge(0), titled("Validate again at most, GiB")] = 0,
+) -> State[Any]:
     """Read back and prove the data blocks a run brought in, or all that are new or due.
 
     Data validated before is passed over until its age is up. Whatever is damaged turns every
@@ -29,7 +35,7 @@ def validate(site: str = "main", run: str = "", most_gib: int = 0) -> State[Any]
 
     Args:
         site: Name of the Site block.
-        run: The backup run whose versions to validate; all versions if empty.
+        run: The id of the backup run whose versions to validate; all versions if empty.
         most_gib: Read at most so many GiB of what was validated before; 0 is as many as needed.
     """
     here, this, stop = Site.named(site), this_run(), StopToken()
@@ -38,7 +44,9 @@ def validate(site: str = "main", run: str = "", most_gib: int = 0) -> State[Any]
         tell_people(site=here)  # of what a run found that died before it could tell
         try:
             found = audit_presence(this, site=here, stop=stop, daily=not run).and_then(
-                prove_due(RunId(run) or None, this, most_gib << 30 or None, site=here, stop=stop)
+                prove_due(
+                    RunId(run) or None, this, max(most_gib, 0) << 30 or None, site=here, stop=stop
+                )
             )
             tell_people(site=here)
             healed = heal_damage(this, site=here, stop=stop)

@@ -1,16 +1,23 @@
 """Vault: copy what the second place lacks."""
 
+from typing import Any
+
 from prefect import flow
+from prefect.client.schemas.objects import State
 
 from blocks import Site
+from flows.forms import SiteName
 from likeness.stopping import StopToken
+from tasks.outcomes import vaulted_state
 from tasks.reporting import show_vault, show_versions
-from tasks.vault import Vaulted, copy_versions
+from tasks.vault import copy_versions
 
 
 @flow(flow_run_name="vault {site}", persist_result=False)
-def vault(site: str = "main") -> Vaulted:
+def vault(site: SiteName = "main") -> State[Any]:
     """Copy every version the vault lacks, deduplicated and sealed as it is.
+
+    Ends *Failed* when something in the data store is damaged and was therefore not copied.
 
     Args:
         site: Name of the Site block.
@@ -23,4 +30,4 @@ def vault(site: str = "main") -> Vaulted:
         raise
     show_vault(copied)
     show_versions(site=here)
-    return copied
+    return vaulted_state(copied)

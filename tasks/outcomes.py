@@ -1,4 +1,4 @@
-"""From what happened to a VM to what its job's final state says."""
+"""From what happened to what a run's final state says, at first glance."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,12 +6,16 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from likeness.errors import LikenessError, Stopped
+from likeness.errors import LikenessError, PermanentError, Stopped
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
+from likeness.model.sizes import readable_size
 from likeness.store.versions import Version
 from likeness.xen.inventory import XenVm
 from tasks.dedup import Dropped
+from tasks.restore import RestoredDisk
+from tasks.sweep import SweepReport
+from tasks.vault import Vaulted
 
 
 class JobHadErrors(LikenessError):
@@ -24,6 +28,10 @@ class JobHadErrors(LikenessError):
     def __init__(self, message: str, outcomes: Sequence[VmOutcome]) -> None:
         self.outcomes = tuple(outcomes)
         super().__init__(message)
+
+
+class NotVaulted(PermanentError):
+    """Something in the data store is damaged, and was therefore not copied to the vault."""
 
 
 def finished_vm(version: Version, dropped: Dropped, *, seconds: float, note: str) -> VmOutcome:
@@ -82,6 +90,34 @@ def final_state(
     return Failed(name=name, message=message, data=problem)
 
 
+def restored_state(disks: Sequence[RestoredDisk], folder: str) -> State[Any]:
+    """How a restore ends that gave back every disk."""
+    size = readable_size(sum(disk.size_bytes for disk in disks))
+    names = ", ".join(disk.path.name for disk in disks)
+    message = f"{size} proved and written to {folder}: {names}"
+    return Completed(message=message, data=tuple(disks))
+
+
+def vaulted_state(copied: Vaulted) -> State[Any]:
+    """How a vaulting ends: *Failed* when something is damaged and was left out."""
+    message = f"{_count(copied.objects, 'object')} copied, {readable_size(copied.copied_bytes)}"
+    if copied.problems:
+        message = f"{message}; not copied: {'; '.join(copied.problems)}"
+        return Failed(message=message, data=NotVaulted(message))
+    return Completed(message=message, data=copied)
+
+
+def swept_state(report: SweepReport) -> State[Any]:
+    """How a sweep ends; what could not be removed is for the next one."""
+    left = [f"{each.what} {each.name}: {each.problem}" for each in report.snapshots if each.problem]
+    removed = len(report.snapshots) - len(left) + report.store.objects + report.scratch
+    message = f"{_count(removed, 'thing')} of dead runs removed" if removed else "nothing to remove"
+    if left:
+        message += f"; still there, for the next sweep: {'; '.join(left)}"
+        return Completed(name="CompletedWithWarnings", message=message, data=report)
+    return Completed(message=message, data=report)
+
+
 def _sentence(state: State[Any]) -> str:
     """Why a step failed."""
     try:
@@ -92,4 +128,8 @@ def _sentence(state: State[Any]) -> str:
 
 
 def _vms(count: int) -> str:
-    return f"{count} VM" if count == 1 else f"{count} VMs"
+    return _count(count, "VM")
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

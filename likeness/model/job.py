@@ -1,11 +1,12 @@
 """A job: what shall be protected, and how. Its fields are the form in the Prefect UI."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 Consistency = Literal["standard", "quiesced", "memory", "offline"]
 PowerState = Literal["Running", "Halted", "Suspended", "Paused"]
+Word = Annotated[str, StringConstraints(min_length=1)]
 
 
 class BackupJob(BaseModel):
@@ -14,41 +15,31 @@ class BackupJob(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(
-        title="Job",
+        title="Name",
         description="What you call this job; it stands in every version it makes.",
         min_length=1,
         max_length=200,
     )
-    vms: list[str] = Field(
+    vms: list[Word] = Field(
         default=[],
         title="VMs",
         description="Names or uuids of the VMs to back up, in the order to start them.",
     )
-    tags: list[str] = Field(
+    tags: list[Word] = Field(
         default=[],
         title="VMs with a tag",
         description="Also back up every VM that has one of these XenServer tags when the job runs.",
     )
-    hosts: list[str] = Field(
+    hosts: list[Word] = Field(
         default=[],
         title="Hosts",
         description="Also every VM that runs on one of these hosts, by name or uuid, when the job"
         " runs.",
     )
-    pools: list[str] = Field(
+    pools: list[Word] = Field(
         default=[],
         title="Pools",
         description="Also every VM of the site's pool, if this is its name or uuid.",
-    )
-    power_states: list[PowerState] = Field(
-        default=[],
-        title="Only VMs that are",
-        description="Of all these only VMs in one of these states when the job runs; none: in any.",
-    )
-    excluded_tag: str = Field(
-        default="likeness-ignore",
-        title="Never VMs with the tag",
-        description="A VM with this XenServer tag is left out, whatever else is said.",
     )
     concurrency: int = Field(
         default=1,
@@ -60,8 +51,36 @@ class BackupJob(BaseModel):
     consistency: Consistency = Field(
         default="standard",
         title="Snapshot",
-        description="How the VM is held while its snapshot is taken; what was obtained is recorded"
-        " with the version.",
+        description="standard: as after a power cut; quiesced: the guest writes out first; memory:"
+        " with the running VM's memory; offline: shut down and started again. What was obtained is"
+        " recorded with the version.",
+    )
+    vault: bool = Field(
+        default=False,
+        title="Vault afterwards",
+        description="Copy what this job brought in to the site's vault when the job is done.",
+    )
+    power_states: list[PowerState] = Field(
+        default=[],
+        title="Only VMs that are",
+        description="Of all these only VMs in one of these states when the job runs; none: in any.",
+    )
+    excluded_tag: str = Field(
+        default="likeness-ignore",
+        title="Never VMs with the tag",
+        description="A VM with this XenServer tag is left out, whatever else is said.",
+    )
+    exclude_disks: dict[str, list[str]] = Field(
+        default={},
+        title="Disks to leave out",
+        description="Name or uuid of a VM, to positions, names or uuids of its disks, such as"
+        ' {"db": ["2"]}.',
+    )
+    only_disks: dict[str, list[str]] = Field(
+        default={},
+        title="Only these disks",
+        description="Name or uuid of a VM, to positions, names or uuids of the disks to back up,"
+        ' such as {"db": ["0"]}; a VM that is not named here is backed up with all.',
     )
     strict: bool = Field(
         default=False,
@@ -75,28 +94,11 @@ class BackupJob(BaseModel):
         description="Switches XenServer's changed block tracking on for the VM's disks. Where it"
         " cannot be had the disk is read whole, and the reason stands in the report.",
     )
-    exclude_disks: dict[str, list[str]] = Field(
-        default={},
-        title="Disks to leave out",
-        description="VM name or uuid to positions, names or uuids of its disks, such as"
-        ' {"db": ["2"]}.',
-    )
-    only_disks: dict[str, list[str]] = Field(
-        default={},
-        title="Only these disks",
-        description="VM name or uuid to positions, names or uuids of the disks to back up, such as"
-        ' {"db": ["0"]}; a VM that is not named here is backed up with all.',
-    )
     bandwidth_mib: int = Field(
         default=0,
         ge=0,
         title="Reading speed, MiB/s at most",
         description="For the whole job; 0 is as fast as it goes.",
-    )
-    vault: bool = Field(
-        default=False,
-        title="Vault afterwards",
-        description="Copy what this job brought in to the site's vault when the job is done.",
     )
 
     @property

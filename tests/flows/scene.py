@@ -104,7 +104,7 @@ class Scene:
     def restore(self, version: str, *, from_vault: bool = False) -> list[str]:
         """Restore the disks of a version by the flow; the SHA-256 of each."""
         folder = self.folder / f"restored-{random_name()[:8]}"
-        disks = restore_disks(version, str(folder), site=self.name, from_vault=from_vault)
+        disks: Any = restore_disks(version, str(folder), site=self.name, from_vault=from_vault)
         return [sha256(disk.path.read_bytes()) for disk in disks]
 
     # -- what is true ----------------------------------------------------------------------------

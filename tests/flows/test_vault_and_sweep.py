@@ -1,6 +1,7 @@
 """The second place, and tidying up after runs that died."""
 
 import shutil
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_the_vault_takes_each_thing_once_and_restores_when_the_store_is_gone(sit
     far = site.folder / "vault"
     before = sizes(far)
 
-    again = vault(site=site.name)
+    again: Any = vault(site=site.name)
 
     assert (again.objects, again.copied_bytes, again.problems) == (0, 0, ())
     assert sizes(far) == before
@@ -92,7 +93,7 @@ def test_the_sweep_removes_what_a_dead_run_left_and_leaves_everything_else(site:
         leave_debris(site, dead)
         leave_debris(site, alive)
 
-        report = sweep(site=site.name)
+        report: Any = sweep(site=site.name)
 
         assert debris(site, dead) == (False, False, False)
         assert debris(site, alive) == (True, True, True)
