@@ -110,12 +110,14 @@ def test_a_running_vm_cannot_be_archived(xen: Xen) -> None:
     assert answer.status == 500
 
 
-def test_a_damaged_archive_is_refused(xen: Xen, snapshot: str) -> None:
+def test_a_damaged_archive_is_refused_and_leaves_nothing(xen: Xen, snapshot: str) -> None:
+    before = [xen.api.VM.get_all(), xen.api.VDI.get_all()]
     _, body = fetch(xen, "/export", ref=snapshot)
     damaged = bytearray(body)
     damaged[len(body) - 6000] ^= 0xFF
     for data in (bytes(damaged), b"no archive at all" * 100, b""):
         assert send(xen, "/import", data)["error_info"][0] == "IMPORT_ERROR"
+    assert [xen.api.VM.get_all(), xen.api.VDI.get_all()] == before
 
 
 def test_metadata_alone_finds_its_disks_again(lab: LabServer, xen: Xen, snapshot: str) -> None:
