@@ -15,7 +15,7 @@ from likeness.xen.owner import Owner, owner_in_label
 from likeness.xen.session import LISTING_SECONDS, XenSession
 from likeness.xen.tasks import MARK, UNFINISHED, cancel, forget, outcome_of
 
-_END_SECONDS = 30.0
+END_SECONDS = 30.0
 
 
 def owned_tasks(xen: XenSession) -> dict[str, tuple[Owner, dict[str, Any]]]:
@@ -38,7 +38,7 @@ def owner_of_task(record: Mapping[str, Any]) -> Owner | None:
 
 
 def end_task(
-    xen: XenSession, ref: str, record: Mapping[str, Any], *, seconds: float = _END_SECONDS
+    xen: XenSession, ref: str, record: Mapping[str, Any], *, seconds: float = END_SECONDS
 ) -> None:
     """Cancel a task, wait for its end and remove its record. Safe to repeat.
 
@@ -49,7 +49,8 @@ def end_task(
         xen: The session.
         ref: The task.
         record: Its record.
-        seconds: How long to wait until what was cancelled has ended.
+        seconds: How long to wait until what was cancelled has ended; never longer than the
+            session's longest task.
 
     Raises:
         HostBusy: It goes on; the next sweep tries again.
@@ -60,7 +61,7 @@ def end_task(
             cancel(xen, ref)
             never_taken_up = xen.call("task.get_status", ref) == "pending"
             if not (never_taken_up and owner_in_label(str(record["name_label"]))):
-                _await_end(xen, ref, seconds)
+                _await_end(xen, ref, min(seconds, xen.task_seconds))
     forget(xen, ref)
 
 

@@ -1,5 +1,6 @@
 """A pool in which something goes wrong at an exact moment of a job, and a count of what is left."""
 
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,9 +13,9 @@ from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
 from lab.wire.values import Value
-from likeness.model.ids import VmId, from_uuid
+from likeness.model.ids import from_uuid
 from likeness.model.outcome import VmOutcome
-from likeness.store.versions import Version, last_version, read_version, record_names
+from likeness.store.versions import Version, last_version, read_version, record_names, vms
 from tests.flows.scene import QUICK, Scene, image, new_scene, noise
 from tests.flows.waiting import wait_until
 
@@ -68,6 +69,9 @@ class PhaseWatch(Journal):
     """A journal that sees a VM's phases begin; each has a session of its own.
 
     Right for jobs with one VM at a time.
+
+    Attributes:
+        called: Messages that were called, by VM and phase.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -76,7 +80,8 @@ class PhaseWatch(Journal):
         self._fresh = False
         self._vm = ""
         self._due: dict[tuple[str, str], Callable[[], object]] = {}
-        self.begun: list[tuple[str, str]] = []
+        self._phase_now = ("", "")
+        self.called: dict[tuple[str, str], set[str]] = defaultdict(set)
 
     def at(self, vm: str, phase: str, act: Callable[[], object]) -> None:
         """Do something when a phase of a VM begins for the next time."""
@@ -84,7 +89,7 @@ class PhaseWatch(Journal):
 
     def forget(self) -> None:
         """Begin anew, with nothing to do."""
-        self._fresh, self._vm, self.begun = False, "", []
+        self._fresh, self._vm, self._phase_now = False, "", ("", "")
         self._due.clear()
 
     def not_begun(self) -> list[tuple[str, str]]:
@@ -98,6 +103,8 @@ class PhaseWatch(Journal):
         elif self._fresh and method != "host.get_all_records":
             self._fresh = False
             self._begin(self._phase(method, parameters))
+        if not method.startswith("session."):
+            self.called[self._phase_now].add(method.removeprefix("Async."))
         with super().writing(method, parameters):
             yield
 
@@ -109,7 +116,7 @@ class PhaseWatch(Journal):
         return "commit" if method in ("VDI.get_other_config", "VM.get_record") else "transfer"
 
     def _begin(self, phase: str) -> None:
-        self.begun.append((self._vm, phase))
+        self._phase_now = (self._vm, phase)
         act = self._due.pop((self._vm, phase), None)
         if act is not None:
             act()
@@ -145,16 +152,16 @@ class Stage:
             self.pool.write(vm, disk=0, offset=64 * KIB, data=noise(vm + seed, 64 * KIB))
         return {vm: self.scene.disks(vm) for vm in VMS}
 
-    def ready(self) -> None:
-        """Have each VM backed up, and every disk compared with its last version next time."""
+    def begin_anew(self) -> None:
+        """With no fault set."""
         self.faults.end()
         self.faults.never_struck = []
         self.watch.forget()
+
+    def lacking(self) -> list[str]:
+        """VMs of whose last version a disk has nothing left that the next run could compare."""
         there = self.references()
-        lacking = [vm for vm in VMS if not self._last_disks(vm) or self._last_disks(vm) - there]
-        if lacking:
-            assert self.scene.back_up(*lacking).name == "Completed"
-        assert self.references() == self.wanted_references()
+        return [vm for vm, disks in self._last_disks().items() if disks - there]
 
     def version(self, outcome: VmOutcome) -> Version:
         """A version by what the job said of it."""
@@ -173,13 +180,13 @@ class Stage:
 
     def wanted_references(self, *without: str) -> set[tuple[str, str]]:
         """What the next run compares with: each disk of each VM's last version."""
-        return set().union(*(self._last_disks(vm) for vm in VMS if vm not in without))
+        kept = (disks for vm, disks in self._last_disks().items() if vm not in without)
+        return set().union(*kept)
 
-    def _last_disks(self, vm: str) -> set[tuple[str, str]]:
-        uuid = self.pool.db.get("VM", self.pool.vm(vm), "uuid")
+    def _last_disks(self) -> dict[str, set[tuple[str, str]]]:
         with self.scene.store() as store:
-            last = last_version(store, VmId(from_uuid(uuid)))
-        return {(disk.disk, last.record.run) for disk in last.record.disks} if last else set()
+            last = [version.record for vm in vms(store) if (version := last_version(store, vm))]
+        return {each.vm_name: {(disk.disk, each.run) for disk in each.disks} for each in last}
 
     # -- what is left ----------------------------------------------------------------------------
 

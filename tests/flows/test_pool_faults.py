@@ -4,249 +4,46 @@ Each row is one job of four VMs; three of them are hit by the row's fault, one i
 in its transfer and one when its version is committed and its snapshot goes.
 """
 
+import random
 import re
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator
 from functools import partial
+from typing import Any
 
 import pytest
+from prefect.client.schemas.objects import State
 
 from flows.sweep import sweep
 from likeness.model.outcome import VmOutcome, VmState
+from likeness.xen.sweeping_tasks import owner_of_task
 from tests.figures import tell
+from tests.flows.killing import kill_when, start
+from tests.flows.pool_fault_rows import ROWS, Cell
 from tests.flows.pool_faults import CALM, KIB, PHASES, VMS, Stage, open_stage
 from tests.flows.scene import outcomes
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab, pytest.mark.timeout(600)]
-Cause = Callable[[Stage, str], object]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A fault, and what has to become of the VM it hits.
-
-    Attributes:
-        cause: Called when the VM's phase begins.
-        done: Whether the VM has a new version all the same.
-        says: What its report says, as a pattern; empty: nothing at all.
-        compared: Whether the next run can compare with what this one left.
-    """
-
-    cause: Cause
-    done: bool = True
-    says: str = ""
-    compared: bool = True
-
-
-# -- causes ------------------------------------------------------------------------------------
-
-
-def fails(method: str, code: str, *parameters: str, at: int = 1, times: int = 1) -> Cause:
-    return lambda stage, _: stage.faults.fail(method, code, *parameters, at=at, times=times)
-
-
-def hangs(method: str) -> Cause:
-    return lambda stage, _: stage.faults.hang(method)
-
-
-def export(kind: str, times: int = 1) -> Cause:
-    return lambda stage, _: stage.faults.fail_export(kind, after_bytes=100 * KIB, times=times)
-
-
-def sessions_end(method: str) -> Cause:
-    return lambda stage, _: stage.faults.when(method, stage.pool.sessions.end_all)
-
-
-def coordinator_moves(method: str) -> Cause:
-    def move(stage: Stage) -> None:
-        db = stage.pool.db
-        now = db.get("pool", db.refs("pool")[0], "master")
-        stage.pool.set_coordinator(next(each for each in db.refs("host") if each != now))
-
-    return lambda stage, _: stage.faults.when(method, lambda: move(stage))
-
-
-def all_of(*causes: Cause) -> Cause:
-    return lambda stage, vm: [cause(stage, vm) for cause in causes]
-
-
-def log_is_lost(*disks: int) -> Cause:
-    def lose(stage: Stage, vm: str) -> None:
-        for disk in disks:
-            stage.pool.lose_change_log(vm, disk, noticed=True)
-
-    return lose
-
-
-def dom0_holds_the_disk(*, refusals: int) -> Cause:
-    """A host keeps the frozen disk plugged in, and does not let go at once even when pulled."""
-
-    def hold(stage: Stage, vm: str) -> None:
-        db = stage.pool.db
-        (snapshot,) = db.where("VM", is_a_snapshot=True)
-        disk = db.get("VBD", db.get("VM", snapshot, "VBDs")[0], "VDI")
-        stage.hold(disk)
-        stage.faults.fail("VBD.unplug_force", "DEVICE_DETACH_REJECTED", "VBD", times=refusals)
-
-    return hold
-
-
-# -- rows ----------------------------------------------------------------------------------------
-
-NOT_DONE = "its snapshot is still there and the next sweep will remove it: "
-BUSY = ("VM", "OpaqueRef:1", "clone", "OpaqueRef:2")
-FULL = ("", "There is insufficient space [opterr=no space]", "")
-NO_CHANGES = ("", "Failed to calculate changed blocks for given VDIs. [opterr=...]", "")
-RIGHTS = ("vdi.snapshot", "no such right")
-
-ROWS: Mapping[str, tuple[Cell, Cell, Cell]] = {
-    "something else works on the VM": (
-        Cell(
-            fails("VM.snapshot", "OTHER_OPERATION_IN_PROGRESS", *BUSY),
-            done=False,
-            says=r"snapshot of VM snapshot: another operation is under way on it \(clone\) .*;"
-            " run the job again when it is over",
-        ),
-        Cell(
-            fails("VDI.list_changed_blocks", "OTHER_OPERATION_IN_PROGRESS", *BUSY),
-            says="disk 0 was read whole: .*another operation is under way",
-        ),
-        Cell(fails("VM.destroy", "OTHER_OPERATION_IN_PROGRESS", *BUSY, times=2)),
-    ),
-    "all sessions end": (
-        Cell(sessions_end("VM.snapshot")),
-        Cell(export("session")),
-        Cell(sessions_end("VDI.data_destroy")),
-    ),
-    "another host becomes the coordinator": (
-        Cell(coordinator_moves("VM.snapshot")),
-        Cell(coordinator_moves("task.create")),
-        Cell(coordinator_moves("VM.destroy")),
-    ),
-    "a task never ends": (
-        Cell(
-            hangs("VM.snapshot"),
-            done=False,
-            says="snapshot of VM snapshot: the pool has not finished VM.snapshot within 2 s; the"
-            " task was cancelled; look at the pool's tasks",
-        ),
-        Cell(
-            hangs("VDI.list_changed_blocks"),
-            says="disk 0 was read whole: the pool has not finished VDI.list_changed_blocks",
-        ),
-        Cell(
-            hangs("VM.destroy"),
-            says=NOT_DONE + "removing the snapshot of VM commit: the pool has not finished",
-            compared=False,
-        ),
-    ),
-    "the storage is in trouble": (
-        Cell(
-            fails("disk.snapshot", "SR_BACKEND_FAILURE_44", *FULL, at=2),
-            done=False,
-            says="snapshot of VM snapshot: the storage has no room for a snapshot .*; free space",
-        ),
-        Cell(export("second-answer")),
-        Cell(
-            fails("VDI.data_destroy", "SR_BACKEND_FAILURE_46", "", "VDI not available", ""),
-            says=NOT_DONE + ".*the storage could not do it just now",
-            compared=False,
-        ),
-    ),
-    "storage trouble that passes": (
-        Cell(fails("VM.snapshot", "SR_BACKEND_FAILURE_82", "", "failed to pause VDI", "")),
-        Cell(export("short")),
-        Cell(fails("VDI.data_destroy", "VDI_IN_USE", "OpaqueRef:1", "data_destroy", times=3)),
-    ),
-    "the record of changes is lost": (
-        Cell(log_is_lost(0), says="disk 0 was read whole: the pool has no record of changes"),
-        Cell(
-            fails("VDI.list_changed_blocks", "SR_BACKEND_FAILURE_460", *NO_CHANGES),
-            says="disk 0 was read whole: the pool has no record of changes",
-        ),
-        Cell(fails("VDI.data_destroy", "VDI_NO_CBT_METADATA", "OpaqueRef:1"), compared=False),
-    ),
-    "the pool refuses for good": (
-        Cell(
-            fails("VM.snapshot", "OPERATION_BLOCKED", "OpaqueRef:1", "not at night"),
-            done=False,
-            says=r"snapshot of VM snapshot: the operation is blocked on purpose \(not at night\)",
-        ),
-        Cell(
-            fails("task.create", "INTERNAL_ERROR", "Db_exn.DBCache_NotFound", times=0),
-            done=False,
-            says="reading disk 0 .*: XenServer failed inside .*; look at the host's xensource.log",
-        ),
-        Cell(
-            fails("VM.destroy", "OPERATION_NOT_ALLOWED", "not now", times=0),
-            says=NOT_DONE + "removing the snapshot of VM commit: not now",
-            compared=False,
-        ),
-    ),
-    "what is needed is gone": (
-        Cell(
-            fails("SR.get_record", "HANDLE_INVALID", "SR", "OpaqueRef:1", at=2),
-            done=False,
-            says="looking at VM snapshot before its snapshot: the SR it needs is gone",
-        ),
-        Cell(
-            fails("VDI.get_snapshot_of", "HANDLE_INVALID", "VDI", "OpaqueRef:1"),
-            says="disk 0 was read whole: the snapshot to compare with is gone from the pool",
-        ),
-        Cell(fails("VDI.data_destroy", "HANDLE_INVALID", "VDI", "OpaqueRef:1"), compared=False),
-    ),
-    "the account lost a right": (
-        Cell(
-            fails("VM.snapshot", "RBAC_PERMISSION_DENIED", *RIGHTS),
-            done=False,
-            says="snapshot of VM snapshot: the account lacks the right vdi.snapshot .*; give the",
-        ),
-        Cell(
-            fails("VDI.list_changed_blocks", "RBAC_PERMISSION_DENIED", *RIGHTS),
-            says="disk 0 was read whole: .*the account lacks the right",
-        ),
-        Cell(
-            fails("VM.destroy", "RBAC_PERMISSION_DENIED", *RIGHTS, times=0),
-            says=NOT_DONE + ".*the account lacks the right",
-            compared=False,
-        ),
-    ),
-    "an export stands still, or never says how it went": (
-        Cell(
-            all_of(
-                log_is_lost(0, 1),
-                fails("VDI.enable_cbt", "LICENCE_RESTRICTION", "vdi_config_cbt", times=2),
-            ),
-            says="disk 0 was read whole: changes of this disk were not recorded; disk 1 was read",
-            compared=False,
-        ),
-        Cell(export("stall")),
-        Cell(dom0_holds_the_disk(refusals=1)),
-    ),
-    "an export that never goes well": (
-        Cell(
-            fails("VDI.add_to_other_config", "MAP_DUPLICATE_KEY", "VDI", "other_config", "1", "2"),
-        ),
-        Cell(
-            export("short", times=9),
-            done=False,
-            says=r"disk 0 \(transfer 0\): the host sent .* bytes, then failed: .*VDI_IO_ERROR",
-        ),
-        Cell(
-            fails("VDI.remove_from_other_config", "INTERNAL_ERROR", "Not_found", times=0),
-            says=NOT_DONE + ".*XenServer failed inside",
-            compared=False,
-        ),
-    ),
-}
+ANEW = re.compile(
+    r"(disk \d was read whole: the pool kept no record since the last version(; |\Z))*"
+)
 
 
 @pytest.fixture(scope="module")
-def stage(
+def whole_stage(
     tmp_path_factory: pytest.TempPathFactory, prefect_server: None
 ) -> Generator[Stage, None, None]:
     with open_stage(tmp_path_factory.mktemp("pool-faults") / "site") as made:
+        assert made.scene.back_up(*VMS).name == "Completed"
+        assert made.references() == made.wanted_references() != set()
         yield made
+
+
+@pytest.fixture
+def stage(whole_stage: Stage) -> Stage:
+    """With no fault set, and nothing in the pool but what the next run compares with."""
+    whole_stage.begin_anew()
+    assert whole_stage.left() == []
+    return whole_stage
 
 
 @pytest.fixture(scope="module")
@@ -261,8 +58,7 @@ def cells() -> Generator[list[VmState], None, None]:
 def test_each_vm_reacts_as_it_should_and_after_the_sweep_nothing_of_ours_is_left(
     stage: Stage, cells: list[VmState], row: str
 ) -> None:
-    stage.ready()
-    held = stage.guests_write(row)
+    held, lacking = stage.guests_write(row), stage.lacking()
     wanted = dict(zip(PHASES, ROWS[row], strict=True))
     for (vm, cell), next_vm in zip(wanted.items(), VMS[1:], strict=True):
         stage.watch.at(vm, vm, partial(cell.cause, stage, vm))
@@ -274,44 +70,57 @@ def test_each_vm_reacts_as_it_should_and_after_the_sweep_nothing_of_ours_is_left
     found = outcomes(ended)
     assert list(found) == list(VMS)
     for vm in VMS:
-        must_be(wanted.get(vm), found[vm], ended.message or "")
-        if found[vm].state is VmState.DONE:
-            assert stage.scene.read_back(stage.version(found[vm])) == held[vm]
-        if vm in wanted:
-            cells.append(found[vm].state)
-    sweep(site=stage.scene.name)
+        must_be(wanted.get(vm, Cell(lambda *_: None)), found[vm], anew=vm in lacking)
+        cells += [found[vm].state] if vm in wanted else []
+    must_have_what_they_held(stage, ended, held)
+    must_leave_nothing(stage, without=[vm for vm, cell in wanted.items() if not cell.compared])
+
+
+def must_be(cell: Cell, outcome: VmOutcome, *, anew: bool) -> None:
+    assert outcome.state is (VmState.DONE if cell.done else VmState.FAILED), outcome.sentence
+    said = outcome.sentence
+    if anew and cell.done:
+        assert said.startswith("disk 0 was read whole: the pool kept no record since the last")
+        said = ANEW.sub("", said, count=1)
+    assert re.match(cell.says or r"\Z", said), said
+
+
+def must_have_what_they_held(stage: Stage, ended: State[Any], held: dict[str, list[str]]) -> None:
+    """A VM has a version that gives back its disks bit for bit, or the job says why not."""
+    for vm, outcome in outcomes(ended).items():
+        if outcome.state is VmState.DONE:
+            assert stage.scene.read_back(stage.version(outcome)) == held[vm]
+        else:
+            assert len(outcome.sentence) > 30
+            assert f"{vm}: {outcome.sentence}" in str(ended.message)
+
+
+def must_leave_nothing(stage: Stage, *, without: Collection[str] = ()) -> None:
+    """After the sweep there is one record of changes for each disk of each VM, and nothing else."""
+    report = sweep(site=stage.scene.name)
+    assert [each.problem for each in report.snapshots if each.problem] == []
     stage.must_be_clean()
-    lost = [vm for vm, cell in wanted.items() if not cell.compared]
-    assert stage.references() == stage.wanted_references(*lost)
-
-
-def must_be(cell: Cell | None, outcome: VmOutcome, message: str) -> None:
-    done, says = (True, "") if cell is None else (cell.done, cell.says)
-    assert outcome.state is (VmState.DONE if done else VmState.FAILED), outcome.sentence
-    assert re.match(says or r"\Z", outcome.sentence), outcome.sentence
-    if not done:
-        assert f"{outcome.name}: {outcome.sentence}" in message
+    assert stage.references() == stage.wanted_references(*without, *stage.lacking())
+    assert set(without) <= set(stage.lacking())
 
 
 def test_no_snapshot_is_taken_for_a_data_store_that_does_not_answer(stage: Stage) -> None:
-    stage.ready()
     away = stage.scene.folder / "away"
-    stage.watch.at("snapshot", "commit", lambda: stage.scene.place.rename(away))
+    stage.watch.at("transfer", "commit", lambda: stage.scene.place.rename(away))
     before = len(stage.pool.journal.entries("Async.VM.snapshot"))
     try:
-        ended = stage.scene.back_up("snapshot", "transfer")
+        ended = stage.scene.back_up("transfer", CALM)
     finally:
         away.rename(stage.scene.place)
 
     first, second = outcomes(ended).values()
     assert (first.state, second.state) == (VmState.DONE, VmState.FAILED)
-    assert second.sentence.startswith("VM transfer is not backed up now: the data store ")
+    assert second.sentence.startswith("VM calm is not backed up now: the data store ")
     assert "no snapshot was taken. See that it answers" in second.sentence
     assert len(stage.pool.journal.entries("Async.VM.snapshot")) == before + 1
 
 
 def test_the_last_attempt_reads_over_http_whatever_nbd_does(stage: Stage) -> None:
-    stage.ready()
     held = stage.guests_write("nbd")
     streams = stage.pool.journal.counts()["task.create"]
     network = stage.pool.db.where("network", bridge="xenbr0")[0]
@@ -327,4 +136,84 @@ def test_the_last_attempt_reads_over_http_whatever_nbd_does(stage: Stage) -> Non
     assert stage.faults.listing()["exports"] == []
     assert stage.pool.journal.counts()["task.create"] == streams + 1  # made for HTTP alone
     assert stage.scene.read_back(stage.version(outcome)) == held[CALM]
-    assert stage.left() == []
+    stage.must_be_clean()
+
+
+def marked(stage: Stage) -> list[str]:
+    """Names of the tasks the pool is at work on that tell whose they are."""
+    db = stage.pool.db
+    pending = [db.record("task", ref) for ref in db.where("task", status="pending")]
+    return [str(record["name_label"]) for record in pending if owner_of_task(record)]
+
+
+def kill_a_job(stage: Stage, it_is_time: Callable[[], object]) -> None:
+    job = stage.scene.job(CALM).model_dump()
+    process = start("backup", job=job, site=stage.scene.name)
+    assert kill_when(process, lambda: bool(it_is_time()))
+
+
+@pytest.mark.parametrize("phase", ["snapshot", "transfer"])
+def test_what_a_killed_run_had_asked_the_pool_for_is_ended_by_the_sweep(
+    stage: Stage, phase: str
+) -> None:
+    before = sum(stage.pool.counters()["exported_bytes"].values())
+    if phase == "snapshot":
+        stage.faults.hang("VM.snapshot")
+        kill_a_job(stage, lambda: "Async.VM.snapshot" in marked(stage))
+    else:
+        stage.faults.fail_export("stall", after_bytes=100 * KIB)
+        kill_a_job(stage, lambda: sum(stage.pool.counters()["exported_bytes"].values()) > before)
+    assert marked(stage), "the pool is still at work for nobody"
+
+    must_leave_nothing(stage)
+
+    stage.faults.clear()
+    assert stage.scene.back_up(CALM).name == "Completed"
+
+
+CODES = (
+    ("OTHER_OPERATION_IN_PROGRESS", "VM", "OpaqueRef:1", "clone", "OpaqueRef:2"),
+    ("OPERATION_NOT_ALLOWED", "not now"),
+    ("HANDLE_INVALID", "VM", "OpaqueRef:1"),
+    ("INTERNAL_ERROR", "Not_found"),
+    ("VDI_IN_USE", "OpaqueRef:1", "destroy"),
+    ("SR_BACKEND_FAILURE_46", "", "The VDI is not available", ""),
+    ("TOO_MANY_PENDING_TASKS",),
+    ("RBAC_PERMISSION_DENIED", "vdi.snapshot", "no such right"),
+    ("HOST_IS_SLAVE", "127.0.0.1"),
+    ("SESSION_INVALID", "OpaqueRef:1"),
+    ("LICENCE_RESTRICTION", "vdi_config_cbt"),
+    ("",),
+)
+"""The last one: it hangs."""
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("seed", range(100))
+def test_whichever_call_of_a_job_fails_or_hangs_nothing_wrong_is_kept_and_nothing_stays(
+    stage: Stage, seed: int
+) -> None:
+    chance = random.Random(seed)
+    held = stage.guests_write(str(seed))
+    stage.scene.back_up("transfer")
+    phase = chance.choice(PHASES)
+    method = chance.choice(sorted(stage.watch.called["transfer", phase]))
+    code, *more = chance.choice(CODES)
+    at, times = chance.choice([1, 1, 2, 3]), chance.choice([1, 2, 0])
+    print(f"{method} in {phase}: {code or 'hangs'}, call {at}, {times} times")
+
+    def strike() -> None:
+        if code:
+            stage.faults.fail(method, code, *more, at=at, times=times)
+        elif method.startswith(("VM.", "VDI.", "VBD.")) and ".get" not in method:
+            stage.faults.hang(method, at=at, times=times)
+
+    stage.watch.at("transfer", phase, strike)
+    stage.watch.at(CALM, "snapshot", stage.faults.end)
+
+    ended = stage.scene.back_up("transfer", CALM)
+
+    assert outcomes(ended)[CALM].state is VmState.DONE
+    must_have_what_they_held(stage, ended, held)
+    must_leave_nothing(stage)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -13,11 +13,12 @@ from likeness.xen import marks
 from likeness.xen.dropping import drop_snapshot
 from likeness.xen.failures import Refusal
 from likeness.xen.inventory import find_vm
+from likeness.xen.owner import Owner
 from likeness.xen.preflight import require_ready
 from likeness.xen.reading import open_reader
 from likeness.xen.snapshots import Consistency, XenSnapshot, take_snapshot
 from likeness.xen.sweeping import Swept, sweep_snapshots
-from likeness.xen.tasks import run_task
+from likeness.xen.tasks import MARK, own_task, run_task
 from tests.xen.conftest import Died, Stage, let_it_die, login, read_all, wait_for_the_pool
 
 
@@ -140,6 +141,39 @@ def test_the_sweep_leaves_a_live_run_alone(stage: Stage) -> None:
 
     assert sweep(stage, lambda run: run == stage.owner.run) == ()
     assert stage.objects() == before
+
+
+def test_the_sweep_ends_tasks_of_runs_that_are_over_and_of_nobody_else(stage: Stage) -> None:
+    alive = RunId(random_name())
+    owners = (
+        stage.owner,
+        Owner(stage.owner.installation, alive),
+        Owner(random_name(), alive),
+        None,
+    )
+    with ExitStack() as held:
+        for owner in owners:
+            xen = held.enter_context(login(stage.server, owner=owner))
+            held.enter_context(own_task(xen, "reading a disk"))
+        ours, *others = stage.pool.db.where("task", status="pending")
+
+        (swept,) = sweep(stage, lambda run: run == alive)
+
+        assert (swept.what, swept.name, swept.problem) == ("task", "Likeness: reading a disk", "")
+        assert stage.pool.db.where("task", status="pending") == others
+        assert not stage.pool.db.exists("task", ours)
+
+
+def test_a_task_that_cannot_be_ended_is_said_so_and_its_record_stays(stage: Stage) -> None:
+    mark = f"{stage.owner.installation} {stage.owner.run}"
+    task = stage.pool.tasks.create("Async.VM.snapshot")
+    stage.pool.db.put("task", task, other_config={MARK: mark}, status="cancelling")
+
+    with login(stage.server, task_seconds=0.2) as xen:
+        (swept,) = sweep_snapshots(xen, stage.owner.installation, nobody)
+
+    assert "the pool has not ended it" in swept.problem
+    assert stage.pool.db.exists("task", task)
 
 
 def test_the_sweep_leaves_another_installation_alone(stage: Stage) -> None:
