@@ -1,6 +1,7 @@
 """The second place, and tidying up after runs that died."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,24 @@ def test_a_job_whose_vaulting_fails_says_so_and_keeps_its_versions(site: Scene) 
     assert outcomes(ended)["db"].version
 
 
+def test_what_is_damaged_is_left_out_of_the_vault_and_the_job_says_so(site: Scene) -> None:
+    site.back_up("db")
+    pack = max(site.packs(), key=lambda path: path.stat().st_size)
+    content = bytearray(pack.read_bytes())
+    content[len(content) // 2] ^= 1
+    pack.chmod(0o600)
+    pack.write_bytes(content)
+
+    alone = vault(site=site.name, return_state=True)
+    job = site.back_up("db", vault=True)
+
+    assert alone.is_failed()
+    assert "not copied" in str(alone.message)
+    assert pack.name in str(alone.message)
+    assert job.name == "CompletedWithErrors"
+    assert "1 VM backed up, but" in str(job.message)
+
+
 def test_a_restore_never_overwrites_and_says_what_it_needs(site: Scene) -> None:
     site.back_up("db")
     version = site.newest("db").version
@@ -55,9 +74,12 @@ def test_a_restore_never_overwrites_and_says_what_it_needs(site: Scene) -> None:
 
     again = restore_disks(version, folder, site=site.name, return_state=True)
     unknown = restore_disks("0000000", folder, site=site.name, return_state=True)
+    nowhere = restore_disks(version, "restored", site=site.name, return_state=True)
 
     assert "exists already" in str(again.message)
     assert "no version begins with '0000000'" in str(unknown.message)
+    assert "a folder from the root on" in str(nowhere.message)
+    assert not Path("restored").exists()
 
 
 def leave_debris(site: Scene, run: RunId) -> None:
