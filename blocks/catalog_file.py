@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from catalog import schema
 from catalog.connection import CatalogFile as CatalogAddress
@@ -25,7 +25,6 @@ class CatalogFile(Block):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(title="Catalog")
     _block_type_name: ClassVar[str] = "Catalog File"
     _block_type_slug: ClassVar[str] = "likeness-catalog-file"
 

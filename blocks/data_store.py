@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
 from likeness.store.data_store import DataStore, open_store_with_key_file
 from likeness.transport.base import Transport
@@ -18,8 +18,8 @@ class Share(BaseModel):
 
     place: str = Field(
         title="Place",
-        description="A folder of this machine such as /backup/ads, or a share such as"
-        " smb://server/share/folder; the folder has to be there.",
+        description="A folder of this machine that exists, such as /backup/ads,"
+        " or a share such as smb://server/share/folder.",
     )
     username: str = Field(
         default="", title="Account", description="The share's account; a folder needs none."
@@ -61,7 +61,6 @@ class DataStoreShare(Share, Block):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(title="Data store")
     _block_type_name: ClassVar[str] = "Data Store Share"
     _block_type_slug: ClassVar[str] = "likeness-data-store"
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from likeness.stopping import StopToken
 from likeness.xen.owner import Owner
@@ -25,7 +25,6 @@ class XenPool(Block):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(title="Xen pool")
     _block_type_name: ClassVar[str] = "Xen Pool"
     _block_type_slug: ClassVar[str] = "likeness-xen-pool"
 

@@ -10,7 +10,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks import Site
 from flows.forms import SiteName, titled
-from flows.runs import this_run
+from flows.runs import failing_in_words, this_run
 from flows.validate import validate
 from flows.vault import vault
 from likeness.clock import stopwatch, system_clock
@@ -49,6 +49,7 @@ Validation = Annotated[WhenToValidate, titled("Validation")]
     on_crashed=[tell_failure],
     on_cancellation=[tell_failure],
 )
+@failing_in_words
 def backup_job(
     job: Job, site: SiteName = "main", validation: Validation = "in the background"
 ) -> State[Any]:

@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 
 from blocks import Site
 from flows.forms import SiteName, titled
-from flows.runs import this_run
+from flows.runs import failing_in_words, this_run
 from likeness.errors import BadInput
 from likeness.stopping import StopToken
 from tasks.claims import run_claimed
@@ -18,6 +18,7 @@ from tasks.restore import restore_version_disks
 
 
 @flow(flow_run_name="restore {version}", persist_result=False)
+@failing_in_words
 def restore_disks(
     version: Annotated[str, titled("Version", minLength=4)],
     folder: Annotated[str, titled("Folder", pattern="^/")],

@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 
 from blocks import Site
 from flows.forms import SiteName, titled
-from flows.runs import this_run
+from flows.runs import failing_in_words, this_run
 from likeness.model.ids import RunId
 from likeness.stopping import StopToken
 from tasks.catch_up import catch_up
@@ -22,6 +22,7 @@ from tasks.validate import audit_presence, judge_disks, prove_due
 
 
 @flow(flow_run_name="validate {site}", persist_result=False)
+@failing_in_words
 def validate(
     site: SiteName = "main",
     run: Annotated[str, titled("Only what this backup run brought in")] = "",

@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 
 from blocks import Site
 from flows.forms import SiteName
+from flows.runs import failing_in_words
 from likeness.stopping import StopToken
 from tasks.outcomes import vaulted_state
 from tasks.reporting import show_vault, show_versions
@@ -14,6 +15,7 @@ from tasks.vault import copy_versions
 
 
 @flow(flow_run_name="vault {site}", persist_result=False)
+@failing_in_words
 def vault(site: SiteName = "main") -> State[Any]:
     """Copy every version the vault lacks, deduplicated and sealed as it is.
 

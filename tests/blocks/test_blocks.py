@@ -57,6 +57,14 @@ def test_every_field_has_a_title_and_a_full_sentence(block: type[Block]) -> None
             assert field.description.endswith("."), f"{block.__name__}.{name}: {field.description}"
 
 
+def test_the_form_of_a_site_finds_the_blocks_it_is_made_of() -> None:
+    """Prefect finds a nested block by its schema's title; another gives a bare text box."""
+    schema = Site.model_json_schema()
+
+    nested = ("XenPool", "DataStoreShare", "CatalogFile", "Vault", "Mail")
+    assert [schema["definitions"][name]["title"] for name in nested] == list(nested)
+
+
 @all_blocks
 def test_the_example_loads_the_block_under_its_own_name(block: type[Block]) -> None:
     example = block.get_code_example()

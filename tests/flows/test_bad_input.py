@@ -52,6 +52,7 @@ def refused(ended: State[Any]) -> str:
     assert ended.is_failed()
     assert ended.name == "Failed"
     assert ended.message
+    assert "encountered an exception" not in ended.message
     return ended.message
 
 
