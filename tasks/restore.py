@@ -75,7 +75,7 @@ def _restore_all(
     for disk, path in targets:
         progress = _Progress(disk.size_bytes)
         writer = FileDiskWriter(path, disk.size_bytes)
-        with shown(f"restore-{version.version}", f"Restore of {path.name}", progress.percent):
+        with shown(f"restore-{version.version[:12]}", f"Restore of {path.name}", progress.percent):
             restore_disk(store, disk, writer, scratch=scratch, stop=stop, progress=progress.add)
         get_run_logger().info("%s: restored and proved, %s", path, readable_size(disk.size_bytes))
         done.append(RestoredDisk(disk.name, path, disk.size_bytes))
