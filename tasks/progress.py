@@ -152,7 +152,7 @@ def transferring(
     on, pace = _boards.get(run), Pace(todo_bytes, done)
     if on is not None:
         on.at(vm, "transfer", pace)
-    with shown(f"transfer-{vm}", f"Transfer of {name}", pace.percent):
+    with shown(f"transfer-{vm[:12]}", f"Transfer of {name}", pace.percent):
         yield
     if on is not None:
         on.at(vm, "commit", pace)
