@@ -147,8 +147,8 @@ def _confirmed(pool: str) -> str:
     )
     if input("Is it the same? Then write yes: ").strip().lower() != "yes":
         raise CertificateRefused(
-            f"the certificate of {pool} was not confirmed, so nothing was made; find out who answers"
-            " there, then run this again",
+            f"the certificate of {pool} was not confirmed, so nothing was made; find out who"
+            " answers there, then run this again",
             fingerprint=shown,
         )
     return shown

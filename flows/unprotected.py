@@ -1,16 +1,22 @@
 """Unprotected: the VMs of the pool that no job backs up by itself."""
 
+from typing import Any
+
 from prefect import flow
+from prefect.client.schemas.objects import State
 
 from blocks import Site
 from flows.forms import SiteName
+from flows.runs import failing_in_words
 from likeness.clock import system_clock
-from tasks.protection import Unprotected, find_unprotected, planned_jobs
+from tasks.outcomes import unprotected_state
+from tasks.protection import find_unprotected, planned_jobs
 from tasks.reporting import show_unprotected
 
 
 @flow(flow_run_name="list what {site} does not protect", persist_result=False)
-def unprotected(site: SiteName = "main") -> tuple[Unprotected, ...]:
+@failing_in_words
+def unprotected(site: SiteName = "main") -> State[Any]:
     """List every VM that no job means, and those whose jobs no schedule starts.
 
     The jobs are the deployments of the backup flow for this site. The list is the artifact
@@ -24,4 +30,4 @@ def unprotected(site: SiteName = "main") -> tuple[Unprotected, ...]:
     jobs = planned_jobs(site)
     found = find_unprotected(jobs, site=here)
     show_unprotected(found, jobs=len(jobs))
-    return found
+    return unprotected_state(found)

@@ -13,6 +13,7 @@ from likeness.model.sizes import readable_size
 from likeness.store.versions import Version
 from likeness.xen.inventory import XenVm
 from tasks.dedup import Dropped
+from tasks.protection import Unprotected
 from tasks.restore import RestoredDisk
 from tasks.sweep import SweepReport
 from tasks.vault import Vaulted
@@ -116,6 +117,12 @@ def swept_state(report: SweepReport) -> State[Any]:
         message += f"; still there, for the next sweep: {'; '.join(left)}"
         return Completed(name="CompletedWithWarnings", message=message, data=report)
     return Completed(message=message, data=report)
+
+
+def unprotected_state(found: Sequence[Unprotected]) -> State[Any]:
+    """How the listing of VMs that no job backs up ends."""
+    message = f"no job backs up {_vms(len(found))}" if found else "every VM is in a job"
+    return Completed(message=message, data=tuple(found))
 
 
 def _sentence(state: State[Any]) -> str:

@@ -97,7 +97,7 @@ def must_have_what_they_held(stage: Stage, ended: State[Any], held: dict[str, li
 
 def must_leave_nothing(stage: Stage, *, without: Collection[str] = ()) -> None:
     """After the sweep there is one record of changes for each disk of each VM, and nothing else."""
-    report = sweep(site=stage.scene.name)
+    report: Any = sweep(site=stage.scene.name)
     assert [each.problem for each in report.snapshots if each.problem] == []
     stage.must_be_clean()
     assert stage.references() == stage.wanted_references(*without, *stage.lacking())

@@ -50,7 +50,8 @@ def test_vms_that_no_job_backs_up_are_listed_with_the_reason(
     deploy(site, "broken", on=True, vms=[""])
     site.back_up("forgotten")
 
-    found = {each.name: each for each in unprotected(site=site.name)}
+    listed: Any = unprotected(site=site.name)
+    found = {each.name: each for each in listed}
 
     assert list(found) == ["forgotten", "ignored", "off"]
     assert found["forgotten"].reason.startswith("no job means it; add it to one")
