@@ -13,11 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
+from uuid import UUID
 
 import prefect.blocks.notifications  # noqa: F401  # so that the types of these blocks are known
 from prefect import get_run_logger, task
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.states import Crashed
 
 from blocks import Site
 from catalog import audits, incidents, messages, runs
@@ -137,7 +140,16 @@ def _write_of_run(site: Site, run: RunRow) -> None:
         letter = job_letter(run.job, run.run, run.vms, "")
         messages.write_message(catalog, letter, channels(site, routine=routine), now)
     if died:
+        _show_as_crashed(run.run)
         runs.finish_run(catalog, run.run, "died", _DIED, now)
+
+
+def _show_as_crashed(run: RunId) -> None:
+    """A run whose worker died too would show as running for ever, and keep others waiting."""
+    with suppress(Exception), get_client(sync_client=True) as client:
+        flow_run = client.read_flow_run(UUID(run))
+        if flow_run.state is not None and not flow_run.state.is_final():
+            client.set_flow_run_state(flow_run.id, Crashed(message=_DIED), force=True)
 
 
 def went_well(outcomes: Sequence[VmOutcome]) -> bool:

@@ -174,10 +174,17 @@ class Installation:
         found: dict[str, Any] = self.get(f"/artifacts/{key}/latest")
         return found
 
-    def processes_of_run(self, run: str) -> list[int]:
-        """The processes of a flow run: first those that look after it, the flow itself last."""
-        pids = [pid for process in self._running for pid in processes_of(process.pid)]
-        return sorted(pid for pid in pids if run in _environment(pid))
+    def process_of_run(self, run: str) -> int:
+        """The process that a flow run is at work in."""
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        (found,) = [pid for pid in pids if f"PREFECT__FLOW_RUN_ID={run}" in _environment(pid)]
+        return found
+
+    def kill_worker(self) -> None:
+        """End the worker without a word; what it runs goes on."""
+        worker = self._running.pop()
+        worker.send_signal(signal.SIGKILL)
+        worker.wait(timeout=20)
 
     # -- what is written down --------------------------------------------------------------------
 

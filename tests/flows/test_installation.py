@@ -211,23 +211,38 @@ def test_cancelling_in_mid_transfer_drops_every_snapshot(
     assert told_of(mail_server, "long") == "Likeness: job long: Cancelled"
 
 
-@pytest.mark.parametrize("killed", ["the flow", "the flow and who looks after it"])
-def test_a_job_whose_processes_are_killed_is_told_by_mail_and_swept(
-    installation: Installation, lab: LabServer, mail_server: MailServer, killed: str
+def test_a_job_whose_process_is_killed_is_told_by_mail_and_swept(
+    installation: Installation, lab: LabServer, mail_server: MailServer
 ) -> None:
-    name = "orphan" if killed == "the flow" else "widow"
-    run = in_mid_transfer(installation, lab, name)
-    processes = installation.processes_of_run(run)
-    assert len(processes) >= 2
+    run = in_mid_transfer(installation, lab, "orphan")
 
-    for pid in processes if name == "widow" else processes[-1:]:
-        os.kill(pid, signal.SIGKILL)
+    os.kill(installation.process_of_run(run), signal.SIGKILL)
 
     assert installation.ended(run)["type"] == "CRASHED"
-    assert told_of(mail_server, name) == f"Likeness: job {name}: Crashed"
+    assert told_of(mail_server, "orphan") == "Likeness: job orphan: Crashed"
     wait_until(lambda: left_in_the_pool(lab) == NOTHING_LEFT, "the sweep came", seconds=180)
-    (mail,) = [m for m in mail_server.inbox if f"job {name}:" in m["Subject"]]
+
+
+def test_a_job_that_dies_with_its_worker_is_told_by_the_next_sweep_and_hinders_no_other(
+    installation: Installation, lab: LabServer, mail_server: MailServer
+) -> None:
+    run = in_mid_transfer(installation, lab, "widow")
+    process = installation.process_of_run(run)
+    installation.kill_worker()  # as when the machine goes down: nobody is left to say so
+    os.kill(process, signal.SIGKILL)
+    installation.start_worker()
+    assert installation.flow_run(run)["state"]["type"] == "RUNNING"
+
+    swept = installation.run("sweep/sweep", {})
+
+    assert installation.ended(swept)["type"] == "COMPLETED"
+    assert told_of(mail_server, "widow") == "Likeness: job widow: Crashed"
+    (mail,) = [m for m in mail_server.inbox if "job widow:" in m["Subject"]]
     assert run.replace("-", "") in mail.get_content()
+    assert left_in_the_pool(lab) == NOTHING_LEFT
+    assert installation.ended(run)["type"] == "CRASHED"
+    again = installation.run("backup-job/nightly", job("nightly", "db"))
+    assert installation.ended(again)["name"] == "Completed"
 
 
 def test_no_secret_is_written_down_anywhere(installation: Installation) -> None:
