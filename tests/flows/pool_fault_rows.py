@@ -114,7 +114,7 @@ ROWS: Mapping[str, tuple[Cell, Cell, Cell]] = {
         Cell(
             hangs("VM.snapshot"),
             done=False,
-            says="snapshot of VM snapshot: the pool has not finished VM.snapshot within 2 s; the"
+            says="snapshot of VM snapshot: the pool has not finished VM.snapshot within 3 s; the"
             " task was cancelled; look at the pool's tasks",
         ),
         Cell(

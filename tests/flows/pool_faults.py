@@ -28,7 +28,7 @@ CALM = "calm"
 VMS = (*PHASES, CALM)
 """Three VMs, each called like the phase in which it is hit, and one that never is."""
 
-SECONDS = {"operation_seconds": 2, "silence_seconds": 1}
+SECONDS = {"operation_seconds": 3, "silence_seconds": 2}
 _NOT_OURS = ("message", "session")
 _WATCHED = {
     "VM": ("name_label", "power_state", "tags", "other_config", "blocked_operations", "VBDs"),
