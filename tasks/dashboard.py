@@ -14,6 +14,7 @@ from catalog.at_work import COMMIT, VALIDATE, forget_work, list_work
 from likeness.clock import stopwatch
 from likeness.model.ids import PackId, RunId
 from likeness.model.job import BackupJob
+from likeness.model.sizes import counted
 from likeness.transport.metered import MeteredTransport
 from likeness.xen.inventory import XenVm
 from tasks.artifacts import put_markdown, rewrite_newest
@@ -61,7 +62,7 @@ class Reading:
     def label(self) -> str:
         """What it is at, in words."""
         left = self.packs - self.done_packs
-        return f"{self.item}; {left} pack{'' if left == 1 else 's'} left"
+        return f"{self.item}; {counted(left, 'pack')} left"
 
 
 @contextmanager

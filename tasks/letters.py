@@ -10,7 +10,7 @@ from catalog.messages import Message, message_id
 from catalog.values import AffectedDisk, VersionRow
 from likeness.model.ids import RunId, VmId
 from likeness.model.outcome import VmOutcome, VmState
-from likeness.model.sizes import readable_size
+from likeness.model.sizes import counted, readable_size
 
 _MOST_VERSIONS = 100
 _MOST_RANGES = 10
@@ -58,7 +58,7 @@ def _found(incident: Incident) -> Iterator[str]:
     first = min(damage.first_seen for damage in incident.damage)
     kinds = sorted({damage.kind for damage in incident.damage})
     yield (
-        f"{_plural(incident.damaged_copies, 'data block')} {' and '.join(kinds)} in the data"
+        f"{counted(incident.damaged_copies, 'data block')} {' and '.join(kinds)} in the data"
         f" store, first seen on {_at(first)}."
     )
     if kinds != ["lost"]:
@@ -71,7 +71,7 @@ def _meaning(incident: Incident) -> Iterator[str]:
         yield "A share that damages data deserves a look all the same."
         return
     yield (
-        f"{_plural(len(incident.versions), 'version')} got the red X: they cannot be restored"
+        f"{counted(len(incident.versions), 'version')} got the red X: they cannot be restored"
         " whole from the data store."
     )
     yield "A restore of them fails and names the bytes that are lost; it never invents data."
@@ -167,7 +167,7 @@ def trouble_letter(troubles: Sequence[Trouble]) -> Message:
         " one that has them. The rest waits for you; it stands on the page validation until then.",
     ]
     found = [f"{each.name} {each.first_seen.isoformat()}" for each in troubles]
-    subject = f"Likeness: the data store needs attention: {_plural(len(troubles), 'object')}"
+    subject = f"Likeness: the data store needs attention: {counted(len(troubles), 'object')}"
     return Message(message_id("store", *found), "store", subject, "\n".join(lines))
 
 
@@ -190,9 +190,9 @@ def job_letter(job: str, run: RunId, outcomes: Sequence[VmOutcome], head: str) -
         f"run {run}",
     ]
     result = (
-        f"{len(failed)} of {_plural(len(outcomes), 'VM')} failed"
+        f"{len(failed)} of {counted(len(outcomes), 'VM')} failed"
         if failed
-        else f"{_plural(len(outcomes), 'VM')} backed up"
+        else f"{counted(len(outcomes), 'VM')} backed up"
     )
     subject = f"Likeness: job {job}: {result}"
     return Message(message_id("job", run), "job", subject, "\n".join(lines))
@@ -220,14 +220,10 @@ def failure_letter(
 def _who(incident: Incident) -> str:
     names = sorted({version.vm_name for version in incident.versions})
     if not names:
-        return f"{_plural(incident.damaged_copies, 'data block')}, no version affected"
+        return f"{counted(incident.damaged_copies, 'data block')}, no version affected"
     shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    return f"{_plural(len(incident.versions), 'version')} of {_plural(len(names), 'VM')} ({shown})"
+    return f"{counted(len(incident.versions), 'version')} of {counted(len(names), 'VM')} ({shown})"
 
 
 def _at(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

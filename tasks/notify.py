@@ -33,6 +33,7 @@ from likeness.errors import LikenessError, TransientError
 from likeness.model.ids import RunId, VmId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
+from likeness.model.sizes import counted
 from tasks.ages import age_limit
 from tasks.artifacts import put_table
 from tasks.claims import is_live
@@ -77,7 +78,7 @@ class Told:
         count = len(self.waiting)
         why = {each.channel: each.problem for each in self.waiting}
         return (
-            f"{count} message{'' if count == 1 else 's'} could not be delivered yet"
+            f"{counted(count, 'message')} could not be delivered yet"
             f" ({'; '.join(f'{channel}: {problem}' for channel, problem in why.items())})"
         )
 

@@ -9,7 +9,7 @@ from prefect.states import Completed, Failed
 from likeness.errors import LikenessError, PermanentError, Stopped
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
-from likeness.model.sizes import readable_size
+from likeness.model.sizes import counted, readable_size
 from likeness.store.versions import Version
 from likeness.xen.inventory import XenVm
 from tasks.dedup import Dropped
@@ -78,12 +78,12 @@ def final_state(
     done = len(outcomes) - len(failed)
     troubles = [_sentence(state) for state in afterwards if not state.is_completed()]
     if not failed and not troubles:
-        return Completed(message=f"{_vms(done)} backed up", data=list(outcomes))
+        return Completed(message=f"{counted(done, 'VM')} backed up", data=list(outcomes))
     said = [f"{each.name}: {each.sentence}" for each in failed] + troubles
     count = (
-        f"{len(failed)} of {_vms(len(outcomes))} failed"
+        f"{len(failed)} of {counted(len(outcomes), 'VM')} failed"
         if failed
-        else f"{_vms(done)} backed up, but"
+        else f"{counted(done, 'VM')} backed up, but"
     )
     message = f"job {job.name!r}: {count}: {'; '.join(said)}"
     problem = JobHadErrors(message, outcomes)
@@ -101,7 +101,7 @@ def restored_state(disks: Sequence[RestoredDisk], folder: str) -> State[Any]:
 
 def vaulted_state(copied: Vaulted) -> State[Any]:
     """How a vaulting ends: *Failed* when something is damaged and was left out."""
-    message = f"{_count(copied.objects, 'object')} copied, {readable_size(copied.copied_bytes)}"
+    message = f"{counted(copied.objects, 'object')} copied, {readable_size(copied.copied_bytes)}"
     if copied.problems:
         message = f"{message}; not copied: {'; '.join(copied.problems)}"
         return Failed(message=message, data=NotVaulted(message))
@@ -112,7 +112,9 @@ def swept_state(report: SweepReport) -> State[Any]:
     """How a sweep ends; what could not be removed is for the next one."""
     left = [f"{each.what} {each.name}: {each.problem}" for each in report.snapshots if each.problem]
     removed = len(report.snapshots) - len(left) + report.store.objects + report.scratch
-    message = f"{_count(removed, 'thing')} of dead runs removed" if removed else "nothing to remove"
+    message = (
+        f"{counted(removed, 'thing')} of dead runs removed" if removed else "nothing to remove"
+    )
     if left:
         message += f"; still there, for the next sweep: {'; '.join(left)}"
         return Completed(name="CompletedWithWarnings", message=message, data=report)
@@ -121,7 +123,7 @@ def swept_state(report: SweepReport) -> State[Any]:
 
 def unprotected_state(found: Sequence[Unprotected]) -> State[Any]:
     """How the listing of VMs that no job backs up ends."""
-    message = f"no job backs up {_vms(len(found))}" if found else "every VM is in a job"
+    message = f"no job backs up {counted(len(found), 'VM')}" if found else "every VM is in a job"
     return Completed(message=message, data=tuple(found))
 
 
@@ -132,11 +134,3 @@ def _sentence(state: State[Any]) -> str:
     except Exception as cause:  # noqa: BLE001  # whatever it is, it is what went wrong
         problem = cause
     return str(problem) or state.message or repr(problem)
-
-
-def _vms(count: int) -> str:
-    return _count(count, "VM")
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

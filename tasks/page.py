@@ -12,7 +12,7 @@ from catalog.incidents import Incident
 from catalog.values import ProofOutlook, Verdict, VersionRow
 from likeness.clock import system_clock
 from likeness.errors import LikenessError
-from likeness.model.sizes import readable_age, readable_size
+from likeness.model.sizes import counted, readable_age, readable_size
 from likeness.store import layout
 from tasks.ages import AgeLimit, age_limit
 from tasks.claims import is_live
@@ -51,7 +51,7 @@ def queue_lines(live: Sequence[Work], dead: Sequence[Work]) -> Iterator[str]:
         if waiting:
             names = ", ".join(work.label for work in waiting[:_MOST_NAMES])
             more = " …" if len(waiting) > _MOST_NAMES else ""
-            yield f"| {queue} | {_plural(len(waiting), 'VM')}: {_cell(names)}{more} | waiting ||||"
+            yield f"| {queue} | {counted(len(waiting), 'VM')}: {_cell(names)}{more} | waiting ||||"
         stopped = [work for work in dead if work.queue == queue == VALIDATE]
         for work in stopped:
             yield (
@@ -88,7 +88,7 @@ def page_facts(site: Site, arrived: str) -> tuple[str, ...]:
     rows = catalog_versions.list_versions(catalog, now, limit.green_for)
     seen = validation.proof_outlook(catalog, now, limit.due_after)
     return (
-        f"{arrived} Committed and never read back: {_plural(seen.unproved_packs, 'pack')},"
+        f"{arrived} Committed and never read back: {counted(seen.unproved_packs, 'pack')},"
         f" {readable_size(seen.unproved_bytes)}.",
         "",
         "## Incidents",
@@ -112,7 +112,7 @@ def arrived_line(site: Site) -> str:
     except LikenessError as cause:
         return f"⚠ The data store does not answer: {cause}."
     size = readable_size(sum(sizes))
-    return f"Arrived and not committed: {_plural(len(sizes), 'pack')}, {size}."
+    return f"Arrived and not committed: {counted(len(sizes), 'pack')}, {size}."
 
 
 def vm_lines(rows: Sequence[VersionRow], now: datetime) -> Iterator[str]:
@@ -186,7 +186,7 @@ def bound(outlook: ProofOutlook, budget_bytes: int, max_age: timedelta | None) -
         which = "that was read back " if outlook.unproved_packs else ""
         said = f"**No data block {which}is older than {oldest} unchecked.**"
     if outlook.unproved_packs:
-        packs = _plural(outlook.unproved_packs, "pack")
+        packs = counted(outlook.unproved_packs, "pack")
         said += f" Never read back yet: {packs}, {readable_size(outlook.unproved_bytes)}."
     if max_age is None:
         return (
@@ -208,7 +208,7 @@ def incident_lines(found: Sequence[Incident]) -> list[str]:
     lines = []
     for incident in found:
         opened = f"{incident.opened_at:%Y-%m-%d %H:%M} UTC"
-        what = _plural(incident.damaged_copies, "data block")
+        what = counted(incident.damaged_copies, "data block")
         if not incident.damaged_copies:
             what = "records or block maps"
         lines.append(f"- ❌ **incident {incident.number}** of {opened}: {what}")
@@ -249,7 +249,3 @@ def trouble_lines(troubles: Sequence[Trouble]) -> Iterator[str]:
 def _cell(text: str) -> str:
     """Fit for a cell of a table, whatever people call their VMs."""
     return text.replace("|", "¦").replace("\n", " ")
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

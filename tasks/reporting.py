@@ -18,7 +18,7 @@ from likeness.errors import LikenessError
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
-from likeness.model.sizes import readable_size
+from likeness.model.sizes import counted, readable_size
 from tasks.ages import age_limit
 from tasks.artifacts import put_markdown, put_table
 from tasks.dashboard import show_dashboard
@@ -58,7 +58,7 @@ def show_job(job: BackupJob, outcomes: Sequence[VmOutcome], *, site: Site, head:
     """The job's result as a table, and the list of versions."""
     rows = [_outcome_row(outcome) for outcome in outcomes]
     description = (
-        f"Job **{job.name}**: {_plural(len(outcomes), 'VM')}; store at {head or 'no head'}"
+        f"Job **{job.name}**: {counted(len(outcomes), 'VM')}; store at {head or 'no head'}"
     )
     put_table(f"job-{_slug(job.name)}", rows, description)
     show_versions(site=site)
@@ -96,13 +96,13 @@ def version_row(row: VersionRow, now: datetime) -> dict[str, str]:
         "VM": row.vm_name,
         "version": row.version[:8],
         "taken": f"{row.taken_at:%Y-%m-%d %H:%M:%S}",
+        "oldest check": age_of(row.oldest_proof_at, now) if row.oldest_proof_at else "never",
+        "vault": ", ".join(row.vaults),
+        "remark": row.reason,
         "disks": readable_size(row.counts.disk_bytes),
         "read": readable_size(row.counts.read_bytes),
         "sent": readable_size(row.counts.sent_bytes),
         "kept": readable_size(row.kept_bytes),
-        "oldest check": age_of(row.oldest_proof_at, now) if row.oldest_proof_at else "never",
-        "vault": ", ".join(row.vaults),
-        "remark": row.reason,
     }
 
 
@@ -120,17 +120,17 @@ def show_validation(found: Validated, healed: Healed, *, site: Site) -> None:
     """What a validation read, what turned red, and what is green again."""
     lines = [
         f"Read back and proved **{readable_size(found.proved_bytes)}** in"
-        f" {_plural(found.packs, 'pack')}; {_plural(found.good, 'version')} good."
+        f" {counted(found.packs, 'pack')}; {counted(found.good, 'version')} good."
     ]
     if found.could_not_check:
-        lines.append(f"{_plural(found.could_not_check, 'pack')} could not be read this time.")
+        lines.append(f"{counted(found.could_not_check, 'pack')} could not be read this time.")
     for change in found.turned_bad:
         get_run_logger().error("%s", _damage(change))
         lines.append(f"- ❌ {_damage(change)}")
     if healed.found:
-        lines.append(f"{_plural(healed.found, 'data block')} came back from the vault.")
+        lines.append(f"{counted(healed.found, 'data block')} came back from the vault.")
     if healed.documents:
-        what = _plural(healed.documents, "record, block map or index segment")
+        what = counted(healed.documents, "record, block map or index segment")
         lines.append(f"From the vault again, under its own name: {what}.")
     for change in found.and_then(healed.validated).healed:
         lines.append(f"- ✅ healed: {_damage(change)}")
@@ -152,11 +152,11 @@ def validation_state(found: Validated, healed: Healed, told: Told) -> State[Any]
         message = "; ".join(_damage(change) for change in found.turned_bad)
         message = "; ".join(filter(None, (message, told.sentence)))
         return Failed(message=f"damage found: {message}", data=DamageFound(message))
-    said = f"{_plural(found.good, 'version')} good, {readable_size(found.proved_bytes)} proved"
+    said = f"{counted(found.good, 'version')} good, {readable_size(found.proved_bytes)} proved"
     if found.healed:
-        said += f", {_plural(len(found.healed), 'version')} healed"
+        said += f", {counted(len(found.healed), 'version')} healed"
     if found.could_not_check:
-        said += f", {_plural(found.could_not_check, 'pack')} could not be checked"
+        said += f", {counted(found.could_not_check, 'pack')} could not be checked"
     if told.waiting:
         return Completed(
             name="CompletedWithWarnings", message=f"{said}; {told.sentence}", data=found
@@ -192,7 +192,7 @@ def show_unprotected(vms: Sequence[Unprotected], *, jobs: int) -> None:
         }
         for each in vms
     ]
-    said = f"{_plural(len(rows), 'VM')} that none of {_plural(jobs, 'job')} backs up by itself"
+    said = f"{counted(len(rows), 'VM')} that none of {counted(jobs, 'job')} backs up by itself"
     put_table("unprotected", rows, said)
 
 
@@ -202,16 +202,14 @@ def show_sweep(report: SweepReport) -> None:
         {"what": each.what, "name": each.name, "result": each.problem or "removed"}
         for each in report.snapshots
     ]
-    removed = f"{report.store.objects} objects ({readable_size(report.store.freed_bytes)})"
+    removed = (
+        f"{counted(report.store.objects, 'object')} ({readable_size(report.store.freed_bytes)})"
+    )
     put_table("sweep", rows, f"Also removed from inboxes: {removed}")
 
 
 def _moment(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M}" if at else "none"
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _slug(text: str) -> str:

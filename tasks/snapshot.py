@@ -9,6 +9,7 @@ from blocks import Site
 from likeness.errors import LikenessError, ShareRefused, ShareUnreachable, StoreMissing
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
+from likeness.model.sizes import counted
 from likeness.stopping import StopToken
 from likeness.xen.changed_blocks import enable_tracking
 from likeness.xen.dropping import drop_snapshot
@@ -59,10 +60,9 @@ def take_snapshot(
             stop=stop,
         )
     get_run_logger().info(
-        "%s: snapshot of %d disk%s in %.1f s (%s)%s",
+        "%s: snapshot of %s in %.1f s (%s)%s",
         vm.name,
-        len(snapshot.disks),
-        "" if len(snapshot.disks) == 1 else "s",
+        counted(len(snapshot.disks), "disk"),
         snapshot.seconds,
         snapshot.obtained,
         f"; {snapshot.reason}" if snapshot.reason else "",

@@ -20,7 +20,7 @@ from catalog.versions import list_versions
 from likeness.clock import stopwatch, system_clock
 from likeness.errors import LikenessError
 from likeness.model.ids import RunId
-from likeness.model.sizes import readable_size
+from likeness.model.sizes import counted, readable_size
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.proving import PackProof
@@ -275,4 +275,6 @@ def judge_disk(disk: DiskProof) -> State[Any]:
     if disk.unreachable or disk.unproved:
         said = f"{disk.unreachable or disk.unproved} of {disk.packs} packs could not be checked"
         return Failed(name="CouldNotCheck", message=said, data=DiskNotProved(said))
-    return Completed(name="Validated", message=f"{size}, {disk.packs} packs proved", data=disk)
+    return Completed(
+        name="Validated", message=f"{size}, {counted(disk.packs, 'pack')} proved", data=disk
+    )

@@ -1,4 +1,4 @@
-"""Sizes and durations as people read them."""
+"""Sizes, counts and durations as people read them."""
 
 from datetime import timedelta
 
@@ -13,6 +13,11 @@ def readable_size(size_bytes: int) -> str:
     return (
         f"{size:.0f} {_UNITS[unit]}" if unit == 0 or size >= 100 else f"{size:.1f} {_UNITS[unit]}"
     )
+
+
+def counted(count: int, what: str) -> str:
+    """Such as ``1 pack``, ``2 packs``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def readable_age(age: timedelta) -> str:

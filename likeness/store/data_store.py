@@ -128,7 +128,7 @@ class DataStore:
         """
         if not any(_exists(self.transport, copy) for copy in layout.FORMAT_COPIES):
             raise ShareUnreachable(
-                f"data store {self.store_id[:8]} is not at {self.transport!r} any more, only a"
+                f"data store {self.store_id[:8]} is not at {self.transport} any more, only a"
                 " folder is; see whether the share's disk is mounted there, then run again"
             )
 
@@ -417,7 +417,7 @@ def _first_whole(
     if problem is not None:
         raise problem
     raise StoreMissing(
-        f"there is no data store at {transport!r}; create one, or correct the path of the data"
+        f"there is no data store at {transport}; create one, or correct the path of the data"
         " store's block"
     )
 

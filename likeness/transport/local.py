@@ -43,6 +43,9 @@ class LocalTransport:
     def __repr__(self) -> str:
         return f"LocalTransport({str(self.root)!r})"
 
+    def __str__(self) -> str:
+        return str(self.root)
+
     def create(self, name: str, parts: Sequence[bytes]) -> None:
         """See `Transport.create`: O_EXCL, write, fsync the file, fsync its folder."""
         path = self._path(name)

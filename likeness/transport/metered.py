@@ -28,6 +28,9 @@ class MeteredTransport:
     def __repr__(self) -> str:
         return repr(self._inner)
 
+    def __str__(self) -> str:
+        return str(self._inner)
+
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Transport.read`."""
         if length is None:

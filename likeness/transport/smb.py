@@ -83,6 +83,9 @@ class SmbTransport:
     def __repr__(self) -> str:
         return f"SmbTransport({str(self.place)!r}, username={self.place.username!r})"
 
+    def __str__(self) -> str:
+        return str(self.place)
+
     def create(self, name: str, parts: Sequence[bytes]) -> None:
         """See `Transport.create`: FILE_CREATE, write, FLUSH the file, FLUSH its folder."""
         path = self._path(name)

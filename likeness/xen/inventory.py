@@ -7,6 +7,7 @@ from typing import Any
 
 from likeness.errors import BadInput, UnknownVm
 from likeness.model.ids import DiskId, VmId, from_uuid
+from likeness.model.sizes import counted
 from likeness.xen.failures import Refusal, explained
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
 
@@ -229,7 +230,7 @@ def _unknown(wanted: str, everything: tuple[XenVm, ...], url: str) -> str:
     hint = (
         f"did you mean {' or '.join(repr(by_fold[name]) for name in near)}?"
         if near
-        else f"the pool has {len(everything)} VMs"
+        else f"the pool has {counted(len(everything), 'VM')}"
     )
     return f"there is no VM {wanted!r} in the pool {url}; {hint}"
 
