@@ -5,13 +5,14 @@ VM the number of its versions and a digest over their names, and the control obj
 or went. Every 64th head says everything, so that reading the present state never takes more.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from likeness.clock import Clock
-from likeness.codec.documents import Kind
+from likeness.codec.documents import Frame, Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, NameTaken
+from likeness.errors import Damaged, NameTaken, StoreTooNew
 from likeness.model.ids import VmId
 from likeness.store import layout
 from likeness.store.data_store import DataStore
@@ -102,7 +103,7 @@ def _write_next(store: DataStore, clock: Clock) -> Witness:
     number = witness.number + 1
     seen = Witness() if _is_full(number) else witness
     changed_vms = tuple(_changed_vms(store, seen))
-    changed_objects = tuple(_changed_objects(store, seen))
+    changed_objects = tuple(_changed_objects(store, seen, known=witness.objects))
     if not changed_vms and not changed_objects:
         return witness
     head = HeadDocument(
@@ -165,7 +166,10 @@ def _changed_vms(store: DataStore, seen: Witness) -> list[HeadVm]:
     return changed
 
 
-def _changed_objects(store: DataStore, seen: Witness) -> list[HeadObject]:
+def _changed_objects(
+    store: DataStore, seen: Witness, *, known: Mapping[str, str]
+) -> list[HeadObject]:
+    """Objects that appeared or went; what is `known` keeps its digest, whatever lies there now."""
     present = {
         entry.name
         for folder in _CONTROL
@@ -173,11 +177,27 @@ def _changed_objects(store: DataStore, seen: Witness) -> list[HeadObject]:
         if layout.is_known(entry.name)
     }
     added = [
-        HeadObject(name=name, digest=digest([store.transport.read(name)]).hex())
+        HeadObject(name=name, digest=found)
         for name in sorted(present - set(seen.objects))
+        if (found := known.get(name) or _digest_if_whole(store, name))
     ]
     gone = [
         HeadObject(name=name, digest=seen.objects[name], gone=True)
         for name in sorted(set(seen.objects) - present)
     ]
     return added + gone
+
+
+def _digest_if_whole(store: DataStore, name: str) -> str:
+    """BLAKE3 of an object, as hex; empty if it is not whole, or not yet.
+
+    Another job may be writing it at this moment: the next head will tell of it.
+    """
+    data = store.transport.read(name)
+    try:
+        Frame.parse(data, name=name)
+    except Damaged:
+        return ""
+    except StoreTooNew:
+        pass
+    return digest([data]).hex()

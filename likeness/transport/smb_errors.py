@@ -153,10 +153,13 @@ def loses_connection(cause: BaseException) -> bool:
 
 
 def may_repeat(cause: BaseException) -> bool:
-    """Whether a new connection may help; only asked for calls that change nothing twice."""
+    """Whether another attempt may help; only asked for calls that change nothing twice.
+
+    What another writer has open is closed in a moment.
+    """
     if isinstance(cause, SMBAuthenticationError | EncryptionMissing):
         return False
-    return loses_connection(cause)
+    return loses_connection(cause) or status_of(cause) in _IN_USE
 
 
 def meaning(

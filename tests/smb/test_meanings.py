@@ -125,7 +125,13 @@ def test_what_cannot_get_better_is_not_tried_again() -> None:
         SMBAuthenticationError("x"),
     ):
         assert not may_repeat(hopeless)
-    for hopeful in (SMBConnectionClosed("x"), refusal(0xC0000203), OSError("x"), KeyError("x")):
+    for hopeful in (
+        SMBConnectionClosed("x"),
+        refusal(0xC0000203),
+        refusal(0xC0000043),  # another writer will close it in a moment
+        OSError("x"),
+        KeyError("x"),
+    ):
         assert may_repeat(hopeful)
 
 

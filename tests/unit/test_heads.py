@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from likeness.codec.hashing import digest
 from likeness.errors import Damaged, ShareUnreachable
 from likeness.model.ids import VmId, random_name
 from likeness.store import layout
@@ -186,6 +187,35 @@ def test_two_jobs_that_end_together_both_get_their_head(make_workshop: Maker) ->
     assert not witness.problem
     assert len(witness.vms) == 4
     assert read_witness(workshop.store) == witness
+
+
+def test_an_object_that_is_just_being_written_waits_for_the_next_head(workshop: Workshop) -> None:
+    jobs(workshop, 1)
+    workshop.back_up(noise("more", CHUNK))
+    newest = (set(workshop.names("index")) - set(read_witness(workshop.store).objects)).pop()
+    whole = workshop.objects[newest]
+    workshop.objects[newest] = whole[: len(whole) // 2]
+
+    early = write_head(workshop.store, clock=workshop.clock)
+    workshop.objects[newest] = whole
+    late = write_head(workshop.store, clock=workshop.clock)
+
+    assert newest not in early.objects
+    assert late.objects[newest] == digest([whole]).hex()
+
+
+def test_a_head_that_says_everything_keeps_to_what_was_said_before(workshop: Workshop) -> None:
+    jobs(workshop, FULL_EVERY)
+    before = read_witness(workshop.store).objects
+    name = workshop.names("index")[0]
+    whole = workshop.objects[name]
+    workshop.objects[name] = flipped(whole, len(whole) // 2)
+    workshop.back_up(noise("more", CHUNK))
+
+    full = write_head(workshop.store, clock=workshop.clock)
+
+    assert full.number == FULL_EVERY + 1
+    assert full.objects.items() > before.items()
 
 
 def test_a_head_of_another_place_in_the_chain_is_refused(workshop: Workshop) -> None:
