@@ -30,6 +30,8 @@ def copy_catalog(run: RunId, *, site: Site) -> str:
         export_copy(site.catalog.file, scratch / "catalog", system_clock())
         copy = put_copy(store, scratch / "catalog", clock=system_clock)
         witness = write_head(store, clock=system_clock)
+    if witness.problem:
+        get_run_logger().error("the data store lost something: %s; validate it", witness.problem)
     size = readable_size(copy.size_bytes)
     get_run_logger().info("catalog copy %d, %s; %s", copy.number, size, witness.short)
     return witness.short

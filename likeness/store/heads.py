@@ -35,7 +35,8 @@ class Witness:
             they bear witness against a store that was set back as a whole.
         vms: VM to number and digest of its versions.
         objects: Control object to its BLAKE3 digest, as hex.
-        problem: What was wrong with the heads before this one, in words; empty if nothing was.
+        problem: What was wrong with the heads before this one, or is gone since, in words; empty
+            if nothing was. Told once, by the head that is written then.
     """
 
     number: int = 0
@@ -102,7 +103,7 @@ def _write_next(store: DataStore, clock: Clock) -> Witness:
         witness = Witness(number=-(-newest // FULL_EVERY) * FULL_EVERY, problem=str(cause))
     number = witness.number + 1
     seen = Witness() if _is_full(number) else witness
-    changed_vms = tuple(_changed_vms(store, seen))
+    changed_vms, lost = _changed_vms(store, seen, known=witness.vms)
     changed_objects = tuple(_changed_objects(store, seen, known=witness.objects))
     if not changed_vms and not changed_objects:
         return witness
@@ -110,12 +111,17 @@ def _write_next(store: DataStore, clock: Clock) -> Witness:
         number=number,
         previous=witness.digest,
         made_at=clock().isoformat(),
-        vms=changed_vms,
+        vms=tuple(changed_vms),
         objects=changed_objects,
     )
     digest_, _ = store.write(layout.numbered(layout.HEADS, number), Kind.HEAD, head)
     _apply(witness, head)
     witness.number, witness.digest = number, digest_
+    if lost and not witness.problem:
+        told = ", ".join(lost[:8])
+        witness.problem = (
+            f"version records that head {number - 1} told of are gone or replaced, of VM {told}"
+        )
     return witness
 
 
@@ -155,15 +161,21 @@ def versions_digest(names: list[str]) -> str:
     return digest([f"{name}\n".encode() for name in sorted(names)]).hex()
 
 
-def _changed_vms(store: DataStore, seen: Witness) -> list[HeadVm]:
-    changed = []
+def _changed_vms(
+    store: DataStore, seen: Witness, *, known: Mapping[VmId, tuple[int, str]]
+) -> tuple[list[HeadVm], list[VmId]]:
+    """VMs that are not as they were seen; and those that lost a version, since these only come."""
+    changed, lost = [], []
     present = set(vms(store))
-    for vm in sorted(present | set(seen.vms)):
+    for vm in sorted(present | set(known)):
         names = record_names(store, vm) if vm in present else []
         now = (len(names), versions_digest(names))
-        if seen.vms.get(vm) != now:
+        if seen.vms.get(vm) != now and (vm in present or vm in seen.vms):
             changed.append(HeadVm(vm=vm, versions=now[0], digest=now[1]))
-    return changed
+        count, told = known.get(vm, (0, ""))
+        if count and versions_digest(names[:count]) != told:
+            lost.append(vm)
+    return changed, lost
 
 
 def _changed_objects(

@@ -1,6 +1,7 @@
 """Heads: a chain that shows what was lost, and that goes on whatever happened to it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -83,7 +84,29 @@ def test_a_version_or_index_that_is_taken_away_shows_in_the_next_head(workshop: 
     assert before.vms[vm][0] == 1
     assert after.vms[vm][0] == 0
     assert set(before.objects) - set(after.objects) == {gone[1]}
-    assert read_witness(workshop.store) == after
+    assert after.problem.endswith(f"gone or replaced, of VM {vm}")
+    assert read_witness(workshop.store) == replace(after, problem="")
+
+
+@pytest.mark.parametrize("at", [1, FULL_EVERY], ids=["the next", "one that says everything"])
+def test_versions_that_went_are_told_by_the_head_that_is_written_then_and_once(
+    workshop: Workshop, at: int
+) -> None:
+    jobs(workshop, at - 1)
+    workshop.back_up(noise(1, CHUNK))
+    second = workshop.back_up(noise(2, CHUNK))
+    assert not write_head(workshop.store, clock=workshop.clock).problem
+    del workshop.objects[second.name]
+    workshop.back_up(noise(3, CHUNK))
+
+    after = write_head(workshop.store, clock=workshop.clock)
+    workshop.back_up(noise(4, CHUNK))
+
+    assert after.vms[workshop.vm][0] == 2, "as many as before"
+    assert after.problem == (
+        f"version records that head {at} told of are gone or replaced, of VM {workshop.vm}"
+    )
+    assert not write_head(workshop.store, clock=workshop.clock).problem
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
