@@ -75,6 +75,6 @@ def test_what_is_not_confirmed_gets_no_password_and_nothing_is_made(
     code, _ = set_up("no")
 
     assert code == 2
-    assert "was not confirmed; nothing was made" in capsys.readouterr().err
+    assert "was not confirmed, so nothing was made" in capsys.readouterr().err
     assert list((tmp_path / "store").iterdir()) == []
     assert lab.pool.journal.counts() == {}

@@ -47,9 +47,14 @@ def test_a_killed_validation_is_taken_up_where_it_was(house: House) -> None:
     all_packs = unproved(house)
     house.spoil(house.pack_of(second))
     assert all_packs >= 12
-    process = start(house, 0.7)
+    process = start(house, 1.6)
     try:
         wait_until(lambda: unproved(house) <= all_packs - 3, "some packs are proved", pause=0.2)
+        wait_until(
+            lambda: any(work.percent > 0 for work in list_work(house.catalog)),
+            "the page was told of it",
+            pause=0.2,
+        )
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
