@@ -39,6 +39,8 @@ def is_zero(plaintext: bytes) -> bool:
 
     (Comparing `bytes` is a memcmp; comparing a memoryview walks element by element.)
     """
+    if plaintext[:1] != b"\0":
+        return not plaintext
     if len(plaintext) == len(_ZEROS):
         return plaintext == _ZEROS
     return plaintext == _ZEROS[: len(plaintext)]

@@ -34,7 +34,7 @@ class KnownPack:
         size_bytes: Length of the object.
         digest: BLAKE3 of the object, 32 bytes.
         run: The run that brought it.
-        places: Its chunks, by offset.
+        places: Its chunks, by offset; only those that were asked for.
     """
 
     pack: PackId
@@ -89,9 +89,19 @@ def _write_segment(
 
 
 def read_segment(
-    store: DataStore, name: str, wanted: Container[PackId] | None = None
+    store: DataStore,
+    name: str,
+    wanted: Container[PackId] | None = None,
+    *,
+    chunks: Container[bytes] | None = None,
 ) -> Iterator[KnownPack]:
     """The packs of one index segment, or those of them that are wanted.
+
+    Args:
+        store: Where.
+        name: The segment.
+        wanted: Which packs; all if none.
+        chunks: Leave out the places of other chunks; several times as fast where few are wanted.
 
     Raises:
         Damaged: It is not whole, or not signed by this store.
@@ -107,7 +117,11 @@ def read_segment(
         start, at = at, at + pack.chunks * _PLACE.size
         if wanted is not None and pack.pack not in wanted:
             continue
-        places = tuple(Place(ChunkId(c), o, n) for c, o, n in _PLACE.iter_unpack(sealed[start:at]))
+        places = tuple(
+            Place(ChunkId(chunk), offset, length)
+            for chunk, offset, length in _PLACE.iter_unpack(sealed[start:at])
+            if chunks is None or chunk in chunks
+        )
         digest = bytes.fromhex(pack.digest)
         yield KnownPack(PackId(pack.pack), pack.size_bytes, digest, RunId(clear.run), places)
 
@@ -124,6 +138,7 @@ def known_packs(
     wanted: Collection[PackId] | None = None,
     *,
     first: Collection[str] = (),
+    chunks: Container[bytes] | None = None,
     damaged: Callable[[Damaged | ObjectMissing], None] | None = None,
 ) -> Iterator[KnownPack]:
     """All packs the index knows, or those `wanted`, until each of them was met.
@@ -132,6 +147,7 @@ def known_packs(
         store: Where.
         wanted: Which; all if none.
         first: Names of segments to look into before the others.
+        chunks: Leave out the places of other chunks; all if none.
         damaged: Told of each segment that cannot be read; without it the first one raises.
     """
     left = None if wanted is None else set(wanted)
@@ -140,7 +156,7 @@ def known_packs(
         if left is not None and not left:
             return
         try:
-            for pack in read_segment(store, name, left):
+            for pack in read_segment(store, name, left, chunks=chunks):
                 yield pack
                 if left is not None:
                     left.discard(pack.pack)

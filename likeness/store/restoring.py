@@ -232,7 +232,7 @@ class _Window:
 
     def _find_sources(self) -> None:
         """Ask the index; where it is damaged or lacks a chunk, the packs' own tables."""
-        for pack in known_packs(self._store, damaged=lambda _: None):
+        for pack in known_packs(self._store, chunks=self._wanted, damaged=lambda _: None):
             self._indexed.add(pack.pack)
             self._offer(pack.pack, pack.places)
         if any(not want.sources for want in self._wanted.values()):
