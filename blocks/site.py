@@ -61,7 +61,7 @@ class Site(Block):
         ge=0,
         title="Re-validate at most, GiB a day",
         description="0: as much as the age limit asks for, evenly spread. With a limit that is too"
-        " small, the validation page says which age can be kept.",
+        " small, the dashboard says which age can be kept.",
     )
     mail: Mail | None = Field(
         default=None, title="Mail", description="Who is told by mail, if anybody is."

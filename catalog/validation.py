@@ -116,12 +116,12 @@ def proof_outlook(
     with reading(catalog) as connection:
         row = connection.execute(
             """SELECT count(*), coalesce(sum(size_bytes), 0),
-                count(*) FILTER (fresh IS NULL),
-                coalesce(sum(size_bytes) FILTER (fresh IS NULL), 0),
+                count(*) FILTER (fresh IS NULL AND NOT bad),
+                coalesce(sum(size_bytes) FILTER (fresh IS NULL AND NOT bad), 0),
                 coalesce(sum(size_bytes) FILTER (fresh IS NULL OR fresh <= ?), 0),
                 min(fresh)
             FROM (
-                SELECT size_bytes, CASE WHEN proved_at <= ? THEN proved_at END AS fresh
+                SELECT size_bytes, bad, CASE WHEN proved_at <= ? THEN proved_at END AS fresh
                 FROM packs WHERE state = 'live'
             )""",
             [

@@ -309,6 +309,7 @@ class ProofOutlook:
     """How old the proofs are, and what keeping them young costs.
 
     Attributes:
+        unproved_packs: Never proved, and not known to be damaged either.
         due_bytes: Of the live bytes, those never proved or proved too long ago.
         oldest_proof_at: Of those proved at all.
         oldest_age: Nothing that was proved at all has been unread for longer.

@@ -17,14 +17,20 @@ from prefect.utilities.context import get_task_and_flow_run_ids
 _T = TypeVar("_T")
 
 
+def slug(text: str) -> str:
+    """Fit for a key: lower-case letters, digits and dashes."""
+    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)
+    return kept.lower().strip("-") or "unnamed"
+
+
 def put_table(key: str, rows: Sequence[dict[str, str]], description: str) -> None:
     """A table; the newest with its key is what people see."""
     _put("table", key, json.dumps(list(rows)), description)
 
 
-def put_markdown(key: str, text: str, description: str = "") -> None:
-    """A page."""
-    _put("markdown", key, text, description)
+def put_markdown(key: str, text: str, description: str) -> UUID | None:
+    """A page; none if the server does not answer."""
+    return _put("markdown", key, text, description)
 
 
 def put_bar(key: str, description: str) -> UUID | None:
@@ -39,8 +45,13 @@ def move_bar(bar: UUID | None, percent: float) -> None:
         _quietly(lambda client: client.update_artifact(bar, change))
 
 
-def rewrite_newest(key: str, text: str) -> bool:
-    """Put another text into the newest artifact with a key, whichever run made it.
+def rewrite_newest(key: str, text: str, *, and_also: UUID | None = None) -> bool:
+    """Put another text into the newest page with a key, whichever run made it.
+
+    Args:
+        key: Which.
+        text: In Markdown.
+        and_also: Another artifact to rewrite: the run's own, which people look at there.
 
     Returns:
         Whether there is one and the server took it.
@@ -49,9 +60,10 @@ def rewrite_newest(key: str, text: str) -> bool:
     def rewrite(client: SyncPrefectClient) -> bool:
         named = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
         newest = client.read_latest_artifacts(artifact_filter=named, limit=1)
-        for each in newest:
-            client.update_artifact(each.latest_id, ArtifactUpdate(data=text))
-        return bool(newest)
+        pages = {each.latest_id for each in newest} | ({and_also} if and_also else set())
+        for page in pages:
+            client.update_artifact(page, ArtifactUpdate(data=text))
+        return bool(pages)
 
     return bool(_quietly(rewrite))
 

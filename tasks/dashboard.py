@@ -1,13 +1,14 @@
-"""The page `validation`: what is under way, what is bad, how old the oldest check is.
+"""The page `dashboard`: what is under way, what is bad, how old the oldest check is.
 
-It is one artifact that is rewritten in place by every job and every validation while it lasts, at
-least every five seconds, and written anew at its beginning and end. Each draws all of it from the
-catalog, so it says the same whoever draws it; a lost page never fails anything.
+Every job and every validation makes one artifact of it at its beginning, and rewrites that and the
+newest there is at least every five seconds while it lasts. Each draws all of it from the catalog,
+so it says the same whoever draws it; a lost page never fails anything.
 """
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from uuid import UUID
 
 from blocks import Site
 from catalog.at_work import COMMIT, VALIDATE, forget_work, list_work
@@ -22,7 +23,7 @@ from tasks.claims import is_live
 from tasks.page import arrived_line, page_facts, page_text
 from tasks.progress import Board, Pace, board, every_few_seconds, shown
 
-KEY = "validation"
+KEY = "dashboard"
 _FACTS_EVERY_SECONDS = 60.0
 
 
@@ -119,9 +120,11 @@ def _forget_the_dead(site: Site) -> None:
 
 
 def show_dashboard(*, site: Site) -> None:
-    """Write the page as it is now, for the run that is over."""
+    """Write the page as it is now that a run is over."""
     with suppress(Exception):
-        Page(site).put()
+        page = Page(site)
+        if not page.update():
+            page.put()
 
 
 class Page:
@@ -131,17 +134,18 @@ class Page:
         """The page of a site."""
         self._site = site
         self._arrived = ""
+        self._own: UUID | None = None
         self._facts: Sequence[str] = ()
         self._facts_at: float | None = None
 
     def put(self) -> None:
         """Write it anew, as an artifact of the run that does."""
         self._arrived = arrived_line(self._site)
-        put_markdown(KEY, self.text(), "Queues, incidents, and how old the oldest check is")
+        self._own = put_markdown(KEY, self.text(), "What is under way, and what is damaged")
 
-    def update(self) -> None:
-        """Rewrite it in place."""
-        rewrite_newest(KEY, self.text())
+    def update(self) -> bool:
+        """Rewrite it in place; whether there is one."""
+        return rewrite_newest(KEY, self.text(), and_also=self._own)
 
     def text(self) -> str:
         """Draw it."""

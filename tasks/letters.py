@@ -164,7 +164,7 @@ def trouble_letter(troubles: Sequence[Trouble]) -> Message:
         "",
         "WHAT HAPPENS NEXT",
         "Index segments, and spare copies of block maps, are put back from the vault if there is"
-        " one that has them. The rest waits for you; it stands on the page validation until then.",
+        " one that has them. The rest waits for you; it stands on the page dashboard until then.",
     ]
     found = [f"{each.name} {each.first_seen.isoformat()}" for each in troubles]
     subject = f"Likeness: the data store needs attention: {counted(len(troubles), 'object')}"

@@ -1,4 +1,4 @@
-"""What the page `validation` says, in Markdown; all of it from the catalog and one listing."""
+"""What the page `dashboard` says, in Markdown; all of it from the catalog and one listing."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -149,9 +149,12 @@ def vm_lines(rows: Sequence[VersionRow], now: datetime) -> Iterator[str]:
 
 
 def _oldest_check(rows: Sequence[VersionRow], now: datetime) -> str:
-    if any(row.oldest_proof_at is None for row in rows):
-        return "some never"
-    return age_of(min(row.oldest_proof_at for row in rows if row.oldest_proof_at), now)
+    """Of what is not known to be damaged."""
+    checked = [row.oldest_proof_at for row in rows if row.verdict is not Verdict.BAD]
+    if None in checked:
+        return "not yet for some"
+    oldest = min((at for at in checked if at is not None), default=None)
+    return age_of(oldest, now) if oldest is not None else "–"
 
 
 def age_of(at: datetime, now: datetime) -> str:
@@ -182,7 +185,8 @@ def bound(outlook: ProofOutlook, budget_bytes: int, max_age: timedelta | None) -
         return "There are no data blocks yet."
     said = "**No data block was read back yet.**"
     if outlook.oldest_age is not None:
-        oldest = f"{outlook.oldest_age / _DAY:.1f} days"
+        days = outlook.oldest_age / _DAY
+        oldest = f"{days:.1f} days" if days >= 1 else f"{max(days * 24, 0.1):.1f} hours"
         which = "that was read back " if outlook.unproved_packs else ""
         said = f"**No data block {which}is older than {oldest} unchecked.**"
     if outlook.unproved_packs:

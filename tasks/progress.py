@@ -16,7 +16,7 @@ from blocks import Site
 from catalog.at_work import Work, note_work
 from likeness.clock import stopwatch, system_clock
 from likeness.model.ids import RunId
-from tasks.artifacts import move_bar, put_bar
+from tasks.artifacts import move_bar, put_bar, slug
 
 EVERY_SECONDS = 4.0
 
@@ -152,7 +152,7 @@ def transferring(
     on, pace = _boards.get(run), Pace(todo_bytes, done)
     if on is not None:
         on.at(vm, "transfer", pace)
-    with shown(f"transfer-{vm[:12]}", f"Transfer of {name}", pace.percent):
+    with shown(f"transfer-{slug(name)}-{vm[:4]}", f"Transfer of {name}", pace.percent):
         yield
     if on is not None:
         on.at(vm, "commit", pace)

@@ -20,7 +20,7 @@ from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted, readable_size
 from tasks.ages import age_limit
-from tasks.artifacts import put_markdown, put_table
+from tasks.artifacts import put_markdown, put_table, slug
 from tasks.dashboard import show_dashboard
 from tasks.heal import Healed
 from tasks.notify import Told
@@ -60,7 +60,7 @@ def show_job(job: BackupJob, outcomes: Sequence[VmOutcome], *, site: Site, head:
     description = (
         f"Job **{job.name}**: {counted(len(outcomes), 'VM')}; store at {head or 'no head'}"
     )
-    put_table(f"job-{_slug(job.name)}", rows, description)
+    put_table(f"job-{slug(job.name)}", rows, description)
     show_versions(site=site)
 
 
@@ -134,7 +134,7 @@ def show_validation(found: Validated, healed: Healed, *, site: Site) -> None:
         lines.append(f"From the vault again, under its own name: {what}.")
     for change in found.and_then(healed.validated).healed:
         lines.append(f"- ✅ healed: {_damage(change)}")
-    put_markdown("validation-report", "\n\n".join(lines))
+    put_markdown("validation-report", "\n\n".join(lines), "What one validation read and found")
     show_dashboard(site=site)
 
 
@@ -168,7 +168,7 @@ def show_vault(copied: Vaulted) -> None:
     """What went to the vault, and what did not."""
     lines = [f"Copied {copied.objects} objects, {readable_size(copied.copied_bytes)}."]
     lines += [f"- not copied: {problem}" for problem in copied.problems]
-    put_markdown("vault", "\n\n".join(lines))
+    put_markdown("vault", "\n\n".join(lines), "What went to the vault")
 
 
 def show_restore(version: str, disks: Sequence[RestoredDisk]) -> None:
@@ -210,8 +210,3 @@ def show_sweep(report: SweepReport) -> None:
 
 def _moment(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M}" if at else "none"
-
-
-def _slug(text: str) -> str:
-    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)
-    return kept.lower().strip("-") or "job"

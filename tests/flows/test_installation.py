@@ -161,7 +161,7 @@ def in_mid_transfer(installation: Installation, lab: LabServer, name: str) -> st
 
 
 def page(installation: Installation) -> str:
-    return str(installation.artifact("validation")["data"])
+    return str(installation.artifact("dashboard")["data"])
 
 
 def percents_shown(installation: Installation, label: str) -> list[float]:

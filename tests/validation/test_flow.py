@@ -67,7 +67,7 @@ def test_v1_every_disk_of_a_job_is_validated_by_a_run_of_its_own_after_the_job(
         assert each.state_name == "Validated"
         assert each.start_time is not None
         assert each.start_time > job.timestamp
-    page = newest_artifact("validation")
+    page = newest_artifact("dashboard")
     assert "| validate |" in page
     assert "## What another age would cost" in page
 

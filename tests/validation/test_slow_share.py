@@ -57,7 +57,7 @@ def percents(until: Callable[[], bool]) -> list[tuple[float, float]]:
     """Each new percentage that the page shows, and when it was seen."""
     seen: list[tuple[float, float]] = []
     while not until():
-        found = _PERCENT.search(str(newest_artifact("validation")))
+        found = _PERCENT.search(str(newest_artifact("dashboard")))
         if found and (not seen or seen[-1][1] != float(found[1])):
             seen.append((time.monotonic(), float(found[1])))
         time.sleep(0.2)
@@ -101,5 +101,5 @@ def test_v5_the_page_moves_while_one_pack_comes_over_a_slow_line(
     assert shown == sorted(shown)
     pauses = [later - earlier for earlier, later in itertools.pairwise(inside)]
     assert max(pauses) <= LONGEST_PAUSE_SECONDS, seen
-    assert "| validate | nothing |" in newest_artifact("validation")
+    assert "| validate | nothing |" in newest_artifact("dashboard")
     assert [row["verdict"] for row in json.loads(newest_artifact("versions"))] == ["✅"]
