@@ -1,6 +1,7 @@
 """Vaulting: a second store of the same sealed bytes, from which everything restores."""
 
 from collections.abc import Sequence
+from itertools import count
 
 import pytest
 
@@ -197,13 +198,12 @@ class GivingBackTransport(MemoryTransport):
 
     def __init__(self, workshop: Workshop, packs: set[PackId]) -> None:
         super().__init__()
-        self._workshop, self._packs = workshop, packs
+        self._workshop, self._packs, self._maps = workshop, packs, count()
 
     def create(self, name: str, parts: Sequence[bytes]) -> None:
         super().create(name, parts)
-        if name.startswith(f"{layout.MAPS}/") and self._packs:
+        if name.startswith(f"{layout.MAPS}/") and next(self._maps) == 0:
             self._workshop.give_back(self._packs)
-            self._packs = set()
 
 
 def test_packs_given_back_meanwhile_are_no_problem(workshop: Workshop) -> None:
@@ -238,12 +238,11 @@ class CommittingTransport(MemoryTransport):
 
     def __init__(self, workshop: Workshop, at: int) -> None:
         super().__init__()
-        self._workshop, self._at, self._seen = workshop, at, 0
+        self._workshop, self._at, self._created = workshop, at, count(1)
         self.version: Version | None = None
 
     def create(self, name: str, parts: Sequence[bytes]) -> None:
-        self._seen += 1
-        if self._seen == self._at:
+        if next(self._created) == self._at:
             self.version = self._workshop.back_up(noise(77, 9 * CHUNK), vm=VmId(random_name()))
             write_head(self._workshop.store, clock=self._workshop.clock)
         super().create(name, parts)
