@@ -8,8 +8,6 @@ peak of memory are the step's. Median of three by wall time; MB are 10^6 bytes o
 """
 
 import json
-import os
-import platform
 import random
 import resource
 import shutil
@@ -22,6 +20,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.results import keep
 from lab.demo_disks import some_noise, some_text
 from likeness.agent.reader import FileDiskReader
 from likeness.agent.transfer import Bundle, DiskJob, transfer
@@ -43,7 +42,10 @@ from likeness.transport.tuning import keep_large_buffers
 DISK_BYTES = 2 << 30
 ROUNDS = 3
 _VM, _DISK = VmId("a" * 32), DiskId("b" * 32)
-_RESULTS = Path(__file__).parent / "RESULTS.md"
+_HOW = (
+    "local ext4, page cache warm, AEGIS-256, zstd 1, chunks of 256 KiB, packs of 16 MiB, every"
+    " chunk proved before it is sent."
+)
 
 
 def main() -> None:
@@ -59,20 +61,20 @@ def main() -> None:
         table.append(f"| {step['step']} | {wall:.2f} | {cpu:.2f} | {speed:.0f} | {peak:.0f} |")
     text = "\n".join(table)
     print(text)
-    _write_results(text)
+    keep("data_path", _HOW, text)
 
 
 def _round(number: int) -> list[dict[str, float]]:
     folder = Path(tempfile.mkdtemp(prefix="likeness-bench-"))
     try:
-        _make_disk(folder / "disk.raw")
+        make_disk(folder / "disk.raw")
         results = [_step(folder, "first backup")]
         results.append(_step(folder, "unchanged, all read again"))
-        _change(folder / "disk.raw", percent=2)
+        change(folder / "disk.raw", percent=2)
         results.append(_step(folder, "2 % changed"))
         results.append(_step(folder, "validate all"))
         results.append(_step(folder, "restore"))
-        if _differ(folder / "disk.raw", folder / "restored.raw"):
+        if differ(folder / "disk.raw", folder / "restored.raw"):
             raise SystemExit("the restored disk differs from the disk that was backed up")
     finally:
         shutil.rmtree(folder)
@@ -174,7 +176,8 @@ def _restore(store: DataStore, folder: Path) -> None:
     restore_disk(store, disk, writer, scratch=folder, stop=StopToken())
 
 
-def _make_disk(path: Path) -> None:
+def make_disk(path: Path) -> None:
+    """A disk of `DISK_BYTES` with text, noise, what compresses a little, and holes."""
     with path.open("wb") as disk:
         disk.truncate(DISK_BYTES)
         for at in range(0, DISK_BYTES, 64 << 20):
@@ -184,7 +187,8 @@ def _make_disk(path: Path) -> None:
             disk.write(bytes(byte | 0x5A for byte in some_noise(-at, 16 << 10)) * 512)
 
 
-def _change(path: Path, *, percent: int) -> None:
+def change(path: Path, *, percent: int) -> None:
+    """Write noise to random 64 KiB of a disk."""
     chance = random.Random(percent)
     with path.open("r+b") as disk:
         for _ in range(DISK_BYTES * percent // 100 // (64 << 10)):
@@ -192,34 +196,9 @@ def _change(path: Path, *, percent: int) -> None:
             disk.write(chance.randbytes(64 << 10))
 
 
-def _differ(one: Path, other: Path) -> bool:
+def differ(one: Path, other: Path) -> bool:
+    """Whether two files are not the same."""
     return subprocess.run(["cmp", "-s", one, other], check=False).returncode != 0
-
-
-def _write_results(table: str) -> None:
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    head = (
-        "# Results\n\nEach section says how it was made; ratios count, absolute figures are a"
-        " machine's own.\n"
-    )
-    section = (
-        "\n## data_path\n\n"
-        f"`make bench`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores of {cpu}, Python"
-        f" {platform.python_version()}, local ext4, page cache warm, AEGIS-256, zstd 1, chunks of"
-        " 256 KiB, packs of 16 MiB, every chunk proved before it is sent.\n\n"
-        f"{table}\n"
-    )
-    old = _RESULTS.read_text() if _RESULTS.exists() else head
-    before, _, rest = old.partition("\n## data_path\n")
-    _, mark, after = rest.partition("\n## ")
-    _RESULTS.write_text(before + section + mark + after)
 
 
 if __name__ == "__main__":

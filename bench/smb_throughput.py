@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.results import keep
 from likeness.codec.aead import Suite
 from likeness.codec.hashing import chunk_id
 from likeness.codec.keys import SessionKey, StoreKeys
@@ -125,32 +126,42 @@ def tell(
     *,
     encrypt: bool,
 ) -> int:
+    """Print the table and keep it."""
     gib = total / (1 << 30)
-    protection = "encrypted" if encrypt else "signed only"
-    print(
-        f"{total / MIB:.0f} MiB of sealed packs, {len(next(iter(found.values())))} rounds,", end=" "
-    )
-    print(f"{protection}, {os.cpu_count()} cores; MiB/s median (least to most)")
+    medians = {
+        name: statistics.median(rate.mib_per_second for rate in rates)
+        for name, rates in found.items()
+    }
+    base = medians["smbclient put"]
+    lines = [
+        "| | MiB/s (least to most) | ratio | client, CPU s/GiB | client, share of a core"
+        " | server, CPU s/GiB |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, rates in found.items():
         speeds = sorted(rate.mib_per_second for rate in rates)
         cpu = statistics.median(rate.cpu_seconds_per_gib for rate in rates)
         share = statistics.median(rate.cpu_share for rate in rates)
-        theirs = server_cpu[name] / len(rates) / gib
-        print(
-            f"  {name:14} {statistics.median(speeds):7.0f} ({speeds[0]:.0f} to {speeds[-1]:.0f})"
-            f"   CPU s/GiB: client {cpu:.2f} (share of a core {share:.0%}), server {theirs:.2f}"
+        lines.append(
+            f"| {name} | {medians[name]:.0f} ({speeds[0]:.0f} to {speeds[-1]:.0f})"
+            f" | {medians[name] / base:.2f} | {cpu:.2f} | {share:.0%}"
+            f" | {server_cpu[name] / len(rates) / gib:.2f} |"
         )
-    base = statistics.median(rate.mib_per_second for rate in found["smbclient put"])
-    ratios = {
-        name: statistics.median(rate.mib_per_second for rate in rates) / base
-        for name, rates in found.items()
-    }
-    for name in ("likeness x1", "likeness x2"):
-        print(f"  ratio {name} / smbclient put: {ratios[name]:.2f} (wanted: {ENOUGH:.2f})")
     smb = statistics.median(rate.cpu_seconds_per_gib for rate in found["likeness x1"])
-    print(f"  sealing: {sealing_cpu / gib:.2f} CPU s/GiB;", end=" ")
-    print(f"share of SMB in a writer's CPU: {smb / (smb + sealing_cpu / gib):.0%}")
-    return 0 if ratios["likeness x1"] >= ENOUGH else 1
+    lines.append(
+        f"\nSealing takes {sealing_cpu / gib:.2f} CPU s/GiB, so sending over one connection is"
+        f" {smb / (smb + sealing_cpu / gib):.0%} of the CPU of whoever writes a pack."
+    )
+    text = "\n".join(lines)
+    print(text)
+    keep(
+        "smb_throughput",
+        f"{total / MIB:.0f} MiB of sealed packs to a real smbd on loopback,"
+        f" {'encrypted' if encrypt else 'signed only'}, medians of {len(found['likeness x1'])}"
+        f" rounds. At least {ENOUGH} of smbclient is wanted over one connection.",
+        text,
+    )
+    return 0 if medians["likeness x1"] / base >= ENOUGH else 1
 
 
 def seal_packs(folder: Path, count: int) -> tuple[list[Path], float]:

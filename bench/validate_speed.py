@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data_path import _backup, _store
+from bench.results import keep
 from lab.demo_disks import some_noise, some_text
 from likeness.clock import system_clock
 from likeness.codec import aead
@@ -60,12 +61,20 @@ def main() -> int:
     wall = statistics.median(each["wall"] for each in proofs)
     peak = max(each["peak_mb"] for each in proofs)
     size = proofs[0]["bytes"]
+    ratio = limit / wall
+    lines = ["| part | s | MB/s of packs |", "|---|---|---|"]
     for part in limits[0]["parts"]:
         seconds = statistics.median(each["parts"][part] for each in limits)
-        print(f"{part:12} {seconds:6.3f} s  {size / 1e6 / seconds:7.0f} MB/s of packs")
-    ratio = limit / wall
-    print(f"{'sum':12} {limit:6.3f} s\n{'validate':12} {wall:6.3f} s  peak {peak:.0f} MB")
-    print(f"ratio {ratio:.2f} (at least {LEAST_RATIO}), {os.cpu_count()} cores")
+        lines.append(f"| {part} | {seconds:.3f} | {size / 1e6 / seconds:.0f} |")
+    lines.append(f"| their sum | {limit:.3f} | {size / 1e6 / limit:.0f} |")
+    lines.append(f"| validate | {wall:.3f} | {size / 1e6 / wall:.0f} |")
+    lines.append(
+        f"\nRatio {ratio:.2f} (at least {LEAST_RATIO}), peak {peak:.0f} MB (at most {MOST_MB:.0f})."
+    )
+    text = "\n".join(lines)
+    print(text)
+    how = f"packs of a disk of {DISK_BYTES >> 20} MiB, page cache warm, medians of {ROUNDS} rounds."
+    keep("validate_speed", how, text)
     return 0 if ratio >= LEAST_RATIO and peak <= MOST_MB else 1
 
 
