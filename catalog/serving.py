@@ -19,8 +19,9 @@ CLOCK_SLACK = timedelta(minutes=5)
 def choose_serving(connection: Connection, chunks: str, now: datetime) -> int:
     """Choose again which copy serves, for the chunks of a temporary table.
 
-    Also marks as healed the damage of chunks that a proved copy serves now, and brings
-    `pack_uses` up to date for every VM that a move concerns.
+    Also marks as healed the damage of chunks that a proved copy serves now, notes it anew where the
+    damaged copy is the best that is left after all, and brings `pack_uses` up to date for every VM
+    that a move concerns.
 
     Args:
         connection: In a transaction.
@@ -50,6 +51,7 @@ def choose_serving(connection: Connection, chunks: str, now: datetime) -> int:
           AND (r.tier <= 2 OR (damaged_chunks.pack_no = 0 AND r.tier <= 3))""",
         [to_utc(now)],
     )
+    _note_damage_anew(connection, now)
     connection.execute(
         """DELETE FROM places USING (SELECT chunk FROM ranked WHERE best AND pack_no <> 0) AS r
         WHERE places.pack_no = 0 AND places.chunk = r.chunk"""
@@ -91,6 +93,27 @@ def _revive(connection: Connection, chunks: str) -> int:
             ANTI JOIN (SELECT chunk FROM ranked WHERE tier <= 2) AS r ON r.chunk = p.chunk)"""  # noqa: S608
     ).fetchone()
     return int(revived[0]) if revived else 0
+
+
+def _note_damage_anew(connection: Connection, now: datetime) -> None:
+    """A damaged copy that serves is damage, although a better one had made up for it before."""
+    connection.execute(
+        """CREATE OR REPLACE TEMP TABLE relapsed AS
+        SELECT d.* FROM damaged_chunks AS d
+        JOIN ranked AS r ON r.chunk = d.chunk AND r.pack_no = d.pack_no AND r.start = d.start
+        WHERE r.best AND r.tier = 4 AND d.cleared_at IS NULL AND d.healed_at IS NOT NULL"""
+    )
+    connection.execute(
+        """UPDATE damaged_chunks SET cleared_at = ? FROM relapsed AS r
+        WHERE damaged_chunks.chunk = r.chunk AND damaged_chunks.pack_no = r.pack_no
+          AND damaged_chunks.start = r.start AND damaged_chunks.cleared_at IS NULL""",
+        [to_utc(now)],
+    )
+    connection.execute(
+        """INSERT INTO damaged_chunks (chunk, pack_no, start, kind, cause, first_seen, last_seen)
+        SELECT chunk, pack_no, start, kind, cause, ?, last_seen FROM relapsed""",
+        [to_utc(now)],
+    )
 
 
 def note_lost(connection: Connection, chunks: str, now: datetime) -> int:

@@ -7,9 +7,10 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.chunks import packs_of_versions, places_of, unreferenced_packs
+from catalog.chunks import damaged_ids, packs_of_versions, places_of, unreferenced_packs
 from catalog.connection import CatalogFile
 from catalog.dedup import drop_duplicates, holders, packs_given_back
+from catalog.incidents import list_incidents, note_incidents
 from catalog.proofs import record_proofs
 from catalog.validation import packs_to_prove
 from catalog.values import Verdict
@@ -97,7 +98,7 @@ def test_n5_the_pass_and_the_giving_back_may_stop_anywhere_and_be_repeated(
     catalog: CatalogFile,
 ) -> None:
     history, first, second = two_clones(catalog)
-    record_proofs(catalog, proved(first, second), NOW, MONTH)
+    record_proofs(catalog, proved(first, second), NOW, MONTH, versions=history.versions)
     assert drop_duplicates(catalog, NOW, run=run_of(history, "clone")) == drop_duplicates(
         catalog, NOW, run=run_of(history, "clone")
     )
@@ -114,8 +115,8 @@ def test_n5_the_pass_and_the_giving_back_may_stop_anywhere_and_be_repeated(
 def test_a_pack_that_waits_to_be_given_back_is_kept_when_the_other_copy_fails(
     catalog: CatalogFile,
 ) -> None:
-    _, first, second = two_clones(catalog)
-    record_proofs(catalog, proved(first, second), NOW, MONTH)
+    history, first, second = two_clones(catalog)
+    record_proofs(catalog, proved(first, second), NOW, MONTH, versions=history.versions)
     assert drop_duplicates(catalog, NOW).redundant == (second.pack,)
     told = record_proofs(catalog, [missing(first, NOW + DAY)], NOW + DAY, MONTH)
     assert told.turned_bad == ()
@@ -123,6 +124,30 @@ def test_a_pack_that_waits_to_be_given_back_is_kept_when_the_other_copy_fails(
     assert drop_duplicates(catalog, NOW + DAY).redundant == ()
     verdicts = {row.verdict for row in list_versions(catalog, NOW + DAY, MONTH)}
     assert verdicts == {Verdict.GOOD}
+
+
+def test_damage_of_the_copy_that_was_left_shows_however_late_it_was_seen(
+    catalog: CatalogFile,
+) -> None:
+    history, first, second = two_clones(catalog)
+    record_proofs(catalog, proved(first, second), NOW, MONTH, versions=history.versions)
+    going = holders(catalog, drop_duplicates(catalog, NOW).redundant, NOW)
+    assert list(going) == [second.pack]
+
+    hurt = damaged(first, CHUNKS[0], at=NOW + DAY)
+    told = record_proofs(catalog, [hurt], NOW + DAY, MONTH)
+    assert told.turned_bad == (), "the other copy seems to be there still"
+    packs_given_back(catalog, going, NOW + DAY)
+
+    verdicts = {row.verdict for row in list_versions(catalog, NOW + DAY, MONTH)}
+    assert verdicts == {Verdict.BAD}
+    assert damaged_ids(catalog) == {CHUNKS[0][:16]}, "the next backup sends it again"
+    later = NOW + 2 * DAY
+    again = record_proofs(catalog, [damaged(first, CHUNKS[0], at=later)], later, MONTH)
+    assert len(again.turned_bad) == 2
+    assert note_incidents(catalog, later) == 1
+    (incident,) = list_incidents(catalog)
+    assert (len(incident.versions), incident.damaged_copies) == (2, 2)
 
 
 def test_a_pack_that_was_needed_after_all_is_missed_at_once(catalog: CatalogFile) -> None:
