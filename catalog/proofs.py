@@ -109,7 +109,6 @@ def _record(
     connection.execute(
         """CREATE OR REPLACE TEMP TABLE to_judge AS
         SELECT version_no FROM versions AS v WHERE to_judge AND (judged_at IS NOT NULL OR damaged)
-        UNION SELECT version_no FROM checked_versions
         UNION SELECT version_no FROM versions
             WHERE version_id IN (SELECT id FROM asked_versions)
                OR version_id IN (SELECT version FROM document_checks)"""

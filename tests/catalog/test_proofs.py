@@ -1,6 +1,7 @@
 """No path leads to green with a chunk that was not proved; damage turns exactly those red."""
 
 import random
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from catalog.dedup import drop_duplicates, packs_given_back
 from catalog.proofs import record_proofs, refresh_verdicts
 from catalog.recording import record_packs
 from catalog.validation import incidents, packs_to_prove, proof_outlook, verdict_history
-from catalog.values import DocumentCheck, Verdict, VersionRow, Why
+from catalog.values import DocumentCheck, Proved, Verdict, VersionRow, Why
 from catalog.verdicts import Facts, judge
 from catalog.versions import list_versions
 from likeness.errors import UnknownVersion
@@ -57,11 +58,31 @@ def the_row(catalog: CatalogFile, now: datetime = NOW) -> VersionRow:
     return row
 
 
+def judged(history: History, proofs: Iterable[PackProof], now: datetime = NOW) -> Proved:
+    """Write proofs down, and judge every version there is."""
+    return record_proofs(history.catalog, proofs, now, MONTH, versions=history.versions)
+
+
+def test_v3_a_version_nobody_looked_at_is_not_green_for_the_proofs_of_others(
+    catalog: CatalogFile,
+) -> None:
+    history = one_vm(catalog)
+    judged(history, proved(*history.packs.values()))
+    history.back_up("web", {0: {0: CHUNKS[0], 3: CHUNKS[1]}})
+    told = record_proofs(catalog, proved(*history.packs.values(), at=NOW + DAY), NOW + DAY, MONTH)
+    assert told.changes == (), "its own record and block maps were not read back"
+    assert verdicts(catalog, NOW + DAY) == {
+        ("web", 1): Verdict.GOOD,
+        ("web", 2): Verdict.UNCHECKED,
+    }
+    assert len(judged(history, [], NOW + DAY).turned_good) == 1
+
+
 def test_v3_green_needs_every_pack(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
     assert the_row(catalog).verdict is Verdict.UNCHECKED
-    told = record_proofs(catalog, proved(first), NOW, MONTH)
+    told = judged(history, proved(first))
     assert told.changes == ()
     assert the_row(catalog).reason == "1 of its 2 packs never read back"
     told = record_proofs(catalog, proved(second, at=NOW + DAY), NOW + DAY, MONTH)
@@ -80,7 +101,7 @@ def test_v4_a_chunk_that_three_vms_share_turns_all_their_versions_red_at_once(
         for number in range(versions):
             history.back_up(which, {0: {2: CHUNKS[0], 3: CHUNKS[0], 5 + number: CHUNKS[1]}})
     history.back_up("other", {0: {0: CHUNKS[2]}})
-    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    judged(history, proved(*history.packs.values()))
     packs_given_back(catalog, drop_duplicates(catalog, NOW).redundant, NOW)
     first = next(iter(history.packs.values()))
 
@@ -110,7 +131,7 @@ def test_versions_that_do_not_need_the_damaged_chunk_stay_green(catalog: Catalog
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
     history.back_up("web", {0: {0: CHUNKS[0]}})
     (only,) = history.packs.values()
-    told = record_proofs(catalog, [damaged(only, CHUNKS[1])], NOW, MONTH)
+    told = judged(history, [damaged(only, CHUNKS[1])])
     assert [c.sequence for c in told.turned_bad] == [1]
     assert verdicts(catalog) == {("web", 1): Verdict.BAD, ("web", 2): Verdict.GOOD}
 
@@ -118,7 +139,7 @@ def test_versions_that_do_not_need_the_damaged_chunk_stay_green(catalog: Catalog
 def test_v10_what_could_not_be_checked_is_amber_and_never_red(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
-    told = record_proofs(catalog, [unreachable(first), *proved(second)], NOW, MONTH)
+    told = judged(history, [unreachable(first), *proved(second)])
     assert (told.could_not_check, told.packs, told.damaged_chunks) == (1, 1, 0)
     row = the_row(catalog)
     assert (row.verdict, row.reason) == (
@@ -191,7 +212,7 @@ def test_damage_that_another_proved_copy_makes_up_for_turns_nothing_red(
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
     history.back_up("db", {0: {0: CHUNKS[0], 1: CHUNKS[2]}})
     first, second = history.packs.values()
-    record_proofs(catalog, proved(first, second), NOW, MONTH)
+    judged(history, proved(first, second))
     drop_duplicates(catalog, NOW)
     told = record_proofs(catalog, [damaged(first, CHUNKS[0], at=NOW + DAY)], NOW + DAY, MONTH)
     assert (told.damaged_chunks, told.moved_chunks, told.turned_bad) == (1, 1, ())
@@ -231,7 +252,7 @@ def test_proofs_may_come_twice_and_in_any_order(catalog: CatalogFile) -> None:
 
 def test_green_turns_amber_with_age_and_is_told_once(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
-    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    judged(history, proved(*history.packs.values()))
     assert refresh_verdicts(catalog, NOW + MONTH, MONTH) == ()
     late = NOW + MONTH + SECOND
     assert the_row(catalog, late).verdict is Verdict.STALE
@@ -280,7 +301,7 @@ def test_a_versions_own_documents_count_too(catalog: CatalogFile) -> None:
 def test_clocks_that_jump_turn_nothing_green(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
     far = NOW + 400 * DAY
-    record_proofs(catalog, proved(*history.packs.values(), at=far), far, MONTH)
+    judged(history, proved(*history.packs.values(), at=far), far)
     assert the_row(catalog, NOW).verdict is Verdict.UNCHECKED
     assert {p.why for p in packs_to_prove(catalog, NOW, MONTH)} == {Why.NEW}
     outlook = proof_outlook(catalog, NOW, MONTH)
