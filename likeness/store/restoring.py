@@ -5,9 +5,11 @@ looked for in every other pack that claims to have it; if there is none, the res
 which bytes of the disk are lost. It never writes a byte that was not proved.
 """
 
+import fcntl
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -63,22 +65,36 @@ class FileDiskWriter:
         """Begin a new image of `size_bytes` at `path`.
 
         Raises:
-            BadInput: There is a file already, or it cannot be made.
+            BadInput: There is a file already, it cannot be made, or another restore is making it.
         """
-        if path.exists():
-            raise BadInput(f"{path} exists already; restore to another name or remove it first")
         self._path, self._partial = path, path.with_name(f"{path.name}.partial")
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._require_free()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(self._partial, flags, 0o600)
+            self._handle = _only_handle(self._partial)
+        except BlockingIOError as cause:
+            raise BadInput(
+                f"another restore is writing {path} at this moment; wait for it, or restore to"
+                " another name"
+            ) from cause
         except OSError as cause:
             raise self._refused(cause) from cause
         try:
+            self._require_free()  # the other restore may just have come to its end
+            os.ftruncate(self._handle, 0)
             os.ftruncate(self._handle, size_bytes)
+        except BadInput:
+            self.abandon()
+            raise
         except OSError as cause:
             self.abandon()
             raise self._refused(cause) from cause
+
+    def _require_free(self) -> None:
+        if self._path.exists():
+            raise BadInput(
+                f"{self._path} exists already; restore to another name or remove it first"
+            )
 
     def write(self, offset: int, data: bytes) -> None:
         """See `DiskWriter.write`.
@@ -111,8 +127,8 @@ class FileDiskWriter:
     def abandon(self) -> None:
         """See `DiskWriter.abandon`; safe to repeat."""
         if self._handle >= 0:
-            self._close()
             self._partial.unlink(missing_ok=True)
+            self._close()
 
     def _close(self) -> None:
         os.close(self._handle)
@@ -123,6 +139,27 @@ class FileDiskWriter:
             f"{self._partial} cannot be written: {cause.strerror}; make room or choose another"
             " place, then restore again"
         )
+
+
+def _only_handle(path: Path) -> int:
+    """A file of that name, new or left by a process that died, which nobody else writes.
+
+    Raises:
+        BlockingIOError: Somebody does.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise
+        except OSError:
+            return handle  # a file system without locks
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        os.close(handle)  # whoever had it gave it its final name, or gave up, meanwhile
 
 
 def _sync_folder(path: Path) -> None:

@@ -293,6 +293,40 @@ def test_a_restore_never_overwrites_a_file(workshop: Workshop, tmp_path: Path) -
     assert target.read_bytes() == b"somebody's"
 
 
+def test_two_restores_never_write_one_image(workshop: Workshop, tmp_path: Path) -> None:
+    disk = noise("disk", 6 * CHUNK)
+    version = workshop.back_up(disk)
+    target = tmp_path / "disk.raw"
+    refusals: list[str] = []
+
+    def begin_another(_bytes: int) -> None:
+        try:
+            FileDiskWriter(target, len(disk)).abandon()
+        except BadInput as refusal:
+            refusals.append(str(refusal))
+
+    writer = FileDiskWriter(target, len(disk))
+    restore_disk(
+        workshop.store,
+        version.record.disks[0],
+        writer,
+        scratch=tmp_path,
+        stop=StopToken(),
+        progress=begin_another,
+    )
+
+    assert target.read_bytes() == disk
+    assert "another restore is writing" in refusals[0]
+
+
+def test_what_a_restore_that_died_left_is_written_anew(tmp_path: Path) -> None:
+    (tmp_path / "disk.raw.partial").write_bytes(b"left" * 100)
+    writer = FileDiskWriter(tmp_path / "disk.raw", 10)
+    writer.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["disk.raw"]
+    assert (tmp_path / "disk.raw").read_bytes() == bytes(10)
+
+
 def test_an_image_is_its_owners_alone_and_has_its_name_only_when_it_is_whole(
     tmp_path: Path,
 ) -> None:
