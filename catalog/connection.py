@@ -24,6 +24,7 @@ from likeness.clock import stopwatch
 from likeness.errors import BadInput, CatalogBusy, Damaged, TransientError
 
 Connection = duckdb.DuckDBPyConnection
+_SAYS_DAMAGED = ("Corrupt database file", "Could not read enough bytes")
 _dice = random.SystemRandom()
 _threads_guard = threading.Lock()
 _threads: dict[Path, threading.Lock] = {}
@@ -104,6 +105,11 @@ def _open_lock(catalog: CatalogFile) -> int:
         return os.open(catalog.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError as cause:
         raise BadInput(f"there is no folder {catalog.path.parent} for a catalog") from cause
+    except OSError as cause:
+        raise BadInput(
+            f"the folder {catalog.path.parent} of the catalog cannot be used: {cause.strerror};"
+            " it must be on a local disk, and belong to the user who runs this"
+        ) from cause
 
 
 def _wait(catalog: CatalogFile, handle: int, kind: int, deadline: float) -> None:
@@ -146,6 +152,8 @@ def opened(
         _make_private(path)
         yield connection
     except (duckdb.IOException, duckdb.OutOfMemoryException) as cause:
+        if any(words in str(cause) for words in _SAYS_DAMAGED):
+            raise _damaged(path, cause) from cause
         raise TransientError(
             f"the catalog at {path} could not be used and is unchanged: {cause}; look for room on"
             " its disk and for memory, then repeat"
@@ -161,7 +169,20 @@ def _not_opened(path: Path, cause: duckdb.Error) -> Exception:
         return CatalogBusy(f"a program that is not ours has the catalog {path} open: {cause}")
     if not path.exists():
         return BadInput(f"there is no catalog at {path}; create one, or recover it from the store")
-    return Damaged(str(path), f"it does not open as a catalog ({cause}); rebuild it from the store")
+    if not os.access(path, os.R_OK | os.W_OK):
+        return BadInput(
+            f"the catalog at {path} may not be read and written by this user; run as the user who"
+            " made it, or give it to this one"
+        )
+    return _damaged(path, cause)
+
+
+def _damaged(path: Path, cause: duckdb.Error) -> Damaged:
+    return Damaged(
+        str(path),
+        f"it cannot be read as a catalog ({cause}); move it away, and the next job or validation"
+        " rebuilds it from the store",
+    )
 
 
 def _make_private(path: Path) -> None:

@@ -21,7 +21,7 @@ from catalog.connection import (
     turn,
 )
 from catalog.migrations import newest
-from catalog.schema import lay_out, run_pending
+from catalog.schema import lay_out, put_in_place, run_pending
 from catalog.staging import private_folder
 from catalog.values import ExportedCopy
 from likeness.errors import BadInput, Damaged
@@ -95,7 +95,7 @@ def import_copy(folder: Path, into: CatalogFile, now: datetime) -> ExportedCopy:
                 run_pending(connection, now, newest())
         except (duckdb.InvalidInputException, duckdb.ConversionException) as cause:
             raise Damaged(str(folder), f"it does not read as a copy ({cause})") from cause
-        draft.replace(into.path)
+        put_in_place(draft, into.path)
     return ExportedCopy(manifest.schema, manifest.made_at, manifest.rows, _size(folder))
 
 

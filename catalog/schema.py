@@ -57,6 +57,12 @@ def lay_out(catalog: CatalogFile, path: Path, now: datetime, *, upto: int | None
         left.unlink(missing_ok=True)
     with opened(catalog, draft, read_only=False) as connection:
         run_pending(connection, now, newest() if upto is None else upto)
+    put_in_place(draft, path)
+
+
+def put_in_place(draft: Path, path: Path) -> None:
+    """Give a whole catalog file its name; a log that another one left there is not played back."""
+    path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
     draft.replace(path)
 
 

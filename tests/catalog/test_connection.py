@@ -8,9 +8,12 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import pytest
@@ -258,8 +261,62 @@ def test_a_missing_catalog_is_told_apart_from_a_broken_one(tmp_path: Path) -> No
 
     broken = CatalogFile(tmp_path / "broken.duckdb")
     broken.path.write_bytes(b"not a database" * 1000)
-    with pytest.raises(Damaged, match="rebuild it from the store"):
+    with pytest.raises(Damaged, match="rebuilds it from the store"):
         list_vms(broken)
+
+
+@pytest.mark.parametrize("how", ["cut off", "altered"])
+def test_damage_inside_is_called_so_and_not_tried_again(catalog: CatalogFile, how: str) -> None:
+    for number in range(3):
+        begin_run(catalog, run(number), "nightly" * 1000, NOW)
+    whole = catalog.path.read_bytes()
+    end = len(whole) - (256 << 10)
+    catalog.path.write_bytes(whole[:end] + bytes(256 << 10 if how == "altered" else 0))
+
+    def read_all() -> None:
+        with reading(catalog) as connection:
+            for (table,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall():
+                connection.execute(f"FROM {table}").fetchall()
+
+    with pytest.raises(Damaged, match="move it away"):
+        read_all()
+
+
+def test_a_catalog_of_another_user_is_not_called_broken() -> None:
+    with TemporaryDirectory() as folder:
+        catalog = CatalogFile(Path(folder) / "catalog.duckdb")
+        create(catalog, NOW)
+        for path in (catalog.path, catalog.lock_path):
+            with forbidden(path), pytest.raises(BadInput, match="user"):
+                list_vms(catalog)
+
+
+@contextmanager
+def forbidden(path: Path) -> Generator[None, None, None]:
+    """Nobody may use a file while the `with` lasts, and root is nobody."""
+    is_root = os.geteuid() == 0
+    path.chmod(0)
+    path.parent.chmod(0o777 if is_root else 0o700)
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(os.getuid())
+        path.chmod(0o600)
+
+
+def test_a_log_that_lost_its_catalog_does_not_come_back_in_a_new_one(catalog: CatalogFile) -> None:
+    with duckdb.connect(catalog.path) as connection:
+        connection.execute("SET checkpoint_threshold = '1 GB'")
+        connection.execute("INSERT INTO runs VALUES (uuid(), 'old', now(), NULL, 'running', '')")
+        log = catalog.path.with_name(f"{catalog.path.name}.wal")
+        left = log.read_bytes()
+    catalog.path.unlink()
+    log.write_bytes(left)
+
+    create(catalog, NOW)
+    assert last_runs(catalog) == []
 
 
 def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
