@@ -83,6 +83,19 @@ def record_outcome(
         )
 
 
+def is_known(catalog: CatalogFile, run: RunId) -> bool:
+    """Whether the catalog knows a backup run, be it from a version of it alone."""
+    with reading(catalog) as connection:
+        return (
+            connection.execute(
+                """SELECT 1 FROM (SELECT run_id FROM runs UNION ALL SELECT run_id FROM versions)
+                WHERE run_id = ?""",
+                [run],
+            ).fetchone()
+            is not None
+        )
+
+
 def last_runs(catalog: CatalogFile, most: int = 20, *, job: str | None = None) -> list[RunRow]:
     """The newest runs with their VMs, newest first."""
     return _runs(catalog, "? IS NULL OR job = ?", [job, job], most)

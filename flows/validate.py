@@ -9,7 +9,6 @@ from prefect.client.schemas.objects import State
 from blocks import Site
 from flows.forms import SiteName, titled
 from flows.runs import failing_in_words, this_run
-from likeness.model.ids import RunId
 from likeness.stopping import StopToken
 from tasks.catch_up import catch_up
 from tasks.claims import run_claimed
@@ -18,7 +17,7 @@ from tasks.heal import heal_damage
 from tasks.notify import tell_people
 from tasks.protect_catalog import copy_catalog
 from tasks.reporting import show_validation, show_versions, validation_state
-from tasks.validate import audit_presence, judge_disks, prove_due
+from tasks.validate import audit_presence, backup_run, judge_disks, prove_due
 
 
 @flow(flow_run_name="validate {site}", persist_result=False)
@@ -42,12 +41,11 @@ def validate(
     here, this, stop = Site.named(site), this_run(), StopToken()
     with run_claimed(here, this):
         catch_up(site=here)
+        of_run = backup_run(run, site=here) if run else None
         tell_people(site=here)  # of what a run found that died before it could tell
         try:
-            found = audit_presence(this, site=here, stop=stop, daily=not run).and_then(
-                prove_due(
-                    RunId(run) or None, this, max(most_gib, 0) << 30 or None, site=here, stop=stop
-                )
+            found = audit_presence(this, site=here, stop=stop, daily=not of_run).and_then(
+                prove_due(of_run, this, max(most_gib, 0) << 30 or None, site=here, stop=stop)
             )
             tell_people(site=here)
             healed = heal_damage(this, site=here, stop=stop)
@@ -57,8 +55,8 @@ def validate(
         told = tell_people(site=here)
         drop_duplicates(None, site=here)
         copy_catalog(this, site=here)
-        if run:
-            judge_disks(RunId(run), site=here)
+        if of_run:
+            judge_disks(of_run, site=here)
     show_validation(found, healed, site=here)
     show_versions(site=here)
     return validation_state(found, healed, told)

@@ -1,7 +1,7 @@
 """Validate: packs read back and proved, and the verdict on every version that needs them."""
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,11 +15,12 @@ from catalog.at_work import forget_work
 from catalog.audits import audit_is_due
 from catalog.planning import ReadingPlan
 from catalog.progress import DiskProof, Validation
+from catalog.runs import is_known
 from catalog.values import VersionRow
 from catalog.versions import list_versions
 from likeness.clock import stopwatch, system_clock
-from likeness.errors import LikenessError
-from likeness.model.ids import RunId
+from likeness.errors import BadInput, LikenessError
+from likeness.model.ids import RunId, from_uuid
 from likeness.model.sizes import counted, readable_size
 from likeness.stopping import StopToken
 from likeness.store import layout
@@ -65,6 +66,22 @@ def audit_presence(this: RunId, *, site: Site, stop: StopToken, daily: bool = Fa
             checks = prover.documents(doubts.versions, scratch, all_of_them=True)
             report = report.and_then(prover.judge(doubts.versions, checks))
     return report
+
+
+def backup_run(given: str, *, site: Site) -> RunId:
+    """The backup run of that id, with or without dashes.
+
+    Raises:
+        BadInput: There was none; validating nothing must not look well.
+    """
+    with suppress(ValueError):
+        run = RunId(from_uuid(given.strip()))
+        if is_known(site.catalog.file, run):
+            return run
+    raise BadInput(
+        f"no backup run {given!r} is known; give the id of one, as its page in the UI has it, or"
+        " none to validate whatever is new or due"
+    )
 
 
 def look_for_packs(run: RunId, *, site: Site) -> None:

@@ -1,6 +1,7 @@
 """Validation: what is damaged turns red wherever it is needed; what cannot be read says nothing."""
 
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -76,3 +77,19 @@ def test_a_pack_that_is_missing_turns_its_versions_red(site: Scene) -> None:
 
     assert ended.is_failed()
     assert site.verdicts() == [Verdict.BAD]
+
+
+def test_a_run_is_validated_by_its_id_as_the_ui_shows_it_and_an_unknown_one_refused(
+    site: Scene,
+) -> None:
+    site.back_up("db")
+    run = UUID(site.newest("db").run)
+
+    for unknown in (str(uuid4()), "nightly"):
+        refused = site.validate(run=unknown)
+        assert refused.is_failed()
+        assert f"no backup run {unknown!r} is known" in str(refused.message)
+    assert site.verdicts() == [Verdict.UNCHECKED]
+
+    assert site.validate(run=str(run)).is_completed()
+    assert site.verdicts() == [Verdict.GOOD]
