@@ -67,7 +67,7 @@ class Mail(Block):
             )
         mail = EmailMessage()
         mail["From"], mail["To"] = self.sender, ", ".join(self.recipients)
-        mail["Subject"] = subject
+        mail["Subject"] = " ".join(subject.split())  # a VM may bear any name, line feeds included
         mail["Date"] = format_datetime(clock())
         mail["Message-ID"] = f"<{message}@{self.sender.rpartition('@')[2] or 'likeness'}>"
         mail.set_content(body)

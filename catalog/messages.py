@@ -102,8 +102,12 @@ def written(catalog: CatalogFile, ids: Collection[str]) -> set[str]:
 
 
 def undelivered(catalog: CatalogFile) -> list[Delivery]:
-    """What has not arrived yet, oldest first."""
-    return [each for each in _deliveries(catalog) if each.delivered_at is None]
+    """What has not arrived yet: what was tried least often first, and then the oldest.
+
+    So a message that a server will never take holds up no other.
+    """
+    waiting = [each for each in _deliveries(catalog) if each.delivered_at is None]
+    return sorted(waiting, key=lambda each: each.attempts)
 
 
 def recent_deliveries(catalog: CatalogFile, most: int = 20) -> list[Delivery]:
@@ -112,16 +116,22 @@ def recent_deliveries(catalog: CatalogFile, most: int = 20) -> list[Delivery]:
 
 
 def note_delivery(
-    catalog: CatalogFile, delivery: Delivery, now: datetime, *, problem: str = ""
+    catalog: CatalogFile,
+    delivery: Delivery,
+    now: datetime,
+    *,
+    problem: str = "",
+    tried: bool = True,
 ) -> None:
-    """Write down what came of an attempt; with a problem, it will be tried again."""
+    """Write down what came of an attempt, or why there was none; with a problem, it waits."""
     with writing(catalog) as connection:
         connection.execute(
-            """UPDATE deliveries SET attempts = attempts + 1, tried_at = ?, problem = ?,
+            """UPDATE deliveries SET attempts = attempts + ?::BOOLEAN::INTEGER, problem = ?,
+                tried_at = CASE WHEN ? THEN ?::TIMESTAMP ELSE tried_at END,
                 delivered_at = CASE WHEN ? = '' THEN ?::TIMESTAMP END
             WHERE message_id = ? AND channel = ? AND delivered_at IS NULL""",
             [
-                *(to_utc(now), problem, problem, to_utc(now)),
+                *(tried, problem, tried, to_utc(now), problem, to_utc(now)),
                 *(delivery.message.message, delivery.channel),
             ],
         )

@@ -232,8 +232,11 @@ def _deliver(site: Site) -> Told:
 def _deliver_all(site: Site) -> Told:
     arrived, broken = 0, dict[str, str]()
     for delivery in messages.undelivered(site.catalog.file):
-        problem = broken.get(delivery.channel) or _try(site, delivery)
-        messages.note_delivery(site.catalog.file, delivery, system_clock(), problem=problem)
+        tried = delivery.channel not in broken
+        problem = _try(site, delivery) if tried else broken[delivery.channel]
+        messages.note_delivery(
+            site.catalog.file, delivery, system_clock(), problem=problem, tried=tried
+        )
         arrived += not problem
         if problem:
             broken[delivery.channel] = problem

@@ -33,6 +33,7 @@ class MailServer:
     Attributes:
         inbox: What it took, newest last.
         refuse: What it answers instead of taking a mail; empty: it takes it.
+        never: It does not take a mail with these words in its subject.
     """
 
     folder: Path
@@ -41,12 +42,16 @@ class MailServer:
     inbox: list[Any] = field(default_factory=list)
     logins: list[bool] = field(default_factory=list)
     refuse: str = ""
+    never: str = ""
     _controller: Controller | None = None
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
         if self.refuse:
             return self.refuse
-        self.inbox.append(email.message_from_bytes(envelope.content, policy=policy.default))
+        mail = email.message_from_bytes(envelope.content, policy=policy.default)
+        if self.never and self.never in mail["Subject"]:
+            return "554 it looks like spam"
+        self.inbox.append(mail)
         return "250 OK"
 
     def authenticate(self, _server: Any, session: Any, *rest: Any) -> AuthResult:

@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from pydantic import SecretStr
 
 from blocks import Site
 from catalog.audits import record_troubles
-from catalog.messages import recent_deliveries, undelivered
+from catalog.messages import recent_deliveries, undelivered, write_message
 from catalog.runs import begin_run, finish_run, last_runs, record_outcome
 from catalog.values import Verdict
 from likeness.clock import system_clock
@@ -128,6 +129,36 @@ def test_a_server_that_does_not_take_it_is_asked_again(
     one_server.refuse = ""
     assert tell(site).arrived == 1
     assert len(one_server.inbox) == 1
+
+
+def test_a_name_with_a_line_feed_is_told_in_one_line(house: House, one_server: MailServer) -> None:
+    site = settings_of(house.site, mail=mail_of(one_server))
+    outcome = VmOutcome("web\nBcc: all@example.com", VmState.FAILED, sentence="no room")
+    write_message(
+        house.catalog,
+        replace(job_letter("a", RunId(random_name()), [outcome], ""), subject="web\n failed\u2028"),
+        ["mail"],
+        house.clock(),
+    )
+    assert tell(site) == Told(arrived=1)
+    assert one_server.inbox[0]["Subject"] == "web failed"
+
+
+def test_a_message_the_server_never_takes_holds_up_no_other(
+    house: House, one_server: MailServer
+) -> None:
+    site = settings_of(house.site, mail=mail_of(one_server))
+    one_server.never = "job a"
+    for job in ("a", "b", "c"):
+        letter = job_letter(job, RunId(random_name()), [], "")
+        write_message(house.catalog, letter, ["mail"], house.clock())
+        house.clock.now += DAY
+
+    assert [tell(site).arrived for _ in range(3)] == [0, 2, 0]
+    assert [mail["Subject"].split(":")[1] for mail in one_server.inbox] == [" job b", " job c"]
+    (waiting,) = undelivered(house.catalog)
+    assert "job a" in waiting.message.subject
+    assert waiting.problem
 
 
 def test_a_wrong_password_is_said_without_the_password(
