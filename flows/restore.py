@@ -14,7 +14,7 @@ from likeness.stopping import StopToken
 from tasks.claims import run_claimed
 from tasks.outcomes import restored_state
 from tasks.reporting import show_restore
-from tasks.restore import restore_version_disks
+from tasks.restore import DisksDone, restore_version_disks
 
 
 @flow(flow_run_name="restore {version}", persist_result=False)
@@ -42,7 +42,13 @@ def restore_disks(
     try:
         with run_claimed(here, run):
             disks = restore_version_disks(
-                version, Path(folder), run=run, site=here, from_vault=from_vault, stop=stop
+                version,
+                Path(folder),
+                run=run,
+                site=here,
+                from_vault=from_vault,
+                stop=stop,
+                done=DisksDone(),
             )
     except BaseException:
         stop.stop()

@@ -1,6 +1,6 @@
 """Restore: the disks of a version, as raw images, every chunk proved on its way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefect import get_run_logger, task
@@ -29,13 +29,28 @@ class RestoredDisk:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class DisksDone:
+    """Those that this run has restored, whatever became of the attempt that did."""
+
+    disks: dict[Path, RestoredDisk] = field(default_factory=dict)
+
+
 @task(task_run_name="restore version {version}", **STEP)
 def restore_version_disks(
-    version: str, folder: Path, *, run: RunId, site: Site, from_vault: bool, stop: StopToken
+    version: str,
+    folder: Path,
+    *,
+    run: RunId,
+    site: Site,
+    from_vault: bool,
+    stop: StopToken,
+    done: DisksDone,
 ) -> tuple[RestoredDisk, ...]:
     """Write the disks of a version to new sparse files in `folder`.
 
-    A disk's file gets its name only when all of it was proved and written.
+    A disk's file gets its name only when all of it was proved and written. When the task is tried
+    again it goes on with the disks that are left.
 
     Raises:
         UnknownVersion: No version, or several, have an id that begins so.
@@ -48,7 +63,7 @@ def restore_version_disks(
         store = open_store_with_key_file(place, Path(site.data_store.key_file))
         found = find_version(store, version)
         with scratch_folder(site, run) as scratch:
-            return _restore_all(store, found, folder, scratch, stop)
+            return _restore_all(store, found, folder, scratch, stop, done.disks)
     finally:
         place.close()
 
@@ -62,24 +77,29 @@ def _place(site: Site, *, from_vault: bool) -> Transport:
 
 
 def _restore_all(
-    store: DataStore, version: Version, folder: Path, scratch: Path, stop: StopToken
+    store: DataStore,
+    version: Version,
+    folder: Path,
+    scratch: Path,
+    stop: StopToken,
+    done: dict[Path, RestoredDisk],
 ) -> tuple[RestoredDisk, ...]:
     targets = [
         (disk, folder / f"{version.version[:8]}-disk{number}.raw")
         for number, disk in enumerate(version.record.disks)
     ]
-    for _, path in targets:
+    left = [(disk, path) for disk, path in targets if path not in done]
+    for _, path in left:
         if path.exists():
             raise BadInput(f"{path} exists already; choose another folder or remove it first")
-    done = []
-    for disk, path in targets:
+    for disk, path in left:
         progress = _Progress(disk.size_bytes)
         writer = FileDiskWriter(path, disk.size_bytes)
         with shown(f"restore-{version.version[:12]}", f"Restore of {path.name}", progress.percent):
             restore_disk(store, disk, writer, scratch=scratch, stop=stop, progress=progress.add)
         get_run_logger().info("%s: restored and proved, %s", path, readable_size(disk.size_bytes))
-        done.append(RestoredDisk(disk.name, path, disk.size_bytes))
-    return tuple(done)
+        done[path] = RestoredDisk(disk.name, path, disk.size_bytes)
+    return tuple(done[path] for _, path in targets)
 
 
 class _Progress:

@@ -9,7 +9,10 @@ import pytest
 from flows.restore import restore_disks
 from flows.sweep import sweep
 from flows.vault import vault
+from likeness.errors import ShareUnreachable
 from likeness.model.ids import RunId, random_name
+from likeness.store.documents import DiskRecord
+from likeness.store.restoring import restore_disk
 from likeness.xen.inventory import find_vm
 from likeness.xen.marks import Owner
 from likeness.xen.snapshots import take_snapshot
@@ -80,6 +83,25 @@ def test_a_restore_never_overwrites_and_says_what_it_needs(site: Scene) -> None:
     assert "no version begins with '0000000'" in str(unknown.message)
     assert "a folder from the root on" in str(nowhere.message)
     assert not Path("restored").exists()
+
+
+def test_a_restore_that_is_tried_again_goes_on_with_the_disks_that_are_left(
+    site: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.back_up("web")
+    begun: list[str] = []
+
+    def once_away(store: Any, disk: DiskRecord, writer: Any, **more: Any) -> None:
+        begun.append(disk.name)
+        if len(begun) == 2:
+            writer.abandon()
+            raise ShareUnreachable("the share went away")
+        restore_disk(store, disk, writer, **more)
+
+    monkeypatch.setattr("tasks.restore.restore_disk", once_away)
+
+    assert site.restore(site.newest("web").version) == site.disks("web")
+    assert len(begun) == 3
 
 
 def leave_debris(site: Scene, run: RunId) -> None:
