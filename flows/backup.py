@@ -26,8 +26,8 @@ from tasks.commit import commit_version
 from tasks.dashboard import job_shown
 from tasks.dedup import drop_duplicates
 from tasks.journal import finish_run, journaled
-from tasks.notify import tell_failure, tell_job
-from tasks.outcomes import failed_vm, final_state, finished_vm
+from tasks.notify import tell_aftermath, tell_failure, tell_job
+from tasks.outcomes import failed_vm, final_state, finished_vm, untold_troubles
 from tasks.progress import vm_at_work
 from tasks.protect_catalog import copy_catalog
 from tasks.reporting import announce_commit, show_job
@@ -82,6 +82,8 @@ def backup_job(
         afterwards.append(validate(site=site, run=run, return_state=True))
     if job.vault:
         afterwards.append(vault(site=site, return_state=True))
+    if troubles := untold_troubles(afterwards):
+        tell_aftermath(job, run, troubles, site=here)
     return final_state(job, outcomes, afterwards)
 
 

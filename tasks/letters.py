@@ -198,6 +198,19 @@ def job_letter(job: str, run: RunId, outcomes: Sequence[VmOutcome], head: str) -
     return Message(message_id("job", run), "job", subject, "\n".join(lines))
 
 
+def aftermath_letter(job: str, run: RunId, troubles: Sequence[str]) -> Message:
+    """What follows a backup and went wrong after the report of the job had gone out."""
+    lines = [
+        "The versions of this job are committed. What comes after a backup went wrong:",
+        *("", *troubles),
+        *("", "WHAT HAPPENS NEXT"),
+        "The next job, or the schedule of that step, tries again; see what is said above.",
+        *("", f"run {run}"),
+    ]
+    subject = f"Likeness: job {job}: backed up, and what follows went wrong"
+    return Message(message_id("job", run, "afterwards"), "job", subject, "\n".join(lines))
+
+
 def failure_letter(
     job: str, run: RunId, how: str, sentence: str, made: Sequence[VersionRow] = ()
 ) -> Message:

@@ -8,7 +8,7 @@ knows whether it arrived, is one mail to whoever reads it.
 
 import contextvars
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -39,6 +39,7 @@ from tasks.artifacts import put_table
 from tasks.claims import is_live
 from tasks.journal import STOPPED
 from tasks.letters import (
+    aftermath_letter,
     damage_letter,
     failure_letter,
     healed_letter,
@@ -184,6 +185,18 @@ def tell_job(
             get_run_logger().error("%s; the next run tries again", told.sentence)
 
 
+@task(task_run_name="tell people what followed {job.name}", **ONCE)
+def tell_aftermath(job: BackupJob, run: RunId, troubles: Sequence[str], *, site: Site) -> None:
+    """Tell of what follows a backup and went wrong.
+
+    The report of the job goes out before that, since it may take hours.
+    """
+    with suppress(Exception):  # it stands in the run's state, whatever becomes of the message
+        letter = aftermath_letter(job.name, run, troubles)
+        messages.write_message(site.catalog.file, letter, channels(site), system_clock())
+        tell(site)
+
+
 def tell_failure(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's names
     """A hook for jobs that failed before they had a result, crashed or were cancelled.
 
@@ -192,13 +205,18 @@ def tell_failure(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's nam
     with suppress(Exception):
         given = flow_run.parameters
         site = Site.named(given.get("site", "main"))
-        job = BackupJob.model_validate(given["job"])
+        job = _name_of(given["job"])
         run = RunId(flow_run.id.hex)
         cancelled = state.is_cancelled() or state.is_cancelling()  # it is about to be
         how = "Cancelled" if cancelled else state.name
-        letter = failure_letter(job.name, run, how, state.message or "", _made_by(site, run))
+        letter = failure_letter(job, run, how, state.message or "", _made_by(site, run))
         messages.write_message(site.catalog.file, letter, channels(site), system_clock())
         tell(site)
+
+
+def _name_of(job: Any) -> str:
+    """What a job is called, also one that cannot be run because of its other fields."""
+    return str(job.get("name", "without a name") if isinstance(job, Mapping) else job.name)
 
 
 def channels(site: Site, *, routine: bool = False) -> tuple[str, ...]:

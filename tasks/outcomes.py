@@ -31,6 +31,10 @@ class JobHadErrors(LikenessError):
         super().__init__(message)
 
 
+class DamageFound(LikenessError):
+    """Validation found versions that cannot be restored whole."""
+
+
 class NotVaulted(PermanentError):
     """Something in the data store is damaged, and was therefore not copied to the vault."""
 
@@ -91,6 +95,15 @@ def final_state(
     return Failed(name=name, message=message, data=problem)
 
 
+def untold_troubles(afterwards: Sequence[State[Any]]) -> list[str]:
+    """What went wrong after a backup, without damage, of which the validation itself tells."""
+    return [
+        _sentence(state)
+        for state in afterwards
+        if not state.is_completed() and not isinstance(_problem(state), DamageFound)
+    ]
+
+
 def restored_state(disks: Sequence[RestoredDisk], folder: str) -> State[Any]:
     """How a restore ends that gave back every disk."""
     size = readable_size(sum(disk.size_bytes for disk in disks))
@@ -129,8 +142,12 @@ def unprotected_state(found: Sequence[Unprotected]) -> State[Any]:
 
 def _sentence(state: State[Any]) -> str:
     """Why a step failed."""
-    try:
-        problem = state.result(raise_on_failure=False)
-    except Exception as cause:  # noqa: BLE001  # whatever it is, it is what went wrong
-        problem = cause
+    problem = _problem(state)
     return str(problem) or state.message or repr(problem)
+
+
+def _problem(state: State[Any]) -> object:
+    try:
+        return state.result(raise_on_failure=False)
+    except Exception as cause:  # noqa: BLE001  # whatever it is, it is what went wrong
+        return cause

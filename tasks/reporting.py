@@ -14,7 +14,6 @@ from blocks import Site
 from catalog import versions as catalog_versions
 from catalog.values import Verdict, VersionRow
 from likeness.clock import system_clock
-from likeness.errors import LikenessError
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
@@ -24,6 +23,7 @@ from tasks.artifacts import put_markdown, put_table, slug
 from tasks.dashboard import show_dashboard
 from tasks.heal import Healed
 from tasks.notify import Told
+from tasks.outcomes import DamageFound
 from tasks.page import MARKS, age_of
 from tasks.protection import Unprotected
 from tasks.proving import Validated
@@ -33,10 +33,6 @@ from tasks.vault import Vaulted
 
 COMMITTED = "likeness.commit.completed"
 _VM_MARKS = {VmState.DONE: "✅", VmState.FAILED: "❌", VmState.STOPPED: "⏹"}
-
-
-class DamageFound(LikenessError):
-    """Validation found versions that cannot be restored whole."""
 
 
 def announce_commit(site: str, run: RunId, outcomes: Sequence[VmOutcome]) -> None:

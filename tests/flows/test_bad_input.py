@@ -14,6 +14,7 @@ import pytest
 from prefect.client.schemas.objects import State
 from pydantic import SecretStr
 
+from catalog.messages import message_id, written
 from flows.backup import backup_job
 from lab.database import Database, Derivation, Record
 from lab.wire.values import Value
@@ -120,6 +121,18 @@ def larger_until_read(name: str) -> Derivation:
         return int(told["virtual_size"]) + (MIB if shrinks else 0)
 
     return size
+
+
+def test_a_job_that_cannot_be_run_as_it_is_written_is_told_all_the_same(still: Scene) -> None:
+    still.back_up("db")
+    misspelt: Any = {"name": "nightly", "vms": ["db"], "concurency": 2}
+    ended = backup_job(misspelt, site=still.name, return_state=True)
+
+    assert "concurency" in str(ended.message)
+    run = ended.state_details.flow_run_id
+    assert run is not None
+    (told,) = written(still.site.catalog.file, [message_id("job", run.hex)])
+    assert told
 
 
 def test_a_disk_that_shrank_fails_its_vm_with_a_sentence(site: Scene) -> None:

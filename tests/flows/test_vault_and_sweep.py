@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from catalog.messages import message_id, written
 from flows.restore import restore_disks
 from flows.sweep import sweep
 from flows.vault import vault
@@ -49,6 +50,9 @@ def test_a_job_whose_vaulting_fails_says_so_and_keeps_its_versions(site: Scene) 
     assert "1 VM backed up, but" in ended.message
     assert str(site.folder / "vault") in ended.message
     assert outcomes(ended)["db"].version
+    catalog, run = site.site.catalog.file, site.newest("db").run
+    told = [message_id("job", run), message_id("job", run, "afterwards")]
+    assert written(catalog, told) == set(told), "people are told, although the backup went well"
 
 
 def test_what_is_damaged_is_left_out_of_the_vault_and_the_job_says_so(site: Scene) -> None:
