@@ -6,15 +6,23 @@ Prefect's own functions for them leave a connection open at every call; these cl
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import dropwhile
 from typing import TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
-from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
+from prefect.client.schemas.filters import (
+    ArtifactCollectionFilter,
+    ArtifactCollectionFilterKey,
+    ArtifactFilter,
+    ArtifactFilterKey,
+)
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.utilities.context import get_task_and_flow_run_ids
 
 _T = TypeVar("_T")
+_LOOKED_AT = 5
 
 
 def slug(text: str) -> str:
@@ -23,9 +31,31 @@ def slug(text: str) -> str:
     return kept.lower().strip("-") or "unnamed"
 
 
-def put_table(key: str, rows: Sequence[dict[str, str]], description: str) -> None:
-    """A table; the newest with its key is what people see."""
-    _put("table", key, json.dumps(list(rows)), description)
+def put_table(
+    key: str, rows: Sequence[dict[str, str]], description: str, *, alone: bool = False
+) -> None:
+    """A table; the newest with its key is what people see.
+
+    Args:
+        key: Of the artifact.
+        rows: All with the same columns.
+        description: In Markdown.
+        alone: Remove what this one replaces, so that the server does not keep a large table for
+            every run there ever was.
+    """
+    made = _put("table", key, json.dumps(list(rows)), description)
+    if alone and made is not None:
+        _quietly(lambda client: _forget_older(client, key, made))
+
+
+def _forget_older(client: SyncPrefectClient, key: str, made: UUID) -> None:
+    """Remove what is older than the artifact `made`, and nothing that came after it."""
+    named = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+    known = client.read_artifacts(
+        artifact_filter=named, sort=ArtifactSort.CREATED_DESC, limit=_LOOKED_AT
+    )
+    for each in list(dropwhile(lambda known: known.id != made, known))[1:]:
+        client.delete_artifact(each.id)
 
 
 def put_markdown(key: str, text: str, description: str) -> UUID | None:

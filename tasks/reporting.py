@@ -82,7 +82,7 @@ def show_versions(*, site: Site) -> None:
         site.catalog.file, now, age_limit(site.revalidate_after).green_for
     )
     rows.sort(key=lambda row: (row.vm_name, row.vm))  # stable: newest first within a VM
-    put_table("versions", [version_row(row, now) for row in rows], _legend(rows))
+    put_table("versions", [version_row(row, now) for row in rows], _legend(rows), alone=True)
 
 
 def version_row(row: VersionRow, now: datetime) -> dict[str, str]:

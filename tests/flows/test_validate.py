@@ -1,9 +1,13 @@
 """Validation: what is damaged turns red wherever it is needed; what cannot be read says nothing."""
 
+import json
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.objects import Artifact
 
 from catalog.values import Verdict
 from tests.flows.scene import Scene, noise
@@ -77,6 +81,19 @@ def test_a_pack_that_is_missing_turns_its_versions_red(site: Scene) -> None:
 
     assert ended.is_failed()
     assert site.verdicts() == [Verdict.BAD]
+
+
+def test_the_list_of_versions_is_kept_once_however_many_runs_there_were(site: Scene) -> None:
+    def lists() -> list[Artifact]:
+        known = ArtifactFilter(key=ArtifactFilterKey(any_=["versions"]))
+        with get_client(sync_client=True) as client:
+            return client.read_artifacts(artifact_filter=known)
+
+    site.back_up("db")
+    for _ in range(2):
+        site.validate()
+        (only,) = lists()
+        assert "✅" in str(json.loads(str(only.data)))
 
 
 def test_a_run_is_validated_by_its_id_as_the_ui_shows_it_and_an_unknown_one_refused(
