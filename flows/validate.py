@@ -17,7 +17,7 @@ from tasks.heal import heal_damage
 from tasks.notify import tell_people
 from tasks.protect_catalog import copy_catalog
 from tasks.reporting import show_validation, show_versions, validation_state
-from tasks.validate import audit_presence, backup_run, judge_disks, prove_due
+from tasks.validate import Attempts, audit_presence, backup_run, judge_disks, prove_due
 
 
 @flow(flow_run_name="validate {site}", persist_result=False)
@@ -45,7 +45,14 @@ def validate(
         tell_people(site=here)  # of what a run found that died before it could tell
         try:
             found = audit_presence(this, site=here, stop=stop, daily=not of_run).and_then(
-                prove_due(of_run, this, max(most_gib, 0) << 30 or None, site=here, stop=stop)
+                prove_due(
+                    of_run,
+                    this,
+                    max(most_gib, 0) << 30 or None,
+                    site=here,
+                    stop=stop,
+                    attempts=Attempts(),
+                )
             )
             tell_people(site=here)
             healed = heal_damage(this, site=here, stop=stop)

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -89,9 +90,32 @@ def look_for_packs(run: RunId, *, site: Site) -> None:
     audit_presence(run, site=site, stop=StopToken(), return_state=True)
 
 
+@dataclass
+class Attempts:
+    """What the attempts of one run to prove what is due have found and recorded.
+
+    Attributes:
+        earlier: All of them but the latest.
+        latest: The one that is under way.
+    """
+
+    earlier: Validated = field(default_factory=Validated)
+    latest: Validated = field(default_factory=Validated)
+
+    def begin(self) -> None:
+        """Another attempt."""
+        self.earlier, self.latest = self.earlier.and_then(self.latest), Validated()
+
+
 @task(task_run_name="prove what is due", **STEP)
 def prove_due(
-    run: RunId | None, this: RunId, byte_budget: int | None, *, site: Site, stop: StopToken
+    run: RunId | None,
+    this: RunId,
+    byte_budget: int | None,
+    *,
+    site: Site,
+    stop: StopToken,
+    attempts: Attempts,
 ) -> Validated:
     """Prove packs that are new or due, and the documents of the versions concerned.
 
@@ -104,13 +128,15 @@ def prove_due(
         byte_budget: Read at most so many bytes of what was proved before; no limit if none.
         site: The installation.
         stop: Looked at before every pack.
+        attempts: What earlier attempts of this run found stays found.
     """
+    attempts.begin()
     keep_large_buffers()
     with _prover(site, stop) as (prover, meter), scratch_folder(site, this) as scratch:
         under_way = _begin(run, this, site)
         rows = prover.versions(run)
         plan = _plan(under_way, rows, byte_budget, prover, site)
-        report = _prove(plan, under_way, prover, meter, site)
+        report = _prove(plan, under_way, prover, meter, site, attempts)
         versions = [row.version for row in rows]
         checks = prover.documents(versions if run is not None else None, scratch)
         report = report.and_then(prover.judge(versions, checks))
@@ -125,7 +151,7 @@ def prove_due(
         )
     for warning in report.warnings:
         get_run_logger().warning("%s", warning)
-    return report
+    return attempts.earlier.and_then(report)
 
 
 @contextmanager
@@ -203,6 +229,7 @@ def _prove(
     prover: Prover,
     meter: MeteredTransport,
     site: Site,
+    attempts: Attempts,
 ) -> Validated:
     packs = {pack.pack: pack.size_bytes for pack in plan.packs}
     before = under_way.done_bytes
@@ -218,6 +245,7 @@ def _prove(
 
     def told(batch: Sequence[PackProof], so_far: Validated) -> None:
         nonlocal done
+        attempts.latest = so_far
         done += sum(packs[proof.pack] for proof in batch)
         reading.note([proof.pack for proof in batch], done)
         progress.note_validation(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,7 +10,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import Artifact
 
-from catalog.values import Verdict
+from catalog.values import DocumentCheck, Verdict
+from likeness.errors import CatalogBusy
+from tasks.proving import Prover
 from tests.flows.scene import Scene, noise
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
@@ -70,6 +73,29 @@ def test_a_store_that_is_away_turns_nothing_red(site: Scene) -> None:
     assert ended.is_failed()
     assert set(site.verdicts()) == {Verdict.GOOD}
     assert site.validate().is_completed()
+
+
+def test_damage_found_by_an_attempt_that_broke_off_is_not_forgotten_by_the_next(
+    site: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.back_up("db", validated=True)
+    pack = max(site.packs(), key=lambda path: path.stat().st_size)
+    flip(pack, pack.stat().st_size // 3)
+    site.revalidate_always()
+    documents, looked = Prover.documents, []
+
+    def once_busy(prover: Prover, *given: Any, **more: Any) -> list[DocumentCheck]:
+        looked.append(prover)
+        if len(looked) == 1:
+            raise CatalogBusy("somebody else has it")
+        return documents(prover, *given, **more)
+
+    monkeypatch.setattr(Prover, "documents", once_busy)
+    ended = site.validate()
+
+    assert len(looked) == 2
+    assert ended.is_failed()
+    assert "damage found" in str(ended.message)
 
 
 def test_a_pack_that_is_missing_turns_its_versions_red(site: Scene) -> None:
