@@ -55,7 +55,8 @@ def unread_of(
     base = [
         reference.uuid
         for reference in list_references(xen, site.installation)
-        if reference.disk == disk.facts.disk and reference.run == last.record.run
+        if (reference.vm, reference.disk, reference.run)
+        == (last.clear.vm, disk.facts.disk, last.record.run)
     ]
     if not base:
         return Unread(reason=_sentence(disk, "the pool kept no record since the last version"))
@@ -71,6 +72,7 @@ def keep_only_newest(xen: XenSession, snapshot: XenSnapshot, site: Site) -> None
     drop_references(
         xen,
         site.installation,
+        vm=snapshot.vm.vm,
         disks=[disk.facts.disk for disk in snapshot.disks],
         keep=[disk.uuid for disk in snapshot.disks],
     )

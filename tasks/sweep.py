@@ -45,20 +45,20 @@ def sweep_pool(run: RunId, *, site: Site) -> tuple[SweptSnapshot, ...]:
             xen,
             site.installation,
             lambda run: is_live(site, run),
-            is_compared_with=lambda kept: (kept.disk, kept.run) in newest(),
+            is_compared_with=lambda kept: (kept.vm, kept.disk, kept.run) in newest(),
         )
     for each in found:
         get_run_logger().info("%s %s: %s", each.what, each.name, each.problem or "removed")
     return found
 
 
-def _last_runs(site: Site) -> Iterator[tuple[DiskId, RunId]]:
-    """Each disk of every VM's newest version, with the run that made it."""
+def _last_runs(site: Site) -> Iterator[tuple[VmId, DiskId, RunId]]:
+    """Each disk of every VM's newest version, with the VM and the run that made it."""
     seen: set[VmId] = set()
     for row in list_versions(site.catalog.file, system_clock(), None):
         if row.vm not in seen:
             seen.add(row.vm)
-            yield from ((disk.disk, row.run) for disk in row.disks)
+            yield from ((row.vm, disk.disk, row.run) for disk in row.disks)
 
 
 @task(task_run_name="sweep the inboxes", **STEP)

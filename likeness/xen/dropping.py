@@ -70,7 +70,7 @@ def drop_snapshot(
     kept = [disk for disk in snapshot.disks if keep_references and disk.tracked]
     with explained(f"removing the snapshot of VM {snapshot.vm.name}"):
         for disk in kept:
-            become_reference(xen, disk.ref, disk.uuid, owner=snapshot.owner)
+            become_reference(xen, disk.ref, disk.uuid, owner=snapshot.owner, vm=snapshot.vm.vm)
         leftover = _all_of(xen, snapshot, {disk.ref for disk in kept})
         drop_leftover(xen, leftover, tries=tries, pause_seconds=pause_seconds)
         for disk in kept:

@@ -23,6 +23,7 @@ INSTALLATION, RUN, KIND, SELF = (
     "likeness:kind",
     "likeness:self",
 )
+VM = "likeness:vm"
 START_AGAIN = "likeness:start-again"
 
 SNAPSHOT = "snapshot"

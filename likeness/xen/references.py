@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from likeness.errors import HostBusy
-from likeness.model.ids import DiskId, RunId, from_uuid
+from likeness.model.ids import DiskId, RunId, VmId, from_uuid, is_name
 from likeness.xen import marks
 from likeness.xen.failures import (
     IN_USE,
@@ -39,6 +39,8 @@ class Reference:
         uuid: Of the frozen disk, with dashes; what `changed_extents` takes as its base.
         ref: XenServer's reference to it.
         disk: The live disk it was frozen from; empty when that is gone.
+        vm: The VM it was frozen with: a disk may be plugged into several, and each has versions
+            of its own; empty when it does not say.
         run: The run that froze it.
         usable: Whether the pool can compare with it.
     """
@@ -46,6 +48,7 @@ class Reference:
     uuid: str
     ref: str
     disk: DiskId | None
+    vm: VmId | None
     run: RunId
     usable: bool
 
@@ -67,9 +70,14 @@ def list_references(xen: XenSession, installation: str) -> tuple[Reference, ...]
 
 
 def drop_references(
-    xen: XenSession, installation: str, *, disks: Collection[DiskId], keep: Collection[str]
+    xen: XenSession,
+    installation: str,
+    *,
+    vm: VmId,
+    disks: Collection[DiskId],
+    keep: Collection[str],
 ) -> tuple[Reference, ...]:
-    """Remove references of these disks that no version needs any more.
+    """Remove references of a VM's disks that no version needs any more.
 
     To be called after a commit, with the references of the version that was committed: from then
     on these are the ones the next run compares with.
@@ -77,6 +85,7 @@ def drop_references(
     Args:
         xen: The session.
         installation: 32 hex digits.
+        vm: The VM; other VMs' references of the same disks stay.
         disks: The live disks; references whose live disk is gone are removed as well.
         keep: Uuids of the references to keep; unusable ones go all the same.
 
@@ -89,7 +98,8 @@ def drop_references(
     dropped = []
     for reference in list_references(xen, installation):
         wanted = reference.uuid in keep and reference.usable
-        concerned = reference.disk is None or reference.disk in disks
+        mine = reference.disk in disks and reference.vm in (vm, None)
+        concerned = reference.disk is None or mine
         if concerned and not wanted:
             drop_reference(xen, reference)
             dropped.append(reference)
@@ -106,13 +116,14 @@ def drop_reference(xen: XenSession, reference: Reference) -> None:
         run_task(xen, "VDI.destroy", reference.ref, deadline_seconds=_STEP_SECONDS)
 
 
-def become_reference(xen: XenSession, ref: str, uuid: str, *, owner: Owner) -> None:
-    """Mark a frozen disk as one to keep without its data; gone is no failure.
+def become_reference(xen: XenSession, ref: str, uuid: str, *, owner: Owner, vm: VmId) -> None:
+    """Mark a VM's frozen disk as one to keep without its data; gone is no failure.
 
     Raises:
         Refusal: The pool refused.
     """
     with suppress_gone():
+        marks.set_mark(xen, "VDI", ref, marks.VM, vm)
         marks.put_marks(xen, "VDI", ref, owner=owner, kind=marks.REFERENCE, uuid=uuid)
 
 
@@ -153,12 +164,14 @@ def _reference(
     ref: str, record: Mapping[str, Any], owner: Owner, disks: Mapping[str, Mapping[str, Any]]
 ) -> Reference:
     source = disks.get(record["snapshot_of"])
+    vm = str(record["other_config"].get(marks.VM, ""))
     return Reference(
         uuid=str(record["uuid"]),
         ref=ref,
         disk=None
         if is_null(record["snapshot_of"]) or source is None
         else DiskId(from_uuid(source["uuid"])),
+        vm=VmId(vm) if is_name(vm) else None,
         run=owner.run,
         usable=record["type"] == WITHOUT_DATA and bool(record["cbt_enabled"]),
     )

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -132,3 +133,33 @@ def test_a_job_that_does_not_trust_the_record_of_changes_reads_everything(
     assert checked.read_bytes == 4 * MIB
     assert checked.new_bytes == 0
     assert again.read_bytes == 0
+
+
+def test_a_disk_of_two_vms_is_compared_with_each_ones_own_last_version(
+    new_site: Callable[..., Scene],
+) -> None:
+    """What was written between the two snapshots of a job is new to the VM that came first."""
+    scene = new_site({"web": [4 * MIB], "report": [2 * MIB]})
+    db, web, report = scene.pool.db, scene.pool.vm("web"), scene.pool.vm("report")
+    for vm in (web, report):
+        db.put("VM", vm, power_state="Halted")
+    drive = db.record("VBD", db.get("VM", web, "VBDs")[0])
+    db.create("VBD", **drive | {"VM": report, "uuid": "", "userdevice": "1"})
+    scene.back_up("web", "report")
+    answer, taken = scene.pool.dispatcher.answer, [0]
+
+    def answer_and_write(method: str, given: list[Any], host: str = "") -> Any:
+        taken[0] += method == "Async.VM.snapshot"
+        if taken == [2] and method == "Async.VM.snapshot":
+            scene.pool.write("web", disk=0, offset=MIB, data=b"in between")
+        return answer(method, given, host)
+
+    scene.pool.dispatcher.answer = answer_and_write  # type: ignore[method-assign]
+    scene.back_up("web", "report")
+    first, second = outcomes(scene.back_up("web", "report")).values()
+
+    for outcome in (first, second):
+        (version,) = [each for each in scene.stored() if each.version == outcome.version]
+        assert scene.read_back(version) == scene.disks(outcome.name)
+    assert (first.read_bytes, second.read_bytes) == (256 << 10, 0)
+    assert scene.records_of_changes() == 3

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from likeness.errors import HostBusy
 from likeness.model.disk import Extent
-from likeness.model.ids import DiskId
+from likeness.model.ids import DiskId, VmId
 from likeness.xen.changed_blocks import (
     GRAIN_BYTES,
     Changes,
@@ -121,6 +121,7 @@ def test_references_that_no_version_needs_are_dropped_and_others_kept(stage: Sta
     dropped = drop_references(
         stage.xen,
         stage.owner.installation,
+        vm=new.vm.vm,
         disks=[disk.facts.disk for disk in new.disks],
         keep=[disk.uuid for disk in new.disks],
     )
@@ -131,10 +132,14 @@ def test_references_that_no_version_needs_are_dropped_and_others_kept(stage: Sta
 
 
 def test_references_of_disks_nobody_asked_about_stay(stage: Stage) -> None:
-    drop(stage, tracked_snapshot(stage), keep_references=True)
+    snapshot = tracked_snapshot(stage)
+    drop(stage, snapshot, keep_references=True)
+    vm, disks = snapshot.vm.vm, [disk.facts.disk for disk in snapshot.disks]
 
-    other = [DiskId("0" * 32)]
-    assert drop_references(stage.xen, stage.owner.installation, disks=other, keep=[]) == ()
+    for of, which in ((vm, [DiskId("0" * 32)]), (VmId("0" * 32), disks)):
+        assert (
+            drop_references(stage.xen, stage.owner.installation, vm=of, disks=which, keep=[]) == ()
+        )
 
 
 def test_a_disk_whose_changes_are_not_recorded_keeps_no_reference(stage: Stage) -> None:
