@@ -125,6 +125,8 @@ def changed_extents(
     except (binascii.Error, ValueError) as cause:
         return Changes(None, f"the pool's record of changes cannot be read: {cause}")
     grown_from = int(record["virtual_size"])
+    if grown_from > disk.facts.size_bytes:
+        return Changes(None, "the disk is smaller than it was at the last version")
     return Changes(_with_growth(extents, grown_from, disk.facts.size_bytes), "")
 
 

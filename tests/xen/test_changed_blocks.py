@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -208,6 +209,18 @@ def test_what_a_disk_grew_by_counts_as_written(stage: Stage) -> None:
     assert changes.extents is not None
     assert changes.extents[-1].end == 6 * MIB
     assert changes.extents[-1].offset <= 4 * MIB
+
+
+def test_a_disk_that_became_smaller_is_read_whole_with_a_reason(stage: Stage) -> None:
+    """Its last data block holds less than the one of the same place did."""
+    base = tracked_snapshot(stage)
+    frozen = base.disks[0].facts.size_bytes
+    smaller = replace(base.disks[0].facts, size_bytes=frozen - 4096)
+    new = replace(stage.snapshot().disks[0], facts=smaller)
+
+    changes = changed_extents(stage.xen, base.disks[0].uuid, new)
+
+    assert changes == Changes(None, "the disk is smaller than it was at the last version")
 
 
 def test_storage_that_cannot_record_changes_is_no_failure(stage: Stage) -> None:
