@@ -139,7 +139,7 @@ class _Look:
         record = self.xen.call("VM.get_record", self.vm.ref)
         disks = [(disk, self.xen.call("VDI.get_record", disk.ref)) for disk in self.wanted]
         storages = {ref: self.xen.call("SR.get_record", ref) for ref in self._storages()}
-        found = [*self._of_vm(record)]
+        found = [*self._of_vm(record), *self._of_drives()]
         for disk, vdi in disks:
             found += self._of_disk(disk, vdi)
         for ref, storage in storages.items():
@@ -186,6 +186,21 @@ class _Look:
             return []
         name = self.vm.host or "its host"
         return [_passing(f"{name} does not answer the pool", "look at that host", "HOST_OFFLINE")]
+
+    def _of_drives(self) -> list[Obstacle]:
+        """A disk in two drives: leaving one of them out would leave out the disk itself."""
+        positions: dict[str, list[str]] = {}
+        for disk in self.vm.disks:
+            positions.setdefault(disk.ref, []).append(disk.position)
+        return [
+            _lasting(
+                f"one and the same disk is plugged in as {' and as '.join(several)}",
+                "take out all drives of it but one",
+                "DISK_PLUGGED_IN_TWICE",
+            )
+            for several in positions.values()
+            if len(several) > 1
+        ]
 
     def _of_disk(self, disk: XenDisk, vdi: Mapping[str, Any]) -> list[Obstacle]:
         facts = (

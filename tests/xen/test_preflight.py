@@ -71,6 +71,17 @@ def test_a_vm_that_something_else_works_on_is_left_for_later(
         require_ready(stage.xen, find_vm(stage.xen, "web-1"))
 
 
+def test_a_disk_in_two_drives_is_refused_with_both_positions(stage: Stage) -> None:
+    db, vm = stage.pool.db, stage.pool.vm("web-1")
+    drive = db.record("VBD", db.get("VM", vm, "VBDs")[0])
+    db.create("VBD", **drive | {"uuid": "", "userdevice": "7"})
+
+    for left_out in ([], ["7"]):
+        found = look(stage, exclude_disks=left_out)["DISK_PLUGGED_IN_TWICE"]
+        assert "as 0 and as 7" in found.reason
+        assert not found.passing
+
+
 def test_a_blocked_operation_is_refused_with_the_owners_words(stage: Stage) -> None:
     put_vm(stage, blocked_operations={"snapshot": "ask Maria"})
 
