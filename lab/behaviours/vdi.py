@@ -196,8 +196,10 @@ def revert(call: Call, snapshot_ref: str) -> None:
     call.db.row("VDI", live)
     if attached_elsewhere(call, live, writing=True):
         raise XapiFailure("VDI_IN_USE", live, "revert_to")
-    call.pool.disk(live).swap(call.pool.disk(snapshot_ref))
-    call.db.put("VDI", live, virtual_size=record["virtual_size"])
+    disk = call.pool.disk(live)
+    disk.stop_tracking()  # what a chain says of the disk before says nothing of this one
+    disk.swap(call.pool.disk(snapshot_ref))
+    call.db.put("VDI", live, virtual_size=record["virtual_size"], cbt_enabled=False)
     call.pool.show_hidden(record["SR"])
 
 

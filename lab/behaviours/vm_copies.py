@@ -247,6 +247,14 @@ def _finish_copy(call: Call, vm: str, name: str, copied: dict[str, str]) -> str:
         return new
 
 
+def _hand_over_snapshots(call: Call, copied: dict[str, str]) -> None:
+    """Let every snapshot of a disk that was replaced be one of the disk that took its place."""
+    replaced = {call.db.get("VDI", frozen, "snapshot_of"): new for frozen, new in copied.items()}
+    for old, new in replaced.items():
+        for frozen in call.db.where("VDI", snapshot_of=old) if not is_null(old) else ():
+            call.db.put("VDI", frozen, snapshot_of=new)
+
+
 @message("VM.revert")
 def revert(call: Call, snapshot_ref: str) -> None:
     """Bring a VM back to a snapshot; its disks become new ones."""
@@ -265,6 +273,7 @@ def revert(call: Call, snapshot_ref: str) -> None:
         with call.db.lock:
             call.pool.drop_devices(vm, with_disks=True)
             _copy_devices(call, snapshot_ref, vm, copied, keep_macs=True)
+            _hand_over_snapshots(call, copied)
             kept = ("memory_static_max", "memory_static_min", "VCPUs_max", "VCPUs_at_startup")
             call.db.put("VM", vm, parent=snapshot_ref, **{name: record[name] for name in kept})
         if record["power_state"] == "Suspended":

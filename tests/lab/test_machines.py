@@ -236,8 +236,12 @@ def test_a_vm_goes_back_to_its_snapshot(lab: LabServer, xen: Xen) -> None:
     lab.pool.write("web", 0, 0, b"before")
     snapshot = xen.api.VM.snapshot(vm, "s")
     lab.pool.write("web", 0, 0, b"after!")
+    later = xen.api.VM.snapshot(vm, "later")
     xen.api.VM.revert(snapshot)
     assert lab.pool.disk_of("web", 0).read(0, 6) == b"before"
+    for frozen in (snapshot, later):
+        sources = [xen.api.VDI.get_snapshot_of(disk) for disk in xen.disks(frozen)]
+        assert sources == xen.disks(vm)
     assert xen.api.VM.get_power_state(vm) == "Halted"
     assert refusal(xen.api.VM.revert, vm)[0] == "REVERT_ONLY_ALLOWED_ON_SNAPSHOT"
 

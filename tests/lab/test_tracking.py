@@ -55,6 +55,16 @@ def test_snapshots_of_a_tracked_disk_are_nodes_of_its_chain(xen: Xen, tracked: s
     assert not xen.api.VDI.get_cbt_enabled(xen.api.VDI.copy(snapshot_disk(xen), "OpaqueRef:NULL"))
 
 
+def test_a_disk_put_back_to_a_snapshot_has_no_chain_any_more(xen: Xen, tracked: str) -> None:
+    xen.api.VM.hard_shutdown(xen.vm("web"))
+    base = snapshot_disk(xen)
+    xen.api.VDI.revert(base)
+    assert not xen.api.VDI.get_cbt_enabled(tracked)
+    xen.api.VDI.enable_cbt(tracked)
+    until = snapshot_disk(xen)
+    assert refusal(xen.api.VDI.list_changed_blocks, base, until)[0] == "SR_BACKEND_FAILURE_460"
+
+
 def test_the_bitmap_names_the_blocks_written_between_two_snapshots(
     lab: LabServer, xen: Xen, tracked: str
 ) -> None:
