@@ -184,7 +184,13 @@ def _is_vm(record: Mapping[str, Any]) -> bool:
 
 
 def _ref_of(xen: XenSession, wanted: str) -> str:
-    """The reference of a VM by exact name or uuid; empty when there is none."""
+    """The reference of a VM by uuid or exact name; empty when there is none.
+
+    The uuid comes first: anyone may give a VM the uuid of another one as its name.
+    """
+    ref = _ref_of_uuid(xen, _as_uuid(wanted))
+    if ref:
+        return ref
     refs = [
         ref
         for ref in xen.call("VM.get_by_name_label", wanted)
@@ -192,9 +198,10 @@ def _ref_of(xen: XenSession, wanted: str) -> str:
     ]
     if len(refs) > 1:
         raise BadInput(_ambiguous(wanted, [str(xen.call("VM.get_uuid", ref)) for ref in refs]))
-    if refs:
-        return str(refs[0])
-    uuid = _as_uuid(wanted)
+    return str(refs[0]) if refs else ""
+
+
+def _ref_of_uuid(xen: XenSession, uuid: str) -> str:
     if not uuid:
         return ""
     try:
@@ -215,8 +222,8 @@ def _as_uuid(text: str) -> str:
 
 
 def _named(everything: tuple[XenVm, ...], name: str, url: str) -> XenVm:
-    found = [vm for vm in everything if vm.name == name]
-    found = found or [vm for vm in everything if vm.uuid == _as_uuid(name)]
+    found = [vm for vm in everything if vm.uuid == _as_uuid(name)]
+    found = found or [vm for vm in everything if vm.name == name]
     if not found:
         raise UnknownVm(_unknown(name, everything, url))
     if len(found) > 1:

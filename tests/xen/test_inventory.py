@@ -54,6 +54,14 @@ def test_a_vm_is_found_by_uuid_with_and_without_dashes(town: XenSession) -> None
     assert vm in list_vms(town)
 
 
+def test_a_vm_that_is_called_like_anothers_uuid_does_not_take_its_place(stage: Stage) -> None:
+    vm = find_vm(stage.xen, "web-1")
+    stage.pool.db.put("VM", stage.pool.vm("db-1"), name_label=vm.uuid)
+
+    assert find_vm(stage.xen, vm.uuid) == vm
+    assert select_vms(stage.xen, VmSelection(names=(vm.uuid,))) == (vm,)
+
+
 def test_an_unknown_vm_is_answered_with_names_that_come_near(town: XenSession) -> None:
     with pytest.raises(UnknownVm, match=r"no VM 'wbe-1'.*did you mean 'web-1'"):
         find_vm(town, "wbe-1")
