@@ -127,12 +127,11 @@ def drop_leftover(xen: XenSession, leftover: Leftover, *, tries: int, pause_seco
         HostBusy: Something still holds a disk after all tries.
         Refusal: The pool refused for another reason.
     """
-    _mark_disks(xen, leftover)
+    left = _marked_disks(xen, leftover)
     if leftover.ref:
         until_free(
             lambda: _destroy_snapshot(xen, leftover.ref), tries=tries, pause_seconds=pause_seconds
         )
-    left = list(leftover.disks)
     for attempt in attempts(tries, pause_seconds):
         force = is_time_to_pull(attempt, tries)
         left = [disk for disk in left if not _destroyed(xen, disk, force=force)]
@@ -162,13 +161,21 @@ def _leftover(xen: XenSession, ref: str, record: Mapping[str, Any], owner: Owner
     )
 
 
-def _mark_disks(xen: XenSession, leftover: Leftover) -> None:
-    """Without its snapshot a disk is known by its own mark alone, so that comes first."""
+def _marked_disks(xen: XenSession, leftover: Leftover) -> list[str]:
+    """Without its snapshot a disk is known by its own mark alone, so that comes first.
+
+    A disk that was never frozen is somebody's own, plugged into the snapshot later: it stays.
+    """
+    frozen = []
     for disk in leftover.disks:
         with suppress_gone():
             record = xen.call("VDI.get_record", disk)
+            if not (record["is_a_snapshot"] or record["type"] == "suspend"):
+                continue
             if marks.owner_in_marks(record, marks.SNAPSHOT) is None:
                 marks.put_marks(xen, "VDI", disk, owner=leftover.owner, kind=marks.SNAPSHOT)
+            frozen.append(disk)
+    return frozen
 
 
 def _destroy_snapshot(xen: XenSession, ref: str) -> None:

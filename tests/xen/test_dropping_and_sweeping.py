@@ -6,6 +6,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
+from lab.storage.disk import Disk
 from likeness.errors import HostBusy, LikenessError
 from likeness.model.ids import RunId, random_name
 from likeness.stopping import StopToken
@@ -19,7 +20,7 @@ from likeness.xen.reading import open_reader
 from likeness.xen.snapshots import Consistency, XenSnapshot, take_snapshot
 from likeness.xen.sweeping import Swept, sweep_snapshots
 from likeness.xen.tasks import MARK, own_task, run_task
-from tests.xen.conftest import Died, Stage, let_it_die, login, read_all, wait_for_the_pool
+from tests.xen.conftest import MIB, Died, Stage, let_it_die, login, read_all, wait_for_the_pool
 
 
 def nobody(run: RunId) -> bool:
@@ -120,6 +121,21 @@ def test_a_frozen_disk_that_another_vm_uses_stays_and_is_said_so(stage: Stage) -
 
     assert stage.pool.db.exists("VDI", snapshot.disks[1].ref)
     assert not stage.pool.db.exists("VDI", snapshot.disks[0].ref)
+
+
+@pytest.mark.parametrize("remove", [drop, lambda stage, _: sweep(stage)], ids=["drop", "sweep"])
+def test_a_disk_somebody_plugged_into_our_snapshot_stays(
+    stage: Stage, remove: Callable[[Stage, XenSnapshot], object]
+) -> None:
+    snapshot = stage.snapshot()
+    spare = stage.pool.add_vdi(Disk.empty(MIB, stage.pool.folder), SR=stage.pool.default_sr())
+    stage.pool.db.create("VBD", VM=snapshot.ref, VDI=spare, userdevice="9", type="Disk")
+
+    remove(stage, snapshot)
+
+    assert stage.pool.db.exists("VDI", spare)
+    assert not stage.pool.db.exists("VM", snapshot.ref)
+    assert not any(stage.pool.db.exists("VDI", disk.ref) for disk in snapshot.disks)
 
 
 def test_the_sweep_removes_what_runs_that_are_over_left(stage: Stage) -> None:
