@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from likeness.clock import stopwatch
-from likeness.errors import HostRefused, LikenessError, PermanentError
+from likeness.errors import HostBusy, HostRefused, LikenessError, PermanentError
 from likeness.model.disk import DiskFacts, VmFacts
 from likeness.model.ids import DiskId, from_uuid
 from likeness.stopping import StopToken
@@ -131,7 +131,9 @@ class _Attempt:
         record = self.xen.call("VM.get_record", ref)
         uuid = str(record["uuid"])
         marks.put_marks(self.xen, "VM", ref, owner=self.owner, kind=marks.SNAPSHOT, uuid=uuid)
-        disks = [*self._frozen_disks(record), *self._memory(record)]
+        frozen = self._frozen_disks(record)
+        self._must_be_complete(frozen)
+        disks = [*frozen, *self._memory(record)]
         for disk in disks:
             marks.put_marks(
                 self.xen, "VDI", disk.ref, owner=self.owner, kind=marks.SNAPSHOT, uuid=disk.uuid
@@ -285,6 +287,19 @@ class _Attempt:
             uuid=str(vdi["uuid"]),
             tracked=bool(vdi.get("cbt_enabled", False)),
         )
+
+    def _must_be_complete(self, frozen: Collection[SnapshotDisk]) -> None:
+        """A disk that was there a moment ago may be left out only on purpose."""
+        there = {disk.facts.position for disk in frozen}
+        there |= {disk.position for disk in self.left_out}
+        lost = [disk for disk in self.vm.disks if disk.position not in there]
+        if lost:
+            which = ", ".join(f"{disk.position} ({disk.name})" for disk in lost)
+            raise HostBusy(
+                f"snapshot of VM {self.vm.name}: disk {which} is not in it and was plugged in when"
+                " it began; look at the VM's disks, then run the job again",
+                code="DISK_NOT_FROZEN",
+            )
 
     def _memory(self, snapshot: dict[str, Any]) -> list[SnapshotDisk]:
         """The image of the guest's memory, if the snapshot has one; each is a disk of its own."""

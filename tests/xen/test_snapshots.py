@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lab.wire.values import NULL
 from likeness.errors import BadInput, HostBusy, HostRefused, Stopped
 from likeness.stopping import StopToken
 from likeness.xen import marks
@@ -96,6 +97,18 @@ def test_leaving_out_what_is_not_there_or_everything_is_refused(
         take(stage, exclude_disks=excluded)
 
     assert stage.pool.db.where("VM", is_a_snapshot=True) == []
+
+
+def test_a_snapshot_that_lacks_a_disk_is_none(stage: Stage) -> None:
+    before = stage.objects()
+    vm = find_vm(stage.xen, "web-1")
+    gone = stage.pool.db.get("VM", vm.ref, "VBDs")[1]
+    stage.pool.db.put("VBD", gone, VDI=NULL, empty=True)  # after the VM was looked at
+
+    with pytest.raises(HostBusy, match=r"VM web-1: disk 1 \(web-1 1\) is not in it.*run the job"):
+        take_snapshot(stage.xen, vm, owner=stage.owner, label="by test")
+
+    assert stage.objects() == before
 
 
 def test_storage_that_fills_up_at_the_second_disk_leaves_nothing(stage: Stage) -> None:
