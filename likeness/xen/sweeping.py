@@ -120,7 +120,7 @@ class _Over:
         for ref, record in vms.items():
             if record["is_a_snapshot"]:
                 owner = marks.owner_in_marks(record, marks.SNAPSHOT)
-                owner = owner or marks.owner_in_label(str(record["name_label"]))
+                owner = owner or _owner_in_name(record, vms.get(record["snapshot_of"]))
                 if self._is_over(owner):
                     found.append((ref, owner))
         return [(ref, owner) for ref, owner in found if owner is not None]
@@ -160,6 +160,16 @@ class _Over:
             and owner.installation == self.installation
             and not self.is_live(owner.run)
         )
+
+
+def _owner_in_name(record: dict[str, Any], source: dict[str, Any] | None) -> Owner | None:
+    """Whose a snapshot is by its name, unless it only took over its VM's name.
+
+    A VM that somebody made from our snapshot may bear that one's name; theirs are its snapshots.
+    """
+    owner = marks.owner_in_label(str(record["name_label"]))
+    taken_over = source and marks.owner_in_label(str(source["name_label"]))
+    return None if owner == taken_over else owner
 
 
 def _owner_of_disk(record: dict[str, Any]) -> Owner | None:

@@ -13,7 +13,7 @@ from likeness.model.ids import RunId, is_name
 from likeness.xen.failures import Refusal, suppress_gone
 from likeness.xen.owner import Owner, owner_in_label
 from likeness.xen.session import LISTING_SECONDS, XenSession
-from likeness.xen.tasks import MARK, UNFINISHED, cancel, forget, outcome_of
+from likeness.xen.tasks import MARK, OWN, UNFINISHED, cancel, forget, outcome_of
 
 END_SECONDS = 30.0
 
@@ -34,7 +34,8 @@ def owner_of_task(record: Mapping[str, Any]) -> Owner | None:
     words = str((record.get("other_config") or {}).get(MARK, "")).split()
     if len(words) == 2 and is_name(words[0]) and is_name(words[1]):
         return Owner(words[0], RunId(words[1]))
-    return owner_in_label(str(record["name_label"]))
+    name = str(record["name_label"])  # others name theirs after VMs, and these by any name
+    return owner_in_label(name) if name.startswith(OWN) else None
 
 
 def end_task(

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from likeness.clock import stopwatch
-from likeness.errors import LikenessError, Stopped
+from likeness.errors import HostBusy, LikenessError, Stopped
 from likeness.stopping import StopToken
 from likeness.xen.failures import Overdue, Refusal, suppress_gone
 from likeness.xen.owner import label_of
@@ -25,6 +25,9 @@ MARK = "likeness:task"
 _CANCEL_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 _FIRST_ROOM_PAUSE, _LONGEST_ROOM_PAUSE = 0.25, 16.0
+OWN = "Likeness: "
+"""How the name of a task begins that we made for a transfer."""
+
 UNFINISHED = ("pending", "cancelling")
 """States of a task that has not ended."""
 
@@ -52,6 +55,7 @@ def run_task(
     Raises:
         Refusal: The pool refused or the task failed.
         Overdue: The deadline passed; the task was cancelled or at least asked to end.
+        HostBusy: The task is gone, and with it whether it was done.
         Stopped: Somebody asked to stop.
         HostUnreachable: No host answers.
     """
@@ -62,6 +66,14 @@ def run_task(
     try:
         _mark(xen, task)
         return _awaited(xen, task, method, seconds, stop)
+    except Refusal as refusal:
+        if refusal.code == "HANDLE_INVALID" and refusal.details[:1] == ("task",):
+            raise HostBusy(
+                f"the pool lost track of {method} before it ended, as after a change of its"
+                " coordinator; whether it was done shows at the next run",
+                code="TASK_LOST",
+            ) from refusal
+        raise
     finally:
         _forget_finished(xen, task)
 
@@ -69,7 +81,7 @@ def run_task(
 @contextmanager
 def own_task(xen: XenSession, label: str) -> Generator[str, None, None]:
     """A task of ours for one HTTP transfer; the host completes it. Gives its reference."""
-    name = f"Likeness: {label}"
+    name = f"{OWN}{label}"
     name = label_of(xen.owner, name) if xen.owner else name
     task = str(xen.call("task.create", name, "transfer of a disk"))
     try:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from lab.storage.disk import Disk
+from lab.wire.values import Value
 from likeness.errors import HostBusy, LikenessError
 from likeness.model.ids import RunId, random_name
 from likeness.stopping import StopToken
@@ -247,6 +248,43 @@ def test_the_sweep_spares_a_vm_that_somebody_made_from_our_snapshot(stage: Stage
     assert all(
         stage.pool.db.exists("VDI", stage.pool.db.get("VBD", drive, "VDI")) for drive in drives
     )
+
+
+def test_the_sweep_spares_what_is_only_named_after_our_snapshot(stage: Stage) -> None:
+    """People name copies after what they copied, and their tools name things after VMs."""
+    snapshot = stage.snapshot()
+    label = stage.pool.db.get("VM", snapshot.ref, "name_label")
+    rescued = run_task(stage.xen, "VM.clone", snapshot.ref, label)
+    stage.pool.db.put("VM", rescued, is_a_template=False)
+    theirs = run_task(stage.xen, "VM.snapshot", rescued, f"weekly of {label}")
+    task = stage.xen.call("task.create", f"weekly of {label}", "somebody's")
+
+    assert [s.uuid for s in sweep(stage)] == [snapshot.uuid]
+    assert stage.pool.db.exists("VM", theirs)
+    assert stage.pool.db.exists("task", task)
+
+
+def test_a_disk_is_not_taken_for_gone_because_the_task_that_destroys_it_is(stage: Stage) -> None:
+    before = stage.objects()
+    snapshot = stage.snapshot()
+    answer = stage.pool.dispatcher.answer
+
+    def lose_task(method: str, given: list[Value], host: str = "") -> Value:
+        if method != "Async.VDI.destroy":
+            return answer(method, given, host)
+        stage.pool.faults.fail("VDI.destroy", "INTERNAL_ERROR", "the coordinator changed")
+        task = answer(method, given, host)
+        stage.pool.db.destroy("task", task)
+        return task
+
+    stage.pool.dispatcher.answer = lose_task  # type: ignore[method-assign]
+    with pytest.raises(HostBusy, match="still in use"):
+        drop_snapshot(stage.xen, snapshot, tries=2, pause_seconds=0.05)
+    stage.pool.dispatcher.answer = answer  # type: ignore[method-assign]
+    stage.pool.faults.clear()
+    drop(stage, snapshot)
+
+    assert stage.objects() == before
 
 
 def test_the_sweep_starts_a_vm_that_a_killed_run_left_halted(stage: Stage) -> None:
