@@ -86,6 +86,18 @@ def sweep_snapshots(
         if not record.get("is_control_domain")
         for vbd in record["VBDs"]
     }
+    handed_over = {
+        vbd
+        for record in vms.values()
+        if not (record["is_a_snapshot"] or marks.owner_of_restore(record))
+        for vbd in record["VBDs"]
+        if vbd in held
+    }
+    swept += [
+        _released(xen, ref, owner, disks[ref])
+        for ref, owner in over.disks(disks)
+        if marks.owner_of_restore(disks[ref]) and handed_over.intersection(disks[ref]["VBDs"])
+    ]
     swept += [
         _disk_dropped(xen, ref, owner, disks[ref], tries, pause_seconds)
         for ref, owner in over.disks(disks)
@@ -230,6 +242,13 @@ def _unmade(
         f"removing unfinished VM {name}",
     )
     return Swept("unfinished VM", name, str(record["uuid"]), owner.run, problem)
+
+
+def _released(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:
+    """A VM that is its owner's has the disk: without our mark it stays when it is unplugged."""
+    name = str(record["name_label"])
+    problem = _problem(lambda: marks.drop_marks(xen, "VDI", ref), f"releasing disk {name}")
+    return Swept("mark on restored disk", name, str(record["uuid"]), owner.run, problem)
 
 
 def _disk_dropped(

@@ -287,6 +287,19 @@ def test_a_disk_is_not_taken_for_gone_because_the_task_that_destroys_it_is(stage
     assert stage.objects() == before
 
 
+def test_a_restored_disk_is_its_owners_even_if_the_release_died_half_way(stage: Stage) -> None:
+    vm = find_vm(stage.xen, "web-1")
+    for disk in vm.disks:
+        marks.put_marks(stage.xen, "VDI", disk.ref, owner=stage.owner, kind=marks.RESTORED)
+
+    assert {s.what for s in sweep(stage)} == {"mark on restored disk"}
+    for drive in stage.pool.db.get("VM", vm.ref, "VBDs"):  # its owner takes the disks out
+        stage.pool.db.destroy("VBD", drive)
+
+    assert sweep(stage) == ()
+    assert all(stage.pool.db.exists("VDI", disk.ref) for disk in vm.disks)
+
+
 def test_the_sweep_starts_a_vm_that_a_killed_run_left_halted(stage: Stage) -> None:
     vm = find_vm(stage.xen, "web-1")
     promise = f"{stage.owner.installation} {stage.owner.run} {vm.uuid}"
