@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from blocks import Site
+from likeness.errors import HostBusy, HostRefused
 from likeness.model.disk import Extent, Skips
 from likeness.model.ids import DiskId
 from likeness.stopping import StopToken
@@ -52,9 +53,13 @@ def unread_of(
     """
     if last is None or all(record.disk != disk.facts.disk for record in last.record.disks):
         return Unread()
+    try:
+        references = list_references(xen, site.installation)
+    except (HostBusy, HostRefused) as cause:
+        return Unread(reason=_sentence(disk, str(cause)))
     base = [
         reference.uuid
-        for reference in list_references(xen, site.installation)
+        for reference in references
         if (reference.vm, reference.disk, reference.run)
         == (last.clear.vm, disk.facts.disk, last.record.run)
     ]

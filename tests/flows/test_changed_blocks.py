@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lab.failures import XapiFailure
 from likeness.model.outcome import VmState
 from tests.flows.scene import MIB, NOTHING_LEFT, Scene, outcomes, sha256
 
@@ -163,3 +164,24 @@ def test_a_disk_of_two_vms_is_compared_with_each_ones_own_last_version(
         assert scene.read_back(version) == scene.disks(outcome.name)
     assert (first.read_bytes, second.read_bytes) == (256 << 10, 0)
     assert scene.records_of_changes() == 3
+
+
+@pytest.mark.parametrize("code", ["INTERNAL_ERROR", "TOO_MANY_PENDING_TASKS"])
+def test_a_pool_that_does_not_list_its_records_of_changes_is_read_whole(
+    new_site: Callable[..., Scene], code: str
+) -> None:
+    scene = new_site({"web": [4 * MIB]})
+    scene.back_up("web")
+    answer = scene.pool.dispatcher.answer
+
+    def refuse(method: str, given: list[Any], host: str = "") -> Any:
+        if method == "VDI.get_all_records" and scene.pool.db.where("VM", is_a_snapshot=True):
+            raise XapiFailure(code, "on purpose")
+        return answer(method, given, host)
+
+    scene.pool.dispatcher.answer = refuse  # type: ignore[method-assign]
+    (outcome,) = outcomes(scene.back_up("web")).values()
+
+    assert outcome.state is VmState.DONE, outcome.sentence
+    assert "disk 0 was read whole" in outcome.sentence
+    assert outcome.read_bytes == 4 * MIB
