@@ -94,9 +94,10 @@ def _refuse(
     connection.answer(request, status, text.encode(), headers)
 
 
-def second_answer(connection: Connection, error: XapiFailure) -> None:
+def second_answer(connection: Connection, error: XapiFailure, status: int = 500) -> None:
     """Report a failure after the 200 went out: as a whole second answer inside the body."""
-    text = f"<html><body><h1>HTTP 500 internal server error</h1>{error.description}</body></html>"
+    phrase = HTTPStatus(status).phrase.lower()
+    text = f"<html><body><h1>HTTP {status} {phrase}</h1>{error.description}</body></html>"
     body = text.encode()
     headers: dict[str, Value] = {
         "content-length": str(len(body)),
@@ -104,5 +105,5 @@ def second_answer(connection: Connection, error: XapiFailure) -> None:
         "content-type": "text/html",
         "cache-control": "no-cache, no-store",
     }
-    connection.send_head(500, headers)
+    connection.send_head(status, headers)
     connection.send(body)

@@ -247,7 +247,8 @@ class DiskTransfers:
             pool.tasks.succeed(transfer.task, vdi)
         except XapiFailure as error:
             pool.tasks.fail(transfer.task, error)
-            second_answer(connection, error)
+            status = 404 if "transfer-encoding" in request.headers else 500
+            second_answer(connection, error, status)
             connection.drain()
         except OSError:
             pool.tasks.fail(transfer.task, XapiFailure(*IO_ERROR))

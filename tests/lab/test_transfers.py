@@ -238,6 +238,9 @@ def test_chunked_transfer_encoding_is_refused(xen: Xen) -> None:
         iter([b"a" * MIB]),
         encode_chunked=True,
     )
+    answer = connection.getresponse()
+    assert answer.status == 200
+    assert answer.read().startswith(b"HTTP/1.1 404 Not Found")
     connection.close()
     assert xen.wait(task)["status"] == "failure"
 
