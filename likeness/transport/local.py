@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from likeness.transport.base import Entry, Space
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FOLDER_TRIES = 10
+_NEVER_WAIT = os.O_NONBLOCK  # as opening a pipe that somebody put there would; no file minds
 _WRITEV_PARTS = 512  # the kernel takes at most IOV_MAX (1024) buffers a call
 
 
@@ -64,14 +66,19 @@ class LocalTransport:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Transport.read`."""
-        with self._translated(name), self._path(name).open("rb", buffering=0) as file:
-            wanted = os.fstat(file.fileno()).st_size - offset if length is None else length
-            return _read_exactly(file.fileno(), offset, max(wanted, 0))
+        with self._translated(name):
+            handle = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC | _NEVER_WAIT)
+            try:
+                size = _size_of_file(name, os.fstat(handle))
+                wanted = size - offset if length is None else length
+                return _read_exactly(handle, offset, max(wanted, 0))
+            finally:
+                os.close(handle)
 
     def size(self, name: str) -> int:
         """See `Transport.size`."""
         with self._translated(name):
-            return self._path(name).stat().st_size
+            return _size_of_file(name, self._path(name).stat())
 
     def entries(self, folder: str) -> Iterator[Entry]:
         """See `Transport.entries`."""
@@ -142,7 +149,7 @@ class LocalTransport:
     def _children(self, folder: str) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(self._path(folder)) as found:
-                return sorted(found, key=_sort_key)
+                return sorted(filter(_leads_somewhere, found), key=_sort_key)
         except (FileNotFoundError, NotADirectoryError):
             self._require_root()
             return []
@@ -156,6 +163,18 @@ class LocalTransport:
                 return os.open(path, flags, 0o600)
             _make_folder(path.parent)
         return os.open(path, flags, 0o600)
+
+
+def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
+    """Whether there is anything behind a name: a link may dangle, or lead to itself."""
+    return not entry.is_symlink() or Path(entry.path).exists()
+
+
+def _size_of_file(name: str, facts: os.stat_result) -> int:
+    """Length of an object; a folder of its name, or a pipe, is none."""
+    if not stat.S_ISREG(facts.st_mode):
+        raise ObjectMissing(name)
+    return facts.st_size
 
 
 def _sort_key(entry: os.DirEntry[str]) -> str:

@@ -148,7 +148,7 @@ def test_a_range_is_what_a_slice_would_be(
     assert transport.read("packs/a", offset, length) == wanted
 
 
-@pytest.mark.parametrize("name", ["missing", "nowhere/missing", "here/missing"])
+@pytest.mark.parametrize("name", ["missing", "nowhere/missing", "here/missing", "here"])
 def test_a_missing_object_is_said_to_be_missing(transport: Transport, name: str) -> None:
     transport.create("here/present", [b"1"])
 
@@ -359,3 +359,23 @@ def test_a_full_disk_gives_back_the_room_of_what_it_could_not_take(tmp_path: Pat
         transport.create("packs/3f/newer", [bytes(2 * MIB)])
     finally:
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_link_that_leads_nowhere_hides_nothing_else(tmp_path: Path) -> None:
+    transport = LocalTransport(tmp_path)
+    transport.create("packs/3f/here", [b"1"])
+    (tmp_path / "packs" / "dangling").symlink_to("nowhere")
+    (tmp_path / "packs" / "to itself").symlink_to("to itself")
+
+    assert names(transport, "") == ["packs/3f/here"]
+    assert transport.folders("packs") == ["3f"]
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_the_place_of_an_object_holds_nobody_up(tmp_path: Path) -> None:
+    transport = LocalTransport(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+
+    for ask in (transport.read, transport.size):
+        with pytest.raises(ObjectMissing):
+            ask("pipe")
