@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from likeness.codec.blobs import check_blob
+from likeness.codec.blobs import MOST_BLOB_BYTES, check_blob
 from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.hashing import digest
 from likeness.codec.keys import FIRST_EPOCH
@@ -21,10 +21,12 @@ from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import IndexClear, VersionClear, decode
+from likeness.store.pack import MOST_PACK_BYTES
 from likeness.store.sweeping import given_back
 from likeness.transport.base import Entry, Transport
 
 _COPIERS = 3
+_MOST_BYTES = max(MOST_BLOB_BYTES, MOST_DOCUMENT_BYTES, MOST_PACK_BYTES)
 _BEFORE = ((layout.KEYS, layout.OWNER, layout.MAPS), (layout.PACKS,))
 _AFTER = ((layout.INDEX, layout.SWEPT), (layout.VERSIONS,), (layout.HEADS, layout.CATALOG))
 """Each group is whole in the vault before the next begins. What comes after the packs is listed
@@ -155,7 +157,7 @@ class _Goods:
     def copy(self, entry: Entry) -> Copied | None:
         """Copy one object; none if it is not yet time for it, or not needed."""
         try:
-            data = self._store.transport.read(entry.name)
+            data = _read(self._store.transport, entry.name)
             self._require_whole(entry.name, data)
         except _NotCommitted:
             return None
@@ -177,7 +179,7 @@ class _Goods:
         if self._is_given_back(name):
             return True
         try:
-            self._require_whole(name, self._vault.read(name))
+            self._require_whole(name, _read(self._vault, name))
         except (Damaged, ObjectMissing):
             return False
         return True
@@ -244,6 +246,11 @@ def _kind_of(name: str) -> Kind:
     if folder == layout.KEYS:
         return Kind.SLOT if "/slot-" in name else Kind.PUBLIC_KEYS
     return Kind.FORMAT if name in layout.FORMAT_COPIES else _KINDS[folder]
+
+
+def _read(transport: Transport, name: str) -> bytes:
+    """An object, or of one that is longer than any may be only so much that it is refused."""
+    return transport.read(name, 0, _MOST_BYTES + 1)
 
 
 def _has(transport: Transport, name: str) -> bool:

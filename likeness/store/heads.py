@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from likeness.clock import Clock
-from likeness.codec.documents import Frame, Kind
+from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, NameTaken, StoreTooNew
+from likeness.errors import Damaged, NameTaken, ObjectMissing, StoreTooNew
 from likeness.model.ids import VmId
 from likeness.store import layout
 from likeness.store.data_store import DataStore
@@ -201,14 +201,14 @@ def _changed_objects(
 
 
 def _digest_if_whole(store: DataStore, name: str) -> str:
-    """BLAKE3 of an object, as hex; empty if it is not whole, or not yet.
+    """BLAKE3 of an object, as hex; empty if it is not whole, or not yet, or not any more.
 
     Another job may be writing it at this moment: the next head will tell of it.
     """
-    data = store.transport.read(name)
     try:
+        data = store.transport.read(name, 0, MOST_DOCUMENT_BYTES + 1)
         Frame.parse(data, name=name)
-    except Damaged:
+    except (Damaged, ObjectMissing):
         return ""
     except StoreTooNew:
         pass

@@ -13,7 +13,7 @@ from likeness.store.heads import FULL_EVERY, read_witness, versions_digest, writ
 from likeness.store.versions import record_names
 from likeness.transport.faulty import Fault, FaultyTransport
 from likeness.transport.memory import MemoryTransport
-from tests.unit.workshop import CHUNK, Maker, Workshop, flipped, noise
+from tests.unit.workshop import CHUNK, Maker, WithSomethingEndless, Workshop, flipped, noise
 
 
 def head(number: int) -> str:
@@ -225,6 +225,33 @@ def test_an_object_that_is_just_being_written_waits_for_the_next_head(workshop: 
 
     assert newest not in early.objects
     assert late.objects[newest] == digest([whole]).hex()
+
+
+@pytest.mark.parametrize("folder", [layout.INDEX, layout.SWEPT])
+def test_something_endless_that_a_stranger_put_there_is_in_no_head(
+    make_workshop: Maker, folder: str
+) -> None:
+    transport = WithSomethingEndless()
+    workshop = make_workshop(transport=transport)
+    name = layout.index_segment("ab" * 16) if folder == layout.INDEX else f"gc/{'0' * 15}1"
+    transport.put_something_endless(name)
+
+    assert name not in write_head(workshop.store, clock=workshop.clock).objects
+
+
+def test_an_object_that_goes_while_a_head_is_written_is_not_in_it(make_workshop: Maker) -> None:
+    class Going(MemoryTransport):
+        def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+            if "/slot-" in name:
+                self.delete(name)
+            return super().read(name, offset, length)
+
+    workshop = make_workshop(transport=Going())
+
+    written = write_head(workshop.store, clock=workshop.clock)
+
+    assert written.number == 1
+    assert not [name for name in written.objects if "/slot-" in name]
 
 
 def test_a_head_that_says_everything_keeps_to_what_was_said_before(workshop: Workshop) -> None:

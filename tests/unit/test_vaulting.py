@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 
 from likeness.errors import BadInput, ShareFull, ShareUnreachable, Stopped
-from likeness.model.ids import PackId, VmId, random_name
+from likeness.model.ids import DiskId, PackId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.copying import Copied, copy_to_vault
@@ -16,7 +16,15 @@ from likeness.store.versions import Version, read_version
 from likeness.transport.base import Transport
 from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
 from likeness.transport.memory import MemoryTransport
-from tests.unit.workshop import CHUNK, Maker, Workshop, changed, flipped, noise
+from tests.unit.workshop import (
+    CHUNK,
+    Maker,
+    WithSomethingEndless,
+    Workshop,
+    changed,
+    flipped,
+    noise,
+)
 
 DISK = noise(1, 20 * CHUNK)
 
@@ -279,6 +287,29 @@ def test_packs_that_no_commit_has_made_a_version_of_are_left_out(workshop: Works
     assert all(each.size_bytes for each in copied), "what was not copied is not told of"
     assert not any("in/" in name for name in vault.objects)
     assert len(vault.objects) < len(workshop.objects)
+
+
+@pytest.mark.parametrize(
+    ("name", "problems"),
+    [
+        (layout.pack(PackId("ab" * 16)), 0),  # no index segment knows it
+        (layout.index_segment("ab" * 16), 1),
+        (layout.map_object(DiskId("ab" * 16), "ab" * 16), 1),
+    ],
+)
+def test_something_endless_that_a_stranger_put_there_holds_no_vaulting_up(
+    make_workshop: Maker, name: str, problems: int
+) -> None:
+    transport, vault = WithSomethingEndless(), MemoryTransport()
+    workshop = make_workshop(transport=transport)
+    version = workshop.back_up(DISK)
+    transport.put_something_endless(name)
+
+    copied = vault_all(workshop, vault)
+
+    assert [each.name for each in copied if each.problem] == [name] * problems
+    assert name not in vault.objects
+    assert restore_from(vault, workshop, version) == DISK
 
 
 def test_the_vault_of_another_store_is_left_alone(make_workshop: Maker) -> None:

@@ -86,6 +86,23 @@ class DiskInMemory:
         self._data = bytearray()
 
 
+class WithSomethingEndless(MemoryTransport):
+    """Holds an object, put there by a stranger, that no memory holds."""
+
+    endless = ""
+
+    def put_something_endless(self, name: str) -> None:
+        self.endless = name
+        self.create(name, [b"endless"])
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        if name != self.endless:
+            return super().read(name, offset, length)
+        if length is None:
+            raise MemoryError
+        return bytes(length)
+
+
 class Workshop:
     """A store in memory, or wherever `transport` is, and hands to fill it.
 
