@@ -10,7 +10,8 @@ from likeness.cli.opening import add_keys, add_place
 
 _EPILOG = """\
 exit codes: 0 all is well, 1 something is damaged, 2 bad use or the wrong key,
-3 the store could not be reached or not be checked in full, 130 stopped.
+3 the store could not be reached or not be checked in full, or its answer not be
+written, 130 stopped.
 
 A lost installation gets its data back with `list` and `restore`; docs/recovery.md
 shows how, step by step.

@@ -1,9 +1,10 @@
 """Carrying out one command, and saying in one sentence why it could not be.
 
 Exit codes: 0 all is well; 1 something is damaged; 2 bad use, or the wrong key; 3 the store could
-not be reached, or not be checked in full; 130 somebody stopped it.
+not be reached, or not be checked in full, or its answer not be written; 130 somebody stopped it.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -32,6 +33,14 @@ def main(arguments: Sequence[str]) -> int:
     """Carry out a command line; return the exit code."""
     options = parser().parse_args(arguments)
     keep_large_buffers()
+    try:
+        return _carry_out(options)
+    except BrokenPipeError:
+        _silence()
+        return UNREACHED  # whatever was found, nobody was told all of it
+
+
+def _carry_out(options: argparse.Namespace) -> int:
     stop = StopToken()
     try:
         with _stopped_by_signals(stop):
@@ -42,8 +51,29 @@ def main(arguments: Sequence[str]) -> int:
         tell(f"likeness: {printable(str(error))}")
         return _code_of(error)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return FINE
+        raise
+    except OSError as error:
+        tell(f"likeness: {printable(_told(error))}; see to that, then run again")
+        _say_the_rest()
+        return UNREACHED
+
+
+def _told(error: OSError) -> str:
+    cause = error.strerror or str(error)
+    return f"{error.filename}: {cause}" if error.filename else cause
+
+
+def _say_the_rest() -> None:
+    """Write what was found so far, if standard output is not what went wrong."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _silence()
+
+
+def _silence() -> None:
+    """Let the flush at exit go nowhere: whoever reads standard output takes nothing more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _code_of(error: LikenessError) -> int:

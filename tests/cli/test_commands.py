@@ -107,6 +107,78 @@ def test_the_first_reader_to_hang_up_ends_the_output_quietly(filled: Filled, she
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("command", ["audit", "verify", "prove"])
+def test_a_check_whose_reader_hung_up_is_not_fine(
+    filled: Filled, shell: Shell, command: str
+) -> None:
+    damage_a_pack(filled)
+    line = f"{sys.executable} -m likeness {command} {' '.join(key(filled))}"
+    done = subprocess.run(
+        ["bash", "-c", f"{line} | true; exit ${{PIPESTATUS[0]}}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("where", ["> /dev/full", "2>&1 | true"])
+def test_what_cannot_be_said_is_not_said_to_be_damage(
+    filled: Filled, shell: Shell, where: str
+) -> None:
+    line = f"{sys.executable} -m likeness list {' '.join(key(filled))} {where}"
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 3
+    if "full" in where:
+        assert done.stderr == "likeness: No space left on device; see to that, then run again\n"
+
+
+def test_a_place_that_cannot_be_is_told_in_a_sentence(filled: Filled, shell: Shell) -> None:
+    place = "/" + "x" * 300
+
+    done = shell.run("list", "--store", place, "--key-file", filled.workshop.key_file)
+
+    assert done.returncode == 3
+    assert done.stderr == f"likeness: {place}: File name too long; see to that, then run again\n"
+
+
+@pytest.mark.needs("mount")
+def test_a_full_scratch_folder_is_told_and_is_no_damage(
+    filled: Filled, shell: Shell, tmp_path: Path
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("not root: a small file system cannot be mounted")
+    scratch = tmp_path / "small"
+    scratch.mkdir()
+    small = ["mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=8", "tmpfs", str(scratch)]
+    subprocess.run(small, check=True)
+    try:
+        (scratch / "somebody's").write_bytes(bytes(4096))
+        version = filled.versions[0].version[:12]
+        target = tmp_path / "disk.raw"
+        words = ("restore", version, *key(filled), "--to", target, "--scratch", scratch)
+        done = shell.run(*words)
+    finally:
+        subprocess.run(["umount", "--lazy", str(scratch)], check=True)
+
+    assert done.returncode == 3
+    assert "No space left on device; see to that, then run again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("disk.raw*"))
+
+
 # Checking
 
 
