@@ -7,6 +7,7 @@
         * HostBusy             XenServer answers, but cannot do it now
         * TransferBroken       a disk's data stopped half-way
         * ShareUnreachable     the share did not answer, or its session was lost
+            * ObjectUnreadable it answers, and cannot give this one object
         * JobAlreadyRunning    another run of this job is under way
     * PermanentError           retrying the same call cannot help
         * BadInput             what was asked for cannot be done as asked
@@ -85,6 +86,13 @@ class TransferBroken(TransientError):
 
 class ShareUnreachable(TransientError):
     """The share did not answer, or its session was lost half-way."""
+
+
+class ObjectUnreadable(ShareUnreachable):
+    """The share answers, but its disk does not give this one object, or somebody else has it open.
+
+    Whether the object is whole is not known. Whatever is kept twice is to be had all the same.
+    """
 
 
 class JobAlreadyRunning(TransientError):

@@ -20,7 +20,9 @@ from likeness.codec.slots import Slot, SlotKind
 from likeness.errors import (
     BadInput,
     Damaged,
+    LikenessError,
     ObjectMissing,
+    ObjectUnreadable,
     ShareUnreachable,
     StoreExists,
     StoreMissing,
@@ -377,7 +379,7 @@ def claimed_stores(transport: Transport) -> list[StoreId]:
         return facts
 
     for copy in layout.FORMAT_COPIES:
-        with suppress(Damaged, StoreMissing, StoreTooNew):
+        with suppress(Damaged, StoreMissing, StoreTooNew, ObjectUnreadable):
             _first_whole(transport, note, (copy,))
     if not claims:
         _first_whole(transport, note)  # says what is wrong
@@ -400,26 +402,31 @@ def _first_whole(
     read: Callable[[Frame], FormatDocument],
     copies: Sequence[str] = layout.FORMAT_COPIES,
 ) -> FormatDocument:
-    problem: Damaged | StoreTooNew | None = None
+    problem: LikenessError | None = None
     for copy in copies:
         try:
             data = transport.read(copy, 0, MOST_DOCUMENT_BYTES + 1)
             frame = Frame.parse(data, name=layout.FORMAT_COPIES[0])
         except ObjectMissing:
             continue
-        except (Damaged, StoreTooNew) as cause:
-            problem = cause
+        except (Damaged, StoreTooNew, ObjectUnreadable) as cause:
+            problem = _graver(problem, cause)
             continue
         try:
             return read(frame)
         except Damaged as cause:
-            problem = cause
+            problem = _graver(problem, cause)
     if problem is not None:
         raise problem
     raise StoreMissing(
         f"there is no data store at {transport}; create one, or correct the path of the data"
         " store's block"
     )
+
+
+def _graver(before: LikenessError | None, cause: LikenessError) -> LikenessError:
+    """What to say when no copy was to be had: of an unread one nobody knows that it is damaged."""
+    return before if isinstance(before, ObjectUnreadable) else cause
 
 
 def _unlocked(
@@ -432,16 +439,19 @@ def _unlocked(
                 yield StoreKeys(store_id, slots.unwrap(slot, opener, store=store_id))
 
 
-def _slots(transport: Transport) -> Sequence[Slot]:
-    found = []
+def _slots(transport: Transport) -> Iterator[Slot]:
+    unread: ObjectUnreadable | None = None
     for entry in transport.entries(layout.KEYS):
         if layout.is_known(entry.name) and "/slot-" in entry.name:
             try:
                 frame = read_frame(transport, entry.name)
-                found.append(decode(frame.clear, Slot, name=entry.name))
+                yield decode(frame.clear, Slot, name=entry.name)
             except (Damaged, ObjectMissing, StoreTooNew):
                 continue  # another slot may open; the audit reports this one
-    return found
+            except ObjectUnreadable as cause:
+                unread = cause
+    if unread is not None:
+        raise unread  # none of the others opened, and this one might have
 
 
 def _newest_epoch(transport: Transport, keys: StoreKeys) -> StoreKeys:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
-from likeness.errors import Damaged, ObjectMissing, StoreTooNew
+from likeness.errors import Damaged, ObjectMissing, ObjectUnreadable, StoreTooNew
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, RunId, random_name
 from likeness.store import layout
 from likeness.store.data_store import DataStore
@@ -167,11 +167,20 @@ def known_packs(
 
 
 def unindexed_packs(
-    store: DataStore, indexed: Container[PackId]
+    store: DataStore,
+    indexed: Container[PackId],
+    *,
+    unread: Callable[[ObjectUnreadable], None] | None = None,
 ) -> Iterator[tuple[PackId, tuple[Place, ...]]]:
     """Packs that lie in their place and in no index segment, by their own tables.
 
     Slow, since every such pack is read whole; for when index segments are lost.
+
+    Args:
+        store: Where.
+        indexed: Which are left out.
+        unread: Told of each pack that cannot be read at the moment; without it the first one
+            raises.
     """
     for entry in store.transport.entries(layout.PACKS):
         pack = PackId(entry.name.rpartition("/")[2])
@@ -183,3 +192,7 @@ def unindexed_packs(
             yield pack, Pack(data, name=entry.name, store=store.store_id).places(store.keys)
         except (Damaged, ObjectMissing, StoreTooNew):
             continue
+        except ObjectUnreadable as cause:
+            if unread is None:
+                raise
+            unread(cause)

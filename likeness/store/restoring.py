@@ -19,8 +19,9 @@ from likeness.errors import (
     BadInput,
     ChunkCorrupt,
     Damaged,
+    LikenessError,
     ObjectMissing,
-    PermanentError,
+    ObjectUnreadable,
     StoreTooNew,
 )
 from likeness.model.disk import Extent
@@ -30,7 +31,7 @@ from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
-from likeness.store.index import known_packs, unindexed_packs
+from likeness.store.index import read_segment, segments, unindexed_packs
 from likeness.store.maps import FlatMap
 from likeness.store.pack import MOST_PACK_BYTES, PackHeader, Place
 from likeness.store.versions import load_map
@@ -210,7 +211,8 @@ def restore_disk(
     Raises:
         DataLost: Some bytes are not to be had; nothing is left at the target.
         Damaged: The map or the index is damaged.
-        ShareUnreachable: The store went away.
+        ShareUnreachable: The store went away, or something of it that cannot be done without
+            cannot be read at the moment.
         Stopped: On request.
     """
     try:
@@ -240,6 +242,7 @@ class _Window:
         self._store, self._disk = store, disk
         self._indexed: set[PackId] = set()
         self._looked_at_strays = False
+        self._unread: ObjectUnreadable | None = None
         self._wanted = _wanted(chunk_map, first, count)
         self._zero_bytes = self._length(first, count) - sum(
             self._length(position, 1)
@@ -261,7 +264,7 @@ class _Window:
                 self._find_strays()
                 continue
             if not plan:
-                raise DataLost(self._disk, self._extents(todo), cause)
+                raise self._unread or DataLost(self._disk, self._extents(todo), cause)
             for done, problem in self._fetch(plan, target, stop):
                 cause = str(problem) if problem else cause
                 todo.difference_update(done)
@@ -269,17 +272,27 @@ class _Window:
 
     def _find_sources(self) -> None:
         """Ask the index; where it is damaged or lacks a chunk, the packs' own tables."""
-        for pack in known_packs(self._store, chunks=self._wanted, damaged=lambda _: None):
-            self._indexed.add(pack.pack)
-            self._offer(pack.pack, pack.places)
+        for name in segments(self._store):
+            try:
+                for pack in read_segment(self._store, name, chunks=self._wanted):
+                    self._indexed.add(pack.pack)
+                    self._offer(pack.pack, pack.places)
+            except (Damaged, ObjectMissing):
+                continue
+            except ObjectUnreadable as cause:
+                self._note(cause)
         if any(not want.sources for want in self._wanted.values()):
             self._find_strays()
 
     def _find_strays(self) -> None:
         """Ask the tables of packs that are in no index segment; slow, and seldom needed."""
         self._looked_at_strays = True
-        for stray, places in unindexed_packs(self._store, self._indexed):
+        for stray, places in unindexed_packs(self._store, self._indexed, unread=self._note):
             self._offer(stray, places)
+
+    def _note(self, cause: ObjectUnreadable) -> None:
+        """What cannot be read may hold what nothing else does, and is not known to be lost."""
+        self._unread = cause
 
     def _offer(self, pack: PackId, places: Iterable[Place]) -> None:
         for place in places:
@@ -299,8 +312,8 @@ class _Window:
 
     def _fetch(
         self, plan: dict[PackId, list[Place]], target: DiskWriter, stop: StopToken
-    ) -> Iterator[tuple[list[ChunkId], PermanentError | None]]:
-        def fetch(pack: PackId) -> tuple[list[ChunkId], PermanentError | None]:
+    ) -> Iterator[tuple[list[ChunkId], LikenessError | None]]:
+        def fetch(pack: PackId) -> tuple[list[ChunkId], LikenessError | None]:
             stop.check()
             return self._fetch_pack(pack, plan[pack], target)
 
@@ -308,10 +321,10 @@ class _Window:
 
     def _fetch_pack(
         self, pack: PackId, places: list[Place], target: DiskWriter
-    ) -> tuple[list[ChunkId], PermanentError | None]:
+    ) -> tuple[list[ChunkId], LikenessError | None]:
         name = layout.pack(pack)
         done: list[ChunkId] = []
-        problem: PermanentError | None = None
+        problem: LikenessError | None = None
         try:
             opener = _opener(self._store, name)
             for start, data, group in _reads(self._store, name, places):
@@ -323,6 +336,9 @@ class _Window:
                     except ChunkCorrupt as cause:
                         problem = cause
         except (Damaged, ObjectMissing, StoreTooNew) as cause:
+            problem = cause
+        except ObjectUnreadable as cause:
+            self._note(cause)
             problem = cause
         return done, problem
 

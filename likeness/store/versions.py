@@ -7,7 +7,7 @@ from pathlib import Path
 
 from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, LikenessError, ObjectMissing, UnknownVersion
+from likeness.errors import Damaged, ObjectMissing, ObjectUnreadable, UnknownVersion
 from likeness.model.ids import DiskId, VersionId, VmId, is_name
 from likeness.store import layout
 from likeness.store.data_store import DataStore
@@ -128,13 +128,19 @@ def read_part(store: DataStore, disk: DiskRecord, part: MapPart, positions: int)
 
     Raises:
         Damaged: Neither is.
+        ObjectUnreadable: One of them cannot be read at the moment, and the other is not whole.
     """
-    problem: LikenessError | None = None
+    problem: Damaged | ObjectMissing | None = None
+    unread: ObjectUnreadable | None = None
     for copy in range(len(part.copies)):
         try:
             return read_copy(store, disk, part, copy, positions)
         except (Damaged, ObjectMissing) as cause:
             problem = cause
+        except ObjectUnreadable as cause:
+            unread = cause
+    if unread is not None:
+        raise unread
     raise Damaged(part.copies[0], f"neither copy of this block map is whole ({problem})")
 
 

@@ -11,6 +11,7 @@ from likeness.errors import (
     LikenessError,
     NameTaken,
     ObjectMissing,
+    ObjectUnreadable,
     ShareFull,
     ShareRefused,
     ShareUnreachable,
@@ -19,6 +20,7 @@ from likeness.errors import (
 from likeness.transport.base import Entry, Space
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_TROUBLE = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
 _FOLDER_TRIES = 10
 _NEVER_WAIT = os.O_NONBLOCK  # as opening a pipe that somebody put there would; no file minds
 _WRITEV_PARTS = 512  # the kernel takes at most IOV_MAX (1024) buffers a call
@@ -191,7 +193,8 @@ def _meaning(name: str, cause: OSError) -> LikenessError:
         return ShareFull(f"no room left for {name}; free space on the data store and run again")
     if cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ShareRefused(f"{name}: {cause.strerror}; check the rights on the data store")
-    return ShareUnreachable(f"{name}: {cause.strerror or cause}; is the data store's disk well?")
+    kind = ObjectUnreadable if cause.errno in _DISK_TROUBLE else ShareUnreachable
+    return kind(f"{name}: {cause.strerror or cause}; is the data store's disk well?")
 
 
 def _make_folder(path: Path) -> None:

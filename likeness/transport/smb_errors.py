@@ -22,6 +22,7 @@ from likeness.errors import (
     LikenessError,
     NameTaken,
     ObjectMissing,
+    ObjectUnreadable,
     ShareFull,
     ShareRefused,
     ShareUnreachable,
@@ -232,7 +233,7 @@ _SENTENCES: tuple[tuple[frozenset[int], type[LikenessError], str], ...] = (
     ),
     (
         _IN_USE,
-        ShareUnreachable,
+        ObjectUnreadable,
         "somebody else has it open; run again when they are done",
     ),
     (
@@ -242,7 +243,7 @@ _SENTENCES: tuple[tuple[frozenset[int], type[LikenessError], str], ...] = (
     ),
     (
         _DISK_TROUBLE,
-        ShareUnreachable,
+        ObjectUnreadable,
         "the server could not read or write its disk; check its disks and its log, then run again",
     ),
 )

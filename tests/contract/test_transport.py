@@ -1,5 +1,6 @@
 """What every transport promises, tried on each of them."""
 
+import errno
 import os
 import subprocess
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from likeness.errors import NameTaken, ObjectMissing, ShareFull, ShareRefused
+from likeness.errors import NameTaken, ObjectMissing, ObjectUnreadable, ShareFull, ShareRefused
 from likeness.transport.base import Entry, Transport
 from likeness.transport.faulty import FaultyTransport
 from likeness.transport.local import LocalTransport
@@ -379,3 +380,17 @@ def test_a_pipe_in_the_place_of_an_object_holds_nobody_up(tmp_path: Path) -> Non
     for ask in (transport.read, transport.size):
         with pytest.raises(ObjectMissing):
             ask("pipe")
+
+
+def test_an_object_that_the_disk_does_not_give_is_told_from_a_share_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bad_sector(*_: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    transport = LocalTransport(tmp_path)
+    transport.create("here", [b"1"])
+    monkeypatch.setattr(os, "pread", bad_sector)
+
+    with pytest.raises(ObjectUnreadable, match="here: Input/output error"):
+        transport.read("here")

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likeness.codec.aead import Suite
-from likeness.errors import BadInput, Stopped
+from likeness.codec.slots import SlotKind
+from likeness.errors import BadInput, ObjectUnreadable, Stopped
 from likeness.model.disk import Extent
 from likeness.stopping import StopToken
 from likeness.store import layout
@@ -22,6 +23,7 @@ from tests.unit.workshop import (
     KIB,
     MIB,
     Maker,
+    WithBadSectors,
     Workshop,
     changed,
     flipped,
@@ -184,6 +186,55 @@ def test_one_copy_of_every_map_may_be_lost(workshop: Workshop) -> None:
 
     assert workshop.restore(version) == changed(disk, (0, b"new"))
     assert len(workshop.prove_documents(version).problems) == 2
+
+
+def test_one_of_whatever_is_kept_twice_may_be_unreadable(make_workshop: Maker) -> None:
+    transport = WithBadSectors()
+    workshop = make_workshop(transport=transport)
+    disk = noise(1, 5 * CHUNK)
+    version = workshop.back_up(disk)
+    part = version.record.disks[0].parts[0]
+    workshop.back_up(disk, incremental=False)
+    [words] = [
+        name
+        for name in workshop.names(layout.KEYS)
+        if "/slot-" in name and f'"{SlotKind.RECOVERY_WORDS}"'.encode() in transport.objects[name]
+    ]
+    kept_twice = [
+        *layout.FORMAT_COPIES,
+        words,
+        *part.copies,
+        *workshop.names(layout.INDEX),
+        *workshop.pack_names(),
+    ]
+
+    for name in kept_twice:
+        transport.bad = {name}
+        store = open_store_with_key_file(transport, workshop.key_file)
+        assert workshop.restore(version, store=store) == disk, name
+
+
+def test_what_cannot_be_read_is_not_called_lost(make_workshop: Maker) -> None:
+    transport = WithBadSectors()
+    workshop = make_workshop(transport=transport)
+    version = workshop.back_up(noise(1, 3 * CHUNK))
+    part = version.record.disks[0].parts[0]
+
+    needed = (
+        workshop.pack_names(),
+        [*workshop.pack_names(), *workshop.names(layout.INDEX)],
+        part.copies,
+        [*layout.FORMAT_COPIES],
+        [name for name in workshop.names(layout.KEYS) if "/slot-" in name],
+    )
+    for names in needed:
+        transport.bad = set(names)
+        with pytest.raises(ObjectUnreadable):
+            workshop.restore(version, store=open_store_with_key_file(transport, workshop.key_file))
+    transport.bad = {part.copies[0]}
+    del transport.objects[part.copies[1]]
+    with pytest.raises(ObjectUnreadable):
+        workshop.restore(version)
 
 
 @pytest.mark.parametrize("where", [0, 8, 9, 10, 20, 30, 50, 100, HEADER_BYTES - 1])

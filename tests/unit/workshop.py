@@ -10,6 +10,7 @@ from pathlib import Path
 from likeness.agent.reader import FileDiskReader
 from likeness.agent.transfer import Bundle, DiskJob, transfer
 from likeness.codec.aead import Suite
+from likeness.errors import ObjectUnreadable
 from likeness.model.disk import DiskFacts, Skips, VmFacts
 from likeness.model.ids import ZERO_CHUNK, DiskId, PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
@@ -101,6 +102,19 @@ class WithSomethingEndless(MemoryTransport):
         if length is None:
             raise MemoryError
         return bytes(length)
+
+
+class WithBadSectors(MemoryTransport):
+    """Answers, and cannot read some of its objects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bad: set[str] = set()
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        if name in self.bad:
+            raise ObjectUnreadable(f"{name}: bad sector")
+        return super().read(name, offset, length)
 
 
 class Workshop:
