@@ -1,5 +1,6 @@
 """Transfer: what is new of a VM's disks, from the snapshot straight to the store."""
 
+import errno
 import secrets
 import shutil
 from collections.abc import Generator, Iterator
@@ -13,6 +14,7 @@ from prefect.runtime import task_run
 from blocks import Site
 from catalog.chunks import damaged_ids, must_read
 from likeness.agent.transfer import Bundle, DiskJob, Tally, transfer
+from likeness.errors import BadInput
 from likeness.model.disk import Skips
 from likeness.model.ids import RunId, random_name
 from likeness.model.job import BackupJob
@@ -34,11 +36,22 @@ from tasks.retries import STEP
 
 @contextmanager
 def scratch_folder(site: Site, run: RunId) -> Generator[Path, None, None]:
-    """A private folder for the block maps of one VM in flight, gone afterwards."""
+    """A private folder for the block maps of one VM in flight, gone afterwards.
+
+    Raises:
+        BadInput: There was no room on this machine, here or at the catalog.
+    """
     folder = site.catalog.scratch / run / random_name()
-    folder.mkdir(mode=0o700, parents=True)
     try:
+        folder.mkdir(mode=0o700, parents=True)
         yield folder
+    except OSError as cause:
+        if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BadInput(
+            "no room left on this machine for what a run keeps meanwhile, in"
+            f" {site.catalog.scratch} or beside the catalog; make room there, then run again"
+        ) from cause
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

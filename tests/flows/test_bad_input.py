@@ -279,6 +279,26 @@ def test_a_full_store_fails_the_vm_says_so_and_keeps_what_it_has(
     assert site.left_in_the_pool() == NOTHING_LEFT
 
 
+@pytest.mark.parametrize("whose", ["the run's", "the catalog's"])
+def test_a_full_disk_of_this_machine_is_not_taken_for_a_full_store(
+    site: Scene, small_disk: Callable[[Path], None], whose: str
+) -> None:
+    catalog = site.site.catalog
+    scratch = catalog.scratch if whose == "the run's" else catalog.file.scratch
+    scratch.mkdir(exist_ok=True)
+    small_disk(scratch)
+    (scratch / "somebody's").write_bytes(bytes(4 * MIB))
+
+    ended = site.back_up("web")
+
+    sentence = outcomes(ended)["web"].sentence
+    assert sentence == (
+        f"no room left on this machine for what a run keeps meanwhile, in {catalog.scratch}"
+        " or beside the catalog; make room there, then run again"
+    )
+    assert site.left_in_the_pool() == NOTHING_LEFT
+
+
 # -- two at once ---------------------------------------------------------------------------------
 
 
