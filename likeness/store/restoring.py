@@ -69,8 +69,8 @@ class FileDiskWriter:
             BadInput: There is a file already, it cannot be made, or another restore is making it.
         """
         self._path, self._partial = path, path.with_name(f"{path.name}.partial")
-        self._require_free()
         try:
+            self._require_free()
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = _only_handle(self._partial)
         except BlockingIOError as cause:
@@ -115,10 +115,11 @@ class FileDiskWriter:
         """See `DiskWriter.finish`.
 
         Raises:
-            BadInput: There is no room for the image.
+            BadInput: There is no room for the image, or meanwhile there is a file of its name.
         """
         try:
             os.fsync(self._handle)
+            self._require_free()
             self._partial.rename(self._path)
             _sync_folder(self._path.parent)
         except OSError as cause:

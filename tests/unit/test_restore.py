@@ -1,7 +1,9 @@
 """Restore: bit for bit, whatever the disk was; and never a wrong byte."""
 
+import fcntl
 import resource
 import signal
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -376,6 +378,45 @@ def test_what_a_restore_that_died_left_is_written_anew(tmp_path: Path) -> None:
     writer.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["disk.raw"]
     assert (tmp_path / "disk.raw").read_bytes() == bytes(10)
+
+
+def test_an_image_that_is_finished_while_another_restore_begins_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "disk.raw"
+    first = FileDiskWriter(target, 100)
+    first.write(0, b"a" * 100)
+    lock, begun = fcntl.flock, count()
+
+    def late(handle: int, how: int) -> None:
+        if next(begun) == 0:
+            first.finish()
+        lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(BadInput, match="exists already"):
+        FileDiskWriter(target, 100)
+
+    assert target.read_bytes() == b"a" * 100
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_that_appears_during_a_restore_is_not_written_over(tmp_path: Path) -> None:
+    target = tmp_path / "disk.raw"
+    writer = FileDiskWriter(target, 10)
+    target.write_bytes(b"somebody's")
+
+    with pytest.raises(BadInput, match="exists already"):
+        writer.finish()
+    writer.abandon()
+
+    assert target.read_bytes() == b"somebody's"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_image_under_a_name_that_is_too_long_gets_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="File name too long; make room or choose another place"):
+        FileDiskWriter(tmp_path / ("x" * 300), 10)
 
 
 def test_an_image_is_its_owners_alone_and_has_its_name_only_when_it_is_whole(
