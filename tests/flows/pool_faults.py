@@ -109,7 +109,7 @@ class PhaseWatch(Journal):
             yield
 
     def _phase(self, method: str, parameters: tuple[Value, ...]) -> str:
-        if method == "VM.get_by_name_label":  # by name when a job selects, by uuid at its turn
+        if method in ("VM.get_by_name_label", "VM.get_by_uuid"):  # the latter at its turn
             known = self._pool.db.where("VM", uuid=parameters[0])
             self._vm = str(self._pool.db.get("VM", known[0], "name_label")) if known else ""
             return "snapshot"
