@@ -30,6 +30,7 @@ from likeness.store.heads import Witness
 from likeness.store.history import (
     Record,
     covered_records,
+    everything,
     map_pairs,
     read_history,
     read_record,
@@ -175,15 +176,14 @@ def _everything_listed(view: SignedView, index: _Index, stop: StopToken) -> Iter
     """Walk the listing once for everything, and once more for each further share of the packs."""
     for turn, (prefixes, expected) in enumerate(index.turns()):
         strays = _Strays()
-        listed = view.transport.entries("") if turn == 0 else _pack_folders(view, prefixes)
+        if turn == 0:
+            others = set(view.transport.folders("")) - set(layout.FOLDERS)
+            yield from map(_strange, sorted(others))
+        listed = everything(view.transport) if turn == 0 else _pack_folders(view, prefixes)
         for entry in listed:
             stop.check()
             if not layout.is_known(entry.name):
-                yield notice(
-                    entry.name,
-                    "not of this program",
-                    "it is never opened; see who else writes to the share",
-                )
+                yield _strange(entry.name)
             elif entry.name.startswith(f"{layout.PACKS}/"):
                 if entry.name[len(layout.PACKS) + 1 :][:2] in prefixes:
                     yield from _one_pack(entry, expected, strays)
@@ -191,6 +191,12 @@ def _everything_listed(view: SignedView, index: _Index, stop: StopToken) -> Iter
                 yield notice(entry.name, "set aside", "look at it, then delete it by hand")
         yield from _missing_packs(view, expected)
         yield from strays.told()
+
+
+def _strange(name: str) -> Observation:
+    return notice(
+        name, "not of this program", "it is never opened; see who else writes to the share"
+    )
 
 
 def _pack_folders(view: SignedView, prefixes: frozenset[str]) -> Iterator[Entry]:

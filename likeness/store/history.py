@@ -17,7 +17,7 @@ from likeness.store.documents import HeadDocument, VersionClear, decode
 from likeness.store.heads import FULL_EVERY, Witness, versions_digest
 from likeness.store.observations import UNREADABLE, Observation, Weight, cause_of, trouble
 from likeness.store.public_view import SignedView
-from likeness.transport.base import Transport
+from likeness.transport.base import Entry, Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +213,17 @@ def verified_record(view: SignedView, name: str, data: bytes) -> Record:
     if clear.digests and len(clear.digests) != len(clear.objects):
         raise Damaged(name, "it does not say one digest for each of its objects")
     return Record(name, clear, signed)
+
+
+def everything(transport: Transport) -> Iterator[Entry]:
+    """All that lies in a store's own folders and beside them, but not in folders of others'.
+
+    A share has such: for what was deleted, for its own snapshots, for a file system's finds. They
+    may be huge, and closed to us.
+    """
+    yield from transport.entries("", deep=False)
+    for folder in layout.FOLDERS:
+        yield from transport.entries(folder)
 
 
 def vm_folders(transport: Transport) -> list[VmId]:

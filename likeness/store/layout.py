@@ -12,6 +12,7 @@ FORMAT_COPIES = ("ADS-FORMAT", "ADS-FORMAT.2", "ADS-FORMAT.3")
 KEYS, OWNER, INBOX, PACKS, MAPS = "keys", "owner", "in", "packs", "maps"
 INDEX, VERSIONS, HEADS, SWEPT, CATALOG = "index", "versions", "heads", "gc", "catalog"
 QUARANTINE = "quarantine"
+FOLDERS = (KEYS, OWNER, INBOX, PACKS, MAPS, INDEX, VERSIONS, HEADS, SWEPT, CATALOG, QUARANTINE)
 MANIFEST_SUFFIX = ".mf"
 
 _KNOWN = re.compile(

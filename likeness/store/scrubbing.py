@@ -30,6 +30,7 @@ from likeness.store.history import (
     History,
     Record,
     covered_records,
+    everything,
     map_pairs,
     read_history,
     records_of,
@@ -376,7 +377,7 @@ def _likely_store(transport: Transport) -> StoreId:
 
 def _ours(transport: Transport) -> Iterator[Entry]:
     """Everything of the store but inboxes and what was set aside."""
-    for entry in transport.entries(""):
+    for entry in everything(transport):
         apart = entry.name.startswith((f"{layout.INBOX}/", f"{layout.QUARANTINE}/"))
         if layout.is_known(entry.name) and not apart:
             yield entry

@@ -64,11 +64,12 @@ class Transport(Protocol):
             ObjectMissing: There is no such object.
         """
 
-    def entries(self, folder: str) -> Iterator[Entry]:
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
         """Everything in a folder and below it, sorted by name; nothing if there is no such folder.
 
         Args:
             folder: Such as ``packs`` or ``in/3f…``; the empty string is the whole store.
+            deep: Whether folders in it are looked into too.
         """
 
     def folders(self, folder: str) -> list[str]:

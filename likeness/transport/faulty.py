@@ -122,9 +122,9 @@ class FaultyTransport:
         """See `Transport.size`."""
         return self._pass_on("size", name, lambda: self.inner.size(name))
 
-    def entries(self, folder: str) -> Iterator[Entry]:
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
         """See `Transport.entries`; counted, and failing, when it is called."""
-        return self._pass_on("entries", folder, lambda: self.inner.entries(folder))
+        return self._pass_on("entries", folder, lambda: self.inner.entries(folder, deep=deep))
 
     def folders(self, folder: str) -> list[str]:
         """See `Transport.folders`."""

@@ -82,13 +82,13 @@ class LocalTransport:
         with self._translated(name):
             return _size_of_file(name, self._path(name).stat())
 
-    def entries(self, folder: str) -> Iterator[Entry]:
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
         """See `Transport.entries`."""
         with self._translated(folder):
             for path in self._children(folder):
                 name = f"{folder}/{path.name}" if folder else path.name
                 if path.is_dir():
-                    yield from self.entries(name)
+                    yield from self.entries(name) if deep else ()
                 else:
                     with suppress(FileNotFoundError):  # deleted since it was listed
                         yield Entry(name, Path(path.path).stat().st_size)

@@ -46,14 +46,14 @@ class MemoryTransport:
         """See `Transport.size`."""
         return len(self._object(name))
 
-    def entries(self, folder: str) -> Iterator[Entry]:
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
         """See `Transport.entries`; what is there when it is called."""
         inside = _inside(folder)
         with self._lock:
             found = [
                 Entry(name, len(data))
                 for name, data in self.objects.items()
-                if name.startswith(inside)
+                if name.startswith(inside) and (deep or "/" not in name[len(inside) :])
             ]
         return iter(sorted(found, key=lambda entry: entry.name))
 

@@ -67,9 +67,9 @@ class MeteredTransport:
         """See `Transport.size`."""
         return self._inner.size(name)
 
-    def entries(self, folder: str) -> Iterator[Entry]:
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
         """See `Transport.entries`."""
-        return self._inner.entries(folder)
+        return self._inner.entries(folder, deep=deep)
 
     def folders(self, folder: str) -> list[str]:
         """See `Transport.folders`."""

@@ -105,7 +105,7 @@ class SmbTransport:
         path = self._path(name)
         return self._call(name, lambda session: smb_folders.size_of(session, path))
 
-    def entries(self, folder: str) -> Iterator[Entry]:
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
         """See `Transport.entries`; each folder is listed when the iteration comes to it."""
         listed = self._listed(folder)
         # A folder takes the place of its contents, whose names go on with a slash.
@@ -113,7 +113,7 @@ class SmbTransport:
         for line in listed:
             name = f"{folder}/{line.name}" if folder else line.name
             if line.is_folder:
-                yield from self.entries(name)
+                yield from self.entries(name) if deep else ()
             else:
                 yield Entry(name, line.size_bytes)
 

@@ -1,14 +1,14 @@
 """An audit of presence tells what is missing, cut short or nobody's, and nothing else."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from likeness.codec.slots import SlotKind
-from likeness.errors import Stopped
+from likeness.errors import ShareRefused, Stopped
 from likeness.model.ids import PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store import layout
@@ -17,6 +17,10 @@ from likeness.store.consequences import versions_that_need
 from likeness.store.data_store import add_slot
 from likeness.store.heads import FULL_EVERY, write_head
 from likeness.store.observations import Weight
+from likeness.store.public_view import open_public
+from likeness.store.scrubbing import scrub_frames, scrub_signatures
+from likeness.transport.base import Entry
+from likeness.transport.local import LocalTransport
 from tests.audit.conftest import OBJECTS, SIZE, Filled, bad
 from tests.unit.workshop import noise
 
@@ -280,6 +284,26 @@ def test_the_last_slot_missing_is_damage(filled: Filled) -> None:
             filled.path(name).unlink()
 
     assert bad(list(audit_presence(store, stop=StopToken())))[layout.KEYS] is Weight.DAMAGE
+
+
+class ClosedInPart(LocalTransport):
+    """A share that does not let this account look into one of its folders."""
+
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
+        if folder.startswith("lost+found"):
+            raise ShareRefused(f"{folder}: permission denied; check the rights")
+        yield from super().entries(folder, deep=deep)
+
+
+def test_a_folder_of_others_is_noticed_and_not_looked_into(filled: Filled) -> None:
+    (filled.root / "lost+found" / "#1").mkdir(parents=True)
+    share = ClosedInPart(filled.root)
+
+    (found,) = audit_presence(open_public(share), stop=StopToken())
+
+    assert (found.weight, found.name) == (Weight.NOTICE, "lost+found")
+    assert list(scrub_frames(share, stop=StopToken())) == []
+    assert list(scrub_signatures(open_public(share), stop=StopToken())) == []
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)

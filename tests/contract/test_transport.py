@@ -195,6 +195,10 @@ def test_entries_come_sorted_by_their_whole_name_with_sizes(transport: Transport
 
     assert list(transport.entries("")) == [Entry(name, sizes[name]) for name in sorted(sizes)]
     assert names(transport, "packs/aa") == ["packs/aa/1", "packs/aa/2"]
+    assert list(transport.entries("", deep=False)) == [Entry("format", 4)]
+    assert [entry.name for entry in transport.entries("packs", deep=False)] == [
+        *("packs/aa.old", "packs/aa0", "packs/b")
+    ]
 
 
 def test_entries_of_a_folder_that_does_not_exist_are_none(transport: Transport) -> None:

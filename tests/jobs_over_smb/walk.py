@@ -100,8 +100,8 @@ class Watched:
     def size(self, name: str) -> int:
         return self.inner.size(name)
 
-    def entries(self, folder: str) -> Iterator[Entry]:
-        return self.inner.entries(folder)
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
+        return self.inner.entries(folder, deep=deep)
 
     def folders(self, folder: str) -> list[str]:
         return self.inner.folders(folder)
