@@ -74,6 +74,11 @@ class Site(Block):
         pattern=r"^(|[a-z0-9-]+/[a-z0-9-]+)$",
     )
 
+    def key_of(self, artifact: str) -> str:
+        """Key of something people look at: every site has its own; *main*'s are the plain words."""
+        name = self._block_document_name or "main"
+        return artifact if name == "main" else f"{artifact}-{name}"
+
     @classmethod
     def named(cls, name: str) -> "Site":
         """The site saved under `name`.

@@ -53,5 +53,5 @@ def restore_disks(
     except BaseException:
         stop.stop()
         raise
-    show_restore(version, disks)
+    show_restore(version, disks, site=here)
     return restored_state(disks, folder)

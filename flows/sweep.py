@@ -34,6 +34,6 @@ def sweep(site: SiteName = "main") -> State[Any]:
             store=sweep_store(site=here),
             scratch=sweep_scratch(site=here),
         )
-    show_sweep(report)
+    show_sweep(report, site=here)
     tell_people(site=here)  # what waits for a mail server that was away
     return swept_state(report)

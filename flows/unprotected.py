@@ -29,5 +29,5 @@ def unprotected(site: SiteName = "main") -> State[Any]:
     here.catalog.ready(system_clock)
     jobs = planned_jobs(site)
     found = find_unprotected(jobs, site=here)
-    show_unprotected(found, jobs=len(jobs))
+    show_unprotected(found, jobs=len(jobs), site=here)
     return unprotected_state(found)

@@ -30,6 +30,6 @@ def vault(site: SiteName = "main") -> State[Any]:
     except BaseException:
         stop.stop()
         raise
-    show_vault(copied)
+    show_vault(copied, site=here)
     show_versions(site=here)
     return vaulted_state(copied)

@@ -23,7 +23,6 @@ from tasks.claims import is_live
 from tasks.page import arrived_line, page_facts, page_text
 from tasks.progress import Board, Pace, board, every_few_seconds, shown
 
-KEY = "dashboard"
 _FACTS_EVERY_SECONDS = 60.0
 
 
@@ -132,7 +131,7 @@ class Page:
 
     def __init__(self, site: Site) -> None:
         """The page of a site."""
-        self._site = site
+        self._site, self._key = site, site.key_of("dashboard")
         self._arrived = ""
         self._own: UUID | None = None
         self._facts: Sequence[str] = ()
@@ -141,11 +140,11 @@ class Page:
     def put(self) -> None:
         """Write it anew, as an artifact of the run that does."""
         self._arrived = arrived_line(self._site)
-        self._own = put_markdown(KEY, self.text(), "What is under way, and what is damaged")
+        self._own = put_markdown(self._key, self.text(), "What is under way, and what is damaged")
 
     def update(self) -> bool:
         """Rewrite it in place; whether there is one."""
-        return rewrite_newest(KEY, self.text(), and_also=self._own)
+        return rewrite_newest(self._key, self.text(), and_also=self._own)
 
     def text(self) -> str:
         """Draw it."""

@@ -328,4 +328,5 @@ def _show(site: Site) -> None:
         for each in messages.recent_deliveries(site.catalog.file)
     ]
     if rows:
-        put_table("messages", rows, "What people were told, and what waits for a server")
+        said = "What people were told, and what waits for a server"
+        put_table(site.key_of("messages"), rows, said)

@@ -95,7 +95,7 @@ def page_facts(site: Site, arrived: str) -> tuple[str, ...]:
         "",
         *incident_lines(incidents.list_incidents(catalog)),
         "",
-        *vm_lines(rows, now),
+        *vm_lines(rows, now, site.key_of("versions")),
         *_age_lines(site, seen, limit, now),
         *_store_lines(site),
     )
@@ -115,8 +115,14 @@ def arrived_line(site: Site) -> str:
     return f"Arrived and not committed: {counted(len(sizes), 'pack')}, {size}."
 
 
-def vm_lines(rows: Sequence[VersionRow], now: datetime) -> Iterator[str]:
-    """Each VM's versions as marks, newest first; VMs with damage come first."""
+def vm_lines(rows: Sequence[VersionRow], now: datetime, key: str) -> Iterator[str]:
+    """Each VM's versions as marks, newest first; VMs with damage come first.
+
+    Args:
+        rows: The versions, newest first.
+        now: The present.
+        key: Of the artifact that lists them one by one.
+    """
     yield from ("## Versions", "")
     if not rows:
         yield from ("There are none yet.", "")
@@ -129,7 +135,8 @@ def vm_lines(rows: Sequence[VersionRow], now: datetime) -> Iterator[str]:
     def worst_first(each: list[VersionRow]) -> tuple[int, str]:
         return min(order.index(row.verdict) for row in each), each[0].vm_name
 
-    yield "One by one, with sizes and ages: [the artifact `versions`](/v2/artifacts/key/versions)."
+    link = f"[the artifact `{key}`](/v2/artifacts/key/{key})"
+    yield f"One by one, with sizes and ages: {link}."
     yield from ("", "| VM | versions, newest first | newest good one | oldest check |")
     yield "|---|---|---|---|"
     shown = sorted(vms.values(), key=worst_first)

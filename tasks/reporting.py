@@ -56,7 +56,7 @@ def show_job(job: BackupJob, outcomes: Sequence[VmOutcome], *, site: Site, head:
     description = (
         f"Job **{job.name}**: {counted(len(outcomes), 'VM')}; store at {head or 'no head'}"
     )
-    put_table(f"job-{slug(job.name)}", rows, description)
+    put_table(site.key_of(f"job-{slug(job.name)}"), rows, description)
     show_versions(site=site)
 
 
@@ -82,7 +82,8 @@ def show_versions(*, site: Site) -> None:
         site.catalog.file, now, age_limit(site.revalidate_after).green_for
     )
     rows.sort(key=lambda row: (row.vm_name, row.vm))  # stable: newest first within a VM
-    put_table("versions", [version_row(row, now) for row in rows], _legend(rows), alone=True)
+    table = [version_row(row, now) for row in rows]
+    put_table(site.key_of("versions"), table, _legend(rows), alone=True)
 
 
 def version_row(row: VersionRow, now: datetime) -> dict[str, str]:
@@ -130,7 +131,8 @@ def show_validation(found: Validated, healed: Healed, *, site: Site) -> None:
         lines.append(f"From the vault again, under its own name: {what}.")
     for change in found.and_then(healed.validated).healed:
         lines.append(f"- ✅ healed: {_damage(change)}")
-    put_markdown("validation-report", "\n\n".join(lines), "What one validation read and found")
+    text = "\n\n".join(lines)
+    put_markdown(site.key_of("validation-report"), text, "What one validation read and found")
     show_dashboard(site=site)
 
 
@@ -160,23 +162,24 @@ def validation_state(found: Validated, healed: Healed, told: Told) -> State[Any]
     return Completed(message=said, data=found)
 
 
-def show_vault(copied: Vaulted) -> None:
+def show_vault(copied: Vaulted, *, site: Site) -> None:
     """What went to the vault, and what did not."""
     lines = [f"Copied {copied.objects} objects, {readable_size(copied.copied_bytes)}."]
     lines += [f"- not copied: {problem}" for problem in copied.problems]
-    put_markdown("vault", "\n\n".join(lines), "What went to the vault")
+    put_markdown(site.key_of("vault"), "\n\n".join(lines), "What went to the vault")
 
 
-def show_restore(version: str, disks: Sequence[RestoredDisk]) -> None:
+def show_restore(version: str, disks: Sequence[RestoredDisk], *, site: Site) -> None:
     """Where the restored disks are."""
     rows = [
         {"disk": disk.name, "file": str(disk.path), "size": readable_size(disk.size_bytes)}
         for disk in disks
     ]
-    put_table("restore", rows, f"Version {version[:8]}, every data block proved on its way")
+    said = f"Version {version[:8]}, every data block proved on its way"
+    put_table(site.key_of("restore"), rows, said)
 
 
-def show_unprotected(vms: Sequence[Unprotected], *, jobs: int) -> None:
+def show_unprotected(vms: Sequence[Unprotected], *, jobs: int, site: Site) -> None:
     """VMs that no job backs up by itself."""
     rows = [
         {
@@ -189,10 +192,10 @@ def show_unprotected(vms: Sequence[Unprotected], *, jobs: int) -> None:
         for each in vms
     ]
     said = f"{counted(len(rows), 'VM')} that none of {counted(jobs, 'job')} backs up by itself"
-    put_table("unprotected", rows, said)
+    put_table(site.key_of("unprotected"), rows, said)
 
 
-def show_sweep(report: SweepReport) -> None:
+def show_sweep(report: SweepReport, *, site: Site) -> None:
     """What a sweep removed."""
     rows = [
         {"what": each.what, "name": each.name, "result": each.problem or "removed"}
@@ -201,7 +204,7 @@ def show_sweep(report: SweepReport) -> None:
     removed = (
         f"{counted(report.store.objects, 'object')} ({readable_size(report.store.freed_bytes)})"
     )
-    put_table("sweep", rows, f"Also removed from inboxes: {removed}")
+    put_table(site.key_of("sweep"), rows, f"Also removed from inboxes: {removed}")
 
 
 def _moment(at: datetime | None) -> str:

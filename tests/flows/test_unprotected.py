@@ -58,7 +58,9 @@ def test_vms_that_no_job_backs_up_are_listed_with_the_reason(
     assert found["forgotten"].last_taken_at == site.newest("forgotten").taken_at
     assert "its tag 'likeness-ignore' keeps it out" in found["ignored"].reason
     assert "it is in job 'paused', which no schedule starts" in found["off"].reason
-    assert [(row["VM"], row["last version"] == "none") for row in table("unprotected")] == [
+    assert [
+        (row["VM"], row["last version"] == "none") for row in table(f"unprotected-{site.name}")
+    ] == [
         ("forgotten", False),
         ("ignored", True),
         ("off", True),

@@ -1,6 +1,7 @@
 """Validation: what is damaged turns red wherever it is needed; what cannot be read says nothing."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -110,17 +111,32 @@ def test_a_pack_that_is_missing_turns_its_versions_red(site: Scene) -> None:
     assert site.verdicts() == [Verdict.BAD]
 
 
-def test_the_list_of_versions_is_kept_once_however_many_runs_there_were(site: Scene) -> None:
-    def lists() -> list[Artifact]:
-        known = ArtifactFilter(key=ArtifactFilterKey(any_=["versions"]))
-        with get_client(sync_client=True) as client:
-            return client.read_artifacts(artifact_filter=known)
+def artifacts(key: str) -> list[Artifact]:
+    known = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(artifact_filter=known)
 
+
+def test_the_list_of_versions_is_kept_once_however_many_runs_there_were(site: Scene) -> None:
     site.back_up("db")
     for _ in range(2):
         site.validate()
-        (only,) = lists()
+        (only,) = artifacts(f"versions-{site.name}")
         assert "✅" in str(json.loads(str(only.data)))
+
+
+def test_sites_of_one_server_show_their_own(new_site: Callable[..., Scene]) -> None:
+    north, south = new_site({"north": [MIB]}), new_site({"south": [MIB]})
+    north.back_up("north", validated=True)
+    south.back_up("south", validated=True)
+
+    for site, vm, other in ((north, "north", "south"), (south, "south", "north")):
+        (versions,) = artifacts(f"versions-{site.name}")
+        (row,) = json.loads(str(versions.data))
+        pages = {str(page.data) for page in artifacts(f"dashboard-{site.name}")}
+        assert row["VM"] == vm
+        assert any(f"artifacts/key/versions-{site.name}" in page and vm in page for page in pages)
+        assert not any(other in page for page in pages)
 
 
 def test_a_run_is_validated_by_its_id_as_the_ui_shows_it_and_an_unknown_one_refused(

@@ -67,7 +67,7 @@ def test_v1_every_disk_of_a_job_is_validated_by_a_run_of_its_own_after_the_job(
         assert each.state_name == "Validated"
         assert each.start_time is not None
         assert each.start_time > job.timestamp
-    page = newest_artifact("dashboard")
+    page = newest_artifact(f"dashboard-{site.name}")
     assert "| validate |" in page
     assert "## What another age would cost" in page
 
@@ -126,7 +126,7 @@ def test_v4_damage_is_told_once_by_both_ways_and_a_mail_server_that_is_down_is_s
     assert "1 message could not be delivered yet (mail:" in str(ended.message)
     assert [each["text"] for each in told] == ["Likeness: damage found: 1 version of 1 VM (web)"]
     assert "WHAT HAPPENS NEXT" in told[0]["body"]
-    assert "not yet" in newest_artifact("messages")
+    assert "not yet" in newest_artifact(f"messages-{site.name}")
 
     server.start()
     try:

@@ -53,11 +53,11 @@ def slow(frame: Frame) -> Frame:
     return frame
 
 
-def percents(until: Callable[[], bool]) -> list[tuple[float, float]]:
+def percents(page: str, until: Callable[[], bool]) -> list[tuple[float, float]]:
     """Each new percentage that the page shows, and when it was seen."""
     seen: list[tuple[float, float]] = []
     while not until():
-        found = _PERCENT.search(str(newest_artifact("dashboard")))
+        found = _PERCENT.search(str(newest_artifact(page)))
         if found and (not seen or seen[-1][1] != float(found[1])):
             seen.append((time.monotonic(), float(found[1])))
         time.sleep(0.2)
@@ -90,7 +90,7 @@ def test_v5_the_page_moves_while_one_pack_comes_over_a_slow_line(
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        seen = percents(lambda: not thread.is_alive())
+        seen = percents(f"dashboard-{scene.name}", lambda: not thread.is_alive())
         thread.join()
 
     assert ended[0].is_completed(), ended[0].message
@@ -101,5 +101,6 @@ def test_v5_the_page_moves_while_one_pack_comes_over_a_slow_line(
     assert shown == sorted(shown)
     pauses = [later - earlier for earlier, later in itertools.pairwise(inside)]
     assert max(pauses) <= LONGEST_PAUSE_SECONDS, seen
-    assert "| validate | nothing |" in newest_artifact("dashboard")
-    assert [row["verdict"] for row in json.loads(newest_artifact("versions"))] == ["✅"]
+    assert "| validate | nothing |" in newest_artifact(f"dashboard-{scene.name}")
+    table = json.loads(newest_artifact(f"versions-{scene.name}"))
+    assert [row["verdict"] for row in table] == ["✅"]
