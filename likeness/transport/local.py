@@ -41,7 +41,7 @@ class LocalTransport:
                 self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.root.is_dir():
             raise StoreMissing(
-                f"there is no folder {self.root}; create it or correct the data store's path"
+                f"there is no folder {self.root}; mount its share, make it, or correct the path"
             )
 
     def __repr__(self) -> str:
