@@ -45,7 +45,7 @@ _WHERE_NEXT = """
 Where to look next
   the runs with their logs, the tables of versions:
     PREFECT_HOME=.demo/prefect .venv/bin/prefect server start      then http://127.0.0.1:4200
-    Artifacts: http://127.0.0.1:4200/v2/artifacts  (versions, job-demo, validation)
+    Artifacts: http://127.0.0.1:4200/v2/artifacts  (dashboard, versions, job-demo)
   the store without Prefect and without catalog:
     .venv/bin/python -m likeness list --store .demo/store --key-file .demo/site/store.key
   a pool of your own disks:      .venv/bin/python -m lab serve --vm web=disk.raw
