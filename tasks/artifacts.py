@@ -22,7 +22,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.utilities.context import get_task_and_flow_run_ids
 
 _T = TypeVar("_T")
-_LOOKED_AT = 5
+_LOOKED_AT = 5  # so that those left by a server's bad days go a few at a time
 
 
 def slug(text: str) -> str:

@@ -93,16 +93,21 @@ def test_show_prints_the_configuration_as_it_was(filled: Filled, shell: Shell) -
     assert done.stdout == '{"memory": 1}\n'
 
 
-def test_the_first_reader_to_hang_up_ends_the_output_quietly(filled: Filled, shell: Shell) -> None:
-    line = f"{sys.executable} -m likeness list {' '.join(key(filled))} | true"
-    done = subprocess.run(
-        ["bash", "-c", line],
+def in_bash(command: str, filled: Filled, redirected: str) -> subprocess.CompletedProcess[str]:
+    """A command of ours in a shell line, with its own exit code."""
+    line = f"{sys.executable} -m likeness {command} {' '.join(key(filled))} {redirected}"
+    return subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def test_the_first_reader_to_hang_up_ends_the_output_quietly(filled: Filled, shell: Shell) -> None:
+    done = in_bash("list", filled, "| true")
 
     assert done.stderr == ""
 
@@ -112,15 +117,8 @@ def test_a_check_whose_reader_hung_up_is_not_fine(
     filled: Filled, shell: Shell, command: str
 ) -> None:
     damage_a_pack(filled)
-    line = f"{sys.executable} -m likeness {command} {' '.join(key(filled))}"
-    done = subprocess.run(
-        ["bash", "-c", f"{line} | true; exit ${{PIPESTATUS[0]}}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+
+    done = in_bash(command, filled, "| true")
 
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
@@ -130,15 +128,7 @@ def test_a_check_whose_reader_hung_up_is_not_fine(
 def test_what_cannot_be_said_is_not_said_to_be_damage(
     filled: Filled, shell: Shell, where: str
 ) -> None:
-    line = f"{sys.executable} -m likeness list {' '.join(key(filled))} {where}"
-    done = subprocess.run(
-        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = in_bash("list", filled, where)
 
     assert done.returncode == 3
     if "full" in where:
