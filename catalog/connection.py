@@ -12,10 +12,11 @@ import random
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 import duckdb
 
@@ -25,6 +26,7 @@ from likeness.errors import BadInput, CatalogBusy, Damaged, TransientError
 
 Connection = duckdb.DuckDBPyConnection
 _SAYS_DAMAGED = ("Corrupt database file", "Could not read enough bytes")
+_LOOK_SECONDS = 0.05
 _dice = random.SystemRandom()
 _threads_guard = threading.Lock()
 _threads: dict[Path, threading.Lock] = {}
@@ -52,9 +54,43 @@ class CatalogFile:
         return self.path.with_name(f"{self.path.name}.lock")
 
     @property
+    def waiting_path(self) -> Path:
+        """The side file that whoever waits for the lock holds shared, so that sessions let go."""
+        return self.path.with_name(f"{self.path.name}.waiting")
+
+    @property
     def scratch(self) -> Path:
         """Folder for what does not fit in memory, and for rows on their way in."""
         return self.path.with_name(f"{self.path.name}.scratch")
+
+
+class Shared(Protocol):
+    """An opening that several calls share; see `catalog.session`."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """See `reading`."""
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """See `writing`."""
+
+    def let_go(self) -> None:
+        """Close as soon as no call is under way."""
+
+
+class SharedOpenings:
+    """Which catalogs this process keeps open at the moment."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.guard = threading.Lock()
+        self.by_path: dict[Path, Shared] = {}
+
+    def of(self, catalog: CatalogFile) -> Shared | None:
+        """The one of a catalog, if there is one."""
+        return self.by_path.get(catalog.path.resolve()) if self.by_path else None
+
+
+shared_openings = SharedOpenings()
 
 
 def make_room(catalog: CatalogFile) -> None:
@@ -79,8 +115,11 @@ def turn(catalog: CatalogFile, *, alone: bool) -> Generator[None, None, None]:
     """
     deadline = stopwatch() + catalog.patience.total_seconds()
     mine = _thread_lock(catalog.path)
-    if not mine.acquire(timeout=max(catalog.patience.total_seconds(), 0)):
-        raise _busy(catalog, "another thread")
+    while not mine.acquire(timeout=_LOOK_SECONDS):
+        if stopwatch() >= deadline:
+            raise _busy(catalog, "another thread")
+        if (shared := shared_openings.of(catalog)) is not None:
+            shared.let_go()
     try:
         handle = _open_lock(catalog)
         try:
@@ -113,15 +152,33 @@ def _open_lock(catalog: CatalogFile) -> int:
 
 
 def _wait(catalog: CatalogFile, handle: int, kind: int, deadline: float) -> None:
-    while True:
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
+    if _is_taken(handle, kind):
+        return
+    with _seen_waiting(catalog):
+        while not _is_taken(handle, kind):
             if stopwatch() >= deadline:
-                raise _busy(catalog, "another process") from None
+                raise _busy(catalog, "another process")
             time.sleep(_dice.uniform(0.002, 0.02))
-        else:
-            return
+
+
+def _is_taken(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _seen_waiting(catalog: CatalogFile) -> Generator[None, None, None]:
+    """Let whoever has the catalog open for a while see that it is wanted."""
+    handle = os.open(catalog.waiting_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with suppress(BlockingIOError):  # held alone for a moment, by somebody who looks
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _busy(catalog: CatalogFile, who: str) -> CatalogBusy:
@@ -149,8 +206,20 @@ def opened(
     except duckdb.Error as cause:
         raise _not_opened(path, cause) from cause
     try:
-        _make_private(path)
-        yield connection
+        with errors_translated(path):
+            _make_private(path)
+            yield connection
+    finally:
+        if not read_only:
+            _make_private(path)
+        connection.close()
+
+
+@contextmanager
+def errors_translated(path: Path) -> Generator[None, None, None]:
+    """Say what went wrong with the catalog file `path` in our own errors."""
+    try:
+        yield
     except (duckdb.IOException, duckdb.OutOfMemoryException) as cause:
         if any(words in str(cause) for words in _SAYS_DAMAGED):
             raise _damaged(path, cause) from cause
@@ -158,10 +227,6 @@ def opened(
             f"the catalog at {path} could not be used and is unchanged: {cause}; look for room on"
             " its disk and for memory, then repeat"
         ) from cause
-    finally:
-        if not read_only:
-            _make_private(path)
-        connection.close()
 
 
 def _not_opened(path: Path, cause: duckdb.Error) -> Exception:
@@ -199,8 +264,12 @@ def reading(catalog: CatalogFile) -> Generator[Connection, None, None]:
         CatalogBusy: Somebody writes and did not stop within the catalog's patience.
         BadInput: There is no catalog, or not of this release's schema.
     """
+    if (shared := shared_openings.of(catalog)) is not None:
+        with shared.reading() as connection:
+            yield connection
+        return
     with turn(catalog, alone=False), opened(catalog, catalog.path, read_only=True) as connection:
-        _require_schema(catalog, connection)
+        require_schema(catalog, connection)
         yield connection
 
 
@@ -212,15 +281,25 @@ def writing(catalog: CatalogFile) -> Generator[Connection, None, None]:
         CatalogBusy: Nobody let go within the catalog's patience.
         BadInput: There is no catalog, or not of this release's schema.
     """
+    if (shared := shared_openings.of(catalog)) is not None:
+        with shared.writing() as connection:
+            yield connection
+        return
+    with open_for_writing(catalog) as connection, transaction(connection):
+        yield connection
+
+
+@contextmanager
+def open_for_writing(catalog: CatalogFile) -> Generator[Connection, None, None]:
+    """Hold the lock and open the file, for as long as the `with` lasts; see `writing`."""
     with turn(catalog, alone=True):
         if not catalog.path.exists():
             raise BadInput(
                 f"there is no catalog at {catalog.path}; create one, or recover it from the store"
             )
         with opened(catalog, catalog.path, read_only=False) as connection:
-            _require_schema(catalog, connection)
-            with transaction(connection):
-                yield connection
+            require_schema(catalog, connection)
+            yield connection
 
 
 @contextmanager
@@ -259,7 +338,12 @@ def schema_version(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _require_schema(catalog: CatalogFile, connection: Connection) -> None:
+def require_schema(catalog: CatalogFile, connection: Connection) -> None:
+    """Return, if the file has the schema of this release.
+
+    Raises:
+        BadInput: It has an earlier or a later one.
+    """
     found, ours = schema_version(connection), newest()
     if found > ours:
         raise BadInput(

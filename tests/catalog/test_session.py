@@ -1,0 +1,171 @@
+"""A session: one opening for many calls, which gives way to other processes and threads."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from catalog.connection import CatalogFile, reading, shared_openings, writing
+from catalog.copies import export_copy, import_copy
+from catalog.runs import begin_run, last_runs
+from catalog.schema import migrate
+from catalog.session import SharedOpening, catalog_session
+from likeness.clock import stopwatch
+from tests.catalog.scenes import NOW, run
+from tests.catalog.test_connection import end, python, say
+
+
+def opening_of(catalog: CatalogFile) -> SharedOpening:
+    found = shared_openings.of(catalog)
+    assert isinstance(found, SharedOpening)
+    return found
+
+
+@pytest.fixture
+def opening(catalog: CatalogFile) -> Iterator[SharedOpening]:
+    with catalog_session(catalog):
+        yield opening_of(catalog)
+
+
+def test_consecutive_calls_share_one_opening(catalog: CatalogFile, opening: SharedOpening) -> None:
+    for number in range(10):
+        begin_run(catalog, run(number), "nightly", NOW)
+        assert len(last_runs(catalog, 100)) == number + 1
+    assert opening.openings == 1
+
+
+def test_without_a_session_nothing_stays_open(catalog: CatalogFile) -> None:
+    with catalog_session(catalog), catalog_session(catalog):
+        begin_run(catalog, run(1), "nightly", NOW)
+    assert shared_openings.of(catalog) is None
+    other = python("with writing(catalog): print('in', flush=True)", catalog.path)
+    try:
+        assert say(other) == "in"
+    finally:
+        end(other)
+
+
+def test_another_process_gets_in_within_a_second_and_nothing_is_lost(
+    catalog: CatalogFile, opening: SharedOpening
+) -> None:
+    begin_run(catalog, run("first"), "ours", NOW)
+    code = """
+        import time
+        print("ready", flush=True)
+        for number in range(5):
+            sys.stdin.readline()
+            begun = time.monotonic()
+            with writing(catalog) as connection:
+                connection.execute(
+                    "INSERT INTO runs (run_id, job, begun_at, state, sentence)"
+                    " VALUES (?, 'theirs', ?, 'x', '')", [run(number), NOW.replace(tzinfo=None)])
+            print(time.monotonic() - begun, flush=True)
+    """
+    other = python(code, catalog.path)
+    try:
+        assert say(other) == "ready"
+        waits = []
+        for number in range(5):
+            assert other.stdin is not None
+            other.stdin.write("go\n")
+            other.stdin.flush()
+            until = stopwatch() + 0.5
+            while stopwatch() < until:  # a job that asks without pause
+                last_runs(catalog, 100)
+            waits.append(float(say(other)))
+            begin_run(catalog, run(("ours", number)), "ours", NOW)
+    finally:
+        end(other)
+    assert sorted(waits)[2] < 1.0, waits
+    assert len(last_runs(catalog, 100)) == 11
+    assert opening.openings >= 6
+
+
+def test_a_kill_loses_nothing_that_was_acknowledged(catalog: CatalogFile) -> None:
+    code = """
+        from catalog.session import catalog_session
+        from catalog.runs import begin_run
+        with catalog_session(catalog):
+            for number in range(1000):
+                begin_run(catalog, run(number), "killed", NOW)
+                print(number, flush=True)
+    """
+    dying = python(code, catalog.path)
+    try:
+        while int(say(dying)) < 20:
+            pass
+        os.kill(dying.pid, signal.SIGKILL)
+        assert dying.stdout is not None
+        acknowledged = [int(line) for line in dying.stdout.read().split()]
+        last = acknowledged[-1] if acknowledged else 20
+    finally:
+        end(dying)
+    assert len(last_runs(catalog, 10_000)) >= last + 1
+
+
+def test_a_reader_sees_one_moment_while_another_thread_writes(
+    catalog: CatalogFile, opening: SharedOpening
+) -> None:
+    with reading(catalog) as connection:
+        before = connection.execute("SELECT count(*) FROM runs").fetchone()
+        writer = threading.Thread(target=begin_run, args=(catalog, run(1), "other", NOW))
+        writer.start()
+        writer.join(timeout=10)
+        assert not writer.is_alive()
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == before == (0,)
+    assert len(last_runs(catalog, 10)) == 1
+
+
+def test_a_failed_transaction_leaves_nothing(catalog: CatalogFile, opening: SharedOpening) -> None:
+    def fail() -> None:
+        with writing(catalog) as connection:
+            connection.execute("DELETE FROM schema_migrations")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    begin_run(catalog, run(1), "after", NOW)
+    assert opening.openings == 1
+
+
+def test_what_needs_the_file_for_itself_gets_it(
+    catalog: CatalogFile, opening: SharedOpening, tmp_path: Path
+) -> None:
+    begin_run(catalog, run(1), "nightly", NOW)
+    assert migrate(catalog, NOW) == []
+    export_copy(catalog, tmp_path / "copy", NOW)
+    for path in catalog.path.parent.glob("catalog.duckdb*"):
+        if path.is_file():
+            path.rename(tmp_path / path.name)
+    import_copy(tmp_path / "copy", catalog, NOW)
+    assert len(last_runs(catalog, 10)) == 1
+    begin_run(catalog, run(2), "nightly", NOW)
+    opening.let_go()
+    assert len(last_runs(catalog, 10)) == 2
+
+
+def test_a_long_call_holds_up_only_as_long_as_it_lasts(
+    catalog: CatalogFile, opening: SharedOpening
+) -> None:
+    with writing(catalog):
+        other = python(
+            """
+        print('asks', flush=True)
+        with reading(catalog): print('in', flush=True)
+        """,
+            catalog.path,
+        )
+        try:
+            assert say(other) == "asks"
+            time.sleep(0.3)
+        finally:
+            released = stopwatch()
+    try:
+        assert say(other) == "in"
+        assert stopwatch() - released < 5
+    finally:
+        end(other)
