@@ -30,11 +30,12 @@ from likeness.model.ids import DiskId, PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.commit import commit_version
 from likeness.store.data_store import DataStore, create_store, open_store_with_key_file
+from likeness.store.disk_writers import FileDiskWriter
 from likeness.store.index import known_packs
 from likeness.store.maps import FlatMap, positions_of
 from likeness.store.proving import Finding, prove_packs
 from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
-from likeness.store.restoring import FileDiskWriter, restore_disk
+from likeness.store.restoring import restore_disk
 from likeness.store.versions import last_version, load_map
 from likeness.transport.local import LocalTransport
 from likeness.transport.tuning import keep_large_buffers

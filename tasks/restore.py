@@ -11,7 +11,8 @@ from likeness.model.ids import RunId
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.restoring import FileDiskWriter, restore_disk
+from likeness.store.disk_writers import FileDiskWriter
+from likeness.store.restoring import restore_disk
 from likeness.store.versions import Version, find_version
 from likeness.transport.base import Transport
 from likeness.transport.tuning import keep_large_buffers

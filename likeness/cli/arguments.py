@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import likeness
-from likeness.cli import checks, key_commands, reading
+from likeness.cli import checks, key_commands, reading, serving
 from likeness.cli.opening import add_keys, add_place
 
 _EPILOG = """\
@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"likeness {likeness.RELEASE}")
     commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
     _reading(commands)
+    _serving(commands)
     _checking(commands)
     _keys(commands)
     return top
@@ -74,6 +75,33 @@ def _reading(commands: "_Commands") -> None:
         help="where to keep the block map meanwhile (0.01 %% of the disk); beside FILE by default",
     )
     restore.set_defaults(command=reading.restore)
+
+
+def _serving(commands: "_Commands") -> None:
+    serve = _command(
+        commands,
+        "serve",
+        "Give a version's disks to other programs at once, over NBD, until it is stopped.",
+    )
+    add_keys(serve)
+    serve.add_argument("version", metavar="VERSION", help="the first digits of its id")
+    serve.add_argument(
+        "--disk", type=int, metavar="N", help="only this one, by its number in `show`"
+    )
+    listen = serve.add_mutually_exclusive_group()
+    listen.add_argument("--socket", type=Path, metavar="FILE", help="a new Unix socket")
+    listen.add_argument(
+        "--port", type=int, default=10809, metavar="N", help="on 127.0.0.1; 10809 by default"
+    )
+    serve.add_argument(
+        "--writable",
+        action="store_true",
+        help="let them write; the changes are thrown away at the end, the version stays as it is",
+    )
+    serve.add_argument(
+        "--scratch", type=Path, metavar="FOLDER", help="for the block maps and the changes"
+    )
+    serve.set_defaults(command=serving.serve)
 
 
 def _checking(commands: "_Commands") -> None:

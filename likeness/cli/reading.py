@@ -12,9 +12,10 @@ from likeness.model.ids import DiskId, as_uuid
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore
+from likeness.store.disk_writers import FileDiskWriter
 from likeness.store.documents import DiskRecord
 from likeness.store.observations import UNREADABLE, cause_of
-from likeness.store.restoring import FileDiskWriter, restore_disk
+from likeness.store.restoring import restore_disk
 from likeness.store.versions import Version, find_version, read_version, record_names, vms
 
 _ROW = "{:<24}  {:<12}  {:<20}  {:>5}  {:>9}  {}"

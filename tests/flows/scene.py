@@ -28,7 +28,8 @@ from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.restoring import FileDiskWriter, restore_disk
+from likeness.store.disk_writers import FileDiskWriter
+from likeness.store.restoring import restore_disk
 from likeness.store.versions import Version, read_version, record_names, vms
 from tasks.outcomes import JobHadErrors
 

@@ -35,7 +35,8 @@ told(version.record.counts.read_bytes >> 20)
 """
 
 RESTORE = f"""{COMMON}
-from likeness.store.restoring import FileDiskWriter, restore_disk
+from likeness.store.disk_writers import FileDiskWriter
+from likeness.store.restoring import restore_disk
 store = open_store()
 disk = last_version(store, (folder / "vm").read_text()).record.disks[0]
 target = FileDiskWriter(folder / "restored", disk.size_bytes)

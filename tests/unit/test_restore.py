@@ -16,9 +16,11 @@ from likeness.errors import BadInput, ObjectUnreadable, Stopped
 from likeness.model.disk import Extent
 from likeness.stopping import StopToken
 from likeness.store import layout
+from likeness.store.chunk_source import DataLost
 from likeness.store.data_store import open_store_with_key_file
+from likeness.store.disk_writers import FileDiskWriter
 from likeness.store.index import segments
-from likeness.store.restoring import DataLost, FileDiskWriter, restore_disk
+from likeness.store.restoring import restore_disk
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import (
     CHUNK,

@@ -17,6 +17,7 @@ from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.commit import Step, commit_version
 from likeness.store.data_store import DataStore, create_store
+from likeness.store.disk_writers import FileDiskWriter
 from likeness.store.index import known_packs
 from likeness.store.maps import FlatMap, positions_of
 from likeness.store.proving import (
@@ -27,7 +28,7 @@ from likeness.store.proving import (
     prove_packs,
 )
 from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
-from likeness.store.restoring import FileDiskWriter, restore_disk
+from likeness.store.restoring import restore_disk
 from likeness.store.sweeping import GivenBack, give_back_packs
 from likeness.store.versions import Version, last_version, load_map
 from likeness.transport.base import Transport

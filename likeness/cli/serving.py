@@ -1,0 +1,66 @@
+"""The command that gives a version's disks to other programs."""
+
+import argparse
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from likeness.cli.opening import opened
+from likeness.cli.terminal import printable, say, tell
+from likeness.errors import BadInput
+from likeness.model.ids import random_name
+from likeness.model.sizes import readable_size
+from likeness.serving.exports import Export, Overlay
+from likeness.serving.nbd import NbdServer
+from likeness.stopping import StopToken
+from likeness.store.data_store import DataStore
+from likeness.store.disk_view import open_disk
+from likeness.store.versions import Version, find_version
+
+
+def serve(options: argparse.Namespace, stop: StopToken) -> int:
+    """Serve until somebody stops it; nothing is left behind."""
+    store = opened(options)
+    version = find_version(store, options.version)
+    with ExitStack() as held:
+        scratch = Path(
+            held.enter_context(tempfile.TemporaryDirectory(prefix="likeness-", dir=options.scratch))
+        )
+        exports = _exports(store, version, options, scratch, held)
+        server = held.enter_context(
+            NbdServer(exports, socket_path=options.socket, port=options.port)
+        )
+        for name, export in exports.items():
+            say(f"{server.uri(name)}  {readable_size(export.size_bytes)}")
+        tell(
+            f"{printable(version.record.vm_name)} as of {version.taken_at:%Y-%m-%d %H:%M} UTC;"
+            " stop with Ctrl-C"
+        )
+        while not stop.wait(3600):
+            pass
+    return 0
+
+
+def _exports(
+    store: DataStore,
+    version: Version,
+    options: argparse.Namespace,
+    scratch: Path,
+    held: ExitStack,
+) -> dict[str, Export]:
+    disks = list(enumerate(version.record.disks, 1))
+    chosen = [each for each in disks if options.disk in (None, each[0])]
+    if not chosen:
+        raise BadInput(
+            f"version {version.version[:12]} has {len(disks)} disks, and none is number"
+            f" {options.disk}; `show` lists them"
+        )
+    exports: dict[str, Export] = {}
+    for number, disk in chosen:
+        view: Export = held.enter_context(open_disk([store], disk, scratch, say=tell))
+        if options.writable:
+            overlay = Overlay(view, scratch / random_name())
+            held.callback(overlay.close)
+            view = overlay
+        exports[f"disk-{number}"] = view
+    return exports

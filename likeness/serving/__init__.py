@@ -1,0 +1,1 @@
+"""Giving a version's disks to programs that want a disk: NBD, over loopback or a Unix socket."""

@@ -1,0 +1,135 @@
+"""Where a restored disk goes: a sparse raw image that has its name only when it is whole."""
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from likeness.errors import BadInput
+
+
+class DiskWriter(Protocol):
+    """Takes a disk's data in any order; what is never written is zero."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put `data` at `offset`; may be called from several threads."""
+
+    def finish(self) -> None:
+        """Everything is written: make it durable."""
+
+    def abandon(self) -> None:
+        """The restore failed: leave nothing that looks like a disk."""
+
+
+class FileDiskWriter:
+    """A sparse raw image; it has its final name only when it is whole."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        """Begin a new image of `size_bytes` at `path`.
+
+        Raises:
+            BadInput: There is a file already, it cannot be made, or another restore is making it.
+        """
+        self._path, self._partial = path, path.with_name(f"{path.name}.partial")
+        try:
+            self._require_free()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = _only_handle(self._partial)
+        except BlockingIOError as cause:
+            raise BadInput(
+                f"another restore is writing {path} at this moment; wait for it, or restore to"
+                " another name"
+            ) from cause
+        except OSError as cause:
+            raise self._refused(cause) from cause
+        try:
+            self._require_free()  # the other restore may just have come to its end
+            os.ftruncate(self._handle, 0)
+            os.ftruncate(self._handle, size_bytes)
+        except BadInput:
+            self.abandon()
+            raise
+        except OSError as cause:
+            self.abandon()
+            raise self._refused(cause) from cause
+
+    def _require_free(self) -> None:
+        if self._path.exists():
+            raise BadInput(
+                f"{self._path} exists already; restore to another name or remove it first"
+            )
+
+    def write(self, offset: int, data: bytes) -> None:
+        """See `DiskWriter.write`.
+
+        Raises:
+            BadInput: There is no room for the image.
+        """
+        view = memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(self._handle, view, offset)
+                offset, view = offset + written, view[written:]
+        except OSError as cause:
+            raise self._refused(cause) from cause
+
+    def finish(self) -> None:
+        """See `DiskWriter.finish`.
+
+        Raises:
+            BadInput: There is no room for the image, or meanwhile there is a file of its name.
+        """
+        try:
+            os.fsync(self._handle)
+            self._require_free()
+            self._partial.rename(self._path)
+            _sync_folder(self._path.parent)
+        except OSError as cause:
+            raise self._refused(cause) from cause
+        self._close()
+
+    def abandon(self) -> None:
+        """See `DiskWriter.abandon`; safe to repeat."""
+        if self._handle >= 0:
+            self._partial.unlink(missing_ok=True)
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self._handle)
+        self._handle = -1
+
+    def _refused(self, cause: OSError) -> BadInput:
+        return BadInput(
+            f"{self._partial} cannot be written: {cause.strerror}; make room or choose another"
+            " place, then restore again"
+        )
+
+
+def _only_handle(path: Path) -> int:
+    """A file of that name, new or left by a process that died, which nobody else writes.
+
+    Raises:
+        BlockingIOError: Somebody does.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise
+        except OSError:
+            return handle  # a file system without locks
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        os.close(handle)  # whoever had it gave it its final name, or gave up, meanwhile
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
