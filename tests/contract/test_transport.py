@@ -16,6 +16,7 @@ from likeness.transport.base import Entry, Transport
 from likeness.transport.faulty import FaultyTransport
 from likeness.transport.local import LocalTransport
 from likeness.transport.memory import MemoryTransport
+from tests.s3.server import S3Server
 from tests.smb.server import SmbServer
 
 MIB = 1 << 20
@@ -30,6 +31,21 @@ def smb_server() -> Generator[SmbServer, None, None]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Generator[S3Server, None, None]:
+    server = S3Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def make_s3(request: pytest.FixtureRequest, folder: Path) -> Transport:
+    server: S3Server = request.getfixturevalue("s3_server")
+    return server.transport(server.bucket(), f"contract/{folder.name}")
 
 
 def make_memory(_: pytest.FixtureRequest, __: Path) -> Transport:
@@ -57,6 +73,7 @@ Maker = Callable[[pytest.FixtureRequest, Path], Transport]
         pytest.param(make_memory, id="memory"),
         pytest.param(make_local, id="local"),
         pytest.param(make_smb, id="smb", marks=pytest.mark.smb),
+        pytest.param(make_s3, id="s3"),
         pytest.param(make_faulty, id="faulty without a fault"),
     ]
 )
