@@ -36,6 +36,7 @@ from pydantic import SecretStr
 from blocks import DataStoreShare, Mail, Vault, XenPool
 from prefect_email import EmailServerCredentials
 from flows.set_up import set_up_site
+from flows.settings import change_settings
 given = json.loads(Path(sys.argv[1]).read_text())
 folder = Path(given["folder"])
 made = set_up_site(
@@ -50,10 +51,9 @@ server = EmailServerCredentials(
     smtp_server="127.0.0.1", smtp_port=given["mail_port"], smtp_type="STARTTLS",
     username=given["mail_account"], password=SecretStr(given["mail"]))
 server.save("mail-server")
-mail = Mail(server=server, sender="likeness@example.com", recipients=["ops@example.com"])
-mail.save("mail")
-made.site.mail = mail
-made.site.save("main", overwrite=True)
+Mail(server="mail-server", sender="likeness@example.com",
+     recipients=["ops@example.com"]).save("mail")
+change_settings("main", mail="mail")
 print(json.dumps({"words": made.recovery_words, "installation": made.site.installation}))
 """
 
