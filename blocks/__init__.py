@@ -3,7 +3,7 @@
 from blocks.catalog_file import CatalogFile
 from blocks.data_store import DataStoreShare, Vault
 from blocks.mail import Mail
-from blocks.site import Site
+from blocks.site import Site, SiteBlock
 from blocks.xen_pool import XenPool
 
-__all__ = ["CatalogFile", "DataStoreShare", "Mail", "Site", "Vault", "XenPool"]
+__all__ = ["CatalogFile", "DataStoreShare", "Mail", "Site", "SiteBlock", "Vault", "XenPool"]

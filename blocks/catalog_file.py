@@ -1,5 +1,7 @@
 """Where this installation keeps its memory."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +11,8 @@ from pydantic import Field
 from catalog import schema
 from catalog.connection import CatalogFile as CatalogAddress
 from likeness.clock import Clock
+from likeness.errors import BadInput
+from likeness.model.ids import is_name, random_name
 
 
 class CatalogFile(Block):
@@ -61,3 +65,39 @@ class CatalogFile(Block):
         else:
             schema.create(self.file, clock())
         return self.file
+
+    def installation(self, owner: Callable[[], str]) -> str:
+        """Which installation this is: 32 hex digits, kept beside the catalog and made once.
+
+        Args:
+            owner: Says who owns the data store, for a folder that was lost; empty: nobody known.
+
+        Raises:
+            BadInput: What is kept there is no such id.
+        """
+        kept = Path(self.folder) / "installation"
+        if not kept.exists():
+            _write_once(kept, owner() or random_name())
+        found = kept.read_text(errors="replace").strip()
+        if not is_name(found):
+            raise BadInput(
+                f"{kept} does not hold the 32 hex digits of this installation; move it away, and"
+                " the data store's owner is taken"
+            )
+        return found
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a whole small file unless another process was first."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}-{random_name()}")
+    with draft.open("x") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        pass  # the other's is as good
+    finally:
+        draft.unlink()

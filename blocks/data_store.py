@@ -9,6 +9,7 @@ from prefect.blocks.core import Block
 from pydantic import BaseModel, Field, SecretStr
 
 from likeness.store.data_store import DataStore, open_store_with_key_file
+from likeness.store.keyring import owner_of
 from likeness.transport.base import Transport
 from likeness.transport.place import open_place
 
@@ -85,6 +86,11 @@ class DataStoreShare(Share, Block):
             yield open_store_with_key_file(transport, Path(self.key_file))
         finally:
             transport.close()
+
+    def owner(self) -> str:
+        """The installation that the store says it belongs to; empty if it does not say."""
+        with self.open() as store:
+            return owner_of(store)
 
 
 class Vault(Share, Block):

@@ -2,13 +2,14 @@
 
 from email.message import EmailMessage
 from email.utils import format_datetime
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from prefect.blocks.core import Block
 from prefect_email import EmailServerCredentials  # type: ignore[import-untyped]
 from prefect_email.credentials import SMTPType  # type: ignore[import-untyped]
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
+from blocks.loading import load_block
 from likeness.clock import Clock
 from likeness.errors import BadInput
 
@@ -30,10 +31,11 @@ class Mail(Block):
     _block_type_name: ClassVar[str] = "Mail"
     _block_type_slug: ClassVar[str] = "likeness-mail"
 
-    server: EmailServerCredentials = Field(
-        title="Mail server",
-        description="Address, account and password of the server; SSL or STARTTLS, so that neither"
-        " password nor message can be read on the way.",
+    server: str = Field(
+        title="Email Server Credentials block",
+        description="Name of the block with the address, account and password of the server; SSL"
+        " or STARTTLS, so that neither password nor message can be read on the way.",
+        min_length=1,
     )
     sender: str = Field(title="From", description="The address that mails come from.")
     recipients: list[str] = Field(
@@ -45,6 +47,17 @@ class Mail(Block):
         description="After errors and damage, always, or never. What was damaged and is healed is"
         " told wherever the damage was.",
     )
+
+    _account: EmailServerCredentials | None = PrivateAttr(default=None)
+
+    def with_account(self, account: EmailServerCredentials | None = None) -> Self:
+        """The same, with the account at the mail server: the one given, or by the block's name.
+
+        Raises:
+            BadInput: There is no such block, or it cannot be used.
+        """
+        self._account = account or load_block(EmailServerCredentials, self.server)
+        return self
 
     def send(self, subject: str, body: str, *, message: str, clock: Clock) -> None:
         """Hand one mail to the server.
@@ -60,7 +73,8 @@ class Mail(Block):
             OSError, smtplib.SMTPException: The server does not answer, or does not take it.
             BadInput: The password would travel for everybody to read.
         """
-        if self.server.smtp_type is SMTPType.INSECURE and self.server.username:
+        account = self._account or load_block(EmailServerCredentials, self.server)
+        if account.smtp_type is SMTPType.INSECURE and account.username:
             raise BadInput(
                 "the mail server's password would travel in the clear; choose SSL or STARTTLS in"
                 " its block, or no account"
@@ -71,5 +85,5 @@ class Mail(Block):
         mail["Date"] = format_datetime(clock())
         mail["Message-ID"] = f"<{message}@{self.sender.rpartition('@')[2] or 'likeness'}>"
         mail.set_content(body)
-        with self.server.get_server() as server:
+        with account.get_server() as server:
             server.send_message(mail)

@@ -1,47 +1,31 @@
 """One installation: everything a flow needs to know, by role."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from prefect.blocks.core import Block
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr
 
 from blocks.catalog_file import CatalogFile
 from blocks.data_store import DataStoreShare, Vault
+from blocks.loading import load_block
 from blocks.mail import Mail
 from blocks.xen_pool import XenPool
 from likeness.errors import BadInput
 
+B = TypeVar("B", bound=Block)
+ROLES: dict[str, type[Block]] = {
+    "xen_pool": XenPool,
+    "data_store": DataStoreShare,
+    "catalog": CatalogFile,
+    "vault": Vault,
+    "mail": Mail,
+}
+"""What the blocks of a site are for, and of which type each is."""
 
-class Site(Block):
-    """One installation: its pool, its data store, its catalog, its vault, its mail.
 
-    Flows are given a site's name and load it themselves, so that no secret is ever a parameter.
+class SiteSettings(BaseModel):
+    """What can be changed of a site without any secret at hand."""
 
-    Example:
-        ```python
-        from blocks import Site
-
-        site = Site.load("BLOCK_NAME")
-        ```
-    """
-
-    _block_type_name: ClassVar[str] = "Site"
-    _block_type_slug: ClassVar[str] = "likeness-site"
-
-    installation: str = Field(
-        title="Installation",
-        description="32 hex digits that tell this installation's snapshots from others'; made by"
-        " python -m flows.set_up, and never changed.",
-        pattern=r"^[0-9a-f]{32}$",
-    )
-    xen_pool: XenPool = Field(title="Xen pool", description="The pool whose VMs are protected.")
-    data_store: DataStoreShare = Field(title="Data store", description="Where versions are kept.")
-    catalog: CatalogFile = Field(
-        title="Catalog", description="Where this installation keeps its memory."
-    )
-    vault: Vault | None = Field(
-        default=None, title="Vault", description="The second place for versions, if there is one."
-    )
     revalidate_after: str = Field(
         default="30 days",
         title="Re-validate data blocks older than",
@@ -63,9 +47,6 @@ class Site(Block):
         description="0: as much as the age limit asks for, evenly spread. With a limit that is too"
         " small, the dashboard says which age can be kept.",
     )
-    mail: Mail | None = Field(
-        default=None, title="Mail", description="Who is told by mail, if anybody is."
-    )
     webhook: str = Field(
         default="",
         title="Webhook",
@@ -74,30 +55,133 @@ class Site(Block):
         pattern=r"^(|[a-z0-9-]+/[a-z0-9-]+)$",
     )
 
-    def key_of(self, artifact: str) -> str:
-        """Key of something people look at: every site has its own; *main*'s are the plain words."""
-        name = self._block_document_name or "main"
-        return artifact if name == "main" else f"{artifact}-{name}"
+
+def _name_of(kind: str, *, optional: str = "") -> Any:
+    """A field for the name of a block; a block itself would be saved with its passwords masked."""
+    said = f"Name of the {kind} block{f'; empty: {optional}' if optional else ''}."
+    facts: dict[str, Any] = {"default": ""} if optional else {"min_length": 1}
+    return Field(title=f"{kind} block", description=said, **facts)
+
+
+class SiteBlock(SiteSettings, Block):
+    """One installation: the names of its blocks, and its settings.
+
+    Flows are given a site's name and load it themselves, so that no secret is ever a parameter.
+
+    Example:
+        ```python
+        from blocks import SiteBlock
+
+        settings = SiteBlock.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name: ClassVar[str] = "Site"
+    _block_type_slug: ClassVar[str] = "likeness-site"
+
+    xen_pool: str = _name_of("Xen Pool")
+    data_store: str = _name_of("Data Store Share")
+    catalog: str = _name_of("Catalog File")
+    vault: str = _name_of("Vault", optional="no second place")
+    mail: str = _name_of("Mail", optional="nobody is told by mail")
+
+
+class Site(SiteSettings):
+    """One installation with its blocks, as flows and tasks hold it.
+
+    A block that cannot be used stops what needs it, and nothing else: a mail server's lost password
+    keeps no backup from running.
+
+    Attributes:
+        name: Of its Site block.
+    """
+
+    name: str = "main"
+    _blocks: dict[str, Block | str | None] = PrivateAttr()
+
+    def __init__(
+        self,
+        *,
+        xen_pool: XenPool | str,
+        data_store: DataStoreShare | str,
+        catalog: CatalogFile | str,
+        vault: Vault | str | None = None,
+        mail: Mail | str | None = None,
+        **settings: Any,
+    ) -> None:
+        """A site of these blocks; a sentence in place of one says why it cannot be used."""
+        super().__init__(**settings)
+        given = (xen_pool, data_store, catalog, vault, mail)
+        self._blocks = dict(zip(ROLES, given, strict=True))
 
     @classmethod
     def named(cls, name: str) -> "Site":
-        """The site saved under `name`.
+        """The site saved under `name`, with its blocks.
 
         Raises:
             BadInput: There is none, or it is not complete.
         """
-        try:
-            found = cls.load(name)
-        except ValidationError as cause:
-            wrong = ", ".join(str(each["loc"][0]) for each in cause.errors() if each["loc"])
-            raise BadInput(
-                f"the site {name!r} is not complete: correct {wrong or 'it'} in the UI under Blocks"
-            ) from cause
-        except ValueError as cause:
-            raise BadInput(
-                f"there is no site {name!r}; save a Site block of that name, in the UI under"
-                " Blocks or with python -m flows.set_up"
-            ) from cause
-        if not isinstance(found, Site):  # Prefect gives a coroutine to whoever runs a loop
-            raise TypeError("load a site from a flow that is not async")
+        saved = load_block(SiteBlock, name, made_by="python -m flows.set_up")
+        blocks: dict[str, Any] = {
+            role: _loaded(kind, getattr(saved, role)) for role, kind in ROLES.items()
+        }
+        settings: dict[str, Any] = {
+            each: getattr(saved, each) for each in SiteSettings.model_fields
+        }
+        return cls(name=name, **settings, **blocks)
+
+    @property
+    def xen_pool(self) -> XenPool:
+        """The pool whose VMs are protected."""
+        return self._needed("xen_pool", XenPool)
+
+    @property
+    def data_store(self) -> DataStoreShare:
+        """Where versions are kept."""
+        return self._needed("data_store", DataStoreShare)
+
+    @property
+    def catalog(self) -> CatalogFile:
+        """Where this installation keeps its memory."""
+        return self._needed("catalog", CatalogFile)
+
+    @property
+    def vault(self) -> Vault | None:
+        """The second place for versions, if there is one."""
+        return self._needed("vault", Vault) if self._blocks["vault"] else None
+
+    @property
+    def mail(self) -> Mail | None:
+        """Who is told by mail, if anybody is."""
+        return self._needed("mail", Mail) if self._blocks["mail"] else None
+
+    @property
+    def installation(self) -> str:
+        """32 hex digits that tell this installation's snapshots from others'."""
+        return self.catalog.installation(self.data_store.owner)
+
+    def key_of(self, artifact: str) -> str:
+        """Key of something people look at: every site has its own; *main*'s are the plain words."""
+        return artifact if self.name == "main" else f"{artifact}-{self.name}"
+
+    def _needed(self, role: str, kind: type[B]) -> B:
+        """The block of a role.
+
+        Raises:
+            BadInput: It cannot be used; why.
+        """
+        found = self._blocks[role]
+        if not isinstance(found, kind):
+            raise BadInput(str(found))
         return found
+
+
+def _loaded(kind: type[Block], name: str) -> Block | str | None:
+    """A block by its name, or why it cannot be used; nothing if the site has none for the role."""
+    if not name:
+        return None
+    try:
+        found = load_block(kind, name)
+        return found.with_account() if isinstance(found, Mail) else found
+    except BadInput as problem:
+        return str(problem)

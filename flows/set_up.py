@@ -2,7 +2,6 @@
 
 import argparse
 import getpass
-import secrets
 import socket
 import sys
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from httpx import HTTPError
 from prefect.settings import PREFECT_API_URL
 from pydantic import SecretStr
 
-from blocks import CatalogFile, DataStoreShare, Site, Vault, XenPool
+from blocks import CatalogFile, DataStoreShare, Site, SiteBlock, Vault, XenPool
 from catalog import schema
 from likeness.clock import system_clock
 from likeness.errors import BadInput, CertificateRefused, LikenessError, StoreExists
@@ -63,7 +62,7 @@ def set_up_site(
     with pool.open():
         pass
     _require_prefect()
-    installation = secrets.token_hex(16)
+    installation = catalog.installation(lambda: "")
     transport = data_store.connect()
     try:
         made = create_store(
@@ -79,21 +78,19 @@ def set_up_site(
     for role, block in blocks.items():
         if block is not None:
             block.save(f"{name}-{role}", overwrite=True)
-    site = Site(
-        installation=installation,
-        xen_pool=pool,
-        data_store=data_store,
-        catalog=catalog,
-        vault=vault,
-    )
-    site.save(name, overwrite=True)
-    return NewSite(site, made.recovery_words, made.store.keys.public().fingerprint)
+    SiteBlock(
+        xen_pool=f"{name}-xen-pool",
+        data_store=f"{name}-data-store",
+        catalog=f"{name}-catalog",
+        vault=f"{name}-vault" if vault else "",
+    ).save(name, overwrite=True)
+    return NewSite(Site.named(name), made.recovery_words, made.store.keys.public().fingerprint)
 
 
 def _require_prefect() -> None:
     """Ask Prefect before anything is made: whatever fails later would cost the recovery words."""
     try:
-        Site.register_type_and_schema()
+        SiteBlock.register_type_and_schema()
     except (HTTPError, RuntimeError) as cause:
         raise BadInput(
             f"Prefect does not answer at {PREFECT_API_URL.value() or 'its own port'}, so nothing"

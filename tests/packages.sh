@@ -18,6 +18,8 @@ sfdisk     fdisk        partition tables on the demo's disks
 smbd       samba        every test against a real SMB share
 smbclient  smbclient    tests that look at a share with other eyes
 acl_xattr.so samba-vfs-modules accounts that may create and nothing else
+chromium   chromium     a test that fills in a form of the Prefect UI
+chromedriver chromium-driver a test that fills in a form of the Prefect UI
 qemu-img   qemu-utils   tests that compare disks with an independent reader
 "
 

@@ -5,8 +5,10 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import prefect
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +32,9 @@ def our_files() -> list[Path]:
 
 def pins_of(path: Path) -> dict[str, str]:
     """Map each distribution that a requirements file names to its version."""
-    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", path.read_text(), re.MULTILINE)
+    found = re.findall(
+        r"^([A-Za-z0-9._-]+)(?:\[[^]]+\])?==([^\s;\\]+)", path.read_text(), re.MULTILINE
+    )
     return dict(found)
 
 
@@ -49,7 +53,7 @@ def test_every_requirement_has_one_version_and_hashes(path: Path) -> None:
     joined = path.read_text().replace("\\\n", " ")
     lines = [line for line in joined.splitlines() if line and not line.lstrip().startswith("#")]
     assert lines
-    pinned = re.compile(r"[a-z0-9._-]+==\S+ .*--hash=sha256:")
+    pinned = re.compile(r"[a-z0-9._-]+(\[[^]]+\])?==\S+ .*--hash=sha256:")
     assert [line for line in lines if not pinned.match(line)] == []
 
 
@@ -70,6 +74,15 @@ def test_the_pins_answer_every_dependency_of_the_project() -> None:
     }.items():
         wanted = {re.split(r"[<>=!~;\[ ]", line)[0].lower().replace("_", "-") for line in asked}
         assert wanted <= pins_of(ROOT / "requirements" / name).keys(), name
+
+
+def test_no_library_under_prefect_is_newer_than_prefect_itself() -> None:
+    """`make pins` stops at a day; when another Prefect is pinned that day has to move too."""
+    (day,) = re.findall(r"^PREFECT_DAY := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    built = datetime.fromisoformat(prefect.__version_info__["date"] or "")
+
+    assert prefect.__version__ == pins_of(ROOT / "requirements" / "run.txt")["prefect"]
+    assert timedelta() < datetime.fromisoformat(day) - built < timedelta(days=2)
 
 
 def test_the_wheel_holds_the_product_and_nothing_of_the_stage(tmp_path: Path) -> None:

@@ -191,6 +191,12 @@ def renew_public_keys(store: DataStore, *, clock: Clock) -> tuple[str, ...]:
     return tuple(layout.public_keys(epoch) for epoch in lost)
 
 
+def owner_of(store: DataStore) -> str:
+    """The installation that owns a store, as 32 hex digits; empty when no document says so."""
+    owner, _ = _newest_owner(store)
+    return owner.installation if owner else ""
+
+
 def _newest_owner(store: DataStore) -> tuple[OwnerDocument | None, int]:
     """The owner document with the highest number that is whole, and the epoch it was signed in."""
     names = [e.name for e in store.transport.entries(layout.OWNER) if layout.is_known(e.name)]

@@ -6,6 +6,7 @@ Everything lies in one folder and listens on loopback. Processes are ended by th
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -49,6 +50,7 @@ class Installation:
             "PREFECT_SERVER_API_HOST": "127.0.0.1",
             "PREFECT_SERVER_API_PORT": str(self.port),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_SERVER_SERVICES_TRIGGERS_PROACTIVE_SERVICE_INTERVAL": "2",
             "DO_NOT_TRACK": "1",
@@ -91,6 +93,16 @@ class Installation:
                 os.kill(child, signal.SIGKILL)
             process.wait(timeout=20)
 
+    def errors_of_the_server(self) -> list[str]:
+        """What the server, or a service in its background, logged as an error.
+
+        Not what a busy database refused: that is asked for again.
+        """
+        log = (self.folder / "server.log").read_text(errors="replace")
+        entries = re.split(r"^(?=\d\d:\d\d:\d\d\.\d+ \| |\[\d\d/)", log, flags=re.MULTILINE)
+        wrong = [entry for entry in entries if re.search(r"\b(ERROR|CRITICAL)\b", entry[:80])]
+        return [entry for entry in wrong if "database is locked" not in entry]
+
     def command(self, *arguments: str) -> str:
         """Run a command as the installation's owner would; what it said."""
         done = subprocess.run(
@@ -131,11 +143,11 @@ class Installation:
         """GET."""
         return _answer(Request(f"{self.api}{path}"))
 
-    def post(self, path: str, content: object) -> Any:
-        """POST."""
+    def post(self, path: str, content: object, *, method: str = "POST") -> Any:
+        """POST, or another method with a body."""
         headers = {"content-type": "application/json"}
         data = json.dumps(content).encode()
-        return _answer(Request(f"{self.api}{path}", data, headers, method="POST"))
+        return _answer(Request(f"{self.api}{path}", data, headers, method=method))
 
     def run(self, deployment: str, parameters: dict[str, Any]) -> str:
         """Start a deployment as the UI does, with these parameters; the flow run's id."""
@@ -145,6 +157,29 @@ class Installation:
             {"parameters": {**known["parameters"], **parameters}, "state": {"type": "SCHEDULED"}},
         )
         return str(made["id"])
+
+    def scheduled(self) -> dict[str, dict[str, Any]]:
+        """The deployments that have a schedule, by name."""
+        found = self.post("/deployments/filter", {})
+        return {each["name"]: each for each in found if each["schedules"]}
+
+    def switch(self, deployment: dict[str, Any], *, active: bool, **schedule: object) -> None:
+        """Switch the schedule of a deployment on or off, or set another."""
+        (planned,) = deployment["schedules"]
+        changes = {"active": active, **({"schedule": schedule} if schedule else {})}
+        path = f"/deployments/{deployment['id']}/schedules/{planned['id']}"
+        self.post(path, changes, method="PATCH")
+
+    def planned_runs(self, deployment: dict[str, Any]) -> list[dict[str, Any]]:
+        """The runs of a deployment that its schedule made, the earliest first."""
+        found: list[dict[str, Any]] = self.post(
+            "/flow_runs/filter",
+            {
+                "deployments": {"id": {"any_": [deployment["id"]]}},
+                "sort": "EXPECTED_START_TIME_ASC",
+            },
+        )
+        return [run for run in found if run["auto_scheduled"]]
 
     def flow_run(self, run: str) -> dict[str, Any]:
         """A flow run as the server knows it."""

@@ -18,6 +18,7 @@ from catalog.versions import list_versions
 from flows.backup import backup_job
 from flows.restore import restore_disks
 from flows.set_up import set_up_site
+from flows.settings import change_settings
 from flows.validate import validate
 from lab.pool import Pool
 from lab.serving import LabServer
@@ -220,8 +221,12 @@ class Scene:
 
     def revalidate_always(self) -> None:
         """Let every validation read everything."""
-        self.site.revalidate_after = "always"
-        self.site.save(self.name, overwrite=True)
+        self.set(revalidate_after="always")
+
+    def set(self, **settings: Any) -> None:
+        """Change settings of the site, for flows to see."""
+        change_settings(self.name, **settings)
+        self.site = Site.named(self.name)
 
 
 def sizes(folder: Path) -> dict[str, int]:

@@ -193,7 +193,7 @@ def test_a_site_that_nobody_saved_is_named(still: Scene) -> None:
     with nothing_changes(still):
         ended = backup_job(still.job("web"), site="elsewhere", return_state=True)
 
-    assert "there is no site 'elsewhere'" in refused(ended)
+    assert "there is no Site block 'elsewhere'" in refused(ended)
     assert "flows.set_up" in refused(ended)
 
 

@@ -8,6 +8,8 @@ import os
 import re
 import signal
 from collections.abc import Generator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
+from tests.flows.browser import browser
 from tests.flows.installation import Installation
 from tests.flows.scene import NOTHING_LEFT, QUICK, image, noise
 from tests.flows.waiting import wait_until
@@ -36,6 +39,7 @@ from pydantic import SecretStr
 from blocks import DataStoreShare, Mail, Vault, XenPool
 from prefect_email import EmailServerCredentials
 from flows.set_up import set_up_site
+from flows.settings import change_settings
 given = json.loads(Path(sys.argv[1]).read_text())
 folder = Path(given["folder"])
 made = set_up_site(
@@ -50,10 +54,9 @@ server = EmailServerCredentials(
     smtp_server="127.0.0.1", smtp_port=given["mail_port"], smtp_type="STARTTLS",
     username=given["mail_account"], password=SecretStr(given["mail"]))
 server.save("mail-server")
-mail = Mail(server=server, sender="likeness@example.com", recipients=["ops@example.com"])
-mail.save("mail")
-made.site.mail = mail
-made.site.save("main", overwrite=True)
+Mail(server="mail-server", sender="likeness@example.com",
+     recipients=["ops@example.com"]).save("mail")
+change_settings("main", mail="mail")
 print(json.dumps({"words": made.recovery_words, "installation": made.site.installation}))
 """
 
@@ -108,6 +111,7 @@ def installation(
         yield made
     finally:
         made.stop()
+    assert made.errors_of_the_server() == []
 
 
 def left_in_the_pool(lab: LabServer) -> dict[str, int]:
@@ -243,6 +247,60 @@ def test_a_job_that_dies_with_its_worker_is_told_by_the_next_sweep_and_hinders_n
     assert installation.ended(run)["type"] == "CRASHED"
     again = installation.run("backup-job/nightly", job("nightly", "db"))
     assert installation.ended(again)["name"] == "Completed"
+
+
+def test_every_schedule_starts_runs_and_a_job_that_one_started_ends_green(
+    installation: Installation,
+) -> None:
+    planned = installation.scheduled()
+    assert sorted(planned) == ["nightly", "revalidate", "sweep", "unprotected", "vault"]
+    soon = (datetime.now(UTC) + timedelta(seconds=12)).isoformat()
+    for name, deployment in planned.items():
+        # As in prefect.yaml, but nobody waits until the evening for the job.
+        when = {"interval": 60, "anchor_date": soon} if name == "nightly" else {}
+        installation.switch(deployment, active=True, **when)
+
+    for name, deployment in planned.items():
+        wait_until(
+            lambda each=deployment: installation.planned_runs(each),  # type: ignore[misc]
+            f"the schedule of {name} makes runs",
+            seconds=60,
+            pause=0.5,
+        )
+        if name != "nightly":
+            installation.switch(deployment, active=False)
+    run = installation.planned_runs(planned["nightly"])[0]
+    assert installation.ended(run["id"])["name"] == "Completed"
+    installation.switch(planned["nightly"], active=False)
+    made = json.loads(installation.artifact("versions")["data"])
+    assert [row["VM"] for row in made].count("web") >= 2
+
+
+@pytest.mark.needs("chromium", "chromedriver")
+def test_the_age_is_changed_in_the_form_of_the_site_and_the_next_job_runs(
+    installation: Installation, tmp_path: Path
+) -> None:
+    """Prefect's new editor and its old one save every field of the form."""
+    documents = "/block_types/slug/likeness-site/block_documents/name/main"
+    before = installation.get(documents)
+    page = f"http://127.0.0.1:{installation.port}{{}}/blocks/block/{before['id']}/edit"
+    field = "//label[contains(., 'validate data blocks older than')]/following::textarea[1]"
+
+    with browser(tmp_path) as window:
+        for place, age in (("", "3 weeks"), ("/v2", "2 weeks")):
+            window.open(page.format(place))
+            for _ in range(5):  # as a person does whose page says that the database is busy
+                window.write(field, age)
+                window.click("//button[normalize-space()='Save']")
+                with suppress(AssertionError):
+                    wait_until(lambda: "updated successfully" in window.text(), "", seconds=5)
+                    break
+            assert installation.get(documents)["data"]["revalidate_after"] == age, window.text()
+
+    after = installation.get(documents)["data"]
+    assert after == {**before["data"], "revalidate_after": "2 weeks"}
+    run = installation.run("backup-job/nightly", job("nightly", "db"))
+    assert installation.ended(run)["name"] == "Completed"
 
 
 def test_no_secret_is_written_down_anywhere(installation: Installation) -> None:

@@ -1,6 +1,6 @@
 """A small store, its catalog and its vault, with a clock that goes where a test wants it."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from blocks import CatalogFile, DataStoreShare, Site, Vault, XenPool
+from blocks.site import ROLES
 from catalog import planning
 from catalog.chunks import damaged_ids
 from catalog.planning import ReadingPlan
@@ -68,7 +69,6 @@ class House:
         self.limit = AgeLimit(age, age)
         self.stop = StopToken()
         self.site = Site(
-            installation=random_name(),
             xen_pool=XenPool(url="https://pool.invalid", password=SecretStr("none")),
             data_store=DataStoreShare(
                 place=str(folder / "store"), key_file=str(self.workshop.key_file)
@@ -242,6 +242,6 @@ class House:
 
 
 def settings_of(site: Site, **changes: Any) -> Site:
-    """The same site with other settings."""
-    fields: Mapping[str, Any] = {name: getattr(site, name) for name in Site.model_fields}
+    """The same site with other blocks or settings."""
+    fields = {name: getattr(site, name) for name in (*Site.model_fields, *ROLES)}
     return Site(**{**fields, **changes})

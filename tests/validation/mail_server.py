@@ -93,17 +93,20 @@ class MailServer:
             gc.collect()
 
 
-def mail_of(server: MailServer, *, level: str = "errors", **account: Any) -> Mail:
-    credentials = EmailServerCredentials(
+def account_of(server: MailServer, **account: Any) -> EmailServerCredentials:
+    """The account at a mail server."""
+    return EmailServerCredentials(
         smtp_server="127.0.0.1",
         smtp_port=server.port,
-        smtp_type=server.encryption,
         username=ACCOUNT,
-        **{"password": SecretStr(PASSWORD), **account},
+        **{"smtp_type": server.encryption, "password": SecretStr(PASSWORD), **account},
     )
+
+
+def mail_of(server: MailServer, *, level: str = "errors", **account: Any) -> Mail:
     return Mail(
-        server=credentials,
+        server="mail-server",
         sender="likeness@example.com",
         recipients=["ops@example.com", "boss@example.com"],
         level=level,  # type: ignore[arg-type]  # pydantic looks
-    )
+    ).with_account(account_of(server, **account))

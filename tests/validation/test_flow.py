@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import TaskRun
 from catalog.values import Verdict
 from flows.validate import validate
 from tests.flows.scene import Scene, noise
-from tests.validation.mail_server import MailServer, mail_of
+from tests.validation.mail_server import MailServer, account_of, mail_of
 from tests.validation.test_slow_share import newest_artifact
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
@@ -110,11 +110,9 @@ def test_v4_damage_is_told_once_by_both_ways_and_a_mail_server_that_is_down_is_s
         name="ops", url=address, json_data={"text": "{{subject}}", "body": "{{body}}"}
     )
     webhook.save("ops", overwrite=True)
-    mail = mail_of(server)
-    mail.server.save("mail-server", overwrite=True)
-    mail.save("mail", overwrite=True)
-    site.site.mail, site.site.webhook = mail, "custom-webhook/ops"
-    site.site.save(site.name, overwrite=True)
+    account_of(server).save("mail-server", overwrite=True)
+    mail_of(server).save("mail", overwrite=True)
+    site.set(mail="mail", webhook="custom-webhook/ops")
     site.back_up("web", validated=True)
     (pack,) = site.packs()
     pack.unlink()

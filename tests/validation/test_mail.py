@@ -187,8 +187,7 @@ def test_a_server_nobody_vouches_for_gets_neither_password_nor_mail(
 
 
 def test_a_password_never_travels_in_the_clear(house: House, one_server: MailServer) -> None:
-    mail = mail_of(one_server)
-    mail.server.smtp_type = type(mail.server.smtp_type).INSECURE
+    mail = mail_of(one_server, smtp_type="INSECURE")
 
     with pytest.raises(BadInput, match="in the clear"):
         mail.send("subject", "body", message=random_name(), clock=house.clock)

@@ -81,7 +81,6 @@ def test_v5_the_page_moves_while_one_pack_comes_over_a_slow_line(
                 "password": SecretStr(server.password),
             }
         )
-        scene.site.save(scene.name, overwrite=True)
         ended: list[Any] = []
         context = contextvars.copy_context()
 
