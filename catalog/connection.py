@@ -27,6 +27,7 @@ from likeness.errors import BadInput, CatalogBusy, Damaged, TransientError
 Connection = duckdb.DuckDBPyConnection
 _SAYS_DAMAGED = ("Corrupt database file", "Could not read enough bytes")
 _LOOK_SECONDS = 0.05
+_BROKEN = (duckdb.InternalException, duckdb.FatalException, duckdb.SerializationException)
 _dice = random.SystemRandom()
 _threads_guard = threading.Lock()
 _threads: dict[Path, threading.Lock] = {}
@@ -62,6 +63,16 @@ class CatalogFile:
     def scratch(self) -> Path:
         """Folder for what does not fit in memory, and for rows on their way in."""
         return self.path.with_name(f"{self.path.name}.scratch")
+
+    @property
+    def doubt(self) -> Path:
+        """Is there while something in the catalog could not be read, until all of it was."""
+        return doubt_of(self.path)
+
+
+def doubt_of(path: Path) -> Path:
+    """The side file that says that something in a catalog could not be read."""
+    return path.with_name(f"{path.name}.doubt")
 
 
 class Shared(Protocol):
@@ -220,8 +231,12 @@ def errors_translated(path: Path) -> Generator[None, None, None]:
     """Say what went wrong with the catalog file `path` in our own errors."""
     try:
         yield
+    except _BROKEN as cause:
+        doubt_of(path).touch(mode=0o600)
+        raise _damaged(path, cause) from cause
     except (duckdb.IOException, duckdb.OutOfMemoryException) as cause:
         if any(words in str(cause) for words in _SAYS_DAMAGED):
+            doubt_of(path).touch(mode=0o600)
             raise _damaged(path, cause) from cause
         raise TransientError(
             f"the catalog at {path} could not be used and is unchanged: {cause}; look for room on"
@@ -245,8 +260,8 @@ def _not_opened(path: Path, cause: duckdb.Error) -> Exception:
 def _damaged(path: Path, cause: duckdb.Error) -> Damaged:
     return Damaged(
         str(path),
-        f"it cannot be read as a catalog ({cause}); move it away, and the next job or validation"
-        " rebuilds it from the store",
+        f"it cannot be read as a catalog ({cause}); the next job, validation or sweep sets it aside"
+        " and goes on with a copy",
     )
 
 

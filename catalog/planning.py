@@ -242,12 +242,12 @@ def documents_to_prove(
 
 
 def documents_to_heal(catalog: CatalogFile) -> list[DocumentsDue]:
-    """Versions whose documents are broken, or of which a spare copy is lost."""
+    """Versions whose documents are broken or lost, or of which a spare copy is lost."""
     with reading(catalog) as connection:
         rows = connection.execute(
             """SELECT version_id, record, documents = 'broken' FROM versions
-            WHERE state = 'committed' AND (documents = 'broken'
-                OR (documents = 'whole' AND coalesce(documents_problem, '') <> ''))
+            WHERE documents = 'broken' OR (state = 'committed' AND documents = 'whole'
+                AND coalesce(documents_problem, '') <> '')
             ORDER BY version_no"""
         ).fetchall()
     return [DocumentsDue(VersionId(v.hex), record, broken) for v, record, broken in rows]

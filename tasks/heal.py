@@ -16,6 +16,7 @@ from blocks import Site
 from catalog.audits import open_troubles, troubles_over
 from catalog.chunks import damaged_ids
 from catalog.planning import DocumentsDue, documents_to_heal
+from catalog.reconciling import versions_are_back
 from catalog.recording import record_packs
 from likeness.clock import system_clock
 from likeness.errors import (
@@ -109,6 +110,8 @@ class _Healer:
             return [], Validated()
         troubles_over(self.site.catalog.file, healer.healed, system_clock())
         versions = [each.version for each in broken]
+        back = [each.version for each in broken if each.record in healer.healed]
+        versions_are_back(self.site.catalog.file, back, system_clock())
         with scratch_folder(self.site, self.run) as scratch:
             checks = self._prover().documents(versions, scratch, all_of_them=True)
         return healer.healed, self._prover().judge(versions, checks)

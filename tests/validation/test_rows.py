@@ -10,9 +10,9 @@ import pytest
 
 from catalog.dedup import drop_duplicates, packs_given_back
 from catalog.incidents import note_incidents, untold_incidents
+from catalog.reconciling import expire_versions
 from catalog.validation import proof_outlook, verdict_history
 from catalog.values import Verdict, Why
-from catalog.versions import expire_versions
 from likeness.errors import ShareRefused, ShareUnreachable, StoreMissing
 from likeness.model.ids import PackId
 from likeness.store.proving import Finding
