@@ -72,7 +72,8 @@ def heal_damage(this: RunId, *, site: Site, stop: StopToken) -> Healed:
     Versions turn green with the proof, all in one transaction, and never before.
     """
     log = get_run_logger()
-    chunks, documents = damaged_ids(site.catalog.file), documents_to_heal(site.catalog.file)
+    chunks = damaged_ids(site.catalog.file)
+    documents = documents_to_heal(site.catalog.file, system_clock())
     segments = [t.name for t in open_troubles(site.catalog.file) if t.name.startswith(_INDEX)]
     if not (chunks or documents or segments) or site.vault is None:
         return Healed(len(chunks), broken=len(documents))

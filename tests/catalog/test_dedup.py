@@ -66,6 +66,24 @@ def test_n3_a_clones_pack_is_dropped_once_the_older_one_is_proved(catalog: Catal
     assert kept == {"web": first.size_bytes, "clone": 0}
 
 
+def test_a_copy_that_was_proved_long_ago_is_proved_again_before_the_other_goes(
+    catalog: CatalogFile,
+) -> None:
+    _, first, second = two_clones(catalog)
+    later = NOW + 400 * DAY
+    validated(catalog, proved(first), NOW, None)
+    validated(catalog, proved(second, at=later), later, None)
+
+    found = drop_duplicates(catalog, later)
+    assert (found.redundant, found.to_renew) == ((), (first.pack,))
+
+    validated(catalog, proved(first, at=later), later, None)
+    found = drop_duplicates(catalog, later)
+    assert (found.redundant, found.to_renew) == ((second.pack,), ())
+    assert holders(catalog, [second.pack], later) == {second.pack: {first.pack: first.size_bytes}}
+    assert holders(catalog, [second.pack], later + 31 * DAY) == {}  # it waited for too long
+
+
 def test_of_two_proved_copies_the_older_stays(catalog: CatalogFile) -> None:
     history, first, second = two_clones(catalog)
     validated(catalog, proved(second), NOW, MONTH)

@@ -17,9 +17,12 @@ from catalog.validation import verdict_history
 from catalog.values import Verdict
 from likeness.clock import system_clock
 from likeness.errors import WrongKey
+from likeness.model.ids import RunId, random_name
+from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.versions import Version, record_names, vms
 from tasks.catch_up import catch_up
+from tasks.heal import heal_damage
 from tests.unit.workshop import CHUNK, changed, noise
 from tests.validation.house import House, settings_of
 
@@ -122,6 +125,24 @@ def test_a_store_that_is_older_loses_versions_that_are_red_and_told_once(lived: 
     assert len(untold_incidents(lived.catalog)) == 1  # nothing else, and no "healed"
     newest = max(lived.rows("web"), key=lambda row: row.sequence)
     assert newest.sequence == 5  # 3 and 4 were given to what is lost
+
+
+def test_what_an_older_store_lost_comes_back_from_the_vault(lived: House) -> None:
+    past = Past(lived, "past")
+    lost = live_on(lived)
+    lived.vault()
+    past.back("store")
+    caught_up(lived)
+    assert len(lived.rows("web")) == 2
+    for _ in range(2):  # the records first, and then what they are found to lack
+        heal_damage.fn(RunId(random_name()), site=lived.site, stop=StopToken())
+        caught_up(lived)
+        lived.clock.now = system_clock()
+        lived.validate()
+    assert lived.verdicts() == {"web": [GOOD] * 4, "db": [GOOD] * 2}
+    for each in lost:
+        assert lived.whole(each)
+    ends_well(lived)
 
 
 def test_a_record_that_is_removed_expires_and_comes_back_with_it(lived: House) -> None:
