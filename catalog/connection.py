@@ -25,7 +25,12 @@ from likeness.clock import stopwatch
 from likeness.errors import BadInput, CatalogBusy, Damaged, TransientError
 
 Connection = duckdb.DuckDBPyConnection
-_SAYS_DAMAGED = ("Corrupt database file", "Could not read enough bytes")
+_SAYS_DAMAGED = (
+    "Corrupt",
+    "Could not read enough bytes",
+    "not a valid DuckDB database",
+    "Is a directory",
+)
 _LOOK_SECONDS = 0.05
 _BROKEN = (duckdb.InternalException, duckdb.FatalException, duckdb.SerializationException)
 _dice = random.SystemRandom()
@@ -231,17 +236,11 @@ def errors_translated(path: Path) -> Generator[None, None, None]:
     """Say what went wrong with the catalog file `path` in our own errors."""
     try:
         yield
-    except _BROKEN as cause:
-        doubt_of(path).touch(mode=0o600)
-        raise _damaged(path, cause) from cause
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as cause:
-        if any(words in str(cause) for words in _SAYS_DAMAGED):
+    except (*_BROKEN, duckdb.IOException, duckdb.OutOfMemoryException) as cause:
+        if _says_damaged(cause):
             doubt_of(path).touch(mode=0o600)
             raise _damaged(path, cause) from cause
-        raise TransientError(
-            f"the catalog at {path} could not be used and is unchanged: {cause}; look for room on"
-            " its disk and for memory, then repeat"
-        ) from cause
+        raise _not_used(path, cause) from cause
 
 
 def _not_opened(path: Path, cause: duckdb.Error) -> Exception:
@@ -254,7 +253,28 @@ def _not_opened(path: Path, cause: duckdb.Error) -> Exception:
             f"the catalog at {path} may not be read and written by this user; run as the user who"
             " made it, or give it to this one"
         )
-    return _damaged(path, cause)
+    if "version number" in str(cause):
+        return BadInput(
+            f"the catalog at {path} was written by another release of its database library:"
+            f" {cause}; install that release of Likeness, or move the file away"
+        )
+    if _says_damaged(cause):
+        return _damaged(path, cause)
+    return _not_used(path, cause)
+
+
+def _says_damaged(cause: duckdb.Error) -> bool:
+    """No room, no memory or no rights are no damage, whatever they keep from working."""
+    return isinstance(cause, _BROKEN) or (
+        isinstance(cause, duckdb.IOException) and any(w in str(cause) for w in _SAYS_DAMAGED)
+    )
+
+
+def _not_used(path: Path, cause: duckdb.Error) -> TransientError:
+    return TransientError(
+        f"the catalog at {path} could not be used and is unchanged: {cause}; look for room on"
+        " its disk and for memory, then repeat"
+    )
 
 
 def _damaged(path: Path, cause: duckdb.Error) -> Damaged:

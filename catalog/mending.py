@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from catalog.connection import CatalogFile, opened, schema_version, turn
+from catalog.connection import CatalogFile, Connection, opened, schema_version, turn
 from catalog.migrations import newest
 from catalog.schema import lay_out, migrate, put_in_place
 from likeness.errors import BadInput, Damaged, TransientError
@@ -45,7 +45,7 @@ def without_its_log(catalog: CatalogFile, draft: CatalogFile, now: datetime) -> 
 
 
 def replace_with(
-    catalog: CatalogFile, draft: CatalogFile, now: datetime, *, damaged: bool
+    catalog: CatalogFile, draft: CatalogFile, now: datetime, *, store: str
 ) -> Path | None:
     """Set the catalog's files aside, and put `draft` in their place, or an empty catalog.
 
@@ -53,13 +53,14 @@ def replace_with(
         catalog: Which.
         draft: What shall be there from now on; where there is none, an empty one is made.
         now: The present.
-        damaged: Do so only if it is damaged still; somebody else may have been quicker.
+        store: Whose catalog it should be. It is left as it is if it is that, and sound: somebody
+            else may have been quicker.
 
     Returns:
         Where the old file is now; none if it was left as it is.
     """
     with turn(catalog, alone=True):
-        if damaged and not _problem(catalog):
+        if not _problem(catalog, store=store):
             return None
         kept = _set_aside(catalog.path, now)
         if draft.path.exists():
@@ -75,7 +76,7 @@ def is_in_doubt(catalog: CatalogFile) -> bool:
     return catalog.doubt.exists()
 
 
-def _problem(catalog: CatalogFile) -> str:
+def _problem(catalog: CatalogFile, *, store: str = "") -> str:
     if not catalog.path.exists():
         return ""
     try:
@@ -86,10 +87,19 @@ def _problem(catalog: CatalogFile) -> str:
                 "SELECT table_name FROM duckdb_tables() WHERE NOT temporary AND NOT internal"
             ).fetchall():
                 connection.execute(f"SELECT bit_xor(hash(t)) FROM {table} AS t").fetchall()  # noqa: S608
+            if store and not _may_be_of(connection, store):
+                return "it belongs to another data store"
     except (Damaged, duckdb.Error) as cause:
         return str(cause)
     catalog.doubt.unlink(missing_ok=True)
     return ""
+
+
+def _may_be_of(connection: Connection, store: str) -> bool:
+    if schema_version(connection) < newest():
+        return True  # it will be asked when it was brought up to this release
+    found = connection.execute("SELECT store_id FROM of_store").fetchall()
+    return found in ([], [(store,)])
 
 
 def _set_aside(path: Path, now: datetime) -> Path:

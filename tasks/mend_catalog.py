@@ -74,7 +74,7 @@ def _replace(site: Site, store: DataStore, cause: str, *, damaged: bool) -> None
             source = "the file without the log that it was torn in"
         else:
             source = _from_copy(store, folder, draft) or "what the data store says"
-        kept = mending.replace_with(file, draft, now, damaged=damaged)
+        kept = mending.replace_with(file, draft, now, store=store.store_id)
     if kept is not None:
         _say(site, cause, source, kept)
 
