@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from prefect import get_run_logger, task
 
@@ -29,6 +30,7 @@ from likeness.errors import (
     WrongKey,
 )
 from likeness.model.ids import PackId, VersionId, VmId
+from likeness.model.sizes import counted
 from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.index import known_packs
@@ -62,7 +64,7 @@ def catch_up(*, site: Site) -> int:
         require_catalog_of(site, store)
         work = _CatchUp(site, store)
         work.versions()
-        work.packs()
+        work.packs_apart()
     work.write_troubles()
     if work.recorded:
         get_run_logger().info("recorded %d versions that only the store knew", work.recorded)
@@ -84,9 +86,9 @@ class _CatchUp:
             known[each.vm].append(each)
         for vm in sorted({*known, *vms(self.store)}):
             name = known[vm][-1].vm_name if known[vm] else vm[:8]
-            self._for_one(name, lambda vm=vm: self._versions_of(vm, known[vm]))  # type: ignore[misc]
+            self._apart(f"VM {name}", partial(self._versions_of, vm, name, known[vm]))
 
-    def _for_one(self, who: str, step: Callable[[], None]) -> None:
+    def _apart(self, what: str, step: Callable[[], None]) -> None:
         """Do something for one VM; what goes wrong with it is written down, and stops no other."""
         try:
             step()
@@ -95,36 +97,34 @@ class _CatchUp:
         except Exception as cause:
             if isinstance(cause, ShareUnreachable) and not isinstance(cause, ObjectUnreadable):
                 raise
-            get_run_logger().warning("VM %s: %s; %s", who, cause, _LEFT_OUT)
-            name = f"{OF_THE_CATALOG}VM {who}"
+            get_run_logger().warning("%s: %s; %s", what, cause, _LEFT_OUT)
+            name = f"{OF_THE_CATALOG}{what}"
             self.troubles[name] = Trouble(
                 name, Weight.UNCHECKED.value, str(cause), _LEFT_OUT, system_clock()
             )
 
-    def _versions_of(self, vm: VmId, known: Collection[KnownRecord]) -> None:
-        catalog, now = self.site.catalog.file, system_clock()
+    def _versions_of(self, vm: VmId, who: str, known: Collection[KnownRecord]) -> None:
         there = record_names(self.store, vm)
         ids = {_version_in(name) for name in there}
         missing = [each for each in known if not each.expired and each.version not in ids]
         if missing:
             ids |= {_version_in(name) for name in self._listed_again(vm)}
-            gone = [each.version for each in missing if each.version not in ids]
-            lost = reconciling.expire_versions(catalog, gone, now)
-            if lost:
-                self.lost += lost
-                get_run_logger().error(
-                    "VM %s: %d versions expired: %s",
-                    missing[0].vm_name,
-                    lost,
-                    reconciling.LOST,
-                )
+            self._expire([each.version for each in missing if each.version not in ids], who)
         back = [each.version for each in known if each.expired and each.version in ids]
         if back:
-            reconciling.versions_are_back(catalog, back, now)
+            reconciling.versions_are_back(self.site.catalog.file, back, system_clock())
         known_ids = {each.version for each in known}
         for name in there:
             if _version_in(name) not in known_ids:
-                self._for_one(f"{vm[:8]}, {name}", lambda name=name: self._remember(name))  # type: ignore[misc]
+                label = f"VM {who}, version {layout.number_of(name)}"
+                self._apart(label, partial(self._remember, name))
+
+    def _expire(self, gone: Collection[VersionId], who: str) -> None:
+        count = reconciling.expire_versions(self.site.catalog.file, gone, system_clock())
+        if count:
+            self.lost += count
+            said = f"{counted(count, 'version')} expired: {reconciling.LOST}"
+            get_run_logger().error("VM %s: %s", who, said)
 
     def _remember(self, name: str) -> None:
         remember_version(self.site, self.store, read_version(self.store, name))
@@ -134,7 +134,11 @@ class _CatchUp:
         with self.site.data_store.open() as again:
             return record_names(again, vm)
 
-    def packs(self) -> None:
+    def packs_apart(self) -> None:
+        """Look at packs; whatever is the matter with the index stops nothing either."""
+        self._apart("packs", self._packs)
+
+    def _packs(self) -> None:
         """Packs that are in the store again serve again; what only lost versions needed goes."""
         catalog = self.site.catalog.file
         states = reconciling.known_packs_by_state(catalog)  # before the listing, never after
