@@ -4,10 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from catalog.connection import CatalogFile, from_utc, reading, to_utc, writing
+from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc, writing
 from catalog.serving import CLOCK_SLACK
 from likeness.model.ids import PackId, VersionId
 from likeness.store.observations import Observation, Weight
+
+OF_THE_CATALOG = "catalog: "
+"""What begins so is about the catalog; no audit of the store says that it is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,9 @@ def record_troubles(
     new = []
     with writing(catalog) as connection:
         known = connection.execute(
-            "SELECT name, cause FROM store_troubles WHERE over_at IS NULL"
+            """SELECT name, cause FROM store_troubles
+            WHERE over_at IS NULL AND NOT starts_with(name, ?)""",
+            [OF_THE_CATALOG],
         ).fetchall()
         same = {name for name, cause in known if name in seen and seen[name].cause == cause}
         for name, _ in known:
@@ -110,16 +115,58 @@ def record_troubles(
         for name in sorted(seen.keys() - same):
             each = seen[name]
             new.append(Trouble(name, each.weight.value, each.cause, each.meaning, now))
-            connection.execute(
-                """INSERT INTO store_troubles (name, weight, cause, meaning, first_seen, last_seen)
-                VALUES (?, ?, ?, ?, ?, ?)""",
-                [name, each.weight.value, each.cause, each.meaning, to_utc(now), to_utc(now)],
-            )
+            _add_trouble(connection, new[-1])
         connection.execute(
             "DELETE FROM store_troubles WHERE over_at IS NOT NULL AND weight = ?",
             [Weight.NOTICE.value],
         )
     return tuple(new)
+
+
+def record_catalog_troubles(
+    catalog: CatalogFile, found: Iterable[Trouble], now: datetime, *, keep: timedelta
+) -> None:
+    """Write down what the catalog could not take over from the store, or lost.
+
+    What is not found any more is over: at once, or after `keep` where people were told of it.
+    """
+    seen = {each.name: each for each in found}
+    with writing(catalog) as connection:
+        rows = connection.execute(
+            """SELECT name, cause, first_seen, told_at FROM store_troubles
+            WHERE over_at IS NULL AND starts_with(name, ?)""",
+            [OF_THE_CATALOG],
+        ).fetchall()
+        same = {name for name, cause, *_ in rows if name in seen and seen[name].cause == cause}
+        for name, _, first_seen, told_at in rows:
+            column = "last_seen" if name in same else "over_at"
+            if name not in seen and told_at is not None and first_seen > to_utc(now - keep):
+                continue
+            connection.execute(
+                f"UPDATE store_troubles SET {column} = ? WHERE name = ? AND over_at IS NULL",  # noqa: S608  # one of two words of ours
+                [to_utc(now), name],
+            )
+        for name in sorted(seen.keys() - same):
+            _add_trouble(connection, seen[name])
+
+
+def note_told_trouble(catalog: CatalogFile, trouble: Trouble) -> None:
+    """Show something on the page that has a message of its own."""
+    with writing(catalog) as connection:
+        _add_trouble(connection, trouble)
+        connection.execute(
+            "UPDATE store_troubles SET told_at = first_seen WHERE name = ? AND told_at IS NULL",
+            [trouble.name],
+        )
+
+
+def _add_trouble(connection: Connection, t: Trouble) -> None:
+    seen_at = to_utc(t.first_seen)
+    connection.execute(
+        """INSERT INTO store_troubles (name, weight, cause, meaning, first_seen, last_seen)
+        VALUES (?, ?, ?, ?, ?, ?)""",
+        [t.name, t.weight, t.cause, t.meaning, seen_at, seen_at],
+    )
 
 
 def troubles_over(catalog: CatalogFile, names: Iterable[str], now: datetime) -> None:

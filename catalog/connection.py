@@ -21,11 +21,11 @@ from typing import Protocol
 import duckdb
 
 from catalog.migrations import newest
+from catalog.translating import doubt_of, errors_translated, not_opened
 from likeness.clock import stopwatch
-from likeness.errors import BadInput, CatalogBusy, Damaged, TransientError
+from likeness.errors import BadInput, CatalogBusy, Damaged
 
 Connection = duckdb.DuckDBPyConnection
-_SAYS_DAMAGED = ("Corrupt database file", "Could not read enough bytes")
 _LOOK_SECONDS = 0.05
 _dice = random.SystemRandom()
 _threads_guard = threading.Lock()
@@ -62,6 +62,11 @@ class CatalogFile:
     def scratch(self) -> Path:
         """Folder for what does not fit in memory, and for rows on their way in."""
         return self.path.with_name(f"{self.path.name}.scratch")
+
+    @property
+    def doubt(self) -> Path:
+        """Is there while something in the catalog could not be read, until all of it was."""
+        return doubt_of(self.path)
 
 
 class Shared(Protocol):
@@ -204,7 +209,7 @@ def opened(
     try:
         connection = duckdb.connect(path, read_only=read_only, config=settings)
     except duckdb.Error as cause:
-        raise _not_opened(path, cause) from cause
+        raise not_opened(path, cause) from cause
     try:
         with errors_translated(path):
             _make_private(path)
@@ -213,41 +218,6 @@ def opened(
         if not read_only:
             _make_private(path)
         connection.close()
-
-
-@contextmanager
-def errors_translated(path: Path) -> Generator[None, None, None]:
-    """Say what went wrong with the catalog file `path` in our own errors."""
-    try:
-        yield
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as cause:
-        if any(words in str(cause) for words in _SAYS_DAMAGED):
-            raise _damaged(path, cause) from cause
-        raise TransientError(
-            f"the catalog at {path} could not be used and is unchanged: {cause}; look for room on"
-            " its disk and for memory, then repeat"
-        ) from cause
-
-
-def _not_opened(path: Path, cause: duckdb.Error) -> Exception:
-    if "lock on file" in str(cause):
-        return CatalogBusy(f"a program that is not ours has the catalog {path} open: {cause}")
-    if not path.exists():
-        return BadInput(f"there is no catalog at {path}; create one, or recover it from the store")
-    if not os.access(path, os.R_OK | os.W_OK):
-        return BadInput(
-            f"the catalog at {path} may not be read and written by this user; run as the user who"
-            " made it, or give it to this one"
-        )
-    return _damaged(path, cause)
-
-
-def _damaged(path: Path, cause: duckdb.Error) -> Damaged:
-    return Damaged(
-        str(path),
-        f"it cannot be read as a catalog ({cause}); move it away, and the next job or validation"
-        " rebuilds it from the store",
-    )
 
 
 def _make_private(path: Path) -> None:

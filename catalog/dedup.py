@@ -1,12 +1,15 @@
 """The global pass: what several packs hold is kept once, where it was proved.
 
 A copy nobody has read back is never relied on in place of another VM's own one: a source could
-have sent anything under any chunk id. So the pass runs after the commit, for what was proved
-before, and again after validation. It only decides; the store gives the packs back afterwards.
+have sent anything under any chunk id. Nor is one that was read back long ago: nobody knows what has
+become of it since. So the pass runs after the commit, for what was proved before, and again after
+validation, which reads old copies once more for it. It only decides; the store gives the packs back
+afterwards.
 """
 
 from collections.abc import Collection, Iterable
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from catalog.connection import CatalogFile, Connection, to_utc, writing
 from catalog.serving import (
@@ -22,6 +25,9 @@ from catalog.staging import name_list, staged
 from catalog.values import Dropped
 from likeness.model.ids import PackId, RunId
 
+PROOF_COUNTS_FOR = timedelta(days=30)
+"""How old the proof of a copy that is kept may be, where a site sets no limit of its own."""
+
 
 def drop_duplicates(
     catalog: CatalogFile,
@@ -29,18 +35,20 @@ def drop_duplicates(
     *,
     run: RunId | None = None,
     packs: Collection[PackId] | None = None,
+    max_age: timedelta = PROOF_COUNTS_FOR,
 ) -> Dropped:
     """Find chunks that several packs hold, and packs that are not needed any more.
 
-    A pack is redundant when every chunk of it is served by another pack that was proved, is whole
-    and could be read when last tried. It serves nothing from then on. Safe to repeat; packs that
-    an interrupted pass found are told again until they are given back.
+    A pack is redundant when every chunk of it is served by another pack that was proved within
+    `max_age`, is whole and could be read when last tried. It serves nothing from then on. Safe to
+    repeat; packs that an interrupted pass found are told again until they are given back.
 
     Args:
         catalog: Which.
         now: The present.
         run: Look at the packs a run brought.
         packs: Look at these packs. All packs if neither is given.
+        max_age: How old the proof of what is kept may be.
     """
     with staged(catalog) as stage, writing(catalog) as connection:
         name_list(connection, stage, "asked_ids", packs or ())
@@ -53,8 +61,10 @@ def drop_duplicates(
         _find_copies(connection)
         choose_serving(connection, "shared", now)
         refresh_facts_of_moved(connection)
-        _mark_redundant(connection, now)
-        return _tell(connection, now)
+        _mark_redundant(connection, now, max_age)
+        return replace(
+            _tell(connection, now, max_age), to_renew=_to_renew(connection, now, max_age)
+        )
 
 
 def _find_copies(connection: Connection) -> None:
@@ -70,9 +80,9 @@ def _find_copies(connection: Connection) -> None:
     )
 
 
-def _mark_redundant(connection: Connection, now: datetime) -> None:
+def _mark_redundant(connection: Connection, now: datetime, max_age: timedelta) -> None:
     """Packs with a shared chunk of which every chunk is well served elsewhere."""
-    _serve_well(connection, now)
+    _serve_well(connection, now, max_age)
     connection.execute(
         """UPDATE packs SET state = 'redundant' WHERE state = 'live' AND NOT bad AND pack_no IN (
             SELECT p.pack_no
@@ -85,7 +95,31 @@ def _mark_redundant(connection: Connection, now: datetime) -> None:
     )
 
 
-def _serve_well(connection: Connection, now: datetime) -> None:
+def _to_renew(connection: Connection, now: datetime, max_age: timedelta) -> tuple[PackId, ...]:
+    """Packs whose proof is too old, and which would make others redundant with a new one."""
+    _serve_well(connection, now, None)
+    rows = connection.execute(
+        """WITH held AS (
+            SELECT p.pack_no
+            FROM places AS p
+            SEMI JOIN (
+                SELECT o.pack_no FROM places AS o SEMI JOIN shared AS s ON s.chunk = o.chunk
+            ) AS c ON c.pack_no = p.pack_no
+            JOIN packs AS k ON k.pack_no = p.pack_no
+                AND (k.state = 'redundant' OR (k.state = 'live' AND NOT k.bad))
+            LEFT JOIN well AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
+            GROUP BY p.pack_no HAVING count(*) = count(w.chunk)
+        )
+        SELECT DISTINCT k.pack_no, k.pack_id
+        FROM places AS p SEMI JOIN held AS h ON h.pack_no = p.pack_no
+        JOIN well AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
+        JOIN packs AS k ON k.pack_no = w.pack_no AND k.proved_at < ? ORDER BY k.pack_no""",
+        [to_utc(now - max_age)],
+    ).fetchall()
+    return tuple(PackId(pack.hex) for _, pack in rows)
+
+
+def _serve_well(connection: Connection, now: datetime, max_age: timedelta | None) -> None:
     """`well (chunk, pack_no)`: shared chunks whose serving copy others may rely on."""
     connection.execute(
         """CREATE OR REPLACE TEMP TABLE well AS
@@ -94,13 +128,16 @@ def _serve_well(connection: Connection, now: datetime) -> None:
         SEMI JOIN shared AS s ON s.chunk = p.chunk
         JOIN packs AS k ON k.pack_no = p.pack_no
         WHERE p.serves AND k.state = 'live' AND NOT k.bad AND NOT k.unreachable
-          AND k.proved_at <= ?""",
-        [to_utc(now + CLOCK_SLACK)],
+          AND k.proved_at <= $later AND ($since IS NULL OR k.proved_at >= $since)""",
+        {
+            "later": to_utc(now + CLOCK_SLACK),
+            "since": to_utc(now - max_age) if max_age is not None else None,
+        },
     )
 
 
-def _tell(connection: Connection, now: datetime) -> Dropped:
-    _serve_well(connection, now)
+def _tell(connection: Connection, now: datetime, max_age: timedelta) -> Dropped:
+    _serve_well(connection, now, max_age)
     counts = connection.execute(
         """SELECT count(*), coalesce(sum(p.length), 0),
             count(w.chunk), coalesce(sum(p.length) FILTER (w.chunk IS NOT NULL), 0),
@@ -129,7 +166,11 @@ def _tell(connection: Connection, now: datetime) -> Dropped:
 
 
 def holders(
-    catalog: CatalogFile, packs: Collection[PackId], now: datetime
+    catalog: CatalogFile,
+    packs: Collection[PackId],
+    now: datetime,
+    *,
+    max_age: timedelta = PROOF_COUNTS_FOR,
 ) -> dict[PackId, dict[PackId, int]]:
     """Those of some packs that still may be given back, and what holds their chunks instead.
 
@@ -150,7 +191,7 @@ def holders(
             """CREATE OR REPLACE TEMP TABLE shared AS SELECT DISTINCT p.chunk FROM places AS p
             SEMI JOIN waiting AS t ON t.pack_no = p.pack_no"""
         )
-        _serve_well(connection, now)
+        _serve_well(connection, now, max_age)
         rows = connection.execute(
             """SELECT DISTINCT t.pack_id, k.pack_id, k.size_bytes
             FROM waiting AS t

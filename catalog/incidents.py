@@ -6,7 +6,7 @@ damage that are in the catalog already, so nothing found is ever missing in one,
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from catalog.chunks import affected_versions
 from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc, writing
@@ -15,6 +15,8 @@ from likeness.model.ids import PackId, VersionId, VmId, random_name
 
 MOST_TOLD = 1000
 """Damaged data blocks that are told one by one; the rest is counted."""
+LOST_SHOWN_FOR = timedelta(days=7)
+"""An incident stays open so long for versions that the store does not have any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class IncidentVersion:
         settled_at: When it was green again, or expired.
         disks: Where on its disks the damaged data blocks lie.
         vaults: Where it was copied to.
+        lost: It expired, since the store does not have its record any more.
     """
 
     version: VersionId
@@ -40,6 +43,7 @@ class IncidentVersion:
     settled_at: datetime | None
     disks: tuple[AffectedDisk, ...]
     vaults: tuple[str, ...]
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def note_incidents(catalog: CatalogFile, now: datetime) -> int:
         The number of the new incident; 0 if there is nothing new.
     """
     with reading(catalog) as connection:
-        if not _has_news(connection):
+        if not _has_news(connection, now):
             return 0
     with writing(catalog) as connection:
         number = _open_incident(connection, now)
@@ -104,15 +108,12 @@ _NEW_VERSIONS = """
     SELECT h.version_no, h.decided_at, h.reason FROM verdicts AS h
     JOIN versions AS v USING (version_no)
     ANTI JOIN incident_versions AS i ON i.version_no = h.version_no AND i.red_at = h.decided_at
-    WHERE h.verdict = 'bad' AND v.state = 'committed'"""
+    WHERE h.verdict = 'bad' AND (v.state = 'committed' OR h.decided_at = v.expired_at)"""
 _NEW_DAMAGE = """
     SELECT d.chunk, d.pack_no, d.start, d.first_seen FROM damaged_chunks AS d
     ANTI JOIN incident_damage AS i ON i.chunk = d.chunk AND i.pack_no = d.pack_no
         AND i.start = d.start AND i.first_seen = d.first_seen
     WHERE d.pack_no <> 0 OR d.chunk IN (SELECT chunk FROM maps)"""
-_UNSETTLED = """
-    SELECT i.version_no FROM incident_versions AS i JOIN versions AS v USING (version_no)
-    WHERE i.settled_at IS NULL AND (v.verdict = 'good' OR v.state <> 'committed')"""
 _OVER = """
     SELECT n.incident_no FROM incidents AS n
     ANTI JOIN (SELECT incident_no FROM incident_versions WHERE settled_at IS NULL) AS v
@@ -126,8 +127,17 @@ _OVER = """
     WHERE n.closed_at IS NULL"""
 
 
-def _has_news(connection: Connection) -> bool:
-    parts = (_NEW_VERSIONS, _NEW_DAMAGE, _UNSETTLED, _OVER)
+def _settled(now: datetime) -> str:
+    """Versions that are green again, or that expired a while ago."""
+    since = to_utc(now - LOST_SHOWN_FOR).isoformat(sep=" ")
+    return f"""
+    SELECT i.version_no FROM incident_versions AS i JOIN versions AS v USING (version_no)
+    WHERE i.settled_at IS NULL AND ((v.state = 'committed' AND v.verdict = 'good')
+        OR (v.state <> 'committed' AND v.expired_at <= TIMESTAMP '{since}'))"""  # noqa: S608
+
+
+def _has_news(connection: Connection, now: datetime) -> bool:
+    parts = (_NEW_VERSIONS, _NEW_DAMAGE, _settled(now), _OVER)
     return any(connection.execute(f"{part} LIMIT 1").fetchone() for part in parts)
 
 
@@ -161,7 +171,7 @@ def _open_incident(connection: Connection, now: datetime) -> int:
 def _settle(connection: Connection, now: datetime) -> None:
     connection.execute(
         f"""UPDATE incident_versions SET settled_at = ?
-        WHERE settled_at IS NULL AND version_no IN ({_UNSETTLED})""",  # noqa: S608  # our own words
+        WHERE settled_at IS NULL AND version_no IN ({_settled(now)})""",  # noqa: S608  # our own words
         [to_utc(now)],
     )
     connection.execute(
@@ -183,7 +193,8 @@ def untold_incidents(catalog: CatalogFile) -> list[tuple[Incident, str]]:
                 SELECT incident_no, 'damage' AS about FROM incidents
                 UNION ALL
                 SELECT incident_no, 'healed' FROM incidents WHERE closed_at IS NOT NULL
-                    AND incident_no IN (SELECT incident_no FROM incident_versions))
+                    AND incident_no IN (SELECT i.incident_no FROM incident_versions AS i
+                        JOIN versions AS v USING (version_no) WHERE v.state = 'committed'))
             SELECT w.incident_no, w.about FROM wanted AS w
             ANTI JOIN messages AS m ON m.incident_no = w.incident_no AND m.about = w.about
             ORDER BY w.incident_no, w.about"""
@@ -235,7 +246,8 @@ def _versions(connection: Connection, number: int) -> tuple[IncidentVersion, ...
             (SELECT max(h.decided_at) FROM verdicts AS h WHERE h.version_no = v.version_no
                 AND h.verdict = 'good' AND h.decided_at <= i.red_at),
             (SELECT list(DISTINCT w.vault ORDER BY w.vault) FROM vaulted_versions AS w
-                WHERE w.version_no = v.version_no)
+                WHERE w.version_no = v.version_no),
+            v.state <> 'committed'
         FROM incident_versions AS i
         JOIN versions AS v USING (version_no) JOIN vms AS x USING (vm_no)
         WHERE i.incident_no = ? ORDER BY v.vm_name, x.vm_id, v.turn""",
@@ -253,8 +265,20 @@ def _versions(connection: Connection, number: int) -> tuple[IncidentVersion, ...
             settled_at=from_utc(settled_at),
             disks=disks.get(VersionId(version.hex), ()),
             vaults=tuple(vaults or ()),
+            lost=lost,
         )
-        for version, vm, name, taken_at, reason, red_at, settled_at, green_from, vaults in rows
+        for (
+            version,
+            vm,
+            name,
+            taken_at,
+            reason,
+            red_at,
+            settled_at,
+            green_from,
+            vaults,
+            lost,
+        ) in rows
     )
 
 

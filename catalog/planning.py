@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc
+from catalog.incidents import LOST_SHOWN_FOR
 from catalog.serving import CLOCK_SLACK
 from catalog.staging import name_list, staged
 from catalog.validation import packs_to_prove
@@ -241,14 +242,15 @@ def documents_to_prove(
     return [DocumentsDue(VersionId(v.hex), record, broken) for v, record, broken in rows]
 
 
-def documents_to_heal(catalog: CatalogFile) -> list[DocumentsDue]:
-    """Versions whose documents are broken, or of which a spare copy is lost."""
+def documents_to_heal(catalog: CatalogFile, now: datetime) -> list[DocumentsDue]:
+    """Versions whose documents are broken or lost of late, or of which a spare copy is lost."""
     with reading(catalog) as connection:
         rows = connection.execute(
             """SELECT version_id, record, documents = 'broken' FROM versions
-            WHERE state = 'committed' AND (documents = 'broken'
+            WHERE (state = 'committed' OR expired_at > ?) AND (documents = 'broken'
                 OR (documents = 'whole' AND coalesce(documents_problem, '') <> ''))
-            ORDER BY version_no"""
+            ORDER BY version_no""",
+            [to_utc(now - LOST_SHOWN_FOR)],
         ).fetchall()
     return [DocumentsDue(VersionId(v.hex), record, broken) for v, record, broken in rows]
 

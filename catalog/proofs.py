@@ -272,7 +272,8 @@ def _judge_all(
     rows = connection.execute(
         """SELECT v.version_no, v.version_id, x.vm_id, v.vm_name, v.sequence, v.taken_at, v.verdict,
             v.packs, v.unproved_packs, v.unreachable_packs, v.damaged,
-            v.oldest_proof_at, v.newest_proof_at, v.documents, coalesce(v.documents_problem, '')
+            v.oldest_proof_at, v.newest_proof_at, v.documents, v.documents_at,
+            coalesce(v.documents_problem, '')
         FROM versions AS v SEMI JOIN to_judge AS j ON j.version_no = v.version_no
         JOIN vms AS x USING (vm_no)
         WHERE v.state = 'committed' ORDER BY v.vm_name, x.vm_id, v.turn"""
@@ -296,7 +297,7 @@ def _judge_all(
 
 
 def _facts(row: list[object]) -> Facts:
-    packs, unproved, unreachable, damaged, oldest, newest, documents, problem = row
+    packs, unproved, unreachable, damaged, oldest, newest, documents, seen_at, problem = row
     return Facts(
         judged=True,
         packs=int(str(packs)),
@@ -306,6 +307,7 @@ def _facts(row: list[object]) -> Facts:
         oldest=from_utc(oldest) if isinstance(oldest, datetime) else None,
         newest=from_utc(newest) if isinstance(newest, datetime) else None,
         documents=str(documents) if documents is not None else None,
+        documents_at=from_utc(seen_at) if isinstance(seen_at, datetime) else None,
         problem=str(problem),
     )
 

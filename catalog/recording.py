@@ -46,7 +46,7 @@ def record_packs(catalog: CatalogFile, packs: Iterable[AnyPack], now: datetime) 
         How many were new.
     """
     with staged(catalog) as stage:
-        _stage_packs(stage, packs, run=None)
+        stage_packs(stage, packs, run=None)
         with writing(catalog) as connection:
             new = _add_packs(connection, stage, now)
             refresh_facts_of_moved(connection)
@@ -74,13 +74,14 @@ def record_version(
             no map, or positions are given that it does not have. Nothing was changed.
     """
     with staged(catalog) as stage:
-        _stage_packs(stage, packs, run=RunId(version.record.run))
+        stage_packs(stage, packs, run=RunId(version.record.run))
         whole = _stage_maps(stage, version.record.disks, maps)
         with writing(catalog) as connection:
             return _record(connection, stage, version, whole, now)
 
 
-def _stage_packs(stage: Stage, packs: Iterable[AnyPack], *, run: RunId | None) -> None:
+def stage_packs(stage: Stage, packs: Iterable[AnyPack], *, run: RunId | None) -> None:
+    """Write packs and their places down, for `load_packs`."""
     for nth, pack in enumerate(packs):
         brought_by = run or (pack.run if isinstance(pack, KnownPack) else None) or None
         digest = pack.digest.hex()
@@ -172,17 +173,12 @@ def _vm_no(connection: Connection, version: Version) -> int:
 def _require_follows(
     connection: Connection, vm_no: int, version: Version, whole: dict[str, bool]
 ) -> int:
-    """The version's turn; refuses what would give a wrong map."""
+    """The version's turn; refuses what would give a wrong map.
+
+    Turns count in the order of recording, whatever the versions' numbers are: a store that was set
+    back, or healed, may bring an older one later.
+    """
     who = f"version {version.sequence} of VM {version.record.vm_name}"
-    newest = _one(
-        connection,
-        "SELECT max(sequence) FROM versions WHERE vm_no = ? AND state = 'committed'",
-        vm_no,
-    )
-    if newest >= version.sequence:
-        raise BadInput(
-            f"{who} cannot be recorded after version {newest}; rebuild the catalog from the store"
-        )
     last = connection.execute(
         """SELECT turn, digest, version_no FROM versions WHERE vm_no = ?
         ORDER BY turn DESC LIMIT 1""",
@@ -353,8 +349,8 @@ def _require_positions(connection: Connection) -> None:
         )
 
 
-def _add_packs(connection: Connection, stage: Stage, now: datetime) -> int:
-    """Packs and places that are not known yet; afterwards `moved` has what they changed."""
+def load_packs(connection: Connection, stage: Stage) -> None:
+    """Temporary tables `new_packs` and `new_places` of what `stage_packs` wrote down."""
     stage.load(
         connection,
         "new_packs",
@@ -368,6 +364,11 @@ def _add_packs(connection: Connection, stage: Stage, now: datetime) -> int:
     stage.load(
         connection, "new_places", chunk="UUID", pack="UUID", start="UINTEGER", length="UINTEGER"
     )
+
+
+def _add_packs(connection: Connection, stage: Stage, now: datetime) -> int:
+    """Packs and places that are not known yet; afterwards `moved` has what they changed."""
+    load_packs(connection, stage)
     before = _one(connection, "SELECT max(pack_no) FROM packs")
     connection.execute(
         """INSERT INTO packs (pack_no, pack_id, size_bytes, digest, chunks, run_id, recorded_at,

@@ -17,11 +17,11 @@ import duckdb
 from catalog.connection import (
     CatalogFile,
     Connection,
-    errors_translated,
     open_for_writing,
     shared_openings,
     transaction,
 )
+from catalog.translating import errors_translated
 from likeness.clock import stopwatch
 from likeness.errors import CatalogBusy
 

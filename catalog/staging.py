@@ -6,18 +6,21 @@ parameters, or a list bound as one, are a thousand times slower.
 """
 
 import csv
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from catalog.connection import CatalogFile, Connection, make_room
+from catalog.connection import CatalogFile, Connection, make_room, turn
 
 Field = str | int | None
 _NOTHING = "\\N"
+_PREFIX = "rows-"
+_DRAFTS = "*.duckdb*.new*"
 
 
 class Stage:
@@ -77,15 +80,65 @@ def staged(catalog: CatalogFile) -> Generator[Stage, None, None]:
 def private_folder(catalog: CatalogFile) -> Generator[Path, None, None]:
     """A new empty folder beside the catalog, for as long as the `with` lasts.
 
+    Its maker holds a lock on it. The kernel drops that with the process, so that what was left by
+    one that died can be told from what is in use.
+
     Raises:
         BadInput: The catalog's own folder does not exist.
     """
     make_room(catalog)
-    folder = Path(tempfile.mkdtemp(prefix="rows-", dir=catalog.scratch))
+    folder, handle = _locked_folder(catalog)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _locked_folder(catalog: CatalogFile) -> tuple[Path, int]:
+    """Once more, if a sweep took the folder before its lock was taken."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=catalog.scratch))
+        with suppress(FileNotFoundError):
+            handle = _opened(folder)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            if folder.exists():
+                return folder, handle
+            os.close(handle)
+
+
+def sweep_left(catalog: CatalogFile) -> int:
+    """Remove what processes that died left beside the catalog; how many files and folders.
+
+    Safe beside running jobs: folders in use are locked, and DuckDB's own files and drafts belong to
+    nobody while the catalog's turn is ours.
+    """
+    removed = sum(_removed_if_left(folder) for folder in catalog.scratch.glob(f"{_PREFIX}*"))
+    with turn(catalog, alone=True):
+        for left in (*catalog.scratch.glob("duckdb_temp*"), *catalog.path.parent.glob(_DRAFTS)):
+            if left.is_file():
+                left.unlink()
+                removed += 1
+    return removed
+
+
+def _removed_if_left(folder: Path) -> bool:
+    try:
+        handle = _opened(folder)
+    except FileNotFoundError:
+        return False  # its maker is done with it
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _opened(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def name_list(connection: Connection, stage: Stage, table: str, names: Iterable[str]) -> None:

@@ -201,6 +201,7 @@ class Dropped:
         dropped_bytes: Their sealed length.
         redundant: All packs that wait to be given back.
         redundant_bytes: Their size.
+        to_renew: Packs that would have to be proved again for more to be redundant.
     """
 
     known_chunks: int
@@ -211,6 +212,7 @@ class Dropped:
     dropped_bytes: int
     redundant: tuple[PackId, ...]
     redundant_bytes: int
+    to_renew: tuple[PackId, ...] = ()
 
 
 class Why(StrEnum):

@@ -20,6 +20,7 @@ class Facts:
         oldest: The oldest proof of its packs.
         newest: The newest.
         documents: Its record and maps: ``whole``, ``broken``, ``unknown``; none: not looked at.
+        documents_at: When they were looked at.
         problem: What is wrong with them.
     """
 
@@ -31,6 +32,7 @@ class Facts:
     oldest: datetime | None
     newest: datetime | None
     documents: str | None = None
+    documents_at: datetime | None = None
     problem: str = ""
 
 
@@ -38,7 +40,8 @@ def judge(facts: Facts, now: datetime, max_age: timedelta | None) -> tuple[Verdi
     """Say what may be said, and why.
 
     Damage outweighs everything. What could not be checked is never called damaged, and never
-    green. A proof from the future is none: a clock was wrong.
+    green. Green needs all of it, packs and documents, read back within the age limit. A proof
+    from the future is none: a clock was wrong.
 
     Args:
         facts: About the version.
@@ -57,16 +60,24 @@ def judge(facts: Facts, now: datetime, max_age: timedelta | None) -> tuple[Verdi
 
 
 def _unless_old(facts: Facts, now: datetime, max_age: timedelta | None) -> tuple[Verdict, str]:
-    if facts.newest is not None and facts.newest > now + CLOCK_SLACK:
+    newest = max(filter(None, (facts.newest, facts.documents_at)), default=None)
+    if newest is not None and newest > now + CLOCK_SLACK:
         return Verdict.UNCHECKED, "it was read back at a time that is still to come; a clock is off"
     if facts.unproved:
         return Verdict.UNCHECKED, f"{facts.unproved} of {_packs(facts.packs)} never read back"
     if not facts.judged:
         return Verdict.UNCHECKED, "it was not validated yet"
+    if facts.documents_at is None:
+        return Verdict.UNCHECKED, "its own record and block maps were never read back"
+    if max_age is not None and facts.oldest is not None and now - facts.oldest > max_age:
+        return Verdict.STALE, f"a pack it needs was last read back on {facts.oldest:%Y-%m-%d}"
+    if max_age is not None and now - facts.documents_at > max_age:
+        return (
+            Verdict.STALE,
+            f"its own documents were last read back on {facts.documents_at:%Y-%m-%d}",
+        )
     if facts.oldest is None:
         return Verdict.GOOD, "it needs no data blocks"
-    if max_age is not None and now - facts.oldest > max_age:
-        return Verdict.STALE, f"a pack it needs was last read back on {facts.oldest:%Y-%m-%d}"
     return Verdict.GOOD, f"all of {_packs(facts.packs)} read back whole"
 
 

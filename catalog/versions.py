@@ -1,13 +1,11 @@
 """Lists for people and for the next backup: VMs, their versions, and how good they are."""
 
 from collections import defaultdict
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import msgspec
 
-from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc, writing
-from catalog.staging import name_list, staged
+from catalog.connection import CatalogFile, Connection, from_utc, reading
 from catalog.values import DiskRow, LastVersion, VersionRow, VmRow
 from catalog.verdicts import Facts, judge
 from likeness.errors import UnknownVersion
@@ -88,7 +86,7 @@ def last_version(catalog: CatalogFile, vm: VmId) -> LastVersion | None:
     with reading(catalog) as connection:
         rows = _rows(
             connection,
-            _VERSIONS + " AND x.vm_id = ? ORDER BY v.turn DESC LIMIT 1",
+            _VERSIONS + " AND x.vm_id = ? ORDER BY v.sequence DESC, v.turn DESC LIMIT 1",
             [vm],
         )
         disks = _disks(connection)
@@ -119,24 +117,6 @@ def known_versions(catalog: CatalogFile) -> set[VersionId]:
     with reading(catalog) as connection:
         rows = connection.execute("SELECT version_id FROM versions").fetchall()
     return {VersionId(row[0].hex) for row in rows}
-
-
-def expire_versions(catalog: CatalogFile, versions: Iterable[VersionId], now: datetime) -> int:
-    """Forget versions whose record is gone from the store; safe to repeat.
-
-    Their rows stay, and nothing is referred to through them any more.
-
-    Returns:
-        How many were committed before.
-    """
-    with staged(catalog) as stage, writing(catalog) as connection:
-        name_list(connection, stage, "asked_versions", versions)
-        changed = connection.execute(
-            """UPDATE versions SET state = 'expired', expired_at = ?
-            WHERE state = 'committed' AND version_id IN (SELECT id FROM asked_versions)""",
-            [to_utc(now)],
-        ).fetchone()
-    return int(changed[0]) if changed else 0
 
 
 def _rows(connection: Connection, query: str, arguments: list[object]) -> list[Row]:
@@ -199,6 +179,7 @@ def facts_of(row: Row) -> Facts:
         oldest=_maybe_time(row["oldest_proof_at"]),
         newest=_maybe_time(row["newest_proof_at"]),
         documents=str(row["documents"]) if row["documents"] is not None else None,
+        documents_at=_maybe_time(row["documents_at"]),
         problem=str(problem) if problem is not None else "",
     )
 

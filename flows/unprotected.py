@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from blocks import Site
 from flows.forms import SiteName
 from flows.runs import failing_in_words
-from likeness.clock import system_clock
+from tasks.mend_catalog import ready_catalog
 from tasks.outcomes import unprotected_state
 from tasks.protection import find_unprotected, planned_jobs
 from tasks.reporting import show_unprotected
@@ -26,7 +26,7 @@ def unprotected(site: SiteName = "main") -> State[Any]:
         site: Name of the Site block.
     """
     here = Site.named(site)
-    here.catalog.ready(system_clock)
+    ready_catalog(here)
     jobs = planned_jobs(site)
     found = find_unprotected(jobs, site=here)
     show_unprotected(found, jobs=len(jobs), site=here)

@@ -9,6 +9,7 @@ from blocks import Site
 from flows.forms import SiteName
 from flows.runs import failing_in_words
 from likeness.stopping import StopToken
+from tasks.mend_catalog import ready_catalog
 from tasks.outcomes import vaulted_state
 from tasks.reporting import show_vault, show_versions
 from tasks.vault import copy_versions
@@ -25,6 +26,7 @@ def vault(site: SiteName = "main") -> State[Any]:
         site: Name of the Site block.
     """
     here, stop = Site.named(site), StopToken()
+    ready_catalog(here)
     try:
         copied = copy_versions(site=here, stop=stop)
     except BaseException:

@@ -9,7 +9,8 @@ import fcntl
 import os
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 _ALLOWED = re.compile(r"[a-z]+-[0-9a-f]{32}\Z")
@@ -30,9 +31,8 @@ def claim(folder: Path, name: str) -> Generator[None, None, None]:
     Raises:
         Claimed: Another process or thread has it.
     """
-    handle = _open(folder, name)
+    handle = _taken(folder, name)
     try:
-        _lock(handle)
         yield
     finally:
         os.close(handle)
@@ -40,6 +40,8 @@ def claim(folder: Path, name: str) -> Generator[None, None, None]:
 
 def is_claimed(folder: Path, name: str) -> bool:
     """Whether somebody alive holds the claim at this moment."""
+    if not _path(folder, name).exists():
+        return False
     try:
         with claim(folder, name):
             return False
@@ -47,11 +49,55 @@ def is_claimed(folder: Path, name: str) -> bool:
         return True
 
 
-def _open(folder: Path, name: str) -> int:
+def forget_claims(folder: Path, beginning: str, *, made_before: datetime) -> int:
+    """Remove the files of old claims that nobody holds; how many.
+
+    Args:
+        folder: Where claims of this installation lie.
+        beginning: Of the claims' names.
+        made_before: Younger files stay: somebody may be about to take them.
+    """
+    removed = 0
+    for path in folder.glob(f"{beginning}*.claim"):
+        with suppress(Claimed, FileNotFoundError):
+            if path.stat().st_mtime < made_before.timestamp():
+                with claim(folder, path.stem):
+                    path.unlink()
+                removed += 1
+    return removed
+
+
+def _taken(folder: Path, name: str) -> int:
+    """The claim's file, locked, and still the one that others will find under its name."""
+    while True:
+        handle = _open(folder, name)
+        try:
+            _lock(handle)
+            if _is_at(handle, _path(folder, name)):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _path(folder: Path, name: str) -> Path:
     if _ALLOWED.match(name) is None:
         raise ValueError(f"{name!r} is no name for a claim")
+    return folder / f"{name}.claim"
+
+
+def _open(folder: Path, name: str) -> int:
+    path = _path(folder, name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return os.open(folder / f"{name}.claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _lock(handle: int) -> None:

@@ -1,25 +1,57 @@
-"""Catch up: versions the store has and the catalog does not know, recorded.
+"""Catch up: what the store has and what the catalog knows, brought together, VM by VM.
 
-A process may die after a version is in the store and before it is in the catalog; a store may be
-older than the catalog. Either way the store is the truth.
+A process may die after a version is in the store and before it is in the catalog; either of the
+two may be set back, or newer than the other. The store is the truth. What is gone from it was
+looked for twice, over two connections; and what is the matter with one VM stays that VM's.
 """
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 
 from prefect import get_run_logger, task
 
 from blocks import Site
-from catalog import versions as catalog_versions
+from catalog import audits, reconciling
+from catalog.audits import OF_THE_CATALOG, Trouble
+from catalog.chunks import unreferenced_packs
+from catalog.dedup import packs_given_back
+from catalog.reconciling import KnownRecord
+from catalog.recording import record_packs
 from likeness.clock import system_clock
-from likeness.errors import BadInput, Damaged
-from likeness.model.ids import VersionId
+from likeness.errors import (
+    CatalogBusy,
+    ObjectUnreadable,
+    ShareUnreachable,
+    Stopped,
+    StoreMissing,
+    WrongKey,
+)
+from likeness.model.ids import PackId, VersionId, VmId
+from likeness.model.sizes import counted
+from likeness.store import layout
 from likeness.store.data_store import DataStore
+from likeness.store.index import known_packs
+from likeness.store.observations import Weight
 from likeness.store.versions import read_version, record_names, vms
+from tasks.mend_catalog import ready_catalog, require_catalog_of
 from tasks.remember import remember_version
 from tasks.retries import STEP
+
+_SHOWN_FOR = timedelta(days=7)
+_LEFT_OUT = "its versions that are not listed are left out until this is over; other VMs go on"
+_OF_ALL = (CatalogBusy, Stopped, StoreMissing, WrongKey)
+"""What is the matter with everything, and not with one VM."""
 
 
 @task(task_run_name="catch up with the store", **STEP)
 def catch_up(*, site: Site) -> int:
-    """Record every version the catalog does not know yet; how many there were.
+    """Bring the catalog to what the store has; how many versions there were to record.
+
+    Versions that only the store has are recorded, unchecked. Versions that only the catalog has
+    expire: red, told once. One that is in the store again is unchecked again.
 
     Raises:
         StoreMissing: There is no store.
@@ -27,27 +59,132 @@ def catch_up(*, site: Site) -> int:
         ShareUnreachable: The store does not answer; tried again.
         CatalogBusy: Another process holds the catalog; tried again.
     """
-    catalog = site.catalog.ready(system_clock)
-    known = catalog_versions.known_versions(catalog)
-    found = 0
+    ready_catalog(site)
     with site.data_store.open() as store:
-        for vm in vms(store):
-            for name in record_names(store, vm):
-                if VersionId(name.rpartition("-")[2]) not in known:
-                    found += _remember(site, store, name)
-    if found:
-        get_run_logger().info("recorded %d versions that only the store knew", found)
-    return found
+        require_catalog_of(site, store)
+        work = _CatchUp(site, store)
+        work.versions()
+        work.packs_apart()
+    work.write_troubles()
+    if work.recorded:
+        get_run_logger().info("recorded %d versions that only the store knew", work.recorded)
+    return work.recorded
 
 
-def _remember(site: Site, store: DataStore, name: str) -> int:
-    try:
-        version = read_version(store, name)
-    except Damaged as cause:
-        get_run_logger().warning("%s; it is left out until it can be read", cause)
-        return 0
-    try:
-        remember_version(site, store, version)
-    except BadInput:  # the version before it is not known, so its difference says nothing
-        remember_version(site, store, version, whole=True)
-    return 1
+@dataclass
+class _CatchUp:
+    site: Site
+    store: DataStore
+    recorded: int = 0
+    lost: int = 0
+    troubles: dict[str, Trouble] = field(default_factory=dict)
+
+    def versions(self) -> None:
+        """Go through all VMs that either side knows."""
+        known: dict[VmId, list[KnownRecord]] = defaultdict(list)
+        for each in reconciling.known_records(self.site.catalog.file):
+            known[each.vm].append(each)
+        for vm in sorted({*known, *vms(self.store)}):
+            name = known[vm][-1].vm_name if known[vm] else vm[:8]
+            self._apart(f"VM {name}", partial(self._versions_of, vm, name, known[vm]))
+
+    def _apart(self, what: str, step: Callable[[], None]) -> None:
+        """Do something for one VM; what goes wrong with it is written down, and stops no other."""
+        try:
+            step()
+        except _OF_ALL:
+            raise
+        except Exception as cause:
+            if isinstance(cause, ShareUnreachable) and not isinstance(cause, ObjectUnreadable):
+                raise
+            get_run_logger().warning("%s: %s; %s", what, cause, _LEFT_OUT)
+            name = f"{OF_THE_CATALOG}{what}"
+            self.troubles[name] = Trouble(
+                name, Weight.UNCHECKED.value, str(cause), _LEFT_OUT, system_clock()
+            )
+
+    def _versions_of(self, vm: VmId, who: str, known: Collection[KnownRecord]) -> None:
+        there = record_names(self.store, vm)
+        ids = {_version_in(name) for name in there}
+        missing = [each for each in known if not each.expired and each.version not in ids]
+        if missing:
+            ids |= {_version_in(name) for name in self._listed_again(vm)}
+            self._expire([each.version for each in missing if each.version not in ids], who)
+        back = [each.version for each in known if each.expired and each.version in ids]
+        if back:
+            reconciling.versions_are_back(self.site.catalog.file, back, system_clock())
+        known_ids = {each.version for each in known}
+        for name in there:
+            if _version_in(name) not in known_ids:
+                label = f"VM {who}, version {layout.number_of(name)}"
+                self._apart(label, partial(self._remember, name))
+
+    def _expire(self, gone: Collection[VersionId], who: str) -> None:
+        count = reconciling.expire_versions(self.site.catalog.file, gone, system_clock())
+        if count:
+            self.lost += count
+            said = f"{counted(count, 'version')} expired: {reconciling.LOST}"
+            get_run_logger().error("VM %s: %s", who, said)
+
+    def _remember(self, name: str) -> None:
+        remember_version(self.site, self.store, read_version(self.store, name))
+        self.recorded += 1
+
+    def _listed_again(self, vm: VmId) -> list[str]:
+        with self.site.data_store.open() as again:
+            return record_names(again, vm)
+
+    def packs_apart(self) -> None:
+        """Look at packs; whatever is the matter with the index stops nothing either."""
+        self._apart("packs", self._packs)
+
+    def _packs(self) -> None:
+        """Packs that are in the store again serve again; what only lost versions needed goes."""
+        catalog = self.site.catalog.file
+        states = reconciling.known_packs_by_state(catalog)  # before the listing, never after
+        there = self._pack_names(self.store)
+        back = {pack for pack in there if states.get(pack) == "gone"}
+        unknown = there - states.keys() if self.recorded or back else set()
+        if back or unknown:
+            found = {
+                pack.pack: pack
+                for pack in known_packs(self.store, back | unknown, damaged=self._unread)
+            }
+            reconciling.packs_are_back(
+                catalog, [found[each] for each in back if each in found], system_clock()
+            )
+            record_packs(
+                catalog, [found[each] for each in unknown if each in found], system_clock()
+            )
+        if self.lost:
+            self._forget_what_only_lost_versions_needed(states, there)
+
+    def _forget_what_only_lost_versions_needed(
+        self, states: Mapping[PackId, str], there: Collection[PackId]
+    ) -> None:
+        """Packs that nobody needs and that are not there either are no damage."""
+        now = system_clock()
+        spare = {each.pack for each in unreferenced_packs(self.site.catalog.file, now)}
+        missing = {pack for pack in spare & states.keys() if pack not in there}
+        if missing:
+            with self.site.data_store.open() as again:
+                missing -= self._pack_names(again)
+            packs_given_back(self.site.catalog.file, missing, now)
+
+    @staticmethod
+    def _pack_names(store: DataStore) -> set[PackId]:
+        names = (entry.name for entry in store.transport.entries(layout.PACKS))
+        return {PackId(name.rpartition("/")[2]) for name in names if layout.is_known(name)}
+
+    def _unread(self, cause: Exception) -> None:
+        get_run_logger().warning("%s; its packs are left out", cause)
+
+    def write_troubles(self) -> None:
+        """What is the matter stands on the page until it is over."""
+        audits.record_catalog_troubles(
+            self.site.catalog.file, self.troubles.values(), system_clock(), keep=_SHOWN_FOR
+        )
+
+
+def _version_in(name: str) -> VersionId:
+    return VersionId(name.rpartition("-")[2])

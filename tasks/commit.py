@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from prefect import get_run_logger, task
 
 from blocks import Site
+from catalog.reconciling import highest_sequence
 from likeness.clock import system_clock
 from likeness.model.ids import PackId
 from likeness.store.commit import commit_version as commit
@@ -39,7 +40,8 @@ def commit_version(receipt: TransferReceipt, *, site: Site) -> Committed:
         CatalogBusy: Another process holds the catalog; tried again.
     """
     with site.data_store.open() as store:
-        version = commit(store, receipt, clock=system_clock)
+        above = highest_sequence(site.catalog.file, receipt.vm.vm)
+        version = commit(store, receipt, clock=system_clock, above=above)
         remember_version(site, store, version)
     packs = tuple(pack.pack for pack in receipt.packs)
     receipt.discard()

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import timedelta
 
 from prefect import get_run_logger, task
 
@@ -10,8 +11,11 @@ from catalog import dedup
 from likeness.clock import system_clock
 from likeness.model.ids import PackId
 from likeness.model.sizes import readable_size
+from likeness.stopping import StopToken
 from likeness.store.sweeping import give_back_packs
+from tasks.ages import age_limit
 from tasks.claims import store_turn
+from tasks.proving import Prover
 from tasks.retries import STEP
 
 
@@ -32,32 +36,53 @@ class Dropped:
 def drop_duplicates(packs: Collection[PackId] | None, *, site: Site) -> Dropped:
     """Rely on one copy of each chunk, and give back packs that hold nothing else.
 
-    One set operation in the catalog decides, and only a copy that was proved may serve: data of
-    another VM that nobody has read back yet is never relied on. What waits for that is dropped
-    after validation. Safe to repeat: what a call that died left behind is given back by the next
-    that looks at all packs, as every validation does.
+    One set operation in the catalog decides, and only a copy that was proved within the age limit
+    may serve: data of another VM that nobody has read back yet, or not for long, is never relied
+    on. What waits for that is dropped after validation, which reads such a copy once more. Safe to
+    repeat: what a call that died left behind is given back by the next that looks at all packs, as
+    every validation does.
 
     Args:
         packs: Which to look at, and to count; all if none.
         site: The installation.
     """
+    age = age_limit(site.revalidate_after).green_for or dedup.PROOF_COUNTS_FOR
+    if packs is None:
+        _renew(site, age)
     with store_turn(site):
-        found = dedup.drop_duplicates(site.catalog.file, system_clock(), packs=packs)
+        found = dedup.drop_duplicates(site.catalog.file, system_clock(), packs=packs, max_age=age)
         looked_at = set(found.redundant if packs is None else packs)
-        freed = _give_back([pack for pack in found.redundant if pack in looked_at], site)
+        freed = _give_back([pack for pack in found.redundant if pack in looked_at], site, age)
     known, given = readable_size(found.known_bytes), readable_size(freed)
     get_run_logger().info("%s known elsewhere, %s given back", known, given)
     return Dropped(found.known_bytes, freed)
 
 
-def _give_back(packs: Collection[PackId], site: Site) -> int:
+def _renew(site: Site, age: timedelta) -> None:
+    """Read back once more what would be kept, and was proved too long ago to rely on."""
+    old = dedup.drop_duplicates(site.catalog.file, system_clock(), max_age=age).to_renew
+    if not old:
+        return
+    with site.data_store.open() as store:
+        prover = Prover(
+            site.catalog.file,
+            store,
+            site.data_store.open,
+            age_limit(site.revalidate_after),
+            system_clock,
+            StopToken(),
+        )
+        prover.prove(old)
+
+
+def _give_back(packs: Collection[PackId], site: Site, age: timedelta) -> int:
     if not packs:
         return 0
     reason = "every chunk of them is proved to be in another pack"
     with site.data_store.open() as store:
         swept = give_back_packs(
             store,
-            lambda: dedup.holders(site.catalog.file, packs, system_clock()),
+            lambda: dedup.holders(site.catalog.file, packs, system_clock(), max_age=age),
             reason=reason,
             clock=system_clock,
         )

@@ -16,6 +16,7 @@ from blocks import Site
 from catalog.audits import open_troubles, troubles_over
 from catalog.chunks import damaged_ids
 from catalog.planning import DocumentsDue, documents_to_heal
+from catalog.reconciling import versions_are_back
 from catalog.recording import record_packs
 from likeness.clock import system_clock
 from likeness.errors import (
@@ -71,7 +72,8 @@ def heal_damage(this: RunId, *, site: Site, stop: StopToken) -> Healed:
     Versions turn green with the proof, all in one transaction, and never before.
     """
     log = get_run_logger()
-    chunks, documents = damaged_ids(site.catalog.file), documents_to_heal(site.catalog.file)
+    chunks = damaged_ids(site.catalog.file)
+    documents = documents_to_heal(site.catalog.file, system_clock())
     segments = [t.name for t in open_troubles(site.catalog.file) if t.name.startswith(_INDEX)]
     if not (chunks or documents or segments) or site.vault is None:
         return Healed(len(chunks), broken=len(documents))
@@ -109,6 +111,8 @@ class _Healer:
             return [], Validated()
         troubles_over(self.site.catalog.file, healer.healed, system_clock())
         versions = [each.version for each in broken]
+        back = [each.version for each in broken if each.record in healer.healed]
+        versions_are_back(self.site.catalog.file, back, system_clock())
         with scratch_folder(self.site, self.run) as scratch:
             checks = self._prover().documents(versions, scratch, all_of_them=True)
         return healer.healed, self._prover().judge(versions, checks)

@@ -9,6 +9,7 @@ from likeness.clock import system_clock
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
+from tasks.mend_catalog import ready_catalog
 
 STOPPED = "stopped"
 
@@ -20,7 +21,7 @@ def journaled(run: RunId, job: BackupJob, *, site: Site) -> Generator[None, None
     A process that is killed writes nothing more: whoever finds its run begun, not finished and
     nobody at it knows what happened.
     """
-    runs.begin_run(site.catalog.ready(system_clock), run, job.name, system_clock())
+    runs.begin_run(ready_catalog(site), run, job.name, system_clock())
     try:
         yield
     except BaseException as problem:

@@ -140,6 +140,7 @@ def healed_letter(incident: Incident) -> Message:
     ]
     for version in incident.versions:
         until = f"green again since {_at(version.settled_at)}" if version.settled_at else "green"
+        until = "not in the data store any more" if version.lost else until
         lines.append(
             f"VM {version.vm_name}, version {version.version[:8]} of {_at(version.taken_at)}:"
             f" red since {_at(version.red_at)}, {until}"

@@ -34,6 +34,7 @@ from likeness.store.proving import Again, DocumentProof, PackProof, prove_docume
 from likeness.store.versions import read_version
 from tasks.ages import AgeLimit
 
+_DAY = timedelta(days=1)
 _PROOFS_AT_ONCE = 64
 _SECONDS_AT_ONCE = 4.0
 
@@ -150,7 +151,7 @@ class Prover:
             scratch: A folder for a block map while it is needed.
             all_of_them: Whether it is due or not.
         """
-        age = timedelta(0) if all_of_them else self.limit.due_after
+        age = timedelta(0) if all_of_them else self._documents_age()
         due = self._documents_due(age, versions)
         checks = {each.version: self._document(each, scratch) for each in due}
         hit = {e.vm for e in due if checks[e.version].readable is False and not e.known_broken}
@@ -158,6 +159,11 @@ class Prover:
             if each.vm in hit and each.version not in checks:
                 checks[each.version] = self._document(each, scratch)
         return list(checks.values())
+
+    def _documents_age(self) -> timedelta | None:
+        """They are read some time before their age is up: the next turn may be a day away."""
+        age = self.limit.due_after
+        return age and max(age - _DAY, age / 2)
 
     def _documents_due(
         self, age: timedelta | None, versions: Iterable[VersionId] | None

@@ -1,48 +1,83 @@
 """Remember: what the store holds, written into the catalog."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 from blocks import Site
+from catalog.reconciling import known_packs_by_state
 from catalog.recording import record_version
+from catalog.staging import private_folder
 from catalog.values import DiskMap
 from likeness.clock import system_clock
-from likeness.model.ids import DiskId
+from likeness.codec.hashing import digest
+from likeness.errors import BadInput, Damaged, ObjectMissing
+from likeness.model.ids import DiskId, RunId
 from likeness.store import layout
 from likeness.store.data_store import DataStore
-from likeness.store.index import KnownPack, read_segment
-from likeness.store.versions import Version, map_runs
+from likeness.store.documents import DiskRecord
+from likeness.store.index import KnownPack, known_packs, read_segment, unindexed_packs
+from likeness.store.versions import Version, load_map, map_runs
 
 
-def remember_version(
-    site: Site, store: DataStore, version: Version, *, whole: bool = False
-) -> None:
+def remember_version(site: Site, store: DataStore, version: Version) -> None:
     """Record a version that the store holds; safe to repeat.
 
-    What is recorded is read back from the store, so the catalog never knows more than it.
+    What is recorded is read back from the store, so the catalog never knows more than it. Where the
+    catalog lacks the version before, the difference to that says nothing, and whole block maps are
+    recorded.
 
     Args:
         site: Whose catalog.
         store: Where the version is.
         version: Which.
-        whole: Give whole block maps although the version has deltas; for when the version before
-            it is not known.
     """
-    maps = [_disk_map(store, version, number, whole=whole) for number in _disks(version)]
-    record_version(site.catalog.file, version, maps, _packs(store, version), system_clock())
+    try:
+        _record(site, store, version, whole=False)
+    except BadInput:
+        _record(site, store, version, whole=True)
 
 
-def _disks(version: Version) -> range:
-    return range(len(version.record.disks))
+def _record(site: Site, store: DataStore, version: Version, *, whole: bool) -> None:
+    catalog = site.catalog.file
+    with private_folder(catalog) as scratch, ExitStack() as held:
+        maps = [
+            _whole_map(store, disk, scratch, held) if whole else _disk_map(store, version, disk)
+            for disk in version.record.disks
+        ]
+        record_version(catalog, version, maps, _packs(site, store, version), system_clock())
 
 
-def _disk_map(store: DataStore, version: Version, number: int, *, whole: bool) -> DiskMap:
-    disk = version.record.disks[number]
-    full = whole or disk.deltas == 0
+def _disk_map(store: DataStore, version: Version, disk: DiskRecord) -> DiskMap:
+    full = disk.deltas == 0
     runs = map_runs(store, disk, only=None if full else version.version)
     return DiskMap(DiskId(disk.disk), full, runs)
 
 
-def _packs(store: DataStore, version: Version) -> Iterator[KnownPack]:
+def _whole_map(store: DataStore, disk: DiskRecord, scratch: Path, held: ExitStack) -> DiskMap:
+    """Its parts put together, since a later one may tell a position once more."""
+    chunk_map = held.enter_context(load_map(store, disk, scratch / f"{disk.disk}.map"))
+    runs = chunk_map.runs_unlike(None, 0, chunk_map.positions)
+    return DiskMap(DiskId(disk.disk), whole=True, runs=runs)
+
+
+def _packs(site: Site, store: DataStore, version: Version) -> Iterator[KnownPack]:
+    """What the version brought: by its index segments, or by the packs' own tables without."""
+    lost = False
     for name in version.clear.objects:
         if name.startswith(f"{layout.INDEX}/"):
-            yield from read_segment(store, name)
+            try:
+                yield from list(read_segment(store, name))
+            except (Damaged, ObjectMissing):
+                lost = True
+    if lost:
+        yield from _by_their_own_tables(site, store, RunId(version.record.run))
+
+
+def _by_their_own_tables(site: Site, store: DataStore, run: RunId) -> Iterator[KnownPack]:
+    """Packs that neither the catalog nor what is left of the index knows; read whole, so slow."""
+    indexed = {*known_packs_by_state(site.catalog.file)}
+    indexed |= {pack.pack for pack in known_packs(store, damaged=lambda _: None)}
+    for pack, places in unindexed_packs(store, indexed, unread=lambda _: None):
+        data = store.transport.read(layout.pack(pack))
+        yield KnownPack(pack, len(data), digest([data]), run, places)

@@ -3,12 +3,15 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 
 from prefect import get_run_logger, task
 
 from blocks import Site
+from catalog.staging import sweep_left
 from catalog.versions import list_versions
+from likeness.claims import forget_claims
 from likeness.clock import system_clock
 from likeness.model.ids import DiskId, RunId, VmId, is_name
 from likeness.store.sweeping import Swept as SweptObjects
@@ -19,6 +22,8 @@ from likeness.xen.sweeping import sweep_snapshots
 from tasks.claims import is_live
 from tasks.retries import STEP
 
+_CLAIMS_KEPT = timedelta(days=2)
+
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
@@ -28,7 +33,7 @@ class SweepReport:
         snapshots: Snapshots, tasks and the like in the pool; each with the problem if it is still
             there.
         store: In the store's inboxes.
-        scratch: Folders on this machine.
+        scratch: Folders and files on this machine.
     """
 
     snapshots: tuple[SweptSnapshot, ...]
@@ -70,10 +75,11 @@ def sweep_store(*, site: Site) -> SweptObjects:
 
 @task(task_run_name="sweep the scratch folder", **STEP)
 def sweep_scratch(*, site: Site) -> int:
-    """Remove block maps of runs that are over."""
+    """Remove block maps and rows of runs that are over, and the claims nobody will ask for."""
     removed = 0
     for folder in site.catalog.scratch.iterdir() if site.catalog.scratch.is_dir() else ():
         if is_name(folder.name) and not is_live(site, RunId(folder.name)):
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1
-    return removed
+    forget_claims(site.catalog.claims, "run-", made_before=system_clock() - _CLAIMS_KEPT)
+    return removed + sweep_left(site.catalog.file)

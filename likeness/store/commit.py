@@ -41,6 +41,7 @@ def commit_version(
     receipt: TransferReceipt,
     *,
     clock: Clock,
+    above: int = 0,
     step: Step = lambda _: None,
 ) -> Version:
     """Make a transfer permanent.
@@ -54,6 +55,8 @@ def commit_version(
         store: Where.
         receipt: What the transfer left.
         clock: The present.
+        above: The highest number that is known to have been given to a version of the VM, also if
+            the store does not know it any more; no number is used twice.
         step: Told of each step.
 
     Raises:
@@ -79,7 +82,7 @@ def commit_version(
     parts = [part for disk in disks for part in disk.parts if part.version == version]
     clear = VersionClear(
         vm=vm,
-        sequence=_next_sequence(store, vm),
+        sequence=_next_sequence(store, vm, above),
         version=version,
         taken_at=receipt.taken_at.isoformat(),
         committed_at=clock().isoformat(),
@@ -164,9 +167,9 @@ def _record(receipt: TransferReceipt, disks: tuple[DiskRecord, ...]) -> VersionR
     )
 
 
-def _next_sequence(store: DataStore, vm: VmId) -> int:
+def _next_sequence(store: DataStore, vm: VmId, above: int) -> int:
     names = record_names(store, vm)
-    return layout.number_of(names[-1]) + 1 if names else 1
+    return max(above, layout.number_of(names[-1]) if names else 0) + 1
 
 
 def _admit_packs(store: DataStore, receipt: TransferReceipt) -> None:

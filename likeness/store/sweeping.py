@@ -67,18 +67,28 @@ def give_back_packs(
 
     The caller's word that other packs hold their chunks, proved, is not enough: it may come from a
     catalog that was set back. So those packs must be in the store, in their full length, and none
-    of them may be given back as well. Safe to repeat.
+    of them may be given back as well. What to rely on is asked before the packs are listed, so
+    that the listing is the younger: a copy that somebody else deletes meanwhile is not in it. It is
+    asked again afterwards, and only what is said both times is done. Safe to repeat.
 
     Args:
         store: Where.
-        holders: Asked what may be deleted, once the packs were listed and right before they are.
+        holders: Asked what may be deleted, before the packs are listed and right before they are
+            deleted.
         reason: For the statement.
         clock: The present.
     """
     store.require_writable()
-    sizes = {entry.name: entry.size_bytes for entry in store.transport.entries(layout.PACKS)}
     asked = holders()
-    packs = tuple(sorted(pack for pack in asked if _is_held(asked[pack], asked, sizes)))
+    sizes = {entry.name: entry.size_bytes for entry in store.transport.entries(layout.PACKS)}
+    still = holders()
+    packs = tuple(
+        sorted(
+            pack
+            for pack in asked.keys() & still.keys()
+            if _is_held(asked[pack], asked, sizes) and _is_held(still[pack], still, sizes)
+        )
+    )
     if packs:
         _state(store, packs, reason, clock)
     freed = 0

@@ -1,14 +1,15 @@
 """Versions, packs and proofs to tell a catalog of, made from plain dictionaries."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
 from catalog.connection import CatalogFile
+from catalog.proofs import record_proofs
 from catalog.schema import create
-from catalog.values import DiskMap
+from catalog.values import DiskMap, DocumentCheck, Proved
 from likeness.model.ids import ZERO_CHUNK, ChunkId, DiskId, PackId, RunId, VersionId, VmId
 from likeness.store import layout
 from likeness.store.documents import Counts, DiskRecord, VersionClear, VersionRecord
@@ -156,6 +157,23 @@ def runs(chunks: Map) -> Iterator[Run]:
 def proved(*packs: PackReceipt, at: datetime = NOW) -> list[PackProof]:
     """Proofs of packs that are whole."""
     return [PackProof(p.pack, Finding.PROVED, at, p.size_bytes, len(p.places)) for p in packs]
+
+
+def validated(
+    catalog: CatalogFile,
+    proofs: Iterable[PackProof],
+    now: datetime,
+    max_age: timedelta | None,
+    *,
+    versions: Collection[VersionId] = (),
+    documents: Collection[DocumentCheck] = (),
+) -> Proved:
+    """Record proofs as a validation does: documents of the versions were read, and are whole."""
+    told = {check.version for check in documents}
+    whole = [DocumentCheck(each, now, readable=True) for each in versions if each not in told]
+    return record_proofs(
+        catalog, proofs, now, max_age, versions=versions, documents=[*documents, *whole]
+    )
 
 
 def damaged(pack: PackReceipt, *chunks: ChunkId, at: datetime = NOW) -> PackProof:

@@ -261,7 +261,7 @@ def test_a_missing_catalog_is_told_apart_from_a_broken_one(tmp_path: Path) -> No
 
     broken = CatalogFile(tmp_path / "broken.duckdb")
     broken.path.write_bytes(b"not a database" * 1000)
-    with pytest.raises(Damaged, match="rebuilds it from the store"):
+    with pytest.raises(Damaged, match="sets it aside"):
         list_vms(broken)
 
 
@@ -278,7 +278,7 @@ def test_damage_inside_is_called_so_and_not_tried_again(catalog: CatalogFile, ho
             for (table,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall():
                 connection.execute(f"FROM {table}").fetchall()
 
-    with pytest.raises(Damaged, match="move it away"):
+    with pytest.raises(Damaged, match="sets it aside"):
         read_all()
 
 
@@ -352,3 +352,11 @@ def test_duckdb_errors_of_ours_are_not_hidden(catalog: CatalogFile) -> None:
 
     with pytest.raises(duckdb.CatalogException):
         ask()
+
+
+def test_too_little_memory_is_no_damage(catalog: CatalogFile) -> None:
+    for _ in range(2):
+        with pytest.raises(TransientError, match="look for room on its disk and for memory"):
+            begin_run(replace(catalog, memory_bytes=16 << 10), run(1), "job", NOW)
+    assert not catalog.doubt.exists()
+    begin_run(catalog, run(1), "job", NOW)

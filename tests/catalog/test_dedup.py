@@ -11,14 +11,23 @@ from catalog.chunks import damaged_ids, packs_of_versions, places_of, unreferenc
 from catalog.connection import CatalogFile
 from catalog.dedup import drop_duplicates, holders, packs_given_back
 from catalog.incidents import list_incidents, note_incidents
-from catalog.proofs import record_proofs
 from catalog.validation import packs_to_prove
 from catalog.values import Verdict
 from catalog.versions import list_versions
 from likeness.model.ids import ChunkId, PackId, RunId
 from likeness.store.pack import PackReceipt
 from tests.catalog.history import CHUNKS, History, random_map
-from tests.catalog.scenes import DAY, MONTH, NOW, damaged, missing, proved, unreachable, vm
+from tests.catalog.scenes import (
+    DAY,
+    MONTH,
+    NOW,
+    damaged,
+    missing,
+    proved,
+    unreachable,
+    validated,
+    vm,
+)
 
 
 def run_of(history: History, which: str) -> RunId:
@@ -47,7 +56,7 @@ def test_n3_a_clones_pack_is_dropped_once_the_older_one_is_proved(catalog: Catal
     assert (before.known_chunks, before.known_bytes) == (4, 4000)
     assert (before.served_chunks, before.dropped_chunks, before.redundant) == (0, 0, ())
 
-    record_proofs(catalog, proved(first), NOW, MONTH)
+    validated(catalog, proved(first), NOW, MONTH)
     after = drop_duplicates(catalog, NOW, run=run_of(history, "clone"))
     assert (after.known_chunks, after.served_chunks, after.dropped_chunks) == (4, 4, 4)
     assert (after.served_bytes, after.dropped_bytes) == (4000, 4000)
@@ -57,10 +66,28 @@ def test_n3_a_clones_pack_is_dropped_once_the_older_one_is_proved(catalog: Catal
     assert kept == {"web": first.size_bytes, "clone": 0}
 
 
+def test_a_copy_that_was_proved_long_ago_is_proved_again_before_the_other_goes(
+    catalog: CatalogFile,
+) -> None:
+    _, first, second = two_clones(catalog)
+    later = NOW + 400 * DAY
+    validated(catalog, proved(first), NOW, None)
+    validated(catalog, proved(second, at=later), later, None)
+
+    found = drop_duplicates(catalog, later)
+    assert (found.redundant, found.to_renew) == ((), (first.pack,))
+
+    validated(catalog, proved(first, at=later), later, None)
+    found = drop_duplicates(catalog, later)
+    assert (found.redundant, found.to_renew) == ((second.pack,), ())
+    assert holders(catalog, [second.pack], later) == {second.pack: {first.pack: first.size_bytes}}
+    assert holders(catalog, [second.pack], later + 31 * DAY) == {}  # it waited for too long
+
+
 def test_of_two_proved_copies_the_older_stays(catalog: CatalogFile) -> None:
     history, first, second = two_clones(catalog)
-    record_proofs(catalog, proved(second), NOW, MONTH)
-    record_proofs(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
+    validated(catalog, proved(second), NOW, MONTH)
+    validated(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
     assert drop_duplicates(catalog, NOW + DAY).redundant == (second.pack,)
     clone = history.last["clone"].record.version
     assert packs_of_versions(catalog, [clone]) == [first.pack]
@@ -68,7 +95,7 @@ def test_of_two_proved_copies_the_older_stays(catalog: CatalogFile) -> None:
 
 def test_an_unproved_copy_of_another_vm_is_never_relied_on(catalog: CatalogFile) -> None:
     history, first, second = two_clones(catalog)
-    record_proofs(catalog, proved(second), NOW, MONTH)
+    validated(catalog, proved(second), NOW, MONTH)
     found = drop_duplicates(catalog, NOW)
     assert found.redundant == (first.pack,), "the proved copy may serve for the unproved one"
     assert packs_of_versions(catalog, [history.last["web"].record.version]) == [second.pack]
@@ -76,11 +103,11 @@ def test_an_unproved_copy_of_another_vm_is_never_relied_on(catalog: CatalogFile)
 
 def test_copies_that_are_bad_or_out_of_reach_make_nothing_redundant(catalog: CatalogFile) -> None:
     _, first, second = two_clones(catalog)
-    record_proofs(catalog, proved(first, second), NOW, MONTH)
+    validated(catalog, proved(first, second), NOW, MONTH)
     for finding in (unreachable(first, NOW + DAY), damaged(first, CHUNKS[0], at=NOW + 2 * DAY)):
-        record_proofs(catalog, [finding], NOW + 2 * DAY, MONTH)
+        validated(catalog, [finding], NOW + 2 * DAY, MONTH)
         assert second.pack not in drop_duplicates(catalog, NOW + 2 * DAY).redundant
-    record_proofs(catalog, [missing(first, NOW + 3 * DAY)], NOW + 3 * DAY, MONTH)
+    validated(catalog, [missing(first, NOW + 3 * DAY)], NOW + 3 * DAY, MONTH)
     assert drop_duplicates(catalog, NOW + 3 * DAY).redundant == ()
 
 
@@ -88,7 +115,7 @@ def test_a_pack_with_one_chunk_of_its_own_is_kept_whole(catalog: CatalogFile) ->
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
     history.back_up("db", {0: {0: CHUNKS[0], 1: CHUNKS[2]}})
-    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    validated(catalog, proved(*history.packs.values()), NOW, MONTH)
     found = drop_duplicates(catalog, NOW, run=run_of(history, "db"))
     assert (found.known_chunks, found.served_chunks, found.dropped_chunks) == (1, 1, 0)
     assert found.redundant == ()
@@ -98,7 +125,7 @@ def test_n5_the_pass_and_the_giving_back_may_stop_anywhere_and_be_repeated(
     catalog: CatalogFile,
 ) -> None:
     history, first, second = two_clones(catalog)
-    record_proofs(catalog, proved(first, second), NOW, MONTH, versions=history.versions)
+    validated(catalog, proved(first, second), NOW, MONTH, versions=history.versions)
     assert drop_duplicates(catalog, NOW, run=run_of(history, "clone")) == drop_duplicates(
         catalog, NOW, run=run_of(history, "clone")
     )
@@ -116,9 +143,9 @@ def test_a_pack_that_waits_to_be_given_back_is_kept_when_the_other_copy_fails(
     catalog: CatalogFile,
 ) -> None:
     history, first, second = two_clones(catalog)
-    record_proofs(catalog, proved(first, second), NOW, MONTH, versions=history.versions)
+    validated(catalog, proved(first, second), NOW, MONTH, versions=history.versions)
     assert drop_duplicates(catalog, NOW).redundant == (second.pack,)
-    told = record_proofs(catalog, [missing(first, NOW + DAY)], NOW + DAY, MONTH)
+    told = validated(catalog, [missing(first, NOW + DAY)], NOW + DAY, MONTH)
     assert told.turned_bad == ()
     assert told.moved_chunks == 4
     assert drop_duplicates(catalog, NOW + DAY).redundant == ()
@@ -130,12 +157,12 @@ def test_damage_of_the_copy_that_was_left_shows_however_late_it_was_seen(
     catalog: CatalogFile,
 ) -> None:
     history, first, second = two_clones(catalog)
-    record_proofs(catalog, proved(first, second), NOW, MONTH, versions=history.versions)
+    validated(catalog, proved(first, second), NOW, MONTH, versions=history.versions)
     going = holders(catalog, drop_duplicates(catalog, NOW).redundant, NOW)
     assert list(going) == [second.pack]
 
     hurt = damaged(first, CHUNKS[0], at=NOW + DAY)
-    told = record_proofs(catalog, [hurt], NOW + DAY, MONTH)
+    told = validated(catalog, [hurt], NOW + DAY, MONTH)
     assert told.turned_bad == (), "the other copy seems to be there still"
     packs_given_back(catalog, going, NOW + DAY)
 
@@ -143,7 +170,7 @@ def test_damage_of_the_copy_that_was_left_shows_however_late_it_was_seen(
     assert verdicts == {Verdict.BAD}
     assert damaged_ids(catalog) == {CHUNKS[0][:16]}, "the next backup sends it again"
     later = NOW + 2 * DAY
-    again = record_proofs(catalog, [damaged(first, CHUNKS[0], at=later)], later, MONTH)
+    again = validated(catalog, [damaged(first, CHUNKS[0], at=later)], later, MONTH)
     assert len(again.turned_bad) == 2
     assert note_incidents(catalog, later) == 1
     (incident,) = list_incidents(catalog)
@@ -153,7 +180,7 @@ def test_damage_of_the_copy_that_was_left_shows_however_late_it_was_seen(
 def test_a_pack_that_was_needed_after_all_is_missed_at_once(catalog: CatalogFile) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}}, packs=2)
-    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    validated(catalog, proved(*history.packs.values()), NOW, MONTH)
     lost = next(iter(history.packs))
     packs_given_back(catalog, [lost], NOW)
     (row,) = list_versions(catalog, NOW, MONTH)
@@ -190,21 +217,23 @@ def test_what_is_redundant_is_what_a_naive_look_finds(empty: CatalogFile, seed: 
     with TemporaryDirectory() as folder:
         history = History.beside(empty, Path(folder) / "c")
         proven: set[PackId] = set()
+        waiting: set[PackId] = set()
         gone: set[PackId] = set()
         for _ in range(dice.randint(2, 4)):
             for _ in range(dice.randint(1, 2)):
                 which = dice.choice(["web", "db", "app"])
                 history.back_up(which, {0: random_map(dice)}, packs=dice.randint(1, 4))
             some = [p for p in history.packs.values() if p.pack not in gone and dice.random() < 0.6]
-            record_proofs(history.catalog, proved(*some), NOW, MONTH)
-            proven |= {p.pack for p in some}
+            validated(history.catalog, proved(*some), NOW, MONTH)
+            proven |= {p.pack for p in some} - waiting
             found = set(drop_duplicates(history.catalog, NOW).redundant)
             assert found == naive_redundant(history, proven, gone)
             if dice.random() < 0.7:
                 packs_given_back(history.catalog, found, NOW)
                 gone |= found
             else:
-                proven -= found  # they wait; nothing relies on them
+                waiting |= found  # nothing relies on them
+                proven -= found
             needed = {c for v in history.versions.values() for c in v.maps[0].values()}
             for places in places_of(history.catalog, needed).values():
                 assert [p.serves for p in places].count(True) == 1
@@ -227,7 +256,7 @@ def test_what_holds_the_chunks_of_a_waiting_pack_is_named_with_its_size(
     catalog: CatalogFile,
 ) -> None:
     _, first, second = two_clones(catalog)
-    record_proofs(catalog, proved(first, second), NOW, MONTH)
+    validated(catalog, proved(first, second), NOW, MONTH)
     both = [first.pack, second.pack]
     assert holders(catalog, both, NOW) == {}, "nothing waits yet"
 
@@ -235,7 +264,7 @@ def test_what_holds_the_chunks_of_a_waiting_pack_is_named_with_its_size(
 
     assert holders(catalog, both, NOW) == {second.pack: {first.pack: first.size_bytes}}
     assert holders(catalog, [first.pack], NOW) == {}
-    record_proofs(catalog, [missing(first, NOW + DAY)], NOW + DAY, MONTH)
+    validated(catalog, [missing(first, NOW + DAY)], NOW + DAY, MONTH)
     assert holders(catalog, both, NOW + DAY) == {}, "the pass was taken back meanwhile"
 
 
@@ -244,7 +273,7 @@ def test_a_waiting_pack_may_be_held_by_several_others(catalog: CatalogFile) -> N
     history.back_up("web", {0: {at: CHUNKS[at] for at in range(4)}}, packs=2)
     halves = {pack.pack: pack.size_bytes for pack in history.packs.values()}
     history.back_up("clone", {0: {at: CHUNKS[at] for at in range(4)}})
-    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    validated(catalog, proved(*history.packs.values()), NOW, MONTH)
     (going,) = drop_duplicates(catalog, NOW).redundant
 
     assert len(halves) == 2

@@ -35,6 +35,7 @@ from tests.catalog.scenes import (
     pack,
     proved,
     unreachable,
+    validated,
 )
 
 SECOND = timedelta(seconds=1)
@@ -60,7 +61,7 @@ def the_row(catalog: CatalogFile, now: datetime = NOW) -> VersionRow:
 
 def judged(history: History, proofs: Iterable[PackProof], now: datetime = NOW) -> Proved:
     """Write proofs down, and judge every version there is."""
-    return record_proofs(history.catalog, proofs, now, MONTH, versions=history.versions)
+    return validated(history.catalog, proofs, now, MONTH, versions=history.versions)
 
 
 def test_v3_a_version_nobody_looked_at_is_not_green_for_the_proofs_of_others(
@@ -69,7 +70,7 @@ def test_v3_a_version_nobody_looked_at_is_not_green_for_the_proofs_of_others(
     history = one_vm(catalog)
     judged(history, proved(*history.packs.values()))
     history.back_up("web", {0: {0: CHUNKS[0], 3: CHUNKS[1]}})
-    told = record_proofs(catalog, proved(*history.packs.values(), at=NOW + DAY), NOW + DAY, MONTH)
+    told = validated(catalog, proved(*history.packs.values(), at=NOW + DAY), NOW + DAY, MONTH)
     assert told.changes == (), "its own record and block maps were not read back"
     assert verdicts(catalog, NOW + DAY) == {
         ("web", 1): Verdict.GOOD,
@@ -85,7 +86,7 @@ def test_v3_green_needs_every_pack(catalog: CatalogFile) -> None:
     told = judged(history, proved(first))
     assert told.changes == ()
     assert the_row(catalog).reason == "1 of its 2 packs never read back"
-    told = record_proofs(catalog, proved(second, at=NOW + DAY), NOW + DAY, MONTH)
+    told = validated(catalog, proved(second, at=NOW + DAY), NOW + DAY, MONTH)
     (change,) = told.turned_good
     assert (change.vm_name, change.sequence, change.before) == ("web", 1, Verdict.UNCHECKED)
     row = the_row(catalog, NOW + DAY)
@@ -105,7 +106,7 @@ def test_v4_a_chunk_that_three_vms_share_turns_all_their_versions_red_at_once(
     packs_given_back(catalog, drop_duplicates(catalog, NOW).redundant, NOW)
     first = next(iter(history.packs.values()))
 
-    told = record_proofs(catalog, [damaged(first, CHUNKS[0], at=NOW + DAY)], NOW + DAY, MONTH)
+    told = validated(catalog, [damaged(first, CHUNKS[0], at=NOW + DAY)], NOW + DAY, MONTH)
 
     assert len(told.turned_bad) == 7
     assert {(c.vm_name, c.sequence) for c in told.turned_bad} == {
@@ -121,7 +122,7 @@ def test_v4_a_chunk_that_three_vms_share_turns_all_their_versions_red_at_once(
         *(first.pack, "damaged", NOW + DAY),
     )
     assert (
-        record_proofs(catalog, [damaged(first, CHUNKS[0], at=NOW + DAY)], NOW + DAY, MONTH).changes
+        validated(catalog, [damaged(first, CHUNKS[0], at=NOW + DAY)], NOW + DAY, MONTH).changes
         == ()
     ), "the same incident is told once"
 
@@ -147,18 +148,18 @@ def test_v10_what_could_not_be_checked_is_amber_and_never_red(catalog: CatalogFi
         "1 of its 2 packs could not be checked",
     )
     assert incidents(catalog) == []
-    record_proofs(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
+    validated(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
     assert the_row(catalog, NOW + DAY).verdict is Verdict.GOOD
 
 
 def test_not_being_able_to_check_proves_nothing_and_heals_nothing(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
-    record_proofs(catalog, [damaged(first), *proved(second)], NOW, MONTH)
+    validated(catalog, [damaged(first), *proved(second)], NOW, MONTH)
     again = pack([first.places[0].chunk])
     record_packs(catalog, [again], NOW)
     later = NOW + DAY
-    record_proofs(catalog, [unreachable(again, later), unreachable(second, later)], later, MONTH)
+    validated(catalog, [unreachable(again, later), unreachable(second, later)], later, MONTH)
     assert the_row(catalog, later).verdict is Verdict.BAD
     assert len(incidents(catalog)) == 1
     outlook = proof_outlook(catalog, later, MONTH)
@@ -168,8 +169,8 @@ def test_not_being_able_to_check_proves_nothing_and_heals_nothing(catalog: Catal
 def test_not_being_able_to_check_does_not_make_damage_good(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
-    record_proofs(catalog, [*proved(second), missing(first)], NOW, MONTH)
-    record_proofs(catalog, [unreachable(first, NOW + DAY)], NOW + DAY, MONTH)
+    validated(catalog, [*proved(second), missing(first)], NOW, MONTH)
+    validated(catalog, [unreachable(first, NOW + DAY)], NOW + DAY, MONTH)
     assert the_row(catalog, NOW + DAY).verdict is Verdict.BAD
     assert {i.kind for i in incidents(catalog)} == {"missing"}
 
@@ -177,8 +178,9 @@ def test_not_being_able_to_check_does_not_make_damage_good(catalog: CatalogFile)
 def test_a_glitch_is_over_when_the_pack_reads_well_again(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
-    record_proofs(catalog, [damaged(first, CHUNKS[0]), *proved(second)], NOW, MONTH)
-    told = record_proofs(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
+    proofs = [damaged(first, CHUNKS[0]), *proved(second)]
+    validated(catalog, proofs, NOW, MONTH, versions=history.versions)
+    told = validated(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
     assert [c.sequence for c in told.healed] == [1]
     assert incidents(catalog) == []
     (past,) = incidents(catalog, open_only=False)
@@ -191,7 +193,8 @@ def test_a_glitch_is_over_when_the_pack_reads_well_again(catalog: CatalogFile) -
 def test_v9_a_new_copy_heals_only_when_it_was_proved(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
-    record_proofs(catalog, [damaged(first), *proved(second)], NOW, MONTH)
+    proofs = [damaged(first), *proved(second)]
+    validated(catalog, proofs, NOW, MONTH, versions=history.versions)
     hurt = first.places[0].chunk
     assert list(must_read(catalog, history.last["web"].record.vm)) == [disk("web")]
     again = pack([hurt])
@@ -199,7 +202,7 @@ def test_v9_a_new_copy_heals_only_when_it_was_proved(catalog: CatalogFile) -> No
     assert places_of(catalog, [hurt])[hurt][0].pack == again.pack
     assert the_row(catalog).verdict is Verdict.BAD, "nobody has read the new copy yet"
     assert must_read(catalog, history.last["web"].record.vm)
-    told = record_proofs(catalog, proved(again, at=NOW + DAY), NOW + DAY, MONTH)
+    told = validated(catalog, proved(again, at=NOW + DAY), NOW + DAY, MONTH)
     assert [c.after for c in told.healed] == [Verdict.GOOD]
     assert must_read(catalog, history.last["web"].record.vm) == {}
     assert incidents(catalog) == []
@@ -214,7 +217,7 @@ def test_damage_that_another_proved_copy_makes_up_for_turns_nothing_red(
     first, second = history.packs.values()
     judged(history, proved(first, second))
     drop_duplicates(catalog, NOW)
-    told = record_proofs(catalog, [damaged(first, CHUNKS[0], at=NOW + DAY)], NOW + DAY, MONTH)
+    told = validated(catalog, [damaged(first, CHUNKS[0], at=NOW + DAY)], NOW + DAY, MONTH)
     assert (told.damaged_chunks, told.moved_chunks, told.turned_bad) == (1, 1, ())
     assert places_of(catalog, CHUNKS[:1])[CHUNKS[0]][0].pack == second.pack
     assert set(verdicts(catalog, NOW + DAY).values()) == {Verdict.GOOD}
@@ -225,7 +228,7 @@ def test_a_proof_of_fewer_chunks_than_the_pack_should_hold_is_none(catalog: Cata
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
     (only,) = history.packs.values()
     part = PackProof(only.pack, Finding.PROVED, NOW, only.size_bytes, 1)
-    assert record_proofs(catalog, [part], NOW, MONTH).could_not_check == 1
+    assert validated(catalog, [part], NOW, MONTH).could_not_check == 1
     assert the_row(catalog).verdict is Verdict.STALE
 
 
@@ -234,7 +237,7 @@ def test_a_damaged_pack_without_a_list_is_wholly_damaged(catalog: CatalogFile) -
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
     (only,) = history.packs.values()
     torn = PackProof(only.pack, Finding.DAMAGED, NOW, only.size_bytes, 0, cause="torn")
-    told = record_proofs(catalog, [torn], NOW, MONTH)
+    told = validated(catalog, [torn], NOW, MONTH)
     assert told.damaged_chunks == 2
     assert told.turned_bad[0].disks[0].affected_bytes == 2 * CHUNK_BYTES
 
@@ -242,12 +245,12 @@ def test_a_damaged_pack_without_a_list_is_wholly_damaged(catalog: CatalogFile) -
 def test_proofs_may_come_twice_and_in_any_order(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
-    record_proofs(catalog, [*proved(second), damaged(first, at=NOW + DAY)], NOW + DAY, MONTH)
-    told = record_proofs(catalog, proved(first), NOW + DAY, MONTH)
+    validated(catalog, [*proved(second), damaged(first, at=NOW + DAY)], NOW + DAY, MONTH)
+    told = validated(catalog, proved(first), NOW + DAY, MONTH)
     assert (told.packs, told.changes) == (0, ())
     assert the_row(catalog, NOW + DAY).verdict is Verdict.BAD
     unknown = proved(pack([CHUNKS[5]]))
-    assert record_proofs(catalog, unknown, NOW + DAY, MONTH).packs == 0
+    assert validated(catalog, unknown, NOW + DAY, MONTH).packs == 0
 
 
 def test_green_turns_amber_with_age_and_is_told_once(catalog: CatalogFile) -> None:
@@ -266,14 +269,14 @@ def test_green_turns_amber_with_age_and_is_told_once(catalog: CatalogFile) -> No
 
 def test_a_version_of_nothing_new_stays_grey_until_it_was_judged(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
-    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    validated(catalog, proved(*history.packs.values()), NOW, MONTH)
     history.back_up("web", {0: {0: CHUNKS[0], 3: CHUNKS[1]}})
     history.back_up("empty", {0: {}})
     last = {key: value for key, value in verdicts(catalog).items() if key != ("web", 1)}
     assert set(last.values()) == {Verdict.UNCHECKED}
     asked = [history.last[which].record.version for which in ("web", "empty")]
     assert packs_to_prove(catalog, NOW, MONTH, versions=asked) == []
-    told = record_proofs(catalog, [], NOW, MONTH, versions=asked)
+    told = validated(catalog, [], NOW, MONTH, versions=asked)
     assert {(c.vm_name, c.after) for c in told.changes} == {
         *(("web", Verdict.GOOD), ("empty", Verdict.GOOD)),
     }
@@ -281,13 +284,13 @@ def test_a_version_of_nothing_new_stays_grey_until_it_was_judged(catalog: Catalo
 
 def test_a_versions_own_documents_count_too(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
-    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    validated(catalog, proved(*history.packs.values()), NOW, MONTH)
     version = history.last["web"].record.version
 
     def look(day: int, *, readable: bool | None) -> Verdict:
         at = NOW + day * DAY
         check = DocumentCheck(version, at, readable, ("map torn",))
-        record_proofs(catalog, [], NOW + 9 * DAY, MONTH, documents=[check])
+        validated(catalog, [], NOW + 9 * DAY, MONTH, documents=[check])
         return the_row(catalog, NOW + 9 * DAY).verdict
 
     assert look(1, readable=None) is Verdict.STALE
@@ -309,13 +312,13 @@ def test_clocks_that_jump_turn_nothing_green(catalog: CatalogFile) -> None:
     (change,) = refresh_verdicts(catalog, NOW, MONTH)
     assert change.after is Verdict.UNCHECKED
     assert the_row(catalog, far).verdict is Verdict.UNCHECKED, "it does not ripen either"
-    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH)
+    validated(catalog, proved(*history.packs.values()), NOW, MONTH, versions=history.versions)
     assert the_row(catalog, NOW).verdict is Verdict.GOOD
 
 
 def test_a_proof_dated_by_a_faster_clock_is_dated_now(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
-    record_proofs(catalog, proved(*history.packs.values(), at=NOW + 3 * DAY), NOW, MONTH)
+    validated(catalog, proved(*history.packs.values(), at=NOW + 3 * DAY), NOW, MONTH)
     assert the_row(catalog).oldest_proof_at == NOW
 
 
@@ -329,7 +332,7 @@ def test_what_is_read_first_is_new_then_doubtful_then_oldest(catalog: CatalogFil
         damaged(packs[2], at=NOW - DAY),
         *proved(packs[3], at=NOW - DAY),
     ]
-    record_proofs(catalog, proofs, NOW - DAY, MONTH)
+    validated(catalog, proofs, NOW - DAY, MONTH)
     found = packs_to_prove(catalog, NOW, MONTH)
     assert [(p.pack, p.why) for p in found] == [
         (packs[4].pack, Why.NEW),
@@ -362,14 +365,14 @@ def test_v6_a_run_reads_what_it_brought_and_what_it_relies_on(catalog: CatalogFi
     version = history.last["app"].record.version
     assert packs_to_prove(catalog, NOW, MONTH, versions=[version]) == asked
     assert packs_to_prove(catalog, NOW, MONTH, versions=[]) == []
-    record_proofs(catalog, proved(web), NOW, MONTH)
+    validated(catalog, proved(web), NOW, MONTH)
     assert [p.pack for p in packs_to_prove(catalog, NOW, MONTH, run=run)] == [app.pack]
 
 
 def test_the_outlook_says_what_a_budget_can_keep(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
-    record_proofs(catalog, proved(first, at=NOW - 27 * DAY), NOW, MONTH)
+    validated(catalog, proved(first, at=NOW - 27 * DAY), NOW, MONTH)
     live = first.size_bytes + second.size_bytes
     outlook = proof_outlook(catalog, NOW, MONTH, bytes_per_day=live // 10)
     assert (outlook.packs, outlook.live_bytes) == (2, live)
@@ -386,7 +389,7 @@ def test_the_outlook_says_what_a_budget_can_keep(catalog: CatalogFile) -> None:
 def test_block_ages_are_those_of_the_packs(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
     first, _ = history.packs.values()
-    record_proofs(catalog, proved(first), NOW, MONTH)
+    validated(catalog, proved(first), NOW, MONTH)
     with reading(catalog) as connection:
         rows = connection.execute("SELECT chunk_key, proved_at FROM block_ages").fetchall()
     known = {key.bytes: at for key, at in rows}
@@ -394,6 +397,28 @@ def test_block_ages_are_those_of_the_packs(catalog: CatalogFile) -> None:
         first.places[0].chunk[:16]: NOW.replace(tzinfo=None),
         next(c for c in CHUNKS[:2] if c != first.places[0].chunk)[:16]: None,
     }
+
+
+def test_packs_alone_never_make_a_version_green(catalog: CatalogFile) -> None:
+    history = one_vm(catalog)
+    (only,) = history.versions
+    record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH, versions=[only])
+    assert the_row(catalog).verdict is Verdict.UNCHECKED
+    assert "block maps were never read back" in the_row(catalog).reason
+    read = DocumentCheck(only, NOW, readable=True)
+    record_proofs(catalog, [], NOW, MONTH, documents=[read])
+    assert the_row(catalog).verdict is Verdict.GOOD
+
+
+def test_old_documents_turn_a_version_amber_however_young_its_packs_are(
+    catalog: CatalogFile,
+) -> None:
+    history = one_vm(catalog)
+    validated(catalog, proved(*history.packs.values()), NOW, MONTH, versions=history.versions)
+    later = NOW + MONTH + DAY
+    record_proofs(catalog, proved(*history.packs.values(), at=later), later, MONTH)
+    assert the_row(catalog, later).verdict is Verdict.STALE
+    assert "its own documents were last read back on 2030-01-01" in the_row(catalog, later).reason
 
 
 def test_an_unknown_version_has_no_history(catalog: CatalogFile) -> None:
@@ -408,6 +433,7 @@ def test_an_unknown_version_has_no_history(catalog: CatalogFile) -> None:
     damaged=st.booleans(),
     ages=st.lists(st.integers(-400, 400), max_size=3),
     documents=st.sampled_from([None, "whole", "broken", "unknown"]),
+    documents_age=st.integers(-400, 400),
     max_age=st.sampled_from([None, timedelta(), MONTH]),
 )
 def test_green_is_said_of_nothing_else(
@@ -418,9 +444,11 @@ def test_green_is_said_of_nothing_else(
     damaged: bool,
     ages: list[int],
     documents: str | None,
+    documents_age: int,
     max_age: timedelta | None,
 ) -> None:
     proofs = sorted(NOW - days * DAY for days in ages)
+    seen_at = NOW - documents_age * DAY if documents is not None else None
     facts = Facts(
         judged=judged,
         packs=unproved + len(ages),
@@ -430,12 +458,14 @@ def test_green_is_said_of_nothing_else(
         oldest=proofs[0] if proofs else None,
         newest=proofs[-1] if proofs else None,
         documents=documents,
+        documents_at=seen_at,
     )
     verdict, reason = judge(facts, NOW, max_age)
     assert reason
-    young = all(max_age is None or NOW - at <= max_age for at in proofs)
-    earned = young and not any(at > NOW + DAY for at in proofs)
-    whole = documents in (None, "whole")
+    looks = [*proofs, *([seen_at] if seen_at else [])]
+    young = all(max_age is None or NOW - at <= max_age for at in looks)
+    earned = young and not any(at > NOW for at in looks)
+    whole = documents == "whole"
     assert (verdict is Verdict.GOOD) == (
         judged and not (unproved or unreachable or damaged) and earned and whole
     )
@@ -454,6 +484,7 @@ class Walk:
         self.catalog = self.history.catalog
         self.now = NOW
         self.proved_at: dict[tuple[PackId, bytes], datetime] = {}
+        self.documents_at: dict[VersionId, datetime] = {}
         self.out_of_reach: set[PackId] = set()
         self.gone: set[PackId] = set()
 
@@ -501,7 +532,9 @@ class Walk:
                 ],
                 "m": [missing(each, self.now)],
             }[finding]
-        record_proofs(self.catalog, proofs, self.now, MONTH)
+        looked_at = [each for each in self.history.versions if self.dice.random() < 0.5]
+        self.documents_at.update(dict.fromkeys(looked_at, self.now))
+        validated(self.catalog, proofs, self.now, MONTH, versions=looked_at)
 
     def drop(self) -> None:
         found = drop_duplicates(self.catalog, self.now).redundant
@@ -523,6 +556,8 @@ class Walk:
     def look(self) -> None:
         for row in list_versions(self.catalog, self.now, MONTH):
             chunks = set(self.history.versions[row.version].maps[0].values())
+            if row.verdict is Verdict.GOOD:
+                assert self.now - self.documents_at[row.version] <= MONTH, "green on old documents"
             for chunk in chunks:
                 copies = self.copies(chunk)
                 if row.verdict is Verdict.GOOD:
@@ -539,7 +574,7 @@ class Walk:
         """Everything is read back and well: everything is green."""
         self.now += DAY
         left = [p for p in self.history.packs.values() if p.pack not in self.gone]
-        record_proofs(
+        validated(
             self.catalog,
             proved(*left, at=self.now),
             self.now,

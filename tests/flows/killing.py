@@ -11,7 +11,7 @@ from typing import Any
 from prefect.settings import PREFECT_API_URL
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["flows.backup", "flows.validate"])
+_FORKS.set_forkserver_preload(["flows.backup", "flows.validate", "flows.vault"])
 HANG_SECONDS = 120.0
 
 
@@ -24,6 +24,7 @@ def run_flow(api: str, flow: str, parameters: dict[str, Any]) -> None:
 
     from flows.backup import backup_job
     from flows.validate import validate
+    from flows.vault import vault
     from likeness.model.job import BackupJob
 
     with temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
@@ -31,7 +32,7 @@ def run_flow(api: str, flow: str, parameters: dict[str, Any]) -> None:
             job = BackupJob.model_validate(parameters.pop("job"))
             backup_job(job, return_state=True, **parameters)
         else:
-            validate(return_state=True, **parameters)
+            (validate if flow == "validate" else vault)(return_state=True, **parameters)
 
 
 def start(flow: str, **parameters: Any) -> BaseProcess:

@@ -4,11 +4,16 @@ import os
 import random
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 
 import pytest
 
+from catalog.reconciling import known_packs_by_state
 from catalog.values import Verdict
 from flows.sweep import sweep
+from flows.vault import vault
+from likeness.store import layout
+from likeness.store.index import read_segment
 from tests.flows.killing import kill_when, start
 from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise
 from tests.flows.waiting import wait_until
@@ -75,15 +80,93 @@ def survive(site: Scene, moments: list[float], seed: int) -> None:
     assert killed >= len(moments) // 2, "most runs ended before they were killed"
 
     sweep(site=site.name)
-    assert site.left_in_the_pool() == NOTHING_LEFT
-    assert list(site.site.catalog.scratch.glob("*/*")) == []
-    assert [path for path in (site.place / "in").rglob("*") if path.is_file()] == []
+    nothing_is_left(site)
     held = {vm: site.disks(vm) for vm in VMS}
     assert site.back_up(*VMS).name == "Completed"
     ledger.compare(held)
     site.validate()
+    catalog_equals_store(site)
+
+
+def survive_all(site: Scene, seed: int, *, backups: int, validations: int, vaultings: int) -> None:
+    """Kill runs of three flows, in any order, at any moment; then sweep, and look at everything."""
+    ledger = Ledger(site, seed)
+    chance = random.Random(seed)
+    held = ledger.guests_write()
+    whole = {flow: uninterrupted(site, flow) for flow in ("backup", "validate", "vault")}
+    ledger.compare(held)
+    plan = ["backup"] * backups + ["validate"] * validations + ["vault"] * vaultings
+    chance.shuffle(plan)
+    killed = dict.fromkeys(whole, 0)
+    for flow in plan:
+        calls, seconds = whole[flow]
+        if flow == "backup":
+            held = ledger.guests_write()
+        moment, before = chance.random(), progress(site)
+        process = begun(site, flow)
+        by_time = after(moment * seconds)
+        by_calls = at(site, before + int(moment * calls))
+        killed[flow] += kill_when(process, by_calls if flow == "backup" else by_time)
+        wait_until(lambda: not asked_of(site), "the pool has finished what the dead run asked for")
+        if flow == "backup":
+            ledger.compare(held)
+    assert all(killed.values()), "a flow was never killed"
+
+    sweep(site=site.name)
+    nothing_is_left(site)
+    held = {vm: site.disks(vm) for vm in VMS}
+    assert site.back_up(*VMS).name == "Completed"
+    ledger.compare(held)
+    assert site.validate().is_completed()
+    assert vault(site=site.name, return_state=True).is_completed()
+    catalog_equals_store(site)
+    for version in site.stored():
+        assert site.read_back(version, place=site.folder / "vault") == site.read_back(version)
+
+
+def begun(site: Scene, flow: str) -> BaseProcess:
+    if flow == "backup":
+        return start(flow, job=site.job(*VMS, concurrency=2).model_dump(), site=site.name)
+    return start(flow, site=site.name)
+
+
+def uninterrupted(site: Scene, flow: str) -> tuple[int, float]:
+    """What a whole run does, in calls and objects, and in seconds."""
+    before, begun_at = progress(site), time.monotonic()
+    assert not kill_when(begun(site, flow), lambda: False)
+    return progress(site) - before, time.monotonic() - begun_at
+
+
+def nothing_is_left(site: Scene) -> None:
+    assert site.left_in_the_pool() == NOTHING_LEFT
+    assert list(site.site.catalog.scratch.glob("*")) == []
+    assert list(site.site.catalog.file.scratch.glob("*")) == []
+    assert [path for path in (site.place / "in").rglob("*") if path.is_file()] == []
+    assert [path for path in (site.folder / "vault" / "in").rglob("*") if path.is_file()] == []
+
+
+def catalog_equals_store(site: Scene) -> None:
+    """Every version is in both, and green; the catalog knows what they brought, and no more.
+
+    A run that died between index and record leaves packs that no version names; either may know
+    them.
+    """
+    stored = site.stored()
+    with site.store() as store:
+        brought = {
+            pack.pack
+            for version in stored
+            for name in version.clear.objects
+            if name.startswith(layout.INDEX)
+            for pack in read_segment(store, name)
+        }
+        there = {e.name.rpartition("/")[2] for e in store.transport.entries(layout.PACKS)}
+    states = known_packs_by_state(site.site.catalog.file)
+    live = {pack for pack, state in states.items() if state == "live"}
+    assert brought <= states.keys()
+    assert brought & there <= live <= there
+    assert {row.version for row in site.listed()} == {each.version for each in stored}
     assert set(site.verdicts()) == {Verdict.GOOD}
-    assert {row.version for row in site.listed()} == {each.version for each in site.stored()}
 
 
 def progress(site: Scene) -> int:
@@ -123,6 +206,18 @@ def test_a_backup_may_be_killed_at_any_moment(new_site: Callable[..., Scene]) ->
 @pytest.mark.parametrize("seed", range(10))
 def test_a_backup_may_be_killed_again_and_again(new_site: Callable[..., Scene], seed: int) -> None:
     survive(small_vms(new_site), kills(seed=100 + seed, count=40), seed=seed)
+
+
+def test_backups_validations_and_vaultings_may_be_killed(new_site: Callable[..., Scene]) -> None:
+    survive_all(small_vms(new_site), 30, backups=3, validations=2, vaultings=2)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(7200)
+def test_a_hundred_and_ten_runs_of_three_flows_may_be_killed(
+    new_site: Callable[..., Scene],
+) -> None:
+    survive_all(small_vms(new_site), 31, backups=60, validations=30, vaultings=20)
 
 
 def test_a_validation_may_be_killed_and_the_next_goes_on(new_site: Callable[..., Scene]) -> None:

@@ -105,20 +105,52 @@ def test_a_pack_that_nothing_is_said_to_hold_stays(workshop: Workshop) -> None:
     assert workshop.restore(version) == DISK
 
 
-def test_what_may_go_is_asked_after_the_listing_and_right_before_the_first_word(
+def test_what_may_go_is_asked_before_the_listing_and_again_right_before_the_first_word(
     workshop: Workshop,
 ) -> None:
     *_, packs = twins(workshop)
     watched = FaultyTransport(workshop.transport, counting={"entries", "create", "delete"})
     workshop.store.transport = watched
-    seen: list[tuple[str, str]] = []
+    seen: list[list[tuple[str, str]]] = []
     held = workshop.holders(packs)
     begun = len(watched.operations)
 
     def ask() -> Holders:
-        seen.extend((op.method, op.name) for op in watched.operations[begun:])
+        seen.append([(op.method, op.name) for op in watched.operations[begun:]])
         return held
 
     give_back_packs(workshop.store, ask, reason="", clock=workshop.clock)
 
-    assert seen == [("entries", "packs")]
+    assert seen == [[], [("entries", "packs")]]
+
+
+def test_the_last_two_copies_are_not_deleted_by_two_processes(workshop: Workshop) -> None:
+    """Another process deletes the copy that this one was told to rely on, right after it was."""
+    *_, packs = twins(workshop)
+    held = workshop.holders(packs)
+    others = {other for each in held.values() for other in each}
+    asked = 0
+
+    def ask() -> Holders:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            for other in others:
+                workshop.transport.delete(layout.pack(other))
+        return held
+
+    given = give_back_packs(workshop.store, ask, reason="", clock=workshop.clock)
+
+    assert (given.packs, set(given.kept)) == ((), packs)
+    assert all(workshop.transport.size(layout.pack(pack)) for pack in packs)
+
+
+def test_what_is_not_to_be_relied_on_any_more_after_the_listing_is_kept(
+    workshop: Workshop,
+) -> None:
+    *_, packs = twins(workshop)
+    answers = [workshop.holders(packs), {}]
+
+    given = give_back_packs(workshop.store, lambda: answers.pop(0), reason="", clock=workshop.clock)
+
+    assert (given.packs, set(given.kept)) == ((), packs)

@@ -242,13 +242,15 @@ class Workshop:
             counts=counts,
         )
 
-    def commit(self, receipt: TransferReceipt, step: Step = lambda _: None) -> Version:
-        return commit_version(self.store, receipt, clock=self.clock, step=step)
+    def commit(
+        self, receipt: TransferReceipt, step: Step = lambda _: None, above: int = 0
+    ) -> Version:
+        return commit_version(self.store, receipt, clock=self.clock, step=step, above=above)
 
-    def back_up(self, *disks: Disk, **options: object) -> Version:
+    def back_up(self, *disks: Disk, above: int = 0, **options: object) -> Version:
         """Transfer and commit."""
         receipt = self.transfer(*disks, **options)  # type: ignore[arg-type]  # handed on
-        version = self.commit(receipt)
+        version = self.commit(receipt, above=above)
         for disk in receipt.disks:
             disk.chunk_map.close()
             if disk.previous is not None:

@@ -119,3 +119,13 @@ def test_damage_stays_red_whatever_the_clock_says(tmp_path: Path) -> None:
         house.clock.now += days * DAY
         house.validate()
         assert house.verdicts() == {"web": [Verdict.BAD]}
+
+
+def test_documents_are_read_again_before_their_age_is_up(tmp_path: Path) -> None:
+    house = House(tmp_path, transport=MemoryTransport())
+    house.back_up("web", noise("web", 4 * CHUNK))
+    house.validate()
+    for _ in range(AGE_DAYS + 3):
+        house.clock.now += DAY - timedelta(minutes=1)
+        assert house.verdicts() == {"web": [GOOD]}
+        house.validate()

@@ -131,3 +131,23 @@ def test_another_copy_in_the_store_serves_and_nobody_turns_red(house: House) -> 
     assert house.verdicts() == {"web": [GOOD], "db": [GOOD]}
     assert house.whole(first)
     assert house.whole(second)
+
+
+def test_a_heal_does_not_make_green_what_a_dead_validation_never_read(house: House) -> None:
+    house.clock.now = system_clock()
+    first = house.back_up("web", noise("web", 8 * CHUNK))
+    house.vault()
+    with house.prover() as prover:
+        prover.prove(house.all_packs())  # and here it dies: record and block maps were not read
+        pack = house.pack_of(first, 5)
+        house.spoil(pack)
+        prover.prove([pack])
+    assert house.verdicts() == {"web": [BAD]}
+
+    assert heal(house).found > 0
+
+    assert house.verdicts() == {"web": [Verdict.UNCHECKED]}
+    assert "never read back" in house.rows("web")[0].reason
+    house.clock.now = system_clock()
+    house.validate()
+    assert house.verdicts() == {"web": [GOOD]}

@@ -10,9 +10,9 @@ import pytest
 
 from catalog.dedup import drop_duplicates, packs_given_back
 from catalog.incidents import note_incidents, untold_incidents
+from catalog.reconciling import expire_versions
 from catalog.validation import proof_outlook, verdict_history
 from catalog.values import Verdict, Why
-from catalog.versions import expire_versions
 from likeness.errors import ShareRefused, ShareUnreachable, StoreMissing
 from likeness.model.ids import PackId
 from likeness.store.proving import Finding
@@ -144,6 +144,7 @@ def test_v4_a_block_shared_by_3_vms_turns_exactly_their_7_versions_red_in_one_tr
 ) -> None:
     pack = three_vms_and_seven_versions(house)
     assert {v for each in house.verdicts().values() for v in each} == {GOOD}
+    assert note_incidents(house.catalog, house.clock()) == 1  # of the template, which expired
     house.clock.now += DAY
     house.spoil(pack)
     with house.prover() as prover:
@@ -163,9 +164,9 @@ def test_v4_a_block_shared_by_3_vms_turns_exactly_their_7_versions_red_in_one_tr
     }
     assert turned == {(house.clock.now, BAD)}
 
-    assert note_incidents(house.catalog, house.clock()) == 1
+    assert note_incidents(house.catalog, house.clock()) == 2
     assert note_incidents(house.catalog, house.clock()) == 0
-    ((incident, about),) = untold_incidents(house.catalog)
+    _, (incident, about) = untold_incidents(house.catalog)
     good = {row.vm: row for row in house.rows() if row.verdict is GOOD}
     letter = damage_letter(incident, newest_good=good, vault=True)
     assert about == "damage"

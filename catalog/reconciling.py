@@ -1,0 +1,190 @@
+"""What a step back in time asks of the catalog: expire, bring back, never count a number twice.
+
+The store is the truth. What the catalog knows and the store has no more expires; what is there
+again is looked at like something new. Whoever calls has looked twice, over two connections.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from catalog.connection import CatalogFile, Connection, reading, to_utc, writing
+from catalog.recording import load_packs, stage_packs
+from catalog.serving import (
+    choose_serving,
+    note_lost,
+    refresh_facts,
+    refresh_facts_of_moved,
+    refresh_uses,
+)
+from catalog.staging import name_list, staged
+from likeness.model.ids import PackId, VersionId, VmId
+from likeness.store.index import KnownPack
+
+LOST = "the data store does not have its record any more"
+_BACK = "its record is in the data store again"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRecord:
+    """A version the catalog was told of.
+
+    Attributes:
+        record: The record's name in the store.
+        expired: The store did not have it when last looked.
+    """
+
+    version: VersionId
+    vm: VmId
+    vm_name: str
+    record: str
+    expired: bool
+
+
+def known_records(catalog: CatalogFile) -> list[KnownRecord]:
+    """Every version the catalog was told of, expired or not."""
+    with reading(catalog) as connection:
+        rows = connection.execute(
+            """SELECT v.version_id, x.vm_id, v.vm_name, v.record, v.state <> 'committed'
+            FROM versions AS v JOIN vms AS x USING (vm_no) ORDER BY v.version_no"""
+        ).fetchall()
+    return [
+        KnownRecord(VersionId(version.hex), VmId(vm.hex), name, record, expired)
+        for version, vm, name, record, expired in rows
+    ]
+
+
+def highest_sequence(catalog: CatalogFile, vm: VmId) -> int:
+    """The highest number that a version of a VM ever had here, expired or not; 0 for none."""
+    with reading(catalog) as connection:
+        row = connection.execute(
+            """SELECT coalesce(max(v.sequence), 0) FROM versions AS v JOIN vms AS x USING (vm_no)
+            WHERE x.vm_id = ?""",
+            [vm],
+        ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def expire_versions(catalog: CatalogFile, versions: Iterable[VersionId], now: datetime) -> int:
+    """Versions whose record is gone from the store: red, told once, and in no list any more.
+
+    Their rows and verdicts stay as history. What only they needed is needed by nobody. Safe to
+    repeat.
+
+    Returns:
+        How many were committed before.
+    """
+    with staged(catalog) as stage, writing(catalog) as connection:
+        name_list(connection, stage, "asked_versions", versions)
+        connection.execute(
+            """INSERT INTO verdicts (version_no, verdict, reason, decided_at)
+            SELECT version_no, 'bad', ?, ? FROM versions
+            WHERE state = 'committed' AND verdict <> 'bad'
+              AND version_id IN (SELECT id FROM asked_versions)""",
+            [LOST, to_utc(now)],
+        )
+        changed = connection.execute(
+            """UPDATE versions SET state = 'expired', expired_at = $now, verdict = 'bad',
+                documents = 'broken', documents_at = $now, documents_problem = $lost,
+                to_judge = false
+            WHERE state = 'committed' AND version_id IN (SELECT id FROM asked_versions)""",
+            {"now": to_utc(now), "lost": LOST},
+        ).fetchone()
+    return int(changed[0]) if changed else 0
+
+
+def versions_are_back(catalog: CatalogFile, versions: Iterable[VersionId], now: datetime) -> int:
+    """Expired versions whose record is in the store again: unchecked, until they are validated.
+
+    Returns:
+        How many had expired.
+    """
+    with staged(catalog) as stage, writing(catalog) as connection:
+        name_list(connection, stage, "asked_versions", versions)
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE back AS SELECT version_no, vm_no, turn FROM versions
+            WHERE state = 'expired' AND version_id IN (SELECT id FROM asked_versions)"""
+        )
+        connection.execute(
+            """UPDATE versions SET state = 'committed', expired_at = NULL, verdict = 'unchecked',
+                documents = NULL, documents_at = NULL, documents_problem = NULL, judged_at = NULL
+            WHERE version_no IN (SELECT version_no FROM back)"""
+        )
+        connection.execute(
+            """INSERT INTO verdicts (version_no, verdict, reason, decided_at)
+            SELECT version_no, 'unchecked', ?, ? FROM back""",
+            [_BACK, to_utc(now)],
+        )
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE back_chunks AS SELECT DISTINCT m.chunk FROM maps AS m
+            JOIN disks AS d USING (disk_no)
+            JOIN back AS b ON b.vm_no = d.vm_no AND m.since <= b.turn AND b.turn < m.until"""
+        )
+        note_lost(connection, "back_chunks", now)
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE use_pairs AS
+            SELECT DISTINCT vm_no, 0 AS pack_no FROM back"""
+        )
+        refresh_uses(connection)
+        refresh_facts(connection, "back")
+        return _count(connection, "SELECT count(*) FROM back")
+
+
+def known_packs_by_state(catalog: CatalogFile) -> dict[PackId, str]:
+    """Every pack the catalog was told of: ``live``, ``redundant`` or ``gone``."""
+    with reading(catalog) as connection:
+        rows = connection.execute("SELECT pack_id, state FROM packs WHERE pack_no <> 0").fetchall()
+    return {PackId(pack.hex): state for pack, state in rows}
+
+
+def packs_are_back(catalog: CatalogFile, packs: Iterable[KnownPack], now: datetime) -> int:
+    """Packs that were given back and lie in the store again may serve; proved they are not.
+
+    Returns:
+        How many were gone.
+    """
+    with staged(catalog) as stage:
+        stage_packs(stage, packs, run=None)
+        with writing(catalog) as connection:
+            load_packs(connection, stage)
+            connection.execute(
+                """CREATE OR REPLACE TEMP TABLE back AS SELECT k.pack_no, k.pack_id
+                FROM packs AS k SEMI JOIN new_packs AS n ON n.pack = k.pack_id
+                WHERE k.state = 'gone'"""
+            )
+            connection.execute(
+                """UPDATE packs SET state = 'live', gone_at = NULL, proved_at = NULL,
+                    checked_at = NULL, bad = false, unreachable = false, cause = ''
+                WHERE pack_no IN (SELECT pack_no FROM back)"""
+            )
+            connection.execute(
+                """INSERT INTO places (chunk, pack_no, start, length, serves)
+                SELECT DISTINCT n.chunk, b.pack_no, n.start, n.length, false
+                FROM new_places AS n JOIN back AS b ON b.pack_id = n.pack"""
+            )
+            connection.execute(
+                """CREATE OR REPLACE TEMP TABLE doubtful AS SELECT DISTINCT p.chunk
+                FROM places AS p SEMI JOIN back AS b ON b.pack_no = p.pack_no"""
+            )
+            choose_serving(connection, "doubtful", now)
+            refresh_facts_of_moved(connection)
+            return _count(connection, "SELECT count(*) FROM back")
+
+
+def store_of(catalog: CatalogFile) -> str:
+    """The id of the store that this is the catalog of; empty if it was not told yet."""
+    with reading(catalog) as connection:
+        row = connection.execute("SELECT store_id FROM of_store").fetchone()
+    return str(row[0]) if row else ""
+
+
+def note_store(catalog: CatalogFile, store: str) -> None:
+    """Say whose catalog this is."""
+    with writing(catalog) as connection:
+        connection.execute("DELETE FROM of_store")
+        connection.execute("INSERT INTO of_store (store_id) VALUES (?)", [store])
+
+
+def _count(connection: Connection, query: str) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0
