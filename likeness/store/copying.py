@@ -22,6 +22,7 @@ from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import IndexClear, VersionClear, decode
 from likeness.store.pack import MOST_PACK_BYTES
+from likeness.store.second_place import require_second_place
 from likeness.store.sweeping import given_back
 from likeness.transport.base import Entry, Transport
 
@@ -68,10 +69,11 @@ def copy_to_vault(store: DataStore, vault: Transport, *, stop: StopToken) -> Ite
         Each object that was copied, and each that was not because it is damaged here.
 
     Raises:
-        BadInput: The vault is another store's.
+        BadInput: The vault is another store's, or is the data store by another name.
         ShareFull: The vault has no room left.
         ShareUnreachable: One of the two places does not answer.
     """
+    require_second_place(store.transport, vault)
     _require_own_vault(store, vault)
     listed = [list(_all_lacking(store, vault, group)) for group in reversed(_AFTER)]
     goods = _Goods(store, vault)
