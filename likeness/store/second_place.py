@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from likeness.errors import (
-    BadInput,
+    NoVault,
     ObjectMissing,
     ObjectUnreadable,
+    ShareFull,
     ShareRefused,
     ShareUnreachable,
 )
@@ -38,19 +39,20 @@ def require_second_place(store: Transport, vault: Transport) -> None:
         vault: Where copies of it are to go.
 
     Raises:
-        BadInput: They are one place, or one lies inside the other.
-        ShareRefused: The account may not write at one of them.
+        NoVault: They are one place, or one lies inside the other.
+        ShareRefused, ShareFull: The vault takes nothing.
         ShareUnreachable: One of them does not answer.
     """
-    if _is_seen(store, vault):
-        raise BadInput(
-            f"the vault at {vault} is no second place: what is written to the data store at"
-            f" {store} shows there too; choose a place on other disks for the vault"
-        )
+    with suppress(ShareFull, ShareRefused):  # a full data store needs its vault all the more
+        if _is_seen(store, vault):
+            raise NoVault(
+                f"the vault at {vault} is no second place: what is written to the data store at"
+                f" {store} shows there too; choose a place on other disks for the vault"
+            )
     if _is_seen(vault, store):
-        raise BadInput(
-            f"the vault at {vault} lies inside the data store at {store}, and would be lost with"
-            " it; choose a place on other disks for the vault"
+        raise NoVault(
+            f"the vault at {vault} is, or lies inside, the data store at {store}, and would be lost"
+            " with it; choose a place on other disks for the vault"
         )
     _remove_old_marks(vault)
 
@@ -117,7 +119,8 @@ def _remove_old_marks(vault: Transport) -> None:
     for run in vault.folders(layout.INBOX):
         for entry in list(vault.entries(f"{layout.INBOX}/{run}")):
             with suppress(*_PASSED_BY):
-                if _MARK.startswith(vault.read(entry.name, 0, len(_MARK) + 1)):  # or torn
+                mark = vault.read(entry.name, 0, len(_MARK) + 1)
+                if mark and _MARK.startswith(mark):  # or a torn one
                     vault.delete(entry.name)
         with suppress(ShareRefused):
             vault.delete_folder(f"{layout.INBOX}/{run}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from likeness.errors import BadInput
+from likeness.errors import NoVault
 from likeness.store.second_place import require_second_place
 from likeness.transport.local import LocalTransport
 from tests.smb.server import SmbServer
@@ -26,7 +26,7 @@ def test_a_mounted_folder_and_a_share_with_that_folder_are_one_place(
             (share, whole_share),
             (whole_share, share),
         ):
-            with pytest.raises(BadInput, match=r"no second place|lies inside"):
+            with pytest.raises(NoVault, match=r"no second place|lies inside"):
                 require_second_place(store, vault)
         require_second_place(share, other)
         require_second_place(LocalTransport(below), other)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from likeness.errors import BadInput, ShareRefused, ShareUnreachable
+from likeness.errors import NoVault, ShareFull, ShareRefused, ShareUnreachable
 from likeness.store.second_place import require_second_place
-from likeness.transport.base import Transport
+from likeness.transport.base import Entry, Transport
 from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
 from likeness.transport.local import LocalTransport
 from likeness.transport.memory import MemoryTransport
@@ -68,7 +68,7 @@ def test_the_data_store_under_another_name_is_no_vault(
     vault = other(store)
     before = sorted(store.parent.rglob("*"))
 
-    with pytest.raises(BadInput, match=r"no second place|lies inside"):
+    with pytest.raises(NoVault, match=r"no second place|lies inside"):
         require_second_place(LocalTransport(store), LocalTransport(vault))
 
     assert sorted(store.parent.rglob("*")) == before, "both places stay as they were"
@@ -80,7 +80,7 @@ def test_a_bind_mount_is_the_same_place(store: Path) -> None:
     vault.mkdir()
     subprocess.run(["mount", "--bind", str(store), str(vault)], check=True)
     try:
-        with pytest.raises(BadInput, match="no second place"):
+        with pytest.raises(NoVault, match="no second place"):
             require_second_place(LocalTransport(store), LocalTransport(vault))
     finally:
         subprocess.run(["umount", str(vault)], check=True)
@@ -119,12 +119,35 @@ class SweptAtOnce(MemoryTransport):
     def folders(self, folder: str) -> list[str]:
         return []
 
-    def entries(self, folder: str, *, deep: bool = True) -> Iterator[object]:  # type: ignore[override]
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
         return iter(())
 
 
 def test_a_vault_that_lets_nobody_delete_is_a_vault() -> None:
     require_second_place(MemoryTransport(), NobodyMayDelete())
+
+
+def test_a_data_store_that_takes_nothing_more_is_told_apart_all_the_same() -> None:
+    full = MemoryTransport(capacity_bytes=0)
+
+    require_second_place(full, MemoryTransport())
+    with pytest.raises(ShareFull):
+        require_second_place(full, full)
+
+
+class NobodyMayWrite(MemoryTransport):
+    """A data store that this account may only read, seen by the vault's account."""
+
+    def create(self, name: str, parts: Sequence[bytes]) -> None:
+        raise ShareRefused(f"{name}: read only")
+
+
+def test_a_data_store_that_only_the_vaults_account_may_write_to_is_no_vault() -> None:
+    store, vault = NobodyMayWrite(), MemoryTransport()
+    store.objects = vault.objects
+
+    with pytest.raises(NoVault, match="lies inside"):
+        require_second_place(store, vault)
 
 
 def test_a_place_that_keeps_nothing_proves_nothing() -> None:
