@@ -59,7 +59,7 @@ def test_what_is_damaged_is_left_out_of_the_vault_and_the_job_says_so(site: Scen
     site.back_up("db")
     pack = max(site.packs(), key=lambda path: path.stat().st_size)
     content = bytearray(pack.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[len(content) // 3] ^= 1  # inside a record, and not between two
     pack.chmod(0o600)
     pack.write_bytes(content)
 
@@ -80,7 +80,7 @@ def test_what_reached_the_vault_is_recorded_although_something_else_did_not(site
     first.chmod(0o600)
     first.write_bytes(first.read_bytes()[:-9])
     damaged = bytearray(first.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
+    damaged[len(damaged) // 3] ^= 1
     first.write_bytes(damaged)
     site.back_up("db")
 
