@@ -20,7 +20,7 @@ class Share(BaseModel):
     place: str = Field(
         title="Place",
         description="A folder of this machine that exists, such as /backup/ads,"
-        " or a share such as smb://server/share/folder.",
+        r" or a share such as smb://server/share/folder or \\server\share\folder.",
     )
     username: str = Field(
         default="", title="Account", description="The share's account; a folder needs none."

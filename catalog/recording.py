@@ -18,7 +18,7 @@ from catalog.serving import (
     refresh_facts_of_moved,
     refresh_uses,
 )
-from catalog.staging import Stage, staged
+from catalog.staging import NOTHING, Stage, staged
 from catalog.values import DiskMap, Recorded
 from likeness.errors import BadInput
 from likeness.model.ids import CHUNK_ID_BYTES, RunId
@@ -118,7 +118,7 @@ def _map_lines(ordinal: int, run: Run) -> Iterator[str]:
         start = at * _HEX
         key = ids[start : start + _KEY]
         if key == _ZERO[:_KEY] and ids[start : start + _HEX] == _ZERO:
-            key = "\\N"
+            key = NOTHING
         yield f"{ordinal},{run.first + at},{key}\n"
 
 

@@ -8,6 +8,7 @@ parameters, or a list bound as one, are a thousand times slower.
 import csv
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Sequence
@@ -18,7 +19,8 @@ from typing import TextIO
 from catalog.connection import CatalogFile, Connection, make_room, turn
 
 Field = str | int | None
-_NOTHING = "\\N"
+NOTHING = f"\\N{secrets.token_hex(8)}"
+"""Stands for no value; nothing that a person can name a VM or a disk."""
 _PREFIX = "rows-"
 _DRAFTS = "*.duckdb*.new*"
 
@@ -40,7 +42,7 @@ class Stage:
         with self._open(table) as file:
             writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
             for row in rows:
-                writer.writerow(_NOTHING if field is None else field for field in row)
+                writer.writerow(NOTHING if field is None else field for field in row)
 
     def load(self, connection: Connection, table: str, **columns: str) -> None:
         """Make a temporary table of the staged rows.
@@ -57,7 +59,7 @@ class Stage:
         connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE {table} AS
             SELECT * FROM read_csv(?, columns = {{{types}}}, header = false, auto_detect = false,
-                delim = ',', quote = '"', escape = '"', nullstr = '{_NOTHING}')""",  # noqa: S608  # our own words
+                delim = ',', quote = '"', escape = '"', new_line = '\\n', nullstr = '{NOTHING}')""",  # noqa: S608  # our own words
             [str(path)],
         )
 

@@ -48,6 +48,22 @@ def record_version_vaulted(
         )
 
 
+def record_vault_contents(
+    catalog: CatalogFile, vault: str, versions: Iterable[VersionId], now: datetime
+) -> None:
+    """Note that a vault can restore these versions, and no others; safe to repeat."""
+    there = list(versions)
+    with staged(catalog) as stage, writing(catalog) as connection:
+        name_list(connection, stage, "asked_versions", there)
+        connection.execute(
+            """DELETE FROM vaulted_versions WHERE vault = ? AND version_no NOT IN (
+                SELECT v.version_no FROM versions AS v
+                WHERE v.version_id IN (SELECT id FROM asked_versions))""",
+            [vault],
+        )
+    record_version_vaulted(catalog, vault, there, now)
+
+
 def vaulted_at(catalog: CatalogFile, version: VersionId) -> dict[str, datetime]:
     """When a version was copied, by vault."""
     with reading(catalog) as connection:

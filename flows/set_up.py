@@ -16,6 +16,7 @@ from catalog import schema
 from likeness.clock import system_clock
 from likeness.errors import BadInput, CertificateRefused, LikenessError, StoreExists
 from likeness.store.data_store import create_store
+from likeness.transport.place import is_share
 from likeness.xen.endpoints import fingerprint_to_confirm
 
 
@@ -189,7 +190,7 @@ def _vault(arguments: argparse.Namespace) -> Vault | None:
 
 
 def _share_password(place: str, account: str) -> SecretStr:
-    return SecretStr("") if place.startswith("/") else _password(account, place)
+    return _password(account, place) if is_share(place) else SecretStr("")
 
 
 def _password(account: str, place: str) -> SecretStr:

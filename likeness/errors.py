@@ -13,6 +13,7 @@
         * BadInput             what was asked for cannot be done as asked
             * UnknownVm        no such VM in the pool
             * UnknownVersion   no such version in the store
+            * NoVault          copies that lay at this place would be none
         * LoginRefused         XenServer does not accept the account
         * CertificateRefused   a host did not prove to be the one that was confirmed
         * HostRefused          XenServer says no, and will say no again
@@ -109,6 +110,10 @@ class UnknownVm(BadInput):
 
 class UnknownVersion(BadInput):
     """No such version is in the store."""
+
+
+class NoVault(BadInput):
+    """The vault's place is the data store itself by another name, or holds another store."""
 
 
 class LoginRefused(PermanentError):

@@ -9,10 +9,14 @@ from catalog.reconciling import highest_sequence
 from likeness.clock import system_clock
 from likeness.model.ids import PackId
 from likeness.store.commit import commit_version as commit
+from likeness.store.free_text import cut_texts
 from likeness.store.receipts import TransferReceipt
 from likeness.store.versions import Version
 from tasks.remember import remember_version
 from tasks.retries import STEP
+
+_LINE = 1 << 16
+"""Characters of one message in the log; Prefect drops those of a million bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ def commit_version(receipt: TransferReceipt, *, site: Site) -> Committed:
         ShareUnreachable: The store went away; tried again.
         CatalogBusy: Another process holds the catalog; tried again.
     """
+    for what, whole in cut_texts(receipt):
+        _log_whole(receipt.vm.name[:80], what, whole)
     with site.data_store.open() as store:
         above = highest_sequence(site.catalog.file, receipt.vm.vm)
         version = commit(store, receipt, clock=system_clock, above=above)
@@ -47,3 +53,11 @@ def commit_version(receipt: TransferReceipt, *, site: Site) -> Committed:
     receipt.discard()
     get_run_logger().info("%s: version %s", receipt.vm.name, version.version[:8])
     return Committed(version, packs)
+
+
+def _log_whole(vm: str, what: str, whole: str) -> None:
+    """Keep what a version record is too short for."""
+    log = get_run_logger()
+    log.warning("%s: its %s is too long for the version and stands cut there; in full:", vm, what)
+    for start in range(0, len(whole), _LINE):
+        log.warning("%s", whole[start : start + _LINE].encode(errors="replace").decode())

@@ -35,6 +35,9 @@ class DamageFound(LikenessError):
     """Validation found versions that cannot be restored whole."""
 
 
+_SHOWN = 5
+
+
 class NotVaulted(PermanentError):
     """Something in the data store is damaged, and was therefore not copied to the vault."""
 
@@ -116,7 +119,9 @@ def vaulted_state(copied: Vaulted) -> State[Any]:
     """How a vaulting ends: *Failed* when something is damaged and was left out."""
     message = f"{counted(copied.objects, 'object')} copied, {readable_size(copied.copied_bytes)}"
     if copied.problems:
-        message = f"{message}; not copied: {'; '.join(copied.problems)}"
+        more = len(copied.problems) - _SHOWN
+        said = [*copied.problems[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        message = f"{message}; not copied: {'; '.join(said)}"
         return Failed(message=message, data=NotVaulted(message))
     return Completed(message=message, data=copied)
 

@@ -1,7 +1,6 @@
 """Getting to a store: its place, the account for a share, and one of its keys."""
 
 import argparse
-import re
 from pathlib import Path
 
 from likeness.cli.terminal import ask_secret, ask_words, secret_in
@@ -12,9 +11,7 @@ from likeness.store.data_store import DataStore, open_store
 from likeness.store.public_view import PublicStore, open_public
 from likeness.transport.base import Transport
 from likeness.transport.local import LocalTransport
-from likeness.transport.place import open_place
-
-_SCHEME = re.compile(r"[a-z]+://", re.IGNORECASE)
+from likeness.transport.place import is_share, open_place, share_of
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +21,7 @@ def add_place(parser: argparse.ArgumentParser) -> None:
         "--store",
         required=True,
         metavar="PLACE",
-        help="a folder, or a share: smb://server[:port]/share[/folder]",
+        help=r"a folder, or a share: smb://server[:port]/share[/folder] or \\server\share[\folder]",
     )
     group.add_argument("--user", metavar="NAME", help="the share's account; DOMAIN\\name works too")
     group.add_argument(
@@ -68,13 +65,9 @@ def transport_of(options: argparse.Namespace, *, make: bool = False) -> Transpor
         StoreMissing: There is no such folder.
     """
     place: str = options.store
-    if not _SCHEME.match(place):
+    if not is_share(place):
         return LocalTransport(Path(place).absolute(), make=make)
-    if "@" in place:
-        raise BadInput(
-            "no account belongs into the address of the share, where others can see it; give its"
-            " name with --user and its password when you are asked"
-        )
+    share_of(place)  # what is wrong with it is said before a password is asked for
     if not options.user:
         raise BadInput(f"which account may use {place}? name it with --user")
     password = (

@@ -13,12 +13,20 @@ import likeness
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, NameTaken, ObjectMissing
+from likeness.errors import BadInput, Damaged, NameTaken, ObjectMissing
 from likeness.model.ids import DiskId, VersionId, VmId, random_name
 from likeness.pipelining import bounded_map
 from likeness.store import layout
 from likeness.store.data_store import DataStore, read_frame
-from likeness.store.documents import DiskRecord, MapPart, VersionClear, VersionRecord, encode
+from likeness.store.documents import (
+    MOST_DISKS,
+    DiskRecord,
+    MapPart,
+    VersionClear,
+    VersionRecord,
+    encode,
+)
+from likeness.store.free_text import fitted
 from likeness.store.heads import read_witness
 from likeness.store.history import covered_records
 from likeness.store.index import write_index
@@ -29,6 +37,9 @@ from likeness.store.versions import Version, last_version, read_version, record_
 
 MOST_DELTAS = 30
 """Versions whose deltas may lie on a full map before a new full map is written."""
+MOST_PARTS = 1 << 12
+"""Parts of one disk's map, or twice those of its full map, before a new full map is written; so a
+record stays far shorter than a document may be."""
 _MOVERS = 4
 _FIRST = "0" * 64
 
@@ -63,8 +74,11 @@ def commit_version(
         ObjectMissing: A pack the transfer was told is durable is in neither place.
         ShareUnreachable: The share went away, or the store from the share; repeat.
         ShareFull: No room for the maps, the index or the record.
+        BadInput: The VM has more disks than a version holds.
     """
     store.require_writable()
+    _require_few_disks(receipt)
+    receipt = fitted(receipt)
     store.require_in_place()
     vm = receipt.vm.vm
     version = _version_id(receipt)
@@ -97,6 +111,14 @@ def commit_version(
     step("version recorded")
     store.transport.delete_folder(layout.inbox(receipt.run))
     return read_version(store, name)
+
+
+def _require_few_disks(receipt: TransferReceipt) -> None:
+    if len(receipt.disks) > MOST_DISKS:
+        raise BadInput(
+            f"VM {receipt.vm.name[:80]!r} has {len(receipt.disks)} disks, and a version holds"
+            f" {MOST_DISKS}; leave some out in the job"
+        )
 
 
 def _version_id(receipt: TransferReceipt) -> VersionId:
@@ -219,7 +241,7 @@ def _write_map(
 ) -> DiskRecord:
     """Write the map of one disk: a delta where its last map can bear one, else in full."""
     base = _base_record(disk, last)
-    delta = base is not None and base.deltas < MOST_DELTAS
+    delta = base is not None and base.deltas < MOST_DELTAS and not _has_many_parts(base)
     previous = disk.previous if delta else None
     made = []
     for first, count in stretches(disk.chunk_map.positions):
@@ -237,6 +259,11 @@ def _write_map(
         deltas=base.deltas + 1 if base is not None and delta else 0,
         root=disk.chunk_map.root(),
     )
+
+
+def _has_many_parts(base: DiskRecord) -> bool:
+    full = sum(not part.delta for part in base.parts)
+    return len(base.parts) > max(MOST_PARTS, 2 * full)
 
 
 def _base_record(disk: DiskReceipt, last: Version | None) -> DiskRecord | None:

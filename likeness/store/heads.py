@@ -2,11 +2,11 @@
 
 A head is written at the end of every job. It names what changed since the head before: for each
 VM the number of its versions and a digest over their names, and the control objects that appeared
-or went. Every 64th head says everything, so that reading the present state never takes more.
+or went. Every 64th head says everything, so that reading the present state never takes more. What
+is too much for one head goes on in the next ones, as if it had changed since.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from likeness.clock import Clock
@@ -20,6 +20,9 @@ from likeness.store.documents import HeadDocument, HeadObject, HeadVm
 from likeness.store.versions import record_names, vms
 
 FULL_EVERY = 64
+MOST_OBJECTS = 1 << 17
+MOST_VMS = 1 << 15
+"""What one head tells at most: about 30 MiB, and a document may have 64."""
 _ATTEMPTS = 10  # jobs that end in one moment
 _FIRST = "0" * 64
 _CONTROL = (layout.KEYS, layout.OWNER, layout.INDEX, layout.SWEPT)
@@ -89,40 +92,64 @@ def write_head(store: DataStore, *, clock: Clock) -> Witness:
         ShareUnreachable: The share went away, or the store from the share; repeat.
     """
     store.require_in_place()
-    for _ in range(_ATTEMPTS - 1):
-        with suppress(NameTaken):
-            return _write_next(store, clock)
-    return _write_next(store, clock)
+    told, attempts = Witness(), 0
+    for _ in range(FULL_EVERY):
+        try:
+            witness, is_all = _write_next(store, clock, told)
+        except NameTaken:
+            attempts += 1
+            if attempts == _ATTEMPTS:
+                raise
+            continue
+        if is_all:
+            break
+    witness.problem = told.problem
+    return witness
 
 
-def _write_next(store: DataStore, clock: Clock) -> Witness:
+def _write_next(store: DataStore, clock: Clock, told: Witness) -> tuple[Witness, bool]:
+    """Write one head, if need be.
+
+    Args:
+        store: Where.
+        clock: The present.
+        told: What heads said when the writing began, of what the newest do not say again yet;
+            gathers what was lost.
+
+    Returns:
+        What the newest head says now, and whether that is everything.
+    """
     try:
         witness = read_witness(store)
     except Damaged as cause:
         newest = _numbers(store)[-1]
         witness = Witness(number=-(-newest // FULL_EVERY) * FULL_EVERY, problem=str(cause))
+    told.vms |= witness.vms
+    told.objects |= witness.objects
     number = witness.number + 1
     seen = Witness() if _is_full(number) else witness
-    changed_vms, lost = _changed_vms(store, seen, known=witness.vms)
-    changed_objects = tuple(_changed_objects(store, seen, known=witness.objects))
-    if not changed_vms and not changed_objects:
-        return witness
+    changed, lost = _changed_vms(store, seen, known=told.vms)
+    objects = _changed_objects(store, seen, known=told.objects)
+    told.problem = told.problem or witness.problem
+    told.objects |= {each.name: each.digest for each in objects if not each.gone}
+    if not changed and not objects:
+        return witness, True
     head = HeadDocument(
         number=number,
         previous=witness.digest,
         made_at=clock().isoformat(),
-        vms=tuple(changed_vms),
-        objects=changed_objects,
+        vms=tuple(changed[:MOST_VMS]),
+        objects=tuple(objects[:MOST_OBJECTS]),
     )
     digest_, _ = store.write(layout.numbered(layout.HEADS, number), Kind.HEAD, head)
     _apply(witness, head)
     witness.number, witness.digest = number, digest_
-    if lost and not witness.problem:
-        told = ", ".join(lost[:8])
-        witness.problem = (
-            f"version records that head {number - 1} told of are gone or replaced, of VM {told}"
+    if lost and not told.problem:
+        shown = ", ".join(lost[:8])
+        told.problem = (
+            f"version records that head {number - 1} told of are gone or replaced, of VM {shown}"
         )
-    return witness
+    return witness, len(changed) <= MOST_VMS and len(objects) <= MOST_OBJECTS
 
 
 def _numbers(store: DataStore) -> list[int]:

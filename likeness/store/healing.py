@@ -5,18 +5,25 @@ session of this run, and written into a new pack, which a signed index segment t
 Whether it lies well in its new place is for the next proof to say.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from likeness.clock import Clock
 from likeness.codec.keys import SessionKey
 from likeness.codec.records import Opener, Sealer
-from likeness.errors import Damaged, NameTaken, ObjectMissing, StoreTooNew
-from likeness.model.ids import ChunkId, RunId
+from likeness.errors import (
+    Damaged,
+    NameTaken,
+    ObjectMissing,
+    ObjectUnreadable,
+    ShareRefused,
+    StoreTooNew,
+)
+from likeness.model.ids import ChunkId, PackId, RunId
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.data_store import DataStore
-from likeness.store.index import KnownPack, known_packs, write_index
+from likeness.store.index import read_segment, segments, unindexed_packs, write_index
 from likeness.store.pack import (
     MOST_PACK_BYTES,
     PACK_TARGET_BYTES,
@@ -27,6 +34,8 @@ from likeness.store.pack import (
 )
 
 _LEVEL = 1
+_PATIENCE = 4
+_OF_NO_USE = (Damaged, ObjectMissing, StoreTooNew, ObjectUnreadable, ShareRefused)
 Key = bytes
 """The first 16 bytes of a chunk id."""
 
@@ -73,18 +82,18 @@ def heal_chunks(
     """
     store.require_writable()
     left = set(wanted)
-    builder = _Builder(store, run)
-    for pack in known_packs(source, damaged=lambda cause: problem(str(cause))):
-        places = [place for place in pack.places if place.chunk[:16] in left]
-        if places:
+    writer = ChunkWriter(store, run)
+    for pack, places in _packs(source, problem):
+        wanted_here = [place for place in places if place.chunk[:16] in left]
+        if wanted_here:
             stop.check()
-            for chunk, plaintext in _whole_chunks(source, pack, places, problem):
+            for chunk, plaintext in whole_chunks(source, pack, wanted_here, problem):
                 if chunk[:16] in left:
-                    builder.add(chunk, plaintext)
+                    writer.add(chunk, plaintext)
                     left.discard(chunk[:16])
         if not left:
             break
-    receipts = builder.finish()
+    receipts = writer.finish()
     for _ in write_index(store, receipts, run=run, clock=clock):
         pass
     if receipts:
@@ -92,22 +101,48 @@ def heal_chunks(
     return Healing(receipts, frozenset(set(wanted) - left))
 
 
-def _whole_chunks(
-    source: DataStore, pack: KnownPack, places: list[Place], problem: Callable[[str], None]
+def _packs(
+    source: DataStore, problem: Callable[[str], None]
+) -> Iterator[tuple[PackId, tuple[Place, ...]]]:
+    """Every pack of the index, and then those that only a lost segment of it knew."""
+    indexed: set[PackId] = set()
+    for name in segments(source):
+        try:
+            for pack in read_segment(source, name):
+                indexed.add(pack.pack)
+                yield pack.pack, pack.places
+        except _OF_NO_USE as cause:
+            problem(str(cause))
+    yield from unindexed_packs(source, indexed, unread=lambda cause: problem(str(cause)))
+
+
+def whole_chunks(
+    source: DataStore,
+    pack: PackId,
+    places: Iterable[Place],
+    problem: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[ChunkId, bytes]]:
-    """The content of those chunks that bear out their ids."""
-    name = layout.pack(pack.pack)
+    """The content of those chunks of a pack that bear out their ids, whatever else is in it.
+
+    A pack of which several records in turn cannot be read is given up: a failing disk takes long
+    over each.
+    """
+    name = layout.pack(pack)
     try:
         opener = _opener(source, name)
-    except (Damaged, ObjectMissing, StoreTooNew) as cause:
+    except _OF_NO_USE as cause:
         problem(str(cause))
         return
+    unread = 0
     for place in places:
         try:
             record = source.transport.read(name, place.offset, place.length)
             opened = opener.open(record, name=name, offset=place.offset)
-        except (Damaged, ObjectMissing) as cause:
+        except _OF_NO_USE as cause:
             problem(str(cause))
+            unread += isinstance(cause, ObjectUnreadable)
+            if unread == _PATIENCE:
+                return
             continue
         if opened.chunk == place.chunk:
             yield opened.chunk, opened.plaintext
@@ -123,10 +158,11 @@ def _opener(source: DataStore, name: str) -> Opener:
     return header.opener(source.keys, chunk_bytes=source.chunk_bytes, id_keys=source.id_keys)
 
 
-class _Builder:
+class ChunkWriter:
     """Seals chunks into new packs of a store, through an inbox, as a transfer does."""
 
     def __init__(self, store: DataStore, run: RunId) -> None:
+        """Write as `run`, which names the inbox."""
         session = SessionKey.fresh(store.keys.public().box)
         self._store, self._run = store, run
         self._sealer = Sealer(store.store_id, session, suite=store.suite, level=_LEVEL)
@@ -134,11 +170,13 @@ class _Builder:
         self._done: list[PackReceipt] = []
 
     def add(self, chunk: ChunkId, plaintext: bytes) -> None:
+        """Take a chunk; its pack is written when it is long enough."""
         self._packs.add(chunk, self._sealer.seal(chunk, plaintext))
         if self._packs.size_bytes >= PACK_TARGET_BYTES:
             self._write()
 
     def finish(self) -> tuple[PackReceipt, ...]:
+        """Write the rest; every pack that was written lies in its place."""
         if self._packs.size_bytes:
             self._write()
         return tuple(self._done)

@@ -6,11 +6,12 @@ bytes that were signed for. Nothing is overwritten: what lies there is set aside
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from likeness.codec.documents import MOST_DOCUMENT_BYTES, Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, ObjectMissing
+from likeness.errors import Damaged, ObjectMissing, ObjectUnreadable, ShareRefused
 from likeness.model.ids import random_name
 from likeness.stopping import StopToken
 from likeness.store import layout
@@ -20,6 +21,7 @@ from likeness.store.history import Record, verified, verified_record
 from likeness.store.observations import UNREADABLE
 from likeness.transport.base import Transport
 
+_UNREAD = (ObjectUnreadable, ShareRefused)
 Judge = Callable[[bytes], object]
 """Raises one of `UNREADABLE` for bytes that are not the object they should be."""
 
@@ -61,7 +63,7 @@ class DocumentHealer:
         try:
             record = verified_record(self.store, name, _read(self.store.transport, name))
             maps = dict(self._maps(record))
-        except UNREADABLE:
+        except (*UNREADABLE, *_UNREAD):
             return  # nobody has it, so nobody knows what else it needs
         for each, judge in (*maps.items(), *self._segments(record)):
             self._heal(each, judge)
@@ -99,9 +101,16 @@ class DocumentHealer:
             return
         self._seen.add(name)
         self.stop.check()
-        if _whole(self.store.transport, name, judge) is not None:
+        try:
+            if _whole(self.store.transport, name, judge) is not None:
+                return
+        except _UNREAD:
+            return  # nobody knows that it is damaged
+        try:
+            data = _whole(self.source.transport, name, judge)
+        except _UNREAD as cause:
+            self.problem(str(cause))
             return
-        data = _whole(self.source.transport, name, judge)
         if data is None:
             self.problem(f"{name} is not whole there")
             return
@@ -119,12 +128,17 @@ def _digest_judge(name: str, its_digest: str) -> Judge:
 
 
 def _whole(transport: Transport, name: str, judge: Judge) -> bytes | None:
-    try:
-        data = _read(transport, name)
-        judge(data)
-    except UNREADABLE:
-        return None
-    return data
+    """An object, if it is whole; that it is not is believed when it was seen twice.
+
+    Raises:
+        ObjectUnreadable, ShareRefused: Whether it is whole is not known.
+    """
+    for _ in range(2):
+        with suppress(*UNREADABLE):
+            data = _read(transport, name)
+            judge(data)
+            return data
+    return None
 
 
 def _read(transport: Transport, name: str) -> bytes:

@@ -182,7 +182,7 @@ class Pack:
         header = PackHeader.parse(data, name=name, store=store)
         if pack.hex() != header.pack or header.pack != name.rpartition("/")[2]:
             raise Damaged(name, f"it is pack {header.pack} under another's name")
-        self.header = header
+        self.header, self.checksum = header, checksum
 
     def places(self, keys: StoreKeys) -> tuple[Place, ...]:
         """The table: which chunks lie where.

@@ -12,6 +12,9 @@ from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import SweptDocument
 
+_MOST_PACKS = 1 << 18
+"""Packs that one statement tells of: about 10 MiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Swept:
@@ -110,11 +113,15 @@ def _state(store: DataStore, packs: tuple[PackId, ...], reason: str, clock: Cloc
         for entry in store.transport.entries(layout.SWEPT)
         if layout.is_known(entry.name)
     ]
-    number = max(numbers, default=0) + 1
-    statement = SweptDocument(
-        number=number, made_at=clock().isoformat(), reason=reason, packs=packs
-    )
-    store.write(layout.numbered(layout.SWEPT, number), Kind.SWEPT, statement)
+    first = max(numbers, default=0) + 1
+    for number, start in enumerate(range(0, len(packs), _MOST_PACKS), first):
+        statement = SweptDocument(
+            number=number,
+            made_at=clock().isoformat(),
+            reason=reason,
+            packs=packs[start : start + _MOST_PACKS],
+        )
+        store.write(layout.numbered(layout.SWEPT, number), Kind.SWEPT, statement)
 
 
 def given_back(store: DataStore) -> set[PackId]:

@@ -46,11 +46,16 @@ class Place:
     def __str__(self) -> str:
         port = "" if self.port == 445 else f":{self.port}"
         folder = f"/{self.folder}" if self.folder else ""
-        return f"//{self.server}{port}/{self.share}{folder}"
+        server = f"[{self.server}]" if ":" in self.server else self.server
+        return f"//{server}{port}/{self.share}{folder}"
 
 
 class EncryptionMissing(SMBException):  # type: ignore[misc]  # smbprotocol is not typed
     """The server does not encrypt, and was asked to."""
+
+
+class LogInDenied(SMBException):  # type: ignore[misc]  # smbprotocol is not typed
+    """Access was denied at the log-in itself, as to one whom the server takes for a guest."""
 
 
 class AnswerRefused(SMBConnectionClosed):  # type: ignore[misc]  # smbprotocol is not typed
@@ -158,7 +163,9 @@ def may_repeat(cause: BaseException) -> bool:
 
     What another writer has open is closed in a moment.
     """
-    if isinstance(cause, SMBAuthenticationError | EncryptionMissing):
+    if isinstance(cause, SMBAuthenticationError | EncryptionMissing | LogInDenied):
+        return False
+    if _is_guest(cause):
         return False
     return loses_connection(cause) or status_of(cause) in _IN_USE
 
@@ -189,7 +196,7 @@ def meaning(
         return _meaning_of_status(status, place, name)
     if isinstance(cause, SMBAuthenticationError):
         return _refused_account(place, "no way to log in was agreed on")
-    if isinstance(cause, SMBException) and "guest" in str(cause):
+    if isinstance(cause, LogInDenied) or _is_guest(cause):
         return _refused_account(place, "the server took it for a guest")
     return ShareUnreachable(
         f"{_at(place, name)}: {_reason(cause)};"
@@ -254,6 +261,12 @@ def _refused_account(place: Place, why: str) -> ShareRefused:
         f"{place}: the server does not accept the account {place.username!r} ({why});"
         " check its name and password in the data store's block"
     )
+
+
+def _is_guest(cause: BaseException) -> bool:
+    """Whether the server let the account in as a guest, which smbprotocol says only in words."""
+    told = isinstance(cause, SMBException) and status_of(cause) is None
+    return told and "guest" in str(cause)
 
 
 def _at(place: Place, name: str) -> str:

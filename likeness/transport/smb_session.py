@@ -14,7 +14,15 @@ from smbprotocol.tree import TreeConnect
 
 from likeness.clock import stopwatch
 from likeness.transport.smb_connection import Answer, BoundedConnection, Message
-from likeness.transport.smb_errors import FOREIGN, EncryptionMissing, Place, loses_connection
+from likeness.transport.smb_errors import (
+    DENIED,
+    FOREIGN,
+    EncryptionMissing,
+    LogInDenied,
+    Place,
+    loses_connection,
+    status_of,
+)
 from likeness.transport.smb_socket import Patience
 
 _CREDITS = 1024  # a session starts with 64
@@ -51,6 +59,10 @@ class SmbSession:
         )
         try:
             session.connect()
+        except SMBResponseException as cause:
+            if status_of(cause) in DENIED:
+                raise LogInDenied("denied at the log-in") from None  # its frames hold the password
+            raise
         finally:
             session.password = None
         if encrypt and not session.encrypt_data:

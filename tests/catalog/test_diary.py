@@ -14,6 +14,7 @@ from catalog.snapshots import (
 )
 from catalog.vaulting import (
     not_vaulted,
+    record_vault_contents,
     record_vaulted,
     record_version_vaulted,
     vault_totals,
@@ -134,3 +135,6 @@ def test_a_vault_is_told_what_it_has(catalog: CatalogFile) -> None:
     assert not_vaulted(catalog, "far") == [second]
     shown = {row.version: row.vaults for row in list_versions(catalog, NOW, MONTH)}
     assert shown == {first: ("far", "near"), second: ()}
+    record_vault_contents(catalog, "far", [second], NOW + DAY)
+    assert vaulted_at(catalog, first) == {"near": NOW}
+    assert vaulted_at(catalog, second) == {"far": NOW + DAY}

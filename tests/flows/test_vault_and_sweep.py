@@ -59,7 +59,7 @@ def test_what_is_damaged_is_left_out_of_the_vault_and_the_job_says_so(site: Scen
     site.back_up("db")
     pack = max(site.packs(), key=lambda path: path.stat().st_size)
     content = bytearray(pack.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[len(content) // 3] ^= 1  # inside a record, and not between two
     pack.chmod(0o600)
     pack.write_bytes(content)
 
@@ -68,9 +68,47 @@ def test_what_is_damaged_is_left_out_of_the_vault_and_the_job_says_so(site: Scen
 
     assert alone.is_failed()
     assert "not copied" in str(alone.message)
-    assert pack.name in str(alone.message)
+    assert "VM '" in str(alone.message)
+    assert pack.name not in str(alone.message)
     assert job.name == "CompletedWithErrors"
     assert "1 VM backed up, but" in str(job.message)
+
+
+def test_what_reached_the_vault_is_recorded_although_something_else_did_not(site: Scene) -> None:
+    site.back_up("web")
+    (first,) = site.packs()
+    first.chmod(0o600)
+    first.write_bytes(first.read_bytes()[:-9])
+    damaged = bytearray(first.read_bytes())
+    damaged[len(damaged) // 3] ^= 1
+    first.write_bytes(damaged)
+    site.back_up("db")
+
+    ended = vault(site=site.name, return_state=True)
+
+    assert ended.is_failed()
+    assert "VM 'web'" in str(ended.message)
+    assert "VM 'db'" not in str(ended.message)
+    assert [bool(site.newest(vm).vaults) for vm in ("web", "db")] == [False, True]
+    version = site.newest("db").version
+    shutil.rmtree(site.place)
+    assert site.restore(version, from_vault=True) == site.disks("db")
+
+
+def test_a_vault_that_is_the_data_store_by_another_name_is_refused_and_shown_nowhere(
+    site: Scene,
+) -> None:
+    site.back_up("db", vault=True)
+    assert site.newest("db").vaults
+    far = site.folder / "vault"
+    shutil.rmtree(far)
+    far.symlink_to(site.place)
+
+    ended = vault(site=site.name, return_state=True)
+
+    assert ended.is_failed()
+    assert "is no second place" in str(ended.message)
+    assert not site.newest("db").vaults
 
 
 def test_a_restore_never_overwrites_and_says_what_it_needs(site: Scene) -> None:

@@ -278,3 +278,53 @@ def test_a_head_of_another_place_in_the_chain_is_refused(workshop: Workshop) -> 
 
 def test_a_store_without_heads_is_at_its_beginning(workshop: Workshop) -> None:
     assert read_witness(workshop.store).number == 0
+
+
+@pytest.fixture
+def small_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that tell of three things at most."""
+    monkeypatch.setattr("likeness.store.heads.MOST_OBJECTS", 3)
+    monkeypatch.setattr("likeness.store.heads.MOST_VMS", 3)
+
+
+@pytest.mark.usefixtures("small_heads")
+def test_what_is_too_much_for_one_head_goes_on_in_the_next(workshop: Workshop) -> None:
+    for at in range(10):
+        workshop.back_up(noise(at, 100), vm=VmId(random_name()))
+
+    written = write_head(workshop.store, clock=workshop.clock)
+
+    assert read_witness(workshop.store) == written
+    control = [n for folder in ("keys", "owner", "index") for n in workshop.names(folder)]
+    assert set(written.objects) == set(control)
+    assert len(written.vms) == 10
+    assert written.number == -(-len(control) // 3)
+    assert write_head(workshop.store, clock=workshop.clock).number == written.number
+
+
+@pytest.mark.usefixtures("small_heads")
+def test_a_full_head_in_several_keeps_to_what_was_said_before(workshop: Workshop) -> None:
+    while read_witness(workshop.store).number < FULL_EVERY:
+        jobs(workshop, 1)
+    said = read_witness(workshop.store).objects
+    changed = sorted(name for name in said if name.startswith("index/"))[-1]
+    workshop.objects[changed] = workshop.objects[workshop.names("index")[0]]
+    workshop.objects[workshop.names("index")[1]] = b"nothing whole"
+
+    jobs(workshop, 1)
+
+    now = read_witness(workshop.store)
+    assert now.number > FULL_EVERY + 10, "it took several"
+    assert {name: now.objects.get(name) for name in said} == said
+    assert len(now.vms) == len({name.split("/")[1] for name in workshop.names("versions")})
+
+
+@pytest.mark.usefixtures("small_heads")
+def test_a_loss_is_told_once_though_it_takes_several_heads(workshop: Workshop) -> None:
+    jobs(workshop, 2)
+    del workshop.objects[workshop.names("versions")[0]]
+    for at in range(7):
+        workshop.back_up(noise(at, 100), vm=VmId(random_name()))
+
+    assert "are gone" in write_head(workshop.store, clock=workshop.clock).problem
+    assert not write_head(workshop.store, clock=workshop.clock).problem

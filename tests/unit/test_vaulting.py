@@ -9,9 +9,10 @@ from likeness.errors import BadInput, ShareFull, ShareUnreachable, Stopped
 from likeness.model.ids import DiskId, PackId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store import layout
-from likeness.store.copying import Copied, copy_to_vault
+from likeness.store.copying import copy_to_vault
 from likeness.store.data_store import open_store_with_key_file
 from likeness.store.heads import write_head
+from likeness.store.vault_mending import Copied
 from likeness.store.versions import Version, read_version
 from likeness.transport.base import Transport
 from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
@@ -136,12 +137,13 @@ def test_nothing_damaged_is_vaulted_and_it_comes_when_it_is_whole_again(
 
     copied = {each.name: each for each in vault_all(workshop, vault)}
 
-    assert {name for name, each in copied.items() if each.problem} >= set(spoilt)
-    assert not set(spoilt) & set(vault.objects)
+    told = {name for name, each in copied.items() if each.problem}
+    assert told == {version.name, *spoilt[1:]}, "the version speaks for its packs"
+    assert not {version.name, *spoilt} & set(vault.objects)
 
     workshop.objects.update(good)
-    vault_all(workshop, vault)
-    assert vault.objects == workshop.objects
+    assert not any(each.problem for each in vault_all(workshop, vault))
+    assert vault.objects.items() >= workshop.objects.items()
     assert restore_from(vault, workshop, version) == DISK
 
 
@@ -160,7 +162,7 @@ def test_a_version_that_could_not_be_restored_from_the_vault_does_not_show_there
 
     assert first.name in vault.objects
     assert second.name not in vault.objects
-    assert {each.name for each in copied if each.problem} == {spoilt, second.name}
+    assert {each.name for each in copied if each.problem} == {second.name}
 
     workshop.objects[spoilt] = good
     vault_all(workshop, vault)
@@ -179,8 +181,10 @@ def test_a_damaged_index_segment_does_not_keep_the_rest_from_the_vault(
     copied = {each.name: each.problem for each in vault_all(workshop, vault)}
 
     assert copied[segment]
-    assert copied[first.name]
-    assert restore_from(vault, workshop, second) == noise(2, 9 * CHUNK)
+    assert not copied[first.name], "its packs are indexed anew"
+    for version, disk in ((first, DISK), (second, noise(2, 9 * CHUNK))):
+        assert restore_from(vault, workshop, version) == disk
+    assert [each.name for each in vault_all(workshop, vault)] == [segment]
 
 
 def test_a_version_whose_packs_were_given_back_before_is_vaulted_all_the_same(
