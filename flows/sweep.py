@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks import Site
 from flows.forms import SiteName
-from flows.runs import failing_in_words, this_run
+from flows.runs import our_flow, this_run
 from tasks.catch_up import catch_up
 from tasks.claims import run_claimed
 from tasks.notify import tell_people
@@ -16,8 +15,7 @@ from tasks.reporting import show_sweep
 from tasks.sweep import SweepReport, sweep_pool, sweep_scratch, sweep_store
 
 
-@flow(flow_run_name="sweep {site}", persist_result=False)
-@failing_in_words
+@our_flow("sweep {site}")
 def sweep(site: SiteName = "main") -> State[Any]:
     """Remove snapshots, inboxes and scratch files whose run is over.
 

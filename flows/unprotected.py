@@ -2,20 +2,18 @@
 
 from typing import Any
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks import Site
 from flows.forms import SiteName
-from flows.runs import failing_in_words
+from flows.runs import our_flow
 from likeness.clock import system_clock
 from tasks.outcomes import unprotected_state
 from tasks.protection import find_unprotected, planned_jobs
 from tasks.reporting import show_unprotected
 
 
-@flow(flow_run_name="list what {site} does not protect", persist_result=False)
-@failing_in_words
+@our_flow("list what {site} does not protect")
 def unprotected(site: SiteName = "main") -> State[Any]:
     """List every VM that no job means, and those whose jobs no schedule starts.
 

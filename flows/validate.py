@@ -3,12 +3,11 @@
 from typing import Annotated, Any
 
 from annotated_types import Ge
-from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks import Site
 from flows.forms import SiteName, titled
-from flows.runs import failing_in_words, this_run
+from flows.runs import our_flow, this_run
 from likeness.stopping import StopToken
 from tasks.catch_up import catch_up
 from tasks.claims import run_claimed
@@ -20,8 +19,7 @@ from tasks.reporting import show_validation, show_versions, validation_state
 from tasks.validate import Attempts, audit_presence, backup_run, judge_disks, prove_due
 
 
-@flow(flow_run_name="validate {site}", persist_result=False)
-@failing_in_words
+@our_flow("validate {site}")
 def validate(
     site: SiteName = "main",
     run: Annotated[str, titled("Only what this backup run brought in")] = "",

@@ -2,20 +2,18 @@
 
 from typing import Any
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks import Site
 from flows.forms import SiteName
-from flows.runs import failing_in_words
+from flows.runs import our_flow
 from likeness.stopping import StopToken
 from tasks.outcomes import vaulted_state
 from tasks.reporting import show_vault, show_versions
 from tasks.vault import copy_versions
 
 
-@flow(flow_run_name="vault {site}", persist_result=False)
-@failing_in_words
+@our_flow("vault {site}")
 def vault(site: SiteName = "main") -> State[Any]:
     """Copy every version the vault lacks, deduplicated and sealed as it is.
 

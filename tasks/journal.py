@@ -3,12 +3,15 @@
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 
+from prefect import task
+
 from blocks import Site
 from catalog import runs
 from likeness.clock import system_clock
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
+from tasks.retries import STEP
 
 STOPPED = "stopped"
 
@@ -30,6 +33,7 @@ def journaled(run: RunId, job: BackupJob, *, site: Site) -> Generator[None, None
         raise
 
 
+@task(task_run_name="write down how the job went", **STEP)
 def finish_run(run: RunId, outcomes: Sequence[VmOutcome], *, site: Site) -> None:
     """Write down how a run ended, and each of its VMs."""
     for outcome in outcomes:

@@ -6,6 +6,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from catalog.values import VersionRow
 from likeness.errors import LikenessError, PermanentError, Stopped
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
@@ -17,6 +18,12 @@ from tasks.protection import Unprotected
 from tasks.restore import RestoredDisk
 from tasks.sweep import SweepReport
 from tasks.vault import Vaulted
+
+DAMAGE_FOUND = "DamageFound"
+HAD_ERRORS = "CompletedWithErrors"
+HAD_WARNINGS = "CompletedWithWarnings"
+TOLD_OTHERWISE = frozenset({DAMAGE_FOUND, HAD_ERRORS})
+"""States that people are told of by an incident or by the report of a job, VM by VM."""
 
 
 class JobHadErrors(LikenessError):
@@ -39,7 +46,14 @@ class NotVaulted(PermanentError):
     """Something in the data store is damaged, and was therefore not copied to the vault."""
 
 
-def finished_vm(version: Version, dropped: Dropped, *, seconds: float, note: str) -> VmOutcome:
+def finished_vm(
+    version: Version,
+    dropped: Dropped,
+    *,
+    seconds: float,
+    note: str,
+    warnings: Sequence[str] = (),
+) -> VmOutcome:
     """The outcome of a VM that has a new version."""
     counts = version.record.counts
     return VmOutcome(
@@ -55,6 +69,22 @@ def finished_vm(version: Version, dropped: Dropped, *, seconds: float, note: str
         freed_bytes=dropped.freed_bytes,
         snapshot_seconds=seconds,
         sentence="; ".join(part for part in (version.record.note, note) if part),
+        warnings=tuple(warnings),
+    )
+
+
+def done_before(row: VersionRow) -> VmOutcome:
+    """The outcome of a VM that has its version from an earlier attempt of the same run."""
+    return VmOutcome(
+        row.vm_name,
+        VmState.DONE,
+        vm=row.vm,
+        version=row.version,
+        disk_bytes=row.counts.disk_bytes,
+        read_bytes=row.counts.read_bytes,
+        sent_bytes=row.counts.sent_bytes,
+        new_bytes=row.counts.new_bytes,
+        sentence="; ".join(filter(None, (row.note, "made by an earlier attempt of this run"))),
     )
 
 
@@ -65,25 +95,34 @@ def failed_vm(vm: XenVm, problem: object) -> VmOutcome:
 
 
 def final_state(
-    job: BackupJob, outcomes: Sequence[VmOutcome], afterwards: Sequence[State[Any]] = ()
+    job: BackupJob,
+    outcomes: Sequence[VmOutcome],
+    afterwards: Sequence[State[Any]] = (),
+    warnings: Sequence[str] = (),
 ) -> State[Any]:
     """How the job's flow run ends.
 
-    *Completed* when every VM has a new version and all went well, *CompletedWithErrors* when some
-    have, or when what comes after a backup failed, *Failed* when none has. The last two are
-    failures to Prefect, since a backup that lacks a VM must not look well in any list.
+    *Completed* when every VM has a new version and all went well, *CompletedWithWarnings* when
+    what the next run does again went wrong, *CompletedWithErrors* when some VMs have none, or when
+    validation or vaulting failed, *Failed* when none has. The last two are failures to Prefect,
+    since a backup that lacks a VM must not look well in any list.
 
     Args:
         job: Which.
         outcomes: What became of each VM.
-        afterwards: How the steps after the backup ended: catalog copy, validation, vault.
+        afterwards: How the flows after the backup ended: validation, vault.
+        warnings: What else went wrong once the versions were there, in sentences.
     """
     failed = [each for each in outcomes if each.state is not VmState.DONE]
     done = len(outcomes) - len(failed)
     troubles = [_sentence(state) for state in afterwards if not state.is_completed()]
     if not failed and not troubles:
-        return Completed(message=f"{counted(done, 'VM')} backed up", data=list(outcomes))
-    said = [f"{each.name}: {each.sentence}" for each in failed] + troubles
+        message = f"{counted(done, 'VM')} backed up"
+        if not warnings:
+            return Completed(message=message, data=list(outcomes))
+        message = f"{message}, but: {'; '.join(warnings)}"
+        return Completed(name=HAD_WARNINGS, message=message, data=list(outcomes))
+    said = [f"{each.name}: {each.sentence}" for each in failed] + troubles + list(warnings)
     count = (
         f"{len(failed)} of {counted(len(outcomes), 'VM')} failed"
         if failed
@@ -91,8 +130,7 @@ def final_state(
     )
     message = f"job {job.name!r}: {count}: {'; '.join(said)}"
     problem = JobHadErrors(message, outcomes)
-    name = "CompletedWithErrors" if done else "Failed"
-    return Failed(name=name, message=message, data=problem)
+    return Failed(name=HAD_ERRORS if done else "Failed", message=message, data=problem)
 
 
 def untold_troubles(afterwards: Sequence[State[Any]]) -> list[str]:
@@ -130,7 +168,7 @@ def swept_state(report: SweepReport) -> State[Any]:
     )
     if left:
         message += f"; still there, for the next sweep: {'; '.join(left)}"
-        return Completed(name="CompletedWithWarnings", message=message, data=report)
+        return Completed(name=HAD_WARNINGS, message=message, data=report)
     return Completed(message=message, data=report)
 
 

@@ -23,7 +23,7 @@ from tasks.artifacts import put_markdown, put_table, slug
 from tasks.dashboard import show_dashboard
 from tasks.heal import Healed
 from tasks.notify import Told
-from tasks.outcomes import DamageFound
+from tasks.outcomes import DAMAGE_FOUND, DamageFound
 from tasks.page import MARKS, age_of
 from tasks.protection import Unprotected
 from tasks.proving import Validated
@@ -50,12 +50,20 @@ def announce_commit(site: str, run: RunId, outcomes: Sequence[VmOutcome]) -> Non
             )
 
 
-def show_job(job: BackupJob, outcomes: Sequence[VmOutcome], *, site: Site, head: str) -> None:
+def show_job(
+    job: BackupJob,
+    outcomes: Sequence[VmOutcome],
+    *,
+    site: Site,
+    head: str,
+    warnings: Sequence[str] = (),
+) -> None:
     """The job's result as a table, and the list of versions."""
     rows = [_outcome_row(outcome) for outcome in outcomes]
     description = (
         f"Job **{job.name}**: {counted(len(outcomes), 'VM')}; store at {head or 'no head'}"
     )
+    description += "".join(f"\n\n⚠ {warning}" for warning in warnings)
     put_table(site.key_of(f"job-{slug(job.name)}"), rows, description)
     show_versions(site=site)
 
@@ -149,7 +157,9 @@ def validation_state(found: Validated, healed: Healed, told: Told) -> State[Any]
     if found.turned_bad:
         message = "; ".join(_damage(change) for change in found.turned_bad)
         message = "; ".join(filter(None, (message, told.sentence)))
-        return Failed(message=f"damage found: {message}", data=DamageFound(message))
+        return Failed(
+            name=DAMAGE_FOUND, message=f"damage found: {message}", data=DamageFound(message)
+        )
     said = f"{counted(found.good, 'version')} good, {readable_size(found.proved_bytes)} proved"
     if found.healed:
         said += f", {counted(len(found.healed), 'version')} healed"

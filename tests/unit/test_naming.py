@@ -16,7 +16,8 @@ def test_a_restored_file_is_named_by_vm_date_and_position() -> None:
 
 
 @pytest.mark.parametrize(
-    "vm", ["../../etc/passwd", "a\0b", "  ", ".", "web\n", "Büro/1", "x" * 4000, "機" * 90, "\ud800"]
+    "vm",
+    ["../../etc/passwd", "a\0b", "  ", ".", "web\n", "Büro/1", "x" * 4000, "機" * 90, "\ud800"],
 )
 def test_no_name_of_a_vm_leads_out_of_the_folder_or_is_too_long(vm: str) -> None:
     name = disk_file_name(vm, AT, "0")
