@@ -25,6 +25,7 @@ from likeness.xen.inventory import XenVm
 from likeness.xen.pacing import BandwidthCap
 from likeness.xen.snapshots import XenSnapshot
 from tasks.afterwards import Afterwards, told_once
+from tasks.announcing import announce_commit
 from tasks.catch_up import catch_up
 from tasks.claims import job_claimed, run_claimed, vm_claimed
 from tasks.commit import commit_version, made_by_this_run, record_committed
@@ -35,7 +36,7 @@ from tasks.notify import tell_aftermath, tell_job
 from tasks.outcomes import done_before, failed_vm, final_state, finished_vm, untold_troubles
 from tasks.progress import vm_at_work
 from tasks.protect_catalog import copy_catalog
-from tasks.reporting import announce_commit, show_job
+from tasks.reporting import show_job
 from tasks.retries import ONCE
 from tasks.selection import select_job_vms
 from tasks.snapshot import release_snapshot, settle_changes, take_snapshot
@@ -91,7 +92,7 @@ def back_up(
         with job_shown(left, job, run, site=site):
             outcomes = [*unknown, *protect_all(left, job, run, site)]
         outcomes += [done_before(made[vm.vm]) for vm in vms if vm.vm in made]
-        announce_commit(name, run, outcomes)
+        announce_commit(name, run, [each.version for each in outcomes if each.version])
         after.warnings += told_once(
             (each.name, warning) for each in outcomes for warning in each.warnings
         )

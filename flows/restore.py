@@ -48,8 +48,8 @@ def restore_disks(
                 stop=stop,
                 done=DisksDone(),
             )
+            show_restore(version, disks, site=here)
     except BaseException:
         stop.stop()
         raise
-    show_restore(version, disks, site=here)
     return restored_state(disks, folder)

@@ -11,7 +11,7 @@ from prefect.states import Failed
 
 from likeness.errors import LikenessError
 from likeness.model.ids import RunId, from_uuid, random_name
-from tasks.failures import tell_failure
+from tasks.failures import show_ended, tell_failure
 
 P = ParamSpec("P")
 
@@ -25,7 +25,8 @@ def this_run() -> RunId:
 def our_flow(run_name: str) -> Callable[[Callable[P, State[Any]]], Flow[P, State[Any]]]:
     """Make a function a flow of this house; each is made so.
 
-    Whatever ends it badly is told to people, and an error's own sentence is the state's message.
+    Whatever ends it badly is told to people, the pages are written anew at its end, and an error's
+    own sentence is the state's message.
 
     Args:
         run_name: What its runs are called, with parameters in braces.
@@ -33,6 +34,7 @@ def our_flow(run_name: str) -> Callable[[Callable[P, State[Any]]], Flow[P, State
     as_a_flow = flow(
         flow_run_name=run_name,
         persist_result=False,
+        on_completion=[show_ended],
         on_failure=[tell_failure],
         on_crashed=[tell_failure],
         on_cancellation=[tell_failure],

@@ -6,8 +6,9 @@ from prefect.client.schemas.objects import State
 
 from blocks import Site
 from flows.forms import SiteName
-from flows.runs import our_flow
+from flows.runs import our_flow, this_run
 from likeness.clock import system_clock
+from tasks.claims import run_claimed
 from tasks.outcomes import unprotected_state
 from tasks.protection import find_unprotected, planned_jobs
 from tasks.reporting import show_unprotected
@@ -24,8 +25,9 @@ def unprotected(site: SiteName = "main") -> State[Any]:
         site: Name of the Site block.
     """
     here = Site.named(site)
-    here.catalog.ready(system_clock)
-    jobs = planned_jobs(site)
-    found = find_unprotected(jobs, site=here)
-    show_unprotected(found, jobs=len(jobs), site=here)
+    with run_claimed(here, this_run()):
+        here.catalog.ready(system_clock)
+        jobs = planned_jobs(site)
+        found = find_unprotected(jobs, site=here)
+        show_unprotected(found, jobs=len(jobs), site=here)
     return unprotected_state(found)

@@ -6,8 +6,9 @@ from prefect.client.schemas.objects import State
 
 from blocks import Site
 from flows.forms import SiteName
-from flows.runs import our_flow
+from flows.runs import our_flow, this_run
 from likeness.stopping import StopToken
+from tasks.claims import run_claimed
 from tasks.outcomes import vaulted_state
 from tasks.reporting import show_vault, show_versions
 from tasks.vault import copy_versions
@@ -23,11 +24,12 @@ def vault(site: SiteName = "main") -> State[Any]:
         site: Name of the Site block.
     """
     here, stop = Site.named(site), StopToken()
-    try:
-        copied = copy_versions(site=here, stop=stop)
-    except BaseException:
-        stop.stop()
-        raise
-    show_vault(copied, site=here)
-    show_versions(site=here)
+    with run_claimed(here, this_run()):
+        try:
+            copied = copy_versions(site=here, stop=stop)
+        except BaseException:
+            stop.stop()
+            raise
+        show_vault(copied, site=here)
+        show_versions(site=here)
     return vaulted_state(copied)

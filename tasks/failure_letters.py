@@ -10,6 +10,8 @@ from likeness.model.ids import RunId
 
 _VARYING = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
 _MOST_VMS = 20
+HAS_UNPROTECTED = "UnprotectedVms"
+"""How the listing of VMs that no job backs up ends when there are some."""
 _MEANING = {
     "validate": (
         "Nothing was read back, or not all of it. What was green turns stale when its age is up.",
@@ -28,8 +30,8 @@ _MEANING = {
         "The next sweep tries again.",
     ),
     "unprotected": (
-        "Nobody looked for VMs that no job backs up.",
-        "The schedule tries again.",
+        "VMs that no job backs up have no new versions; which they are is on the page unprotected.",
+        "Add them to a job, or give them the tag that keeps them out.",
     ),
 }
 _OTHER = ("What it was to do is not done.", "Start it again, or leave it to its schedule.")
@@ -83,24 +85,36 @@ def late_letter(job: str, run: RunId, due_at: datetime, why: str) -> Message:
     return Message(message_id("late", run), "job", f"Likeness: job {job}: late", "\n".join(lines))
 
 
+def flow_matter(flow: str, site: str, run: RunId, how: str, sentence: str, at: datetime) -> str:
+    """What a failed run of another flow is known by: the same cause is one matter a day.
+
+    A restore is asked for by a person, so each is a matter of its own.
+    """
+    if flow == "restore-disks":
+        return message_id("flow", flow, run)
+    if flow == "unprotected" and how == HAS_UNPROTECTED:  # once for each set of VMs
+        return message_id("flow", flow, site, sentence)
+    return message_id("flow", flow, site, how, _VARYING.sub("#", sentence), f"{at:%Y-%m-%d}")
+
+
 def flow_letter(
+    matter: str,
     flow: str,
     site: str,
     run: RunId,
     how: str,
     sentence: str,
-    now: datetime,
     store: Sequence[str] = (),
 ) -> Message:
-    """A run of another flow that failed; the same cause is told once a day.
+    """A run of another flow that failed.
 
     Args:
+        matter: See `flow_matter`.
         flow: Its name.
         site: Of the Site block.
         run: Which run.
         how: Its state in Prefect's words.
         sentence: Why.
-        now: The present.
         store: What `store_lines` says.
     """
     means, following = _MEANING.get(flow, _OTHER)
@@ -108,11 +122,7 @@ def flow_letter(
     lines = [f"The {name} of site {site} ended as {how}.", *filter(None, ("", sentence))]
     lines += ["", "WHAT IT MEANS", means, *store, "", "WHAT HAPPENS NEXT", following]
     lines += ["", "The same cause is told once a day.", f"run {run}"]
-    by_hand = flow == "restore-disks"
-    cause = _VARYING.sub("#", sentence)
-    matter = (run,) if by_hand else (site, how, cause, f"{now:%Y-%m-%d}")
-    subject = f"Likeness: {name} of {site}: {how}"
-    return Message(message_id("flow", flow, *matter), "run", subject, "\n".join(lines))
+    return Message(matter, "run", f"Likeness: {name} of {site}: {how}", "\n".join(lines))
 
 
 def store_lines(

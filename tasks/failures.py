@@ -1,26 +1,27 @@
 """Failures: whatever flow ends badly, people are told of it; Prefect calls this for each run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from blocks import Site
 from catalog import messages
 from catalog import versions as catalog_versions
-from catalog.messages import Message
+from catalog.messages import Message, message_id
 from catalog.values import VersionRow
 from likeness.clock import system_clock
 from likeness.errors import LikenessError
 from likeness.model.ids import RunId, VmId
 from tasks.ages import age_limit
+from tasks.announcing import announce_commit
 from tasks.dashboard import show_dashboard
-from tasks.failure_letters import failure_letter, flow_letter, store_lines
+from tasks.failure_letters import failure_letter, flow_letter, flow_matter, store_lines
+from tasks.last_results import JOB_FLOW
 from tasks.notify import channels, made_by, send_now, tell
-from tasks.outcomes import TOLD_OTHERWISE
+from tasks.outcomes import is_told_otherwise
 from tasks.reporting import show_versions
-
-JOB_FLOW = "backup-job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Failure:
         run: Which.
         how: Its state in Prefect's words.
         sentence: Why.
+        at: When.
     """
 
     flow: str
@@ -42,6 +44,14 @@ class Failure:
     run: RunId
     how: str
     sentence: str
+    at: datetime
+
+    @property
+    def matter(self) -> str:
+        """What the message about it is known by."""
+        if self.job:
+            return message_id("job", self.run)
+        return flow_matter(self.flow, self.site, self.run, self.how, self.sentence, self.at)
 
     @classmethod
     def of(cls, flow: str, flow_run: Any, state: Any) -> "Failure":
@@ -55,6 +65,7 @@ class Failure:
             run=RunId(flow_run.id.hex),
             how="Cancelled" if over else str(state.name),
             sentence=state.message or "",
+            at=state.timestamp,
         )
 
 
@@ -64,23 +75,44 @@ def tell_failure(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's nam
     Nothing that goes wrong here matters to the run, which is over. What runs inside a job is told
     by the job, and damage by its incident.
     """
-    if flow_run.parent_task_run_id is not None or state.name in TOLD_OTHERWISE:
-        return
+    if flow_run.parent_task_run_id is None and not is_told_otherwise(state):
+        _told(str(flow.name), flow_run, state)
+    show_ended(flow, flow_run, state)
+
+
+def _told(flow: str, flow_run: Any, state: Any) -> None:
     with suppress(Exception):
-        failure = Failure.of(str(flow.name), flow_run, state)
-        site = Site.named(failure.site)
-        tell_of(site, failure)
-        show_versions(site=site)
-        show_dashboard(site=site)
+        failure = Failure.of(flow, flow_run, state)
+        tell_of(Site.named(failure.site), failure)
+
+
+def show_ended(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's names
+    """A hook for every run that is over, well or not: the pages say how it ended."""
+    del flow, state
+    if flow_run.parent_task_run_id is None:
+        with suppress(Exception):
+            site = Site.named(str(flow_run.parameters.get("site", "main")))
+            show_versions(site=site)
+            show_dashboard(site=site)
 
 
 def tell_of(site: Site, failure: Failure) -> bool:
     """Write it into the outbox, and deliver; without a catalog it is sent as it is.
 
+    What a job had made until then is validated like everything else.
+
     Returns:
         Whether nobody was told of it before.
     """
-    letter = _letter(site, failure)
+    with suppress(Exception):
+        if messages.written(site.catalog.file, [failure.matter]):
+            tell(site)
+            return False
+    made: list[VersionRow] = []
+    with suppress(Exception):
+        made = made_by(site, failure.run) if failure.job else []
+    announce_commit(failure.site, failure.run, [row.version for row in made])
+    letter = _letter(site, failure, made)
     try:
         new = messages.write_message(site.catalog.file, letter, channels(site), system_clock())
         tell(site)
@@ -90,21 +122,18 @@ def tell_of(site: Site, failure: Failure) -> bool:
     return new
 
 
-def _letter(site: Site, failure: Failure) -> Message:
+def _letter(site: Site, failure: Failure, made: Sequence[VersionRow]) -> Message:
     store = _of_the_store(site)
     if not failure.job:
         return flow_letter(
+            failure.matter,
             failure.flow,
             failure.site,
             failure.run,
             failure.how,
             failure.sentence,
-            system_clock(),
             store,
         )
-    made: list[VersionRow] = []
-    with suppress(Exception):
-        made = made_by(site, failure.run)
     return failure_letter(failure.job, failure.run, failure.how, failure.sentence, made, store)
 
 

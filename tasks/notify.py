@@ -35,6 +35,7 @@ from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted
 from tasks.ages import age_limit
+from tasks.announcing import announce_commit
 from tasks.artifacts import put_table
 from tasks.claims import is_live
 from tasks.failure_letters import failure_letter
@@ -46,6 +47,7 @@ from tasks.letters import (
     job_letter,
     trouble_letter,
 )
+from tasks.page import site_name
 from tasks.retries import ONCE
 
 _PATIENCE_SECONDS = 60.0
@@ -135,8 +137,10 @@ def _write_of_run(site: Site, run: RunRow) -> None:
         if not died and run.finished_at and abs(now - run.finished_at) < _HOOKS_TIME:
             return
         how, why = ("Crashed", _DIED) if died else ("Stopped", run.sentence)
-        letter = failure_letter(run.job, run.run, how, why, made_by(site, run.run))
-        messages.write_message(catalog, letter, channels(site), now)
+        made = made_by(site, run.run)
+        letter = failure_letter(run.job, run.run, how, why, made)
+        if messages.write_message(catalog, letter, channels(site), now):
+            announce_commit(site_name(site), run.run, [row.version for row in made])
     else:
         routine = went_well(run.vms)
         letter = job_letter(run.job, run.run, run.vms, "")

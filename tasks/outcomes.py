@@ -7,23 +7,28 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from catalog.values import VersionRow
-from likeness.errors import LikenessError, PermanentError, Stopped
+from likeness.errors import LikenessError, PermanentError, Stopped, TransientError
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted, readable_size
 from likeness.store.versions import Version
 from likeness.xen.inventory import XenVm
 from tasks.dedup import Dropped
+from tasks.failure_letters import HAS_UNPROTECTED
 from tasks.protection import Unprotected
 from tasks.restore import RestoredDisk
 from tasks.sweep import SweepReport
 from tasks.vault import Vaulted
 
-DAMAGE_FOUND = "DamageFound"
+DAMAGE_FOUND = "damage found: "
+_MOST_NAMES = 8
 HAD_ERRORS = "CompletedWithErrors"
 HAD_WARNINGS = "CompletedWithWarnings"
-TOLD_OTHERWISE = frozenset({DAMAGE_FOUND, HAD_ERRORS})
-"""States that people are told of by an incident or by the report of a job, VM by VM."""
+
+
+def is_told_otherwise(state: State[Any]) -> bool:
+    """Whether people are told of a failure by an incident, or by the report of a job."""
+    return state.name == HAD_ERRORS or (state.message or "").startswith(DAMAGE_FOUND)
 
 
 class JobHadErrors(LikenessError):
@@ -44,6 +49,22 @@ class DamageFound(LikenessError):
 
 class NotVaulted(PermanentError):
     """Something in the data store is damaged, and was therefore not copied to the vault."""
+
+
+class UnprotectedFound(LikenessError):
+    """There are VMs that no job backs up by itself.
+
+    Attributes:
+        vms: Which.
+    """
+
+    def __init__(self, message: str, vms: Sequence[Unprotected]) -> None:
+        self.vms = tuple(vms)
+        super().__init__(message)
+
+
+class NotSwept(TransientError):
+    """Some places could not be swept; the next sweep tries again."""
 
 
 def finished_vm(
@@ -173,9 +194,13 @@ def swept_state(report: SweepReport) -> State[Any]:
 
 
 def unprotected_state(found: Sequence[Unprotected]) -> State[Any]:
-    """How the listing of VMs that no job backs up ends."""
-    message = f"no job backs up {counted(len(found), 'VM')}" if found else "every VM is in a job"
-    return Completed(message=message, data=tuple(found))
+    """How the listing of VMs that no job backs up ends: never well while there are some."""
+    if not found:
+        return Completed(message="every VM is in a job that a schedule starts", data=())
+    names = ", ".join(each.name for each in found[:_MOST_NAMES])
+    more = f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
+    message = f"no job backs up {counted(len(found), 'VM')} by itself: {names}{more}"
+    return Failed(name=HAS_UNPROTECTED, message=message, data=UnprotectedFound(message, found))
 
 
 def _sentence(state: State[Any]) -> str:
