@@ -36,6 +36,7 @@ from tasks.notify import tell_aftermath, tell_job
 from tasks.outcomes import done_before, failed_vm, final_state, finished_vm, untold_troubles
 from tasks.progress import vm_at_work
 from tasks.protect_catalog import copy_catalog
+from tasks.renamed import find_renamed
 from tasks.reporting import show_job
 from tasks.retries import ONCE
 from tasks.selection import select_job_vms
@@ -87,6 +88,9 @@ def back_up(
         catch_up(site=site)
         look_for_packs(run, site=site)
         vms, unknown = select_job_vms(job, site=site)
+        if unknown:
+            unknown, renamed, said = find_renamed(unknown, vms, site=site)
+            vms, after.warnings = [*vms, *renamed], said
         made = made_by_this_run(run, site=site)
         left = [vm for vm in vms if vm.vm not in made]
         with job_shown(left, job, run, site=site):

@@ -115,10 +115,11 @@ def tell_of(site: Site, failure: Failure) -> bool:
     letter = _letter(site, failure, made)
     try:
         new = messages.write_message(site.catalog.file, letter, channels(site), system_clock())
-        tell(site)
     except Exception:  # noqa: BLE001  # whatever ails the catalog, people must hear of it
         send_now(site, letter)
         return True
+    with suppress(Exception):  # it waits in the outbox for whoever tells next
+        tell(site)
     return new
 
 

@@ -188,13 +188,17 @@ def tell_job(
     wanted = channels(site, routine=went_well(outcomes) and not warnings)
     try:
         messages.write_message(site.catalog.file, letter, wanted, system_clock())
-        told = tell(site)
     except Exception as cause:  # noqa: BLE001  # whatever ails the catalog, people must hear of it
         get_run_logger().error("the outbox cannot be written (%s); sent as it is", cause)
         send_now(site, letter, wanted)
-    else:
-        if told.waiting:
-            get_run_logger().error("%s; the next run tries again", told.sentence)
+        return
+    try:
+        told = tell(site)
+    except Exception as cause:  # noqa: BLE001  # it waits in the outbox for whoever tells next
+        get_run_logger().error("nobody could be told of this job yet: %s", cause)
+        return
+    if told.waiting:
+        get_run_logger().error("%s; the next run tries again", told.sentence)
 
 
 def send_now(site: Site, letter: Message, wanted: Sequence[str] | None = None) -> None:

@@ -155,6 +155,8 @@ def prove_due(
     with _prover(site, stop) as (prover, meter), scratch_folder(site, this) as scratch:
         under_way = _begin(run, this, site)
         rows = prover.versions(run)
+        if asked is not None:
+            rows = [row for row in rows if row.version in asked]
         if asked is None:
             plan = _plan(under_way, rows, byte_budget, prover, site)
         else:

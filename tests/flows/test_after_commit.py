@@ -150,6 +150,17 @@ def test_versions_made_before_a_job_broke_off_are_announced_for_validation(
     assert announced == [(site.name, 1)]
 
 
+def test_a_vm_that_was_renamed_is_backed_up_and_the_job_says_so(site: Scene) -> None:
+    site.back_up("db")
+    site.pool.db.put("VM", site.pool.vm("db"), name_label="database")
+
+    ended = site.back_up("db")
+
+    assert ended.name == "CompletedWithWarnings"
+    assert "VM db was renamed to database" in str(ended.message)
+    assert [row.vm_name for row in site.listed()] == ["database", "db"]
+
+
 def test_the_versions_page_says_who_was_renamed(site: Scene) -> None:
     site.back_up("db")
     site.pool.db.put("VM", site.pool.vm("db"), name_label="database")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from flows.restore import restore_disks
 from flows.sweep import sweep
@@ -64,7 +65,7 @@ def test_each_flow_that_fails_tells_somebody_and_the_same_cause_once(
         told = [each for each in subjects(mailed) if each.startswith(what)]
         by_hand = what in ("restore", "job nightly")
         assert len(told) == (2 if by_hand else 1), (what, subjects(mailed))
-    site.lab.stop()
+    site.save(xen_pool={"password": SecretStr("another")})
     assert unprotected(site=site.name, return_state=True).is_failed()
     assert any(each.startswith("unprotected") for each in subjects(mailed))
     away.rename(site.place)
