@@ -5,6 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
 
 from catalog.messages import recent_deliveries
 from catalog.runs import last_runs
@@ -122,9 +125,16 @@ def test_the_snapshot_is_gone_before_the_commit_begins_and_its_record_is_used_if
 def test_a_run_that_is_tried_again_takes_no_second_snapshot_of_a_vm_that_is_done(
     site: Scene,
 ) -> None:
-    again = backup_job.with_options(retries=1, retry_delay_seconds=0)
+    job = site.job("web", "nobody")
+    first: Any = backup_job(job, site=site.name, return_state=True)
+    site.pool.write("web", disk=0, offset=0, data=b"between the two")
+    with get_client(sync_client=True) as client:
+        run = first.state_details.flow_run_id
+        client.set_flow_run_state(run, Scheduled(name="AwaitingRetry"), force=True)
+        again = client.read_flow_run(run)
 
-    ended: Any = again(site.job("web", "nobody"), site=site.name, return_state=True)
+    given = {"job": job, "site": site.name, "validation": "in the background"}
+    ended: Any = run_flow(backup_job, flow_run=again, parameters=given, return_type="state")
 
     assert ended.name == "CompletedWithErrors"
     assert site.pool.journal.counts()["Async.VM.snapshot"] == 1
