@@ -1,16 +1,18 @@
 """Back up the VMs of a job: snapshot, transfer, commit; a window of VMs at a time."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from prefect import flow, task
+from prefect import task
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks import Site
 from flows.forms import SiteName, titled
-from flows.runs import failing_in_words, this_run
+from flows.runs import our_flow, this_run
 from flows.validate import validate
 from flows.vault import vault
 from likeness.clock import stopwatch, system_clock
@@ -18,38 +20,38 @@ from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome
 from likeness.stopping import StopToken
+from likeness.store.receipts import TransferReceipt
 from likeness.xen.inventory import XenVm
 from likeness.xen.pacing import BandwidthCap
+from likeness.xen.snapshots import XenSnapshot
+from tasks.afterwards import Afterwards, told_once
+from tasks.announcing import announce_commit
 from tasks.catch_up import catch_up
 from tasks.claims import job_claimed, run_claimed, vm_claimed
-from tasks.commit import commit_version
+from tasks.commit import commit_version, made_by_this_run, record_committed
 from tasks.dashboard import job_shown
-from tasks.dedup import drop_duplicates
+from tasks.dedup import Dropped, drop_duplicates
 from tasks.journal import finish_run, journaled
-from tasks.notify import tell_aftermath, tell_failure, tell_job
-from tasks.outcomes import failed_vm, final_state, finished_vm, untold_troubles
+from tasks.notify import tell_aftermath, tell_job
+from tasks.outcomes import done_before, failed_vm, final_state, finished_vm, untold_troubles
 from tasks.progress import vm_at_work
 from tasks.protect_catalog import copy_catalog
-from tasks.reporting import announce_commit, show_job
+from tasks.renamed import find_renamed
+from tasks.reporting import show_job
 from tasks.retries import ONCE
 from tasks.selection import select_job_vms
-from tasks.snapshot import release_snapshot, take_snapshot
+from tasks.snapshot import release_snapshot, settle_changes, take_snapshot
 from tasks.transfer import scratch_folder, transfer_disks
 from tasks.validate import look_for_packs
 
 WhenToValidate = Literal["in the background", "in this run"]
 Job = Annotated[BackupJob, titled("Job")]
+NOT_RECORDED = "the catalog does not know its version yet"
+NOT_DEDUPLICATED = "what other VMs have too was not dropped"
 Validation = Annotated[WhenToValidate, titled("Validation")]
 
 
-@flow(
-    flow_run_name="back up {job.name}",
-    persist_result=False,
-    on_failure=[tell_failure],
-    on_crashed=[tell_failure],
-    on_cancellation=[tell_failure],
-)
-@failing_in_words
+@our_flow("back up {job.name}")
 def backup_job(
     job: Job, site: SiteName = "main", validation: Validation = "in the background"
 ) -> State[Any]:
@@ -63,28 +65,71 @@ def backup_job(
         site: Name of the Site block; a name, so that no secret becomes a parameter.
         validation: By a run of its own that the commit event starts, or right here.
     """
-    here, run = Site.named(site), this_run()
-    with run_claimed(here, run), job_claimed(here, job.name):
-        with journaled(run, job, site=here):
-            catch_up(site=here)
-            look_for_packs(run, site=here)
-            vms, unknown = select_job_vms(job, site=here)
-            with job_shown(vms, job, run, site=here):
-                outcomes = [*unknown, *protect_all(vms, job, run, here)]
-            finish_run(run, outcomes, site=here)
-        announce_commit(site, run, outcomes)
-        copied: State[Any] = copy_catalog(run, site=here, return_state=True)
-        head = copied.result() if copied.is_completed() else ""
-        show_job(job, outcomes, site=here, head=head)
-        tell_job(job, run, outcomes, site=here, head=head)
-    afterwards = [copied]
-    if validation == "in this run":
-        afterwards.append(validate(site=site, run=run, return_state=True))
-    if job.vault:
-        afterwards.append(vault(site=site, return_state=True))
-    if troubles := untold_troubles(afterwards):
-        tell_aftermath(job, run, troubles, site=here)
-    return final_state(job, outcomes, afterwards)
+    here, run, after = Site.named(site), this_run(), Afterwards()
+    with run_claimed(here, run):
+        with job_claimed(here, job.name):
+            outcomes = back_up(job, run, site, here, after)
+            report(job, run, outcomes, here, after)
+        afterwards = []
+        if validation == "in this run":
+            afterwards.append(validate(site=site, run=run, return_state=True))
+        if job.vault:
+            afterwards.append(vault(site=site, return_state=True))
+        if troubles := untold_troubles(afterwards):
+            tell_aftermath(job, run, troubles, site=here)
+        return final_state(job, outcomes, afterwards, after.warnings)
+
+
+def back_up(
+    job: BackupJob, run: RunId, name: str, site: Site, after: Afterwards
+) -> list[VmOutcome]:
+    """Make the versions, and tell the world that they are there."""
+    with journaled(run, job, site=site):
+        catch_up(site=site)
+        look_for_packs(run, site=site)
+        vms, unknown = select_job_vms(job, site=site)
+        if unknown:
+            unknown, renamed, said = find_renamed(unknown, vms, site=site)
+            vms, after.warnings = [*vms, *renamed], said
+        made = made_by_this_run(run, site=site)
+        left = [vm for vm in vms if vm.vm not in made]
+        with job_shown(left, job, run, site=site):
+            outcomes = [*unknown, *protect_all(left, job, run, site)]
+        outcomes += [done_before(made[vm.vm]) for vm in vms if vm.vm in made]
+        announce_commit(name, run, [each.version for each in outcomes if each.version])
+        after.warnings += told_once(
+            (each.name, warning) for each in outcomes for warning in each.warnings
+        )
+        after.attempt(
+            "how the job went is not in the catalog",
+            "its versions are in the store",
+            finish_run,
+            run,
+            outcomes,
+            site=site,
+        )
+    return outcomes
+
+
+def report(
+    job: BackupJob, run: RunId, outcomes: Sequence[VmOutcome], site: Site, after: Afterwards
+) -> None:
+    """Copy the catalog to the store, and tell people how the job went."""
+    head = after.attempt(
+        "no copy of the catalog was made", "the next job makes one", copy_catalog, run, site=site
+    )
+    after.attempt(
+        "the pages were not written",
+        "the next job writes them",
+        show_job,
+        job,
+        outcomes,
+        site=site,
+        head=head or "",
+        warnings=after.warnings,
+    )
+    told = tuple(after.warnings)
+    tell_job(job, run, outcomes, site=site, head=head or "", warnings=told)
 
 
 def protect_all(vms: Sequence[XenVm], job: BackupJob, run: RunId, site: Site) -> list[VmOutcome]:
@@ -118,32 +163,88 @@ def protect_vm(
     stop: StopToken,
     cap: BandwidthCap | None,
 ) -> VmOutcome:
-    """Take one VM the whole way: snapshot, transfer, commit, global deduplication."""
+    """Take one VM the whole way: snapshot, transfer, commit, global deduplication.
+
+    Once its version is in the store the VM is done, whatever the steps after it do.
+    """
     stop.check()
     with (
         vm_claimed(site, vm.vm, vm.name),
         scratch_folder(site, run) as scratch,
         vm_at_work(run, vm.vm),
     ):
-        taken_at, begun = system_clock(), stopwatch()
-        snapshot = take_snapshot(vm, job=job, run=run, site=site, stop=stop)
-        committed = None
+        frozen = bring_in(vm, job=job, run=run, site=site, scratch=scratch, stop=stop, cap=cap)
+        committed, after = None, Afterwards()
         try:
-            receipt = transfer_disks(
-                snapshot,
-                job=job,
-                run=run,
-                site=site,
-                scratch=scratch,
-                taken_at=taken_at,
-                stop=stop,
-                cap=cap,
-            )
-            committed = commit_version(receipt, site=site)
-            dropped = drop_duplicates(committed.packs, site=site)
+            committed = commit_version(frozen.receipt, site=site)
         finally:
-            note = release_snapshot(snapshot, site, committed=committed is not None)
-        return finished_vm(committed.version, dropped, seconds=stopwatch() - begun, note=note)
+            now = committed is not None and committed.version.taken_at == frozen.receipt.taken_at
+            settle_changes(frozen.snapshot, site, committed=now)
+        after.attempt(NOT_RECORDED, "the next run does", record_committed, committed, site=site)
+        dropped = after.attempt(
+            NOT_DEDUPLICATED,
+            "the next validation does it",
+            drop_duplicates,
+            committed.packs,
+            site=site,
+        )
+        return finished_vm(
+            committed.version,
+            dropped or Dropped(0, 0),
+            seconds=frozen.seconds,
+            note=frozen.note,
+            warnings=after.warnings,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BroughtIn:
+    """What a transfer left in the store's inbox, and the snapshot that is gone by now.
+
+    Attributes:
+        snapshot: What was read; only its records of changes are still in the pool.
+        receipt: What to commit.
+        seconds: How long the snapshot existed.
+        note: What is still there of it, in words; empty if nothing is.
+    """
+
+    snapshot: XenSnapshot
+    receipt: TransferReceipt
+    seconds: float
+    note: str
+
+
+def bring_in(
+    vm: XenVm,
+    *,
+    job: BackupJob,
+    run: RunId,
+    site: Site,
+    scratch: Path,
+    stop: StopToken,
+    cap: BandwidthCap | None,
+) -> BroughtIn:
+    """Freeze a VM and send its data; the snapshot lives until the last byte is read, no longer.
+
+    Whatever waits for the store afterwards must not make the pool's chains of disks grow.
+    """
+    taken_at, begun = system_clock(), stopwatch()
+    snapshot = take_snapshot(vm, job=job, run=run, site=site, stop=stop)
+    receipt = None
+    try:
+        receipt = transfer_disks(
+            snapshot,
+            job=job,
+            run=run,
+            site=site,
+            scratch=scratch,
+            taken_at=taken_at,
+            stop=stop,
+            cap=cap,
+        )
+    finally:
+        note = release_snapshot(snapshot, site, read=receipt is not None)
+    return BroughtIn(snapshot, receipt, stopwatch() - begun, note)
 
 
 def outcome_of(vm: XenVm, future: PrefectFuture[VmOutcome]) -> VmOutcome:

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks import Site
 from flows.forms import SiteName, titled
-from flows.runs import failing_in_words, this_run
+from flows.runs import our_flow, this_run
 from likeness.errors import BadInput
 from likeness.stopping import StopToken
 from tasks.claims import run_claimed
@@ -17,8 +16,7 @@ from tasks.reporting import show_restore
 from tasks.restore import DisksDone, restore_version_disks
 
 
-@flow(flow_run_name="restore {version}", persist_result=False)
-@failing_in_words
+@our_flow("restore {version}")
 def restore_disks(
     version: Annotated[str, titled("Version", minLength=4)],
     folder: Annotated[str, titled("Folder", pattern="^/")],
@@ -50,8 +48,8 @@ def restore_disks(
                 stop=stop,
                 done=DisksDone(),
             )
+            show_restore(version, disks, site=here)
     except BaseException:
         stop.stop()
         raise
-    show_restore(version, disks, site=here)
     return restored_state(disks, folder)

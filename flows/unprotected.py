@@ -2,20 +2,19 @@
 
 from typing import Any
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks import Site
 from flows.forms import SiteName
-from flows.runs import failing_in_words
+from flows.runs import our_flow, this_run
+from tasks.claims import run_claimed
 from tasks.mend_catalog import ready_catalog
 from tasks.outcomes import unprotected_state
 from tasks.protection import find_unprotected, planned_jobs
 from tasks.reporting import show_unprotected
 
 
-@flow(flow_run_name="list what {site} does not protect", persist_result=False)
-@failing_in_words
+@our_flow("list what {site} does not protect")
 def unprotected(site: SiteName = "main") -> State[Any]:
     """List every VM that no job means, and those whose jobs no schedule starts.
 
@@ -26,8 +25,9 @@ def unprotected(site: SiteName = "main") -> State[Any]:
         site: Name of the Site block.
     """
     here = Site.named(site)
-    ready_catalog(here)
-    jobs = planned_jobs(site)
-    found = find_unprotected(jobs, site=here)
-    show_unprotected(found, jobs=len(jobs), site=here)
+    with run_claimed(here, this_run()):
+        ready_catalog(here)
+        jobs = planned_jobs(site)
+        found = find_unprotected(jobs, site=here)
+        show_unprotected(found, jobs=len(jobs), site=here)
     return unprotected_state(found)

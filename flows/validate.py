@@ -3,13 +3,14 @@
 from typing import Annotated, Any
 
 from annotated_types import Ge
-from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks import Site
+from catalog.incidents import list_incidents
 from flows.forms import SiteName, titled
-from flows.runs import failing_in_words, this_run
+from flows.runs import our_flow, this_run
 from likeness.stopping import StopToken
+from tasks.afterwards import Afterwards
 from tasks.catch_up import catch_up
 from tasks.claims import run_claimed
 from tasks.dedup import drop_duplicates
@@ -17,15 +18,21 @@ from tasks.heal import heal_damage
 from tasks.notify import tell_people
 from tasks.protect_catalog import copy_catalog
 from tasks.reporting import show_validation, show_versions, validation_state
-from tasks.validate import Attempts, audit_presence, backup_run, judge_disks, prove_due
+from tasks.validate import Attempts, asked_for, audit_presence, backup_run, judge_disks, prove_due
+
+NEXT = "the next run does it"
+NOT_DEDUPLICATED = ("what other VMs have too was not dropped", NEXT)
+NOT_COPIED = ("no copy of the catalog was made", NEXT)
+NOT_SHOWN = ("the pages were not written", NEXT)
 
 
-@flow(flow_run_name="validate {site}", persist_result=False)
-@failing_in_words
+@our_flow("validate {site}")
 def validate(
     site: SiteName = "main",
     run: Annotated[str, titled("Only what this backup run brought in")] = "",
     most_gib: Annotated[int, Ge(0), titled("Validate again at most, GiB")] = 0,
+    everything: Annotated[bool, titled("Check everything now, whatever its age")] = False,
+    vm: Annotated[str, titled("Check this VM now, whatever the age")] = "",
 ) -> State[Any]:
     """Read back and prove the data blocks a run brought in, or all that are new or due.
 
@@ -37,11 +44,16 @@ def validate(
         site: Name of the Site block.
         run: The id of the backup run whose versions to validate; all versions if empty.
         most_gib: Read at most so many GiB of what was validated before; 0 is as many as needed.
+        everything: Read all data and all documents, also what was proved a moment ago.
+        vm: The name or uuid of a VM of which to read all versions, also what was proved a moment
+            ago; empty if none is meant.
     """
     here, this, stop = Site.named(site), this_run(), StopToken()
+    after = Afterwards()
     with run_claimed(here, this):
         catch_up(site=here)
         of_run = backup_run(run, site=here) if run else None
+        asked = asked_for(everything=everything, vm=vm, site=here)
         tell_people(site=here)  # of what a run found that died before it could tell
         try:
             found = audit_presence(this, site=here, stop=stop, daily=not of_run).and_then(
@@ -52,6 +64,7 @@ def validate(
                     site=here,
                     stop=stop,
                     attempts=Attempts(),
+                    asked=asked,
                 )
             )
             tell_people(site=here)
@@ -60,10 +73,11 @@ def validate(
             stop.stop()
             raise
         told = tell_people(site=here)
-        drop_duplicates(None, site=here)
-        copy_catalog(this, site=here)
+        after.attempt(*NOT_DEDUPLICATED, drop_duplicates, None, site=here)
+        after.attempt(*NOT_COPIED, copy_catalog, this, site=here)
         if of_run:
             judge_disks(of_run, site=here)
-    show_validation(found, healed, site=here)
-    show_versions(site=here)
-    return validation_state(found, healed, told)
+        after.attempt(*NOT_SHOWN, show_validation, found, healed, site=here)
+        after.attempt(*NOT_SHOWN, show_versions, site=here)
+        opened = list_incidents(here.catalog.file)
+    return validation_state(found, healed, told, opened, after.warnings)

@@ -22,6 +22,8 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.utilities.context import get_task_and_flow_run_ids
 
 _T = TypeVar("_T")
+KEPT = 5
+"""So many of each page are kept: the newest is what counts, and the server keeps no others."""
 _LOOKED_AT = 5  # so that those left by a server's bad days go a few at a time
 
 
@@ -32,7 +34,7 @@ def slug(text: str) -> str:
 
 
 def put_table(
-    key: str, rows: Sequence[dict[str, str]], description: str, *, alone: bool = False
+    key: str, rows: Sequence[dict[str, str]], description: str, *, keep: int = KEPT
 ) -> None:
     """A table; the newest with its key is what people see.
 
@@ -40,21 +42,29 @@ def put_table(
         key: Of the artifact.
         rows: All with the same columns.
         description: In Markdown.
-        alone: Remove what this one replaces, so that the server does not keep a large table for
-            every run there ever was.
+        keep: How many of these to keep, this one included.
     """
-    made = _put("table", key, json.dumps(list(rows)), description)
-    if alone and made is not None:
-        _quietly(lambda client: _forget_older(client, key, made))
+    _put("table", key, json.dumps(list(rows)), description, keep=keep)
 
 
-def _forget_older(client: SyncPrefectClient, key: str, made: UUID) -> None:
-    """Remove what is older than the artifact `made`, and nothing that came after it."""
+def newest_link(key: str) -> str:
+    """The newest page with a key, in the server's UI; the list of all of them if there is none."""
+
+    def link(client: SyncPrefectClient) -> str:
+        named = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
+        (newest,) = client.read_latest_artifacts(artifact_filter=named, limit=1)
+        return f"/v2/artifacts/artifact/{newest.latest_id}"
+
+    return _quietly(link) or f"/v2/artifacts/key/{key}"
+
+
+def _forget_older(client: SyncPrefectClient, key: str, made: UUID, keep: int) -> None:
+    """Of what is older than the artifact `made` keep a few, and all that came after it."""
     named = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
     known = client.read_artifacts(
-        artifact_filter=named, sort=ArtifactSort.CREATED_DESC, limit=_LOOKED_AT
+        artifact_filter=named, sort=ArtifactSort.CREATED_DESC, limit=keep + _LOOKED_AT
     )
-    for each in list(dropwhile(lambda known: known.id != made, known))[1:]:
+    for each in list(dropwhile(lambda known: known.id != made, known))[keep:]:
         client.delete_artifact(each.id)
 
 
@@ -98,7 +108,9 @@ def rewrite_newest(key: str, text: str, *, and_also: UUID | None = None) -> bool
     return bool(_quietly(rewrite))
 
 
-def _put(kind: str, key: str, data: str | float, description: str) -> UUID | None:
+def _put(
+    kind: str, key: str, data: str | float, description: str, *, keep: int = KEPT
+) -> UUID | None:
     def put(client: SyncPrefectClient) -> UUID:
         task_run, flow_run = get_task_and_flow_run_ids()
         made = client.create_artifact(
@@ -113,7 +125,10 @@ def _put(kind: str, key: str, data: str | float, description: str) -> UUID | Non
         )
         return made.id
 
-    return _quietly(put)
+    made = _quietly(put)
+    if made is not None:
+        _quietly(lambda client: _forget_older(client, key, made, keep))
+    return made
 
 
 def _quietly(call: Callable[[SyncPrefectClient], _T]) -> _T | None:

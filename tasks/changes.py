@@ -10,7 +10,7 @@ from likeness.model.ids import DiskId
 from likeness.stopping import StopToken
 from likeness.store.versions import Version
 from likeness.xen.changed_blocks import changed_extents, skips_from
-from likeness.xen.references import drop_references, list_references
+from likeness.xen.references import drop_reference, drop_references, list_references
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot
 
@@ -81,6 +81,14 @@ def keep_only_newest(xen: XenSession, snapshot: XenSnapshot, site: Site) -> None
         disks=[disk.facts.disk for disk in snapshot.disks],
         keep=[disk.uuid for disk in snapshot.disks],
     )
+
+
+def drop_own(xen: XenSession, snapshot: XenSnapshot, site: Site) -> None:
+    """Remove the records of changes of a snapshot whose version was not committed."""
+    own = {disk.uuid for disk in snapshot.disks}
+    for reference in list_references(xen, site.installation):
+        if reference.uuid in own:
+            drop_reference(xen, reference)
 
 
 def _sentence(disk: SnapshotDisk, reason: str) -> str:

@@ -61,6 +61,16 @@ def vm_claimed(site: Site, vm: VmId, name: str) -> Generator[None, None, None]:
 
 
 @contextmanager
+def sweep_claimed(site: Site) -> Generator[bool, None, None]:
+    """Be the only sweep; whether one is.
+
+    No deployment's limit does that: a sweep that died would keep the next one from clearing up.
+    """
+    with ExitStack() as held:
+        yield _taken(held, site, f"sweep-{'0' * 32}")
+
+
+@contextmanager
 def store_turn(site: Site) -> Generator[None, None, None]:
     """Wait for one's turn at what one run at a time may do in the store.
 

@@ -6,8 +6,10 @@ from prefect import get_run_logger, task
 
 from blocks import Site
 from catalog.reconciling import highest_sequence
+from catalog.values import VersionRow
+from catalog.versions import list_versions
 from likeness.clock import system_clock
-from likeness.model.ids import PackId
+from likeness.model.ids import PackId, RunId, VmId
 from likeness.store.commit import commit_version as commit
 from likeness.store.free_text import cut_texts
 from likeness.store.receipts import TransferReceipt
@@ -34,25 +36,42 @@ class Committed:
 
 @task(task_run_name="commit {receipt.vm.name}", **STEP)
 def commit_version(receipt: TransferReceipt, *, site: Site) -> Committed:
-    """Make a transfer permanent: first in the store, then in the catalog.
-
-    The order matters. The store is the truth and the catalog can be rebuilt from it, so a crash
-    between the two loses nothing, and running the task again completes it.
+    """Make a transfer permanent, in the store; from then on the VM is done, whatever follows.
 
     Raises:
         ShareUnreachable: The store went away; tried again.
-        CatalogBusy: Another process holds the catalog; tried again.
+        CatalogBusy: Another process holds the catalog, which knows the highest number ever given.
     """
     for what, whole in cut_texts(receipt):
         _log_whole(receipt.vm.name[:80], what, whole)
     with site.data_store.open() as store:
         above = highest_sequence(site.catalog.file, receipt.vm.vm)
         version = commit(store, receipt, clock=system_clock, above=above)
-        remember_version(site, store, version)
     packs = tuple(pack.pack for pack in receipt.packs)
     receipt.discard()
     get_run_logger().info("%s: version %s", receipt.vm.name, version.version[:8])
     return Committed(version, packs)
+
+
+@task(task_run_name="record {committed.version.record.vm_name} in the catalog", **STEP)
+def record_committed(committed: Committed, *, site: Site) -> None:
+    """Tell the catalog of a version; if that fails, the next run catches up from the store.
+
+    The order matters. The store is the truth and the catalog can be rebuilt from it, so a crash
+    between the two loses nothing.
+
+    Raises:
+        ShareUnreachable: The store went away; tried again.
+        CatalogBusy: Another process holds the catalog; tried again.
+    """
+    with site.data_store.open() as store:
+        remember_version(site, store, committed.version)
+
+
+def made_by_this_run(run: RunId, *, site: Site) -> dict[VmId, VersionRow]:
+    """The versions that an earlier attempt of a run has made, by VM."""
+    rows = list_versions(site.catalog.file, system_clock(), None)
+    return {row.vm: row for row in rows if row.run == run}
 
 
 def _log_whole(vm: str, what: str, whole: str) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 
+from prefect import task
+
 from blocks import Site
 from catalog import runs
 from likeness.clock import system_clock
@@ -10,6 +12,7 @@ from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from tasks.mend_catalog import ready_catalog
+from tasks.retries import STEP
 
 STOPPED = "stopped"
 
@@ -31,6 +34,7 @@ def journaled(run: RunId, job: BackupJob, *, site: Site) -> Generator[None, None
         raise
 
 
+@task(task_run_name="write down how the job went", **STEP)
 def finish_run(run: RunId, outcomes: Sequence[VmOutcome], *, site: Site) -> None:
     """Write down how a run ended, and each of its VMs."""
     for outcome in outcomes:

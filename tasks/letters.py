@@ -75,7 +75,7 @@ def _meaning(incident: Incident) -> Iterator[str]:
         " whole from the data store."
     )
     yield "A restore of them fails and names the bytes that are lost; it never invents data."
-    yield "All other versions are as they were."
+    yield "Of all other versions this says nothing new."
 
 
 def _version(version: IncidentVersion) -> Iterator[str]:
@@ -172,8 +172,14 @@ def trouble_letter(troubles: Sequence[Trouble]) -> Message:
     return Message(message_id("store", *found), "store", subject, "\n".join(lines))
 
 
-def job_letter(job: str, run: RunId, outcomes: Sequence[VmOutcome], head: str) -> Message:
-    """How a job went, VM by VM, and the head that bears witness of the store."""
+def job_letter(
+    job: str,
+    run: RunId,
+    outcomes: Sequence[VmOutcome],
+    head: str,
+    warnings: Sequence[str] = (),
+) -> Message:
+    """How a job went, VM by VM, what went wrong after it, and the head that bears witness."""
     failed = [outcome for outcome in outcomes if outcome.state is not VmState.DONE]
     lines = []
     for outcome in outcomes:
@@ -184,6 +190,8 @@ def job_letter(job: str, run: RunId, outcomes: Sequence[VmOutcome], head: str) -
         lines.append(f"{mark}  {outcome.name}: {sizes}")
         if outcome.sentence:
             lines.append(f"        {outcome.sentence}")
+    if warnings:
+        lines += ["", "The versions are there. What follows a backup went wrong:", *warnings]
     lines += [
         "",
         f"The data store is at {head}." if head else "No head was written for the data store.",
@@ -195,6 +203,8 @@ def job_letter(job: str, run: RunId, outcomes: Sequence[VmOutcome], head: str) -
         if failed
         else f"{counted(len(outcomes), 'VM')} backed up"
     )
+    if warnings and not failed:
+        result += ", with warnings"
     subject = f"Likeness: job {job}: {result}"
     return Message(message_id("job", run), "job", subject, "\n".join(lines))
 
@@ -210,25 +220,6 @@ def aftermath_letter(job: str, run: RunId, troubles: Sequence[str]) -> Message:
     ]
     subject = f"Likeness: job {job}: backed up, and what follows went wrong"
     return Message(message_id("job", run, "afterwards"), "job", subject, "\n".join(lines))
-
-
-def failure_letter(
-    job: str, run: RunId, how: str, sentence: str, made: Sequence[VersionRow] = ()
-) -> Message:
-    """A job that came to no result at all, and the versions it had made until then."""
-    lines = [f"The job ended as {how} before it came to a result.", *filter(None, ("", sentence))]
-    lines += ["", "WHAT IT MEANS"]
-    lines += [f"VM {row.vm_name} has its new version {row.version[:8]}." for row in made]
-    others = "The other VMs" if made else "The VMs of this job"
-    lines += [
-        f"{others} have no new version from this run; their earlier versions are as they were.",
-        *("", "WHAT HAPPENS NEXT"),
-        "Snapshots and data it left behind are removed by the sweep. Start the job again, or leave"
-        " it to its schedule.",
-        *("", f"run {run}"),
-    ]
-    subject = f"Likeness: job {job}: {how}"
-    return Message(message_id("job", run), "job", subject, "\n".join(lines))
 
 
 def _who(incident: Incident) -> str:

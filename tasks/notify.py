@@ -8,7 +8,7 @@ knows whether it arrived, is one mail to whoever reads it.
 
 import contextvars
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -35,13 +35,14 @@ from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted
 from tasks.ages import age_limit
+from tasks.announcing import announce_commit
 from tasks.artifacts import put_table
 from tasks.claims import is_live
+from tasks.failure_letters import failure_letter
 from tasks.journal import STOPPED
 from tasks.letters import (
     aftermath_letter,
     damage_letter,
-    failure_letter,
     healed_letter,
     job_letter,
     trouble_letter,
@@ -135,8 +136,10 @@ def _write_of_run(site: Site, run: RunRow) -> None:
         if not died and run.finished_at and abs(now - run.finished_at) < _HOOKS_TIME:
             return
         how, why = ("Crashed", _DIED) if died else ("Stopped", run.sentence)
-        letter = failure_letter(run.job, run.run, how, why, _made_by(site, run.run))
-        messages.write_message(catalog, letter, channels(site), now)
+        made = made_by(site, run.run)
+        letter = failure_letter(run.job, run.run, how, why, made)
+        if messages.write_message(catalog, letter, channels(site), now):
+            announce_commit(site.name, run.run, [row.version for row in made])
     else:
         routine = went_well(run.vms)
         letter = job_letter(run.job, run.run, run.vms, "")
@@ -159,7 +162,8 @@ def went_well(outcomes: Sequence[VmOutcome]) -> bool:
     return all(outcome.state is VmState.DONE for outcome in outcomes)
 
 
-def _made_by(site: Site, run: RunId) -> list[VersionRow]:
+def made_by(site: Site, run: RunId) -> list[VersionRow]:
+    """The versions there are of a run."""
     limit = age_limit(site.revalidate_after)
     rows = catalog_versions.list_versions(site.catalog.file, system_clock(), limit.green_for)
     return [row for row in rows if row.run == run]
@@ -167,22 +171,39 @@ def _made_by(site: Site, run: RunId) -> list[VersionRow]:
 
 @task(task_run_name="tell people of {job.name}", **ONCE)
 def tell_job(
-    job: BackupJob, run: RunId, outcomes: Sequence[VmOutcome], *, head: str, site: Site
+    job: BackupJob,
+    run: RunId,
+    outcomes: Sequence[VmOutcome],
+    *,
+    head: str,
+    site: Site,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Put the report of a job into the outbox, and deliver what waits there.
 
     A job is never the worse for it: what could not be told is told by the next run.
     """
-    letter = job_letter(job.name, run, outcomes, head)
-    wanted = channels(site, routine=went_well(outcomes))
+    letter = job_letter(job.name, run, outcomes, head, warnings)
+    wanted = channels(site, routine=went_well(outcomes) and not warnings)
     try:
         messages.write_message(site.catalog.file, letter, wanted, system_clock())
+    except Exception as cause:  # noqa: BLE001  # whatever ails the catalog, people must hear of it
+        get_run_logger().error("the outbox cannot be written (%s); sent as it is", cause)
+        send_now(site, letter, wanted)
+        return
+    try:
         told = tell(site)
-    except LikenessError as cause:
+    except Exception as cause:  # noqa: BLE001  # it waits in the outbox for whoever tells next
         get_run_logger().error("nobody could be told of this job yet: %s", cause)
-    else:
-        if told.waiting:
-            get_run_logger().error("%s; the next run tries again", told.sentence)
+        return
+    if told.waiting:
+        get_run_logger().error("%s; the next run tries again", told.sentence)
+
+
+def send_now(site: Site, letter: Message, wanted: Sequence[str] | None = None) -> None:
+    """Send a message past the outbox, for when there is none; once, as far as that can be had."""
+    for channel in channels(site) if wanted is None else wanted:
+        _try(site, Delivery(letter, channel, system_clock(), 0, None, None, ""))
 
 
 @task(task_run_name="tell people what followed {job.name}", **ONCE)
@@ -195,28 +216,6 @@ def tell_aftermath(job: BackupJob, run: RunId, troubles: Sequence[str], *, site:
         letter = aftermath_letter(job.name, run, troubles)
         messages.write_message(site.catalog.file, letter, channels(site), system_clock())
         tell(site)
-
-
-def tell_failure(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's names
-    """A hook for jobs that failed before they had a result, crashed or were cancelled.
-
-    Nothing that goes wrong here matters to the run, which is over.
-    """
-    with suppress(Exception):
-        given = flow_run.parameters
-        site = Site.named(given.get("site", "main"))
-        job = _name_of(given["job"])
-        run = RunId(flow_run.id.hex)
-        cancelled = state.is_cancelled() or state.is_cancelling()  # it is about to be
-        how = "Cancelled" if cancelled else state.name
-        letter = failure_letter(job, run, how, state.message or "", _made_by(site, run))
-        messages.write_message(site.catalog.file, letter, channels(site), system_clock())
-        tell(site)
-
-
-def _name_of(job: Any) -> str:
-    """What a job is called, also one that cannot be run because of its other fields."""
-    return str(job.get("name", "without a name") if isinstance(job, Mapping) else job.name)
 
 
 def channels(site: Site, *, routine: bool = False) -> tuple[str, ...]:

@@ -6,17 +6,29 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from likeness.errors import LikenessError, PermanentError, Stopped
+from catalog.values import VersionRow
+from likeness.errors import LikenessError, PermanentError, Stopped, TransientError
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted, readable_size
 from likeness.store.versions import Version
 from likeness.xen.inventory import XenVm
 from tasks.dedup import Dropped
+from tasks.failure_letters import HAS_UNPROTECTED
 from tasks.protection import Unprotected
 from tasks.restore import RestoredDisk
 from tasks.sweep import SweepReport
 from tasks.vault import Vaulted
+
+DAMAGE_FOUND = "damage found: "
+_MOST_NAMES = 8
+HAD_ERRORS = "CompletedWithErrors"
+HAD_WARNINGS = "CompletedWithWarnings"
+
+
+def is_told_otherwise(state: State[Any]) -> bool:
+    """Whether people are told of a failure by an incident, or by the report of a job."""
+    return state.name == HAD_ERRORS or (state.message or "").startswith(DAMAGE_FOUND)
 
 
 class JobHadErrors(LikenessError):
@@ -42,7 +54,30 @@ class NotVaulted(PermanentError):
     """Something in the data store is damaged, and was therefore not copied to the vault."""
 
 
-def finished_vm(version: Version, dropped: Dropped, *, seconds: float, note: str) -> VmOutcome:
+class UnprotectedFound(LikenessError):
+    """There are VMs that no job backs up by itself.
+
+    Attributes:
+        vms: Which.
+    """
+
+    def __init__(self, message: str, vms: Sequence[Unprotected]) -> None:
+        self.vms = tuple(vms)
+        super().__init__(message)
+
+
+class NotSwept(TransientError):
+    """Some places could not be swept; the next sweep tries again."""
+
+
+def finished_vm(
+    version: Version,
+    dropped: Dropped,
+    *,
+    seconds: float,
+    note: str,
+    warnings: Sequence[str] = (),
+) -> VmOutcome:
     """The outcome of a VM that has a new version."""
     counts = version.record.counts
     return VmOutcome(
@@ -58,6 +93,22 @@ def finished_vm(version: Version, dropped: Dropped, *, seconds: float, note: str
         freed_bytes=dropped.freed_bytes,
         snapshot_seconds=seconds,
         sentence="; ".join(part for part in (version.record.note, note) if part),
+        warnings=tuple(warnings),
+    )
+
+
+def done_before(row: VersionRow) -> VmOutcome:
+    """The outcome of a VM that has its version from an earlier attempt of the same run."""
+    return VmOutcome(
+        row.vm_name,
+        VmState.DONE,
+        vm=row.vm,
+        version=row.version,
+        disk_bytes=row.counts.disk_bytes,
+        read_bytes=row.counts.read_bytes,
+        sent_bytes=row.counts.sent_bytes,
+        new_bytes=row.counts.new_bytes,
+        sentence="; ".join(filter(None, (row.note, "made by an earlier attempt of this run"))),
     )
 
 
@@ -68,25 +119,34 @@ def failed_vm(vm: XenVm, problem: object) -> VmOutcome:
 
 
 def final_state(
-    job: BackupJob, outcomes: Sequence[VmOutcome], afterwards: Sequence[State[Any]] = ()
+    job: BackupJob,
+    outcomes: Sequence[VmOutcome],
+    afterwards: Sequence[State[Any]] = (),
+    warnings: Sequence[str] = (),
 ) -> State[Any]:
     """How the job's flow run ends.
 
-    *Completed* when every VM has a new version and all went well, *CompletedWithErrors* when some
-    have, or when what comes after a backup failed, *Failed* when none has. The last two are
-    failures to Prefect, since a backup that lacks a VM must not look well in any list.
+    *Completed* when every VM has a new version and all went well, *CompletedWithWarnings* when
+    what the next run does again went wrong, *CompletedWithErrors* when some VMs have none, or when
+    validation or vaulting failed, *Failed* when none has. The last two are failures to Prefect,
+    since a backup that lacks a VM must not look well in any list.
 
     Args:
         job: Which.
         outcomes: What became of each VM.
-        afterwards: How the steps after the backup ended: catalog copy, validation, vault.
+        afterwards: How the flows after the backup ended: validation, vault.
+        warnings: What else went wrong once the versions were there, in sentences.
     """
     failed = [each for each in outcomes if each.state is not VmState.DONE]
     done = len(outcomes) - len(failed)
     troubles = [_sentence(state) for state in afterwards if not state.is_completed()]
     if not failed and not troubles:
-        return Completed(message=f"{counted(done, 'VM')} backed up", data=list(outcomes))
-    said = [f"{each.name}: {each.sentence}" for each in failed] + troubles
+        message = f"{counted(done, 'VM')} backed up"
+        if not warnings:
+            return Completed(message=message, data=list(outcomes))
+        message = f"{message}, but: {'; '.join(warnings)}"
+        return Completed(name=HAD_WARNINGS, message=message, data=list(outcomes))
+    said = [f"{each.name}: {each.sentence}" for each in failed] + troubles + list(warnings)
     count = (
         f"{len(failed)} of {counted(len(outcomes), 'VM')} failed"
         if failed
@@ -94,8 +154,7 @@ def final_state(
     )
     message = f"job {job.name!r}: {count}: {'; '.join(said)}"
     problem = JobHadErrors(message, outcomes)
-    name = "CompletedWithErrors" if done else "Failed"
-    return Failed(name=name, message=message, data=problem)
+    return Failed(name=HAD_ERRORS if done else "Failed", message=message, data=problem)
 
 
 def untold_troubles(afterwards: Sequence[State[Any]]) -> list[str]:
@@ -135,14 +194,18 @@ def swept_state(report: SweepReport) -> State[Any]:
     )
     if left:
         message += f"; still there, for the next sweep: {'; '.join(left)}"
-        return Completed(name="CompletedWithWarnings", message=message, data=report)
+        return Completed(name=HAD_WARNINGS, message=message, data=report)
     return Completed(message=message, data=report)
 
 
 def unprotected_state(found: Sequence[Unprotected]) -> State[Any]:
-    """How the listing of VMs that no job backs up ends."""
-    message = f"no job backs up {counted(len(found), 'VM')}" if found else "every VM is in a job"
-    return Completed(message=message, data=tuple(found))
+    """How the listing of VMs that no job backs up ends: never well while there are some."""
+    if not found:
+        return Completed(message="every VM is in a job that a schedule starts", data=())
+    names = ", ".join(each.name for each in found[:_MOST_NAMES])
+    more = f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
+    message = f"no job backs up {counted(len(found), 'VM')} by itself: {names}{more}"
+    return Failed(name=HAS_UNPROTECTED, message=message, data=UnprotectedFound(message, found))
 
 
 def _sentence(state: State[Any]) -> str:

@@ -15,7 +15,9 @@ from likeness.errors import LikenessError
 from likeness.model.sizes import counted, readable_age, readable_size
 from likeness.store import layout
 from tasks.ages import AgeLimit, age_limit
+from tasks.artifacts import newest_link
 from tasks.claims import is_live
+from tasks.last_results import last_results, result_lines
 
 MARKS = {Verdict.GOOD: "✅", Verdict.BAD: "❌", Verdict.UNCHECKED: "⏳", Verdict.STALE: "🟠"}
 _DAY = timedelta(days=1)
@@ -32,7 +34,9 @@ def page_text(site: Site, facts: Sequence[str]) -> str:
     live = [work for work in at_work.list_work(site.catalog.file) if is_live(site, work.run)]
     dead = [work for work in at_work.list_work(site.catalog.file) if work not in live]
     queues = queue_lines(live, dead)
-    return "\n".join(("# Backup and validation\n", f"As of {written}.\n", *queues, *facts))
+    stale = "🟠 If that is more than an hour ago, no run has ended since: look at the worker."
+    head = ("# Backup and validation\n", f"As of {written}. {stale}\n")
+    return "\n".join((*head, *queues, *facts))
 
 
 def queue_lines(live: Sequence[Work], dead: Sequence[Work]) -> Iterator[str]:
@@ -87,7 +91,9 @@ def page_facts(site: Site, arrived: str) -> tuple[str, ...]:
     limit, now, catalog = age_limit(site.revalidate_after), system_clock(), site.catalog.file
     rows = catalog_versions.list_versions(catalog, now, limit.green_for)
     seen = validation.proof_outlook(catalog, now, limit.due_after)
+    away = store_problem(site)
     return (
+        *away_lines(site, away),
         f"{arrived} Committed and never read back: {counted(seen.unproved_packs, 'pack')},"
         f" {readable_size(seen.unproved_bytes)}.",
         "",
@@ -95,10 +101,52 @@ def page_facts(site: Site, arrived: str) -> tuple[str, ...]:
         "",
         *incident_lines(incidents.list_incidents(catalog)),
         "",
-        *vm_lines(rows, now, site.key_of("versions")),
+        *result_lines(last_results(site.name), now),
+        *vm_lines(rows, now, site.key_of("versions"), known=not away),
+        *vault_lines(site, rows),
         *_age_lines(site, seen, limit, now),
         *_store_lines(site),
     )
+
+
+def store_problem(site: Site) -> str:
+    """Why the data store cannot be opened at this moment; empty if it can."""
+    try:
+        with site.data_store.open():
+            return ""
+    except LikenessError as cause:
+        return str(cause)
+
+
+def away_lines(site: Site, away: str) -> Iterator[str]:
+    """What is shown below is only what was known last, if the store cannot be opened."""
+    if away:
+        yield f"🟠 **The data store {site.data_store.place} cannot be opened**: {away}."
+        yield "What is said of versions below is what was known last; nothing of it is checked now."
+        if site.vault is not None:
+            yield f"The vault {site.vault.place} restores by itself: `restore`, *From the vault*."
+        yield ""
+
+
+def vault_lines(site: Site, rows: Sequence[VersionRow]) -> Iterator[str]:
+    """What the vault has of what there is."""
+    yield from ("## The vault", "")
+    if site.vault is None:
+        yield from ("🟠 This site has no vault: every version is in one place only.", "")
+        return
+    place = site.vault.place
+    newest: dict[str, VersionRow] = {}
+    for row in rows:
+        newest.setdefault(row.vm, row)
+    there = sum(place in row.vaults for row in rows)
+    behind = sorted(row.vm_name for row in newest.values() if place not in row.vaults)
+    mark = "✅" if rows and not behind else "🟠"
+    yield f"{mark} {place}: {there} of {counted(len(rows), 'version')} there, as last looked at."
+    if behind:
+        more = f" and {len(behind) - _MOST_NAMES} more" if len(behind) > _MOST_NAMES else ""
+        names = ", ".join(_cell(name) for name in behind[:_MOST_NAMES])
+        yield f"The newest version is not there of: {names}{more}."
+    yield ""
 
 
 def arrived_line(site: Site) -> str:
@@ -115,13 +163,16 @@ def arrived_line(site: Site) -> str:
     return f"Arrived and not committed: {counted(len(sizes), 'pack')}, {size}."
 
 
-def vm_lines(rows: Sequence[VersionRow], now: datetime, key: str) -> Iterator[str]:
+def vm_lines(
+    rows: Sequence[VersionRow], now: datetime, key: str, *, known: bool = True
+) -> Iterator[str]:
     """Each VM's versions as marks, newest first; VMs with damage come first.
 
     Args:
         rows: The versions, newest first.
         now: The present.
         key: Of the artifact that lists them one by one.
+        known: Whether the store could be opened; nothing is green if not.
     """
     yield from ("## Versions", "")
     if not rows:
@@ -135,13 +186,14 @@ def vm_lines(rows: Sequence[VersionRow], now: datetime, key: str) -> Iterator[st
     def worst_first(each: list[VersionRow]) -> tuple[int, str]:
         return min(order.index(row.verdict) for row in each), each[0].vm_name
 
-    link = f"[the artifact `{key}`](/v2/artifacts/key/{key})"
+    link = f"[the artifact `{key}`]({newest_link(key)})"
     yield f"One by one, with sizes and ages: {link}."
     yield from ("", "| VM | versions, newest first | newest good one | oldest check |")
     yield "|---|---|---|---|"
     shown = sorted(vms.values(), key=worst_first)
     for each in shown[:_MOST_VMS]:
         marks = "".join(MARKS[row.verdict] for row in each[:_MOST_MARKS])
+        marks = marks if known else marks.replace(MARKS[Verdict.GOOD], MARKS[Verdict.STALE])
         marks += f" and {len(each) - _MOST_MARKS} more" if len(each) > _MOST_MARKS else ""
         good = next((row for row in each if row.verdict is Verdict.GOOD), None)
         newest = f"{good.taken_at:%Y-%m-%d %H:%M}" if good else "none"

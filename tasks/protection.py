@@ -15,10 +15,10 @@ from catalog.versions import list_vms as list_backed_up
 from likeness.model.ids import VmId
 from likeness.model.job import BackupJob
 from likeness.xen.inventory import XenVm, list_vms
+from tasks.last_results import JOB_FLOW
 from tasks.retries import STEP
 from tasks.selection import vms_of
 
-JOB_FLOW = "backup-job"
 _PAGE = 200
 
 

@@ -1,20 +1,19 @@
 """What people look at: artifacts of versions, jobs, validations; and the commit event."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
-from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
 from blocks import Site
 from catalog import versions as catalog_versions
+from catalog.incidents import Incident
 from catalog.values import Verdict, VersionRow
 from likeness.clock import system_clock
-from likeness.model.ids import RunId
+from likeness.model.ids import VmId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted, readable_size
@@ -23,39 +22,31 @@ from tasks.artifacts import put_markdown, put_table, slug
 from tasks.dashboard import show_dashboard
 from tasks.heal import Healed
 from tasks.notify import Told
-from tasks.outcomes import DamageFound
-from tasks.page import MARKS, age_of
+from tasks.outcomes import DAMAGE_FOUND, HAD_WARNINGS, DamageFound
+from tasks.page import MARKS, age_of, store_problem
 from tasks.protection import Unprotected
 from tasks.proving import Validated
 from tasks.restore import RestoredDisk
 from tasks.sweep import SweepReport
 from tasks.vault import Vaulted
 
-COMMITTED = "likeness.commit.completed"
 _VM_MARKS = {VmState.DONE: "✅", VmState.FAILED: "❌", VmState.STOPPED: "⏹"}
 
 
-def announce_commit(site: str, run: RunId, outcomes: Sequence[VmOutcome]) -> None:
-    """Tell the world that a run committed versions; a deployment of `validate` listens.
-
-    Best effort: if nobody hears it, the scheduled validation finds the versions in the catalog.
-    """
-    versions = [outcome.version for outcome in outcomes if outcome.version]
-    if versions:
-        with suppress(Exception):
-            emit_event(
-                COMMITTED,
-                resource={"prefect.resource.id": f"likeness.site.{site}"},
-                payload={"site": site, "run": run, "versions": versions},
-            )
-
-
-def show_job(job: BackupJob, outcomes: Sequence[VmOutcome], *, site: Site, head: str) -> None:
+def show_job(
+    job: BackupJob,
+    outcomes: Sequence[VmOutcome],
+    *,
+    site: Site,
+    head: str,
+    warnings: Sequence[str] = (),
+) -> None:
     """The job's result as a table, and the list of versions."""
     rows = [_outcome_row(outcome) for outcome in outcomes]
     description = (
         f"Job **{job.name}**: {counted(len(outcomes), 'VM')}; store at {head or 'no head'}"
     )
+    description += "".join(f"\n\n⚠ {warning}" for warning in warnings)
     put_table(site.key_of(f"job-{slug(job.name)}"), rows, description)
     show_versions(site=site)
 
@@ -81,16 +72,38 @@ def show_versions(*, site: Site) -> None:
     rows = catalog_versions.list_versions(
         site.catalog.file, now, age_limit(site.revalidate_after).green_for
     )
-    rows.sort(key=lambda row: (row.vm_name, row.vm))  # stable: newest first within a VM
-    table = [version_row(row, now) for row in rows]
-    put_table(site.key_of("versions"), table, _legend(rows), alone=True)
+    called: dict[VmId, str] = {}
+    for row in rows:
+        called.setdefault(row.vm, row.vm_name)  # newest first: what the VM is called by now
+    rows.sort(key=lambda row: (called[row.vm], row.vm))  # stable: newest first within a VM
+    away = store_problem(site)
+    table = [version_row(row, now, called[row.vm], known=not away) for row in rows]
+    card = f"{legend([as_known(row.verdict, known=not away) for row in rows])} · as of {_now(now)}"
+    if away:
+        card = f"🟠 **the data store cannot be opened**: {away} · {card}"
+    put_table(site.key_of("versions"), table, card, keep=1)
 
 
-def version_row(row: VersionRow, now: datetime) -> dict[str, str]:
-    """One version as people see it."""
+def as_known(verdict: Verdict, *, known: bool) -> Verdict:
+    """What may be shown of a verdict: nothing is green while its store cannot be opened."""
+    return Verdict.STALE if verdict is Verdict.GOOD and not known else verdict
+
+
+def version_row(
+    row: VersionRow, now: datetime, called: str = "", *, known: bool = True
+) -> dict[str, str]:
+    """One version as people see it.
+
+    Args:
+        row: Which.
+        now: The present.
+        called: What its VM is called by now; it was renamed if that is another name.
+        known: Whether the store could be opened.
+    """
+    renamed = bool(called) and called != row.vm_name
     return {
-        "verdict": MARKS[row.verdict],
-        "VM": row.vm_name,
+        "verdict": MARKS[as_known(row.verdict, known=known)],
+        "VM": f"{called} (was {row.vm_name})" if renamed else row.vm_name,
         "version": row.version[:8],
         "taken": f"{row.taken_at:%Y-%m-%d %H:%M:%S}",
         "oldest check": age_of(row.oldest_proof_at, now) if row.oldest_proof_at else "never",
@@ -103,25 +116,35 @@ def version_row(row: VersionRow, now: datetime) -> dict[str, str]:
     }
 
 
-def _legend(rows: Sequence[VersionRow]) -> str:
-    counts = {verdict: sum(row.verdict is verdict for row in rows) for verdict in MARKS}
-    return (
-        f"{MARKS[Verdict.GOOD]} read back and proved: {counts[Verdict.GOOD]} · "
-        f"{MARKS[Verdict.BAD]} damaged: {counts[Verdict.BAD]} · "
-        f"{MARKS[Verdict.UNCHECKED]} not validated yet: {counts[Verdict.UNCHECKED]} · "
-        f"{MARKS[Verdict.STALE]} validated too long ago: {counts[Verdict.STALE]}"
+def legend(verdicts: Sequence[Verdict]) -> str:
+    """What a card says of all versions at first glance: no mark that counts nothing."""
+    if not verdicts:
+        return "No version yet"
+    words = {
+        Verdict.BAD: "damaged",
+        Verdict.STALE: "validated too long ago",
+        Verdict.UNCHECKED: "not validated yet",
+        Verdict.GOOD: "proved",
+    }
+    counts = {each: verdicts.count(each) for each in words}
+    if counts[Verdict.GOOD] == len(verdicts):
+        all_of_them = f"all {len(verdicts)}" if len(verdicts) > 1 else "the only version"
+        return f"{MARKS[Verdict.GOOD]} {all_of_them} proved"
+    return " · ".join(
+        f"{MARKS[each]} {count} {words[each]}" for each, count in counts.items() if count
     )
 
 
 def show_validation(found: Validated, healed: Healed, *, site: Site) -> None:
-    """What a validation read, what turned red, and what is green again."""
+    """What a validation read, what turned red, and what is green again; the state's own figures."""
+    turned_bad, found = found.turned_bad, found.and_then(healed.validated)
     lines = [
         f"Read back and proved **{readable_size(found.proved_bytes)}** in"
         f" {counted(found.packs, 'pack')}; {counted(found.good, 'version')} good."
     ]
     if found.could_not_check:
         lines.append(f"{counted(found.could_not_check, 'pack')} could not be read this time.")
-    for change in found.turned_bad:
+    for change in turned_bad:
         get_run_logger().error("%s", _damage(change))
         lines.append(f"- ❌ {_damage(change)}")
     if healed.found:
@@ -129,7 +152,7 @@ def show_validation(found: Validated, healed: Healed, *, site: Site) -> None:
     if healed.documents:
         what = counted(healed.documents, "record, block map or index segment")
         lines.append(f"From the vault again, under its own name: {what}.")
-    for change in found.and_then(healed.validated).healed:
+    for change in found.healed:
         lines.append(f"- ✅ healed: {_damage(change)}")
     text = "\n\n".join(lines)
     put_markdown(site.key_of("validation-report"), text, "What one validation read and found")
@@ -143,23 +166,43 @@ def _damage(change: Any) -> str:
     )
 
 
-def validation_state(found: Validated, healed: Healed, told: Told) -> State[Any]:
-    """How a validation ends: *Failed* when it found damage that is not healed."""
+def validation_state(
+    found: Validated,
+    healed: Healed,
+    told: Told,
+    incidents: Sequence[Incident] = (),
+    warnings: Sequence[str] = (),
+) -> State[Any]:
+    """How a validation ends: *Failed* when it found damage that is not healed.
+
+    Args:
+        found: What was read.
+        healed: What came back.
+        told: What became of the messages.
+        incidents: Those that are open still.
+        warnings: What else went wrong, and the next run does again.
+    """
     found = found.and_then(healed.validated)
+    warnings = [*filter(None, (told.sentence,)), *warnings]
     if found.turned_bad:
-        message = "; ".join(_damage(change) for change in found.turned_bad)
-        message = "; ".join(filter(None, (message, told.sentence)))
-        return Failed(message=f"damage found: {message}", data=DamageFound(message))
+        message = "; ".join([*(_damage(change) for change in found.turned_bad), *warnings])
+        return Failed(message=f"{DAMAGE_FOUND}{message}", data=DamageFound(message))
     said = f"{counted(found.good, 'version')} good, {readable_size(found.proved_bytes)} proved"
     if found.healed:
         said += f", {counted(len(found.healed), 'version')} healed"
     if found.could_not_check:
         said += f", {counted(found.could_not_check, 'pack')} could not be checked"
-    if told.waiting:
-        return Completed(
-            name="CompletedWithWarnings", message=f"{said}; {told.sentence}", data=found
-        )
+    warnings = [*(f"still open: {_incident(each)}" for each in incidents), *warnings]
+    if warnings:
+        return Completed(name=HAD_WARNINGS, message=f"{said}; {'; '.join(warnings)}", data=found)
     return Completed(message=said, data=found)
+
+
+def _incident(incident: Incident) -> str:
+    """An open incident in a few words."""
+    red = [each for each in incident.versions if each.settled_at is None]
+    names = ", ".join(sorted({each.vm_name for each in red})) or "no version is red"
+    return f"incident {incident.number} ({counted(len(red), 'version')} red: {names})"
 
 
 def show_vault(copied: Vaulted, *, site: Site) -> None:
@@ -205,6 +248,10 @@ def show_sweep(report: SweepReport, *, site: Site) -> None:
         f"{counted(report.store.objects, 'object')} ({readable_size(report.store.freed_bytes)})"
     )
     put_table(site.key_of("sweep"), rows, f"Also removed from inboxes: {removed}")
+
+
+def _now(now: datetime) -> str:
+    return f"{now:%Y-%m-%d %H:%M} UTC"
 
 
 def _moment(at: datetime | None) -> str:

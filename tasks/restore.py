@@ -8,6 +8,7 @@ from prefect import get_run_logger, task
 from blocks import Site
 from likeness.errors import BadInput
 from likeness.model.ids import RunId
+from likeness.model.naming import disk_file_name, disk_label
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore, open_store_with_key_file
@@ -85,9 +86,9 @@ def _restore_all(
     stop: StopToken,
     done: dict[Path, RestoredDisk],
 ) -> tuple[RestoredDisk, ...]:
+    name, at = version.record.vm_name, version.taken_at
     targets = [
-        (disk, folder / f"{version.version[:8]}-disk{number}.raw")
-        for number, disk in enumerate(version.record.disks)
+        (disk, folder / disk_file_name(name, at, disk.position)) for disk in version.record.disks
     ]
     left = [(disk, path) for disk, path in targets if path not in done]
     for _, path in left:
@@ -99,7 +100,7 @@ def _restore_all(
         with shown(f"restore-{version.version[:12]}", f"Restore of {path.name}", progress.percent):
             restore_disk(store, disk, writer, scratch=scratch, stop=stop, progress=progress.add)
         get_run_logger().info("%s: restored and proved, %s", path, readable_size(disk.size_bytes))
-        done[path] = RestoredDisk(disk.name, path, disk.size_bytes)
+        done[path] = RestoredDisk(disk_label(disk.position, disk.name), path, disk.size_bytes)
     return tuple(done[path] for _, path in targets)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from prefect import get_run_logger, task
 
 from blocks import Site
-from likeness.errors import LikenessError, ShareRefused, ShareUnreachable, StoreMissing
+from likeness.errors import ShareRefused, ShareUnreachable, StoreMissing
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.sizes import counted
@@ -18,7 +18,7 @@ from likeness.xen.marks import Owner
 from likeness.xen.preflight import require_ready
 from likeness.xen.snapshots import Consistency, XenSnapshot
 from likeness.xen.snapshots import take_snapshot as take
-from tasks.changes import keep_only_newest
+from tasks.changes import drop_own, keep_only_newest
 from tasks.retries import ONCE
 
 
@@ -92,7 +92,7 @@ def _of(vm: XenVm, disks: Mapping[str, Sequence[str]]) -> list[str]:
     return [*disks.get(vm.name, ()), *disks.get(vm.uuid, ())]
 
 
-def release_snapshot(snapshot: XenSnapshot, site: Site, *, committed: bool) -> str:
+def release_snapshot(snapshot: XenSnapshot, site: Site, *, read: bool) -> str:
     """Remove a snapshot, whatever state its run is in; what cannot be removed is for the sweep.
 
     No task, since it must also work while a run is being cancelled or the API is away.
@@ -100,17 +100,38 @@ def release_snapshot(snapshot: XenSnapshot, site: Site, *, committed: bool) -> s
     Args:
         snapshot: Which.
         site: The installation.
-        committed: Whether its version is: then the record of changes stays in the pool, without
-            any data, for the next run to compare with, and older records go.
+        read: Whether all of it was: then the record of changes stays in the pool, without any
+            data. It is the run's, so a later run compares with it only if the run's version was
+            committed; see `settle_changes`.
 
     Returns:
         A sentence if something is still there, else nothing.
     """
     try:
         with site.xen_pool.open(owner=snapshot.owner) as xen:
-            drop_snapshot(xen, snapshot, keep_references=committed, tries=50, pause_seconds=1.0)
-            if committed:
-                keep_only_newest(xen, snapshot, site)
-    except LikenessError as cause:
+            drop_snapshot(xen, snapshot, keep_references=read, tries=50, pause_seconds=1.0)
+    except Exception as cause:  # noqa: BLE001  # whatever it is, the sweep comes
         return f"its snapshot is still there and the next sweep will remove it: {cause}"
     return ""
+
+
+def settle_changes(snapshot: XenSnapshot, site: Site, *, committed: bool) -> None:
+    """Keep the one record of changes that belongs to the VM's last version; the others go.
+
+    What cannot be removed now is for the sweep.
+
+    Args:
+        snapshot: What the run has read.
+        site: The installation.
+        committed: Whether the run's version is: if not, the last version's record stays.
+    """
+    settle = keep_only_newest if committed else drop_own
+    try:
+        with site.xen_pool.open(owner=snapshot.owner) as xen:
+            settle(xen, snapshot, site)
+    except Exception as cause:  # noqa: BLE001  # whatever it is, the sweep comes
+        get_run_logger().warning(
+            "%s: records of changes that nobody needs stay for the next sweep: %s",
+            snapshot.vm.name,
+            cause,
+        )

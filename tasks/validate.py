@@ -20,8 +20,8 @@ from catalog.runs import is_known
 from catalog.values import VersionRow
 from catalog.versions import list_versions
 from likeness.clock import stopwatch, system_clock
-from likeness.errors import BadInput, LikenessError
-from likeness.model.ids import RunId, from_uuid
+from likeness.errors import BadInput, LikenessError, UnknownVersion
+from likeness.model.ids import RunId, VersionId, as_uuid, from_uuid
 from likeness.model.sizes import counted, readable_size
 from likeness.stopping import StopToken
 from likeness.store import layout
@@ -85,6 +85,24 @@ def backup_run(given: str, *, site: Site) -> RunId:
     )
 
 
+def asked_for(*, everything: bool, vm: str, site: Site) -> list[VersionId] | None:
+    """The versions of which a person wants all read now; none if nobody asked.
+
+    Raises:
+        UnknownVersion: The VM has no version here.
+    """
+    if not (everything or vm):
+        return None
+    rows = list_versions(site.catalog.file, system_clock(), None)
+    wanted = vm.strip()
+    meant = {row.vm for row in rows if wanted in (row.vm_name, row.vm, as_uuid(row.vm))}
+    found = [row.version for row in rows if not wanted or row.vm in meant]
+    if wanted and not found:
+        names = ", ".join(sorted({row.vm_name for row in rows})) or "none"
+        raise UnknownVersion(f"no VM {wanted!r} has a version here; there are: {names[:200]}")
+    return found
+
+
 def look_for_packs(run: RunId, *, site: Site) -> None:
     """The same before a job, which goes on whatever comes of it; people are told after the job."""
     audit_presence(run, site=site, stop=StopToken(), return_state=True)
@@ -116,6 +134,7 @@ def prove_due(
     site: Site,
     stop: StopToken,
     attempts: Attempts,
+    asked: Sequence[VersionId] | None = None,
 ) -> Validated:
     """Prove packs that are new or due, and the documents of the versions concerned.
 
@@ -129,16 +148,23 @@ def prove_due(
         site: The installation.
         stop: Looked at before every pack.
         attempts: What earlier attempts of this run found stays found.
+        asked: Versions of which a person wants all read now, whatever its age.
     """
     attempts.begin()
     keep_large_buffers()
     with _prover(site, stop) as (prover, meter), scratch_folder(site, this) as scratch:
         under_way = _begin(run, this, site)
         rows = prover.versions(run)
-        plan = _plan(under_way, rows, byte_budget, prover, site)
+        if asked is not None:
+            rows = [row for row in rows if row.version in asked]
+        if asked is None:
+            plan = _plan(under_way, rows, byte_budget, prover, site)
+        else:
+            plan = planning.plan_new(prover.catalog, system_clock(), timedelta(0), versions=asked)
         report = _prove(plan, under_way, prover, meter, site, attempts)
         versions = [row.version for row in rows]
-        checks = prover.documents(versions if run is not None else None, scratch)
+        which = versions if run is not None else asked
+        checks = prover.documents(which, scratch, all_of_them=asked is not None)
         report = report.and_then(prover.judge(versions, checks))
         done = under_way.done_bytes + plan.size_bytes
         progress.note_validation(

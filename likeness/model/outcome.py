@@ -31,6 +31,7 @@ class VmOutcome:
         freed_bytes: Of these, bytes given back at once.
         snapshot_seconds: How long the snapshot existed.
         sentence: What a person should know: why it failed, or why it got less than was asked for.
+        warnings: What went wrong once its version was there, and the next run does again.
     """
 
     name: str
@@ -45,6 +46,7 @@ class VmOutcome:
     freed_bytes: int = 0
     snapshot_seconds: float = 0.0
     sentence: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def kept_bytes(self) -> int:

@@ -419,8 +419,8 @@ def _first_whole(
     if problem is not None:
         raise problem
     raise StoreMissing(
-        f"there is no data store at {transport}; create one, or correct the path of the data"
-        " store's block"
+        f"there is no data store at {transport}; put it back or correct the path; never make an"
+        " empty one in its place"
     )
 
 

@@ -41,7 +41,8 @@ class LocalTransport:
                 self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.root.is_dir():
             raise StoreMissing(
-                f"there is no folder {self.root}; mount its share, make it, or correct the path"
+                f"there is no folder {self.root}; mount its share or correct the path; make it only"
+                " for a new store"
             )
 
     def __repr__(self) -> str:

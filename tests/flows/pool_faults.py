@@ -113,6 +113,8 @@ class PhaseWatch(Journal):
             known = self._pool.db.where("VM", uuid=parameters[0])
             self._vm = str(self._pool.db.get("VM", known[0], "name_label")) if known else ""
             return "snapshot"
+        if method == "VDI.get_all_records" and self._phase_now == (self._vm, "commit"):
+            return "settle"  # the version is in the store by then
         return "commit" if method in ("VDI.get_other_config", "VM.get_record") else "transfer"
 
     def _begin(self, phase: str) -> None:

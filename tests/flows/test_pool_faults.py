@@ -106,7 +106,7 @@ def must_leave_nothing(stage: Stage, *, without: Collection[str] = ()) -> None:
 
 def test_no_snapshot_is_taken_for_a_data_store_that_does_not_answer(stage: Stage) -> None:
     away = stage.scene.folder / "away"
-    stage.watch.at("transfer", "commit", lambda: stage.scene.place.rename(away))
+    stage.watch.at("transfer", "settle", lambda: stage.scene.place.rename(away))
     before = len(stage.pool.journal.entries("Async.VM.snapshot"))
     try:
         ended = stage.scene.back_up("transfer", CALM)

@@ -50,9 +50,11 @@ def test_vms_that_no_job_backs_up_are_listed_with_the_reason(
     deploy(site, "broken", on=True, vms=[""])
     site.back_up("forgotten")
 
-    listed: Any = unprotected(site=site.name)
-    found = {each.name: each for each in listed}
+    ended: Any = unprotected(site=site.name, return_state=True)
+    found = {each.name: each for each in ended.result(raise_on_failure=False).vms}
 
+    assert (ended.name, ended.is_completed()) == ("UnprotectedVms", False)
+    assert ended.message == "no job backs up 3 VMs by itself: forgotten, ignored, off"
     assert list(found) == ["forgotten", "ignored", "off"]
     assert found["forgotten"].reason.startswith("no job means it; add it to one")
     assert found["forgotten"].last_taken_at == site.newest("forgotten").taken_at

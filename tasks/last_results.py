@@ -1,0 +1,116 @@
+"""How the last run of each job and of each other flow ended, as Prefect knows it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterParentTaskRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+
+JOB_FLOW = "backup-job"
+OUR_FLOWS = (JOB_FLOW, "validate", "vault", "sweep", "restore-disks", "unprotected")
+_ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
+_LOOKED_AT = 100
+_OLD_AFTER = timedelta(days=2)
+_MOST_WORDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class LastResult:
+    """How the last run of something ended.
+
+    Attributes:
+        what: Such as ``job nightly`` or ``vault``.
+        state: Prefect's name of how it ended.
+        well: Whether that is well.
+        ended_at: When.
+        message: What it said.
+        good_at: When a run last ended well, among those looked at.
+    """
+
+    what: str
+    state: str
+    well: bool
+    ended_at: datetime
+    message: str
+    good_at: datetime | None
+
+
+def last_results(site_name: str) -> list[LastResult]:
+    """Of each job and each other flow of a site that has run; nothing if Prefect is away."""
+    found: list[LastResult] = []
+    with suppress(Exception), get_client(sync_client=True) as client:
+        for flow in OUR_FLOWS:
+            runs: dict[str, list[FlowRun]] = {}
+            for run in _ended(client, flow):
+                if run.parameters.get("site", "main") == site_name:
+                    runs.setdefault(what_is(flow, run.parameters), []).append(run)
+            found += [_result(what, each) for what, each in sorted(runs.items())]
+    return found
+
+
+def what_is(flow: str, parameters: Mapping[str, Any]) -> str:
+    """What a run is one of, in words."""
+    if flow != JOB_FLOW:
+        return flow.removesuffix("-disks")
+    job = parameters.get("job")
+    name = job.get("name") if isinstance(job, Mapping) else getattr(job, "name", None)
+    return f"job {name or 'without a name'}"
+
+
+def _ended(client: SyncPrefectClient, flow: str) -> list[FlowRun]:
+    return client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ENDED))),
+            parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
+        ),
+        sort=FlowRunSort.END_TIME_DESC,
+        limit=_LOOKED_AT,
+    )
+
+
+def _result(what: str, runs: Sequence[FlowRun]) -> LastResult:
+    """Of runs of one thing, the newest first."""
+    states = [run.state for run in runs if run.state is not None]
+    good = [each.timestamp for each in states if each.is_completed()]
+    last = states[0]
+    return LastResult(
+        what,
+        last.name or "",
+        last.is_completed(),
+        last.timestamp,
+        last.message or "",
+        max(good, default=None),
+    )
+
+
+def result_lines(results: Sequence[LastResult], now: datetime) -> Iterator[str]:
+    """A table of them; what ended long ago is stale, however well it ended."""
+    yield from ("## Last results", "")
+    if not results:
+        yield from ("No run is known.", "")
+        return
+    yield "| | what | ended | as | last ended well | said |"
+    yield "|---|---|---|---|---|---|"
+    for each in results:
+        old = now - each.ended_at > _OLD_AFTER and each.what != "restore"
+        mark = "❌" if not each.well else "🟠" if old or "With" in each.state else "✅"
+        good = f"{each.good_at:%Y-%m-%d %H:%M}" if each.good_at else "not lately"
+        said = each.message.replace("|", "¦").replace("\n", " ")[:_MOST_WORDS]
+        yield (
+            f"| {mark} | {each.what.replace('|', '¦')} | {each.ended_at:%Y-%m-%d %H:%M} |"
+            f" {each.state} | {good} | {said} |"
+        )
+    yield from ("", "✅ well · ❌ not · 🟠 with warnings, or more than two days ago", "")

@@ -1,0 +1,180 @@
+"""A VM is done when its version is in the store, and its snapshot is gone before that."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
+
+from catalog.messages import recent_deliveries
+from catalog.runs import last_runs
+from catalog.values import Verdict
+from flows.backup import backup_job
+from likeness.claims import claim
+from likeness.store.commit import commit_version
+from likeness.store.versions import Version
+from tests.flows.background import InTheBackground
+from tests.flows.scene import NOTHING_LEFT, Scene, outcomes
+from tests.flows.test_validate import artifacts
+from tests.flows.waiting import wait_until
+
+pytestmark = [pytest.mark.prefect, pytest.mark.lab]
+TURN = f"turn-{'0' * 32}"
+
+
+def break_dedup(site: Scene, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("catalog.dedup.drop_duplicates", _raises)
+
+
+def break_recording(site: Scene, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("tasks.commit.remember_version", _raises)
+
+
+def break_copy(site: Scene, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("tasks.protect_catalog.export_copy", _raises)
+
+
+def break_report(site: Scene, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("tasks.reporting.slug", _raises)
+
+
+def break_journal(site: Scene, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("tasks.journal.runs.finish_run", _raises)
+
+
+def _raises(*_: Any, **__: Any) -> None:
+    raise OSError("the disk says no")
+
+
+@pytest.mark.parametrize(
+    "breaks", [break_dedup, break_recording, break_copy, break_report, break_journal]
+)
+def test_what_fails_after_the_commit_is_a_warning_told_once_and_done_by_the_next_run(
+    site: Scene, breaks: Callable[..., None]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        breaks(site, patch)
+        ended = site.back_up("web", "db", concurrency=2)
+
+    assert (ended.name, ended.is_completed()) == ("CompletedWithWarnings", True)
+    assert str(ended.message).count("the disk says no") == 1
+    assert {name: each.state.value for name, each in outcomes(ended).items()} == {
+        "web": "done",
+        "db": "done",
+    }
+    assert len(site.stored()) == 2
+    subjects = [each.message.subject for each in recent_deliveries(site.site.catalog.file)]
+    assert not any("failed" in subject or "Crashed" in subject for subject in subjects)
+
+    assert site.validate(run=outcomes_run(site)).is_completed()
+    assert site.verdicts() == [Verdict.GOOD, Verdict.GOOD]
+    assert site.back_up("web").name == "Completed"
+
+
+def outcomes_run(site: Scene) -> str:
+    return site.stored()[0].record.run
+
+
+def test_a_held_store_lock_makes_no_job_fail_and_no_snapshot_live_longer(
+    site: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with claim(site.site.catalog.claims, TURN):
+        job = InTheBackground(site, "web")
+        wait_until(lambda: len(site.stored()) == 1, "the version is in the store")
+        wait_until(
+            lambda: site.left_in_the_pool() == NOTHING_LEFT, "its snapshot is gone", seconds=5
+        )
+        monkeypatch.setattr("tasks.claims._LONGEST_TURN_SECONDS", 0.0)
+        ended = job.ended()
+
+    assert ended.name == "CompletedWithWarnings"
+    (outcome,) = outcomes(ended).values()
+    assert outcome.version
+    assert last_runs(site.site.catalog.file)[0].state == "completed"
+
+
+def test_the_snapshot_is_gone_before_the_commit_begins_and_its_record_is_used_if_it_came_to_one(
+    site: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[dict[str, int]] = []
+
+    def looking(*given: Any, **more: Any) -> Version:
+        left.append(site.left_in_the_pool())
+        if len(left) == 2:
+            raise OSError("the commit fails")
+        return commit_version(*given, **more)
+
+    monkeypatch.setattr("tasks.commit.commit", looking)
+    site.back_up("web")
+    site.pool.write("web", disk=0, offset=0, data=b"for the run that fails")
+    failed = site.back_up("web")
+    assert failed.is_failed()
+    assert site.records_of_changes() == 2, "only those of the version that is there"
+    held = site.disks("web")
+    ended = site.back_up("web")
+
+    assert left == [NOTHING_LEFT] * 3
+    assert site.restore(site.newest("web").version) == held
+    (outcome,) = outcomes(ended).values()
+    assert outcome.read_bytes < outcome.disk_bytes // 2, "the last version's record was compared"
+
+
+def test_a_run_that_is_tried_again_takes_no_second_snapshot_of_a_vm_that_is_done(
+    site: Scene,
+) -> None:
+    job = site.job("web", "nobody")
+    first: Any = backup_job(job, site=site.name, return_state=True)
+    site.pool.write("web", disk=0, offset=0, data=b"between the two")
+    with get_client(sync_client=True) as client:
+        run = first.state_details.flow_run_id
+        client.set_flow_run_state(run, Scheduled(name="AwaitingRetry"), force=True)
+        again = client.read_flow_run(run)
+
+    given = {"job": job, "site": site.name, "validation": "in the background"}
+    ended: Any = run_flow(backup_job, flow_run=again, parameters=given, return_type="state")
+
+    assert ended.name == "CompletedWithErrors"
+    assert site.pool.journal.counts()["Async.VM.snapshot"] == 1
+    assert len(site.stored()) == 1
+    assert outcomes(ended)["web"].version == site.newest("web").version
+
+
+def test_versions_made_before_a_job_broke_off_are_announced_for_validation(
+    site: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        "tasks.failures.announce_commit", lambda name, _, made: announced.append((name, len(made)))
+    )
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise RuntimeError("somebody stopped it")
+
+    monkeypatch.setattr("flows.backup.announce_commit", stopped)
+    ended = site.back_up("db")
+
+    assert ended.is_failed()
+    assert announced == [(site.name, 1)]
+
+
+def test_a_vm_that_was_renamed_is_backed_up_and_the_job_says_so(site: Scene) -> None:
+    site.back_up("db")
+    site.pool.db.put("VM", site.pool.vm("db"), name_label="database")
+
+    ended = site.back_up("db")
+
+    assert ended.name == "CompletedWithWarnings"
+    assert "VM db was renamed to database" in str(ended.message)
+    assert [row.vm_name for row in site.listed()] == ["database", "db"]
+
+
+def test_the_versions_page_says_who_was_renamed(site: Scene) -> None:
+    site.back_up("db")
+    site.pool.db.put("VM", site.pool.vm("db"), name_label="database")
+    site.back_up("database")
+
+    (page,) = artifacts(f"versions-{site.name}")
+    assert [row["VM"] for row in json.loads(str(page.data))] == ["database", "database (was db)"]

@@ -1,0 +1,157 @@
+"""Every flow that ends badly tells somebody; pages are never green about what is not known."""
+
+import json
+import shutil
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from flows.restore import restore_disks
+from flows.sweep import sweep
+from flows.unprotected import unprotected
+from flows.validate import validate
+from flows.vault import vault
+from tests.flows.scene import Scene
+from tests.flows.test_validate import artifacts, flip
+from tests.validation.mail_server import MailServer, account_of, mail_of
+
+pytestmark = [pytest.mark.prefect, pytest.mark.lab]
+
+
+@pytest.fixture
+def mailed(
+    site: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Generator[MailServer, None, None]:
+    """The site's mail goes to a real server."""
+    server = MailServer(tmp_path, "STARTTLS")
+    server.start()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "mail.pem"))
+    account_of(server).save("mail-server", overwrite=True)
+    mail_of(server).save(f"mail-{site.name}")
+    site.set(mail=f"mail-{site.name}")
+    yield server
+    server.stop()
+
+
+def subjects(server: MailServer) -> list[str]:
+    return [str(mail["Subject"]).removeprefix("Likeness: ") for mail in server.inbox]
+
+
+def page(site: Scene, key: str) -> str:
+    newest = max(artifacts(f"{key}-{site.name}"), key=lambda each: str(each.created))
+    return f"{newest.description}\n{newest.data}"
+
+
+def test_each_flow_that_fails_tells_somebody_and_the_same_cause_once(
+    site: Scene, mailed: MailServer
+) -> None:
+    site.back_up("db", validated=True)
+    away = site.place.rename(site.folder / "away")
+    calls: dict[str, Callable[[], Any]] = {
+        "validate": lambda: validate(site=site.name, return_state=True),
+        "vault": lambda: vault(site=site.name, return_state=True),
+        "restore": lambda: restore_disks("0123abcd", "/r", site=site.name, return_state=True),
+        "sweep": lambda: sweep(site=site.name, return_state=True),
+        "job nightly": lambda: site.back_up("db"),
+    }
+    for what, call in calls.items():
+        for _ in range(2):
+            assert call().is_failed()
+        told = [each for each in subjects(mailed) if each.startswith(what)]
+        by_hand = what in ("restore", "job nightly")
+        assert len(told) == (2 if by_hand else 1), (what, subjects(mailed))
+    site.save(xen_pool={"password": SecretStr("another")})
+    assert unprotected(site=site.name, return_state=True).is_failed()
+    assert any(each.startswith("unprotected") for each in subjects(mailed))
+    away.rename(site.place)
+
+
+def test_of_a_store_that_is_gone_people_are_told_what_is_known_and_what_is_safe(
+    site: Scene, mailed: MailServer
+) -> None:
+    site.back_up("db", validated=True, vault=True)
+    version = site.newest("db").version
+    shutil.rmtree(site.place)
+
+    site.back_up("db")
+
+    body = mailed.inbox[-1].get_content()
+    assert "as they were" not in body
+    assert "create one" not in body
+    assert "Do not make an empty store in its place" in body
+    assert f"go on from the vault {site.site.vault.place}" in body  # type: ignore[union-attr]
+    assert f"VM db: version {version[:8]}" in body
+    for key in ("versions", "dashboard"):
+        said = page(site, key)
+        assert "cannot be opened" in said
+    assert "✅" not in page(site, "versions")
+    assert "| ❌ | job nightly |" in page(site, "dashboard")
+    # and what was advised works
+    shutil.copytree(site.folder / "vault", site.place)
+    assert site.back_up("db", validated=True).is_completed()
+    assert site.restore(site.newest("db").version) == site.disks("db")
+
+
+def test_a_vaulting_that_failed_shows_on_the_page(site: Scene) -> None:
+    site.back_up("db", validated=True)
+    shutil.rmtree(site.folder / "vault")
+
+    vault(site=site.name, return_state=True)
+
+    said = page(site, "dashboard")
+    assert "| ❌ | vault |" in said
+    assert "The newest version is not there of: db." in said
+
+
+def test_the_card_shows_no_mark_that_counts_nothing_and_keeps_few(site: Scene) -> None:
+    site.back_up("web", "db", validated=True)
+    assert page(site, "versions").startswith("✅ all 2 proved · as of ")
+    for _ in range(7):
+        site.validate()
+    assert len(artifacts(f"dashboard-{site.name}")) <= 5
+    pack = max(site.packs(), key=lambda path: path.stat().st_size)
+    flip(pack, pack.stat().st_size // 2)
+
+    assert site.validate().is_completed(), "it was proved a moment ago"
+    found = site.validate(everything=True)
+
+    assert found.is_failed()
+    assert page(site, "versions").startswith("❌ 1 damaged · ✅ 1 proved · as of ")
+    later = site.validate()
+    assert "still open: incident 1 (1 version red: web)" in str(later.message)
+
+
+def test_one_vm_is_checked_now_whatever_the_age_by_name_or_uuid(site: Scene) -> None:
+    site.back_up("web", "db", validated=True)
+    (row,) = site.listed("db")
+    pack = min(site.packs(), key=lambda path: path.stat().st_size)
+    vms = {"db": row.vm}
+
+    unknown = site.validate(vm="nobody")
+    assert "no VM 'nobody' has a version here" in str(unknown.message)
+    for name in ("db", vms["db"]):
+        ended = site.validate(vm=name)
+        assert ended.is_completed()
+        assert str(ended.message).startswith("1 version good, ")
+        assert "0 B proved" not in str(ended.message)
+    assert pack.exists()
+
+
+def test_restored_files_are_named_by_vm_date_and_position(site: Scene) -> None:
+    site.back_up("web")
+    row = site.newest("web")
+    folder = site.folder / "restored"
+
+    restore_disks(row.version, str(folder), site=site.name)
+
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [f"web-{row.taken_at:%Y-%m-%d-%H%M%S}-disk{n}.raw" for n in (0, 1)]
+    assert [
+        each["disk"][:6] for each in json.loads(str(artifacts(f"restore-{site.name}")[0].data))
+    ] == [
+        "disk 0",
+        "disk 1",
+    ]
