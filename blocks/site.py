@@ -164,6 +164,11 @@ class Site(SiteSettings):
         """Key of something people look at: every site has its own; *main*'s are the plain words."""
         return artifact if self.name == "main" else f"{artifact}-{self.name}"
 
+    def place_of(self, role: str) -> str:
+        """Where the data store or the vault is, or why that cannot be said; empty if none is."""
+        found = self._blocks[role]
+        return found.place if isinstance(found, DataStoreShare | Vault) else str(found or "")
+
     def _needed(self, role: str, kind: type[B]) -> B:
         """The block of a role.
 

@@ -144,8 +144,8 @@ def _of_the_store(site: Site) -> list[str]:
         with site.data_store.open():
             return []
     except LikenessError as cause:
-        vault = site.vault.place if site.vault is not None else ""
-        return list(store_lines(site.data_store.place, str(cause), vault, _in_the_vault(site)))
+        place, vault = site.place_of("data_store"), site.place_of("vault")
+        return list(store_lines(place, str(cause), vault, _in_the_vault(site)))
 
 
 def _in_the_vault(site: Site) -> list[VersionRow]:

@@ -29,7 +29,7 @@ from catalog.messages import Delivery, Message, message_id
 from catalog.values import RunRow, Verdict, VersionRow
 from likeness.claims import Claimed, claim
 from likeness.clock import system_clock
-from likeness.errors import LikenessError, TransientError
+from likeness.errors import BadInput, LikenessError, TransientError
 from likeness.model.ids import RunId, VmId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
@@ -114,7 +114,9 @@ def _write_news(site: Site) -> None:
         letter = (
             healed_letter(incident)
             if about == "healed"
-            else damage_letter(incident, newest_good=_newest_good(site), vault=bool(site.vault))
+            else damage_letter(
+                incident, newest_good=_newest_good(site), vault=bool(site.place_of("vault"))
+            )
         )
         messages.write_message(catalog, letter, channels(site), now)
     if troubles := audits.untold_troubles(catalog):
@@ -219,10 +221,17 @@ def tell_aftermath(job: BackupJob, run: RunId, troubles: Sequence[str], *, site:
 
 
 def channels(site: Site, *, routine: bool = False) -> tuple[str, ...]:
-    """Through which channels a message goes; a routine one only where everything is wanted."""
+    """Through which channels a message goes; a routine one only where everything is wanted.
+
+    With a Mail block that cannot be used it waits for the block to be put right.
+    """
     wanted = {"none": False, "errors": not routine, "always": True}
     found = []
-    if site.mail is not None and wanted[site.mail.level]:
+    try:
+        level = site.mail.level if site.mail is not None else "none"
+    except BadInput:
+        level = "errors"
+    if wanted[level]:
         found.append("mail")
     if site.webhook and not routine:
         found.append("webhook")

@@ -121,20 +121,20 @@ def store_problem(site: Site) -> str:
 def away_lines(site: Site, away: str) -> Iterator[str]:
     """What is shown below is only what was known last, if the store cannot be opened."""
     if away:
-        yield f"🟠 **The data store {site.data_store.place} cannot be opened**: {away}."
+        yield f"🟠 **The data store {site.place_of('data_store')} cannot be opened**: {away}."
         yield "What is said of versions below is what was known last; nothing of it is checked now."
-        if site.vault is not None:
-            yield f"The vault {site.vault.place} restores by itself: `restore`, *From the vault*."
+        if vault := site.place_of("vault"):
+            yield f"The vault {vault} restores by itself: `restore`, *From the vault*."
         yield ""
 
 
 def vault_lines(site: Site, rows: Sequence[VersionRow]) -> Iterator[str]:
     """What the vault has of what there is."""
     yield from ("## The vault", "")
-    if site.vault is None:
+    place = site.place_of("vault")
+    if not place:
         yield from ("🟠 This site has no vault: every version is in one place only.", "")
         return
-    place = site.vault.place
     newest: dict[str, VersionRow] = {}
     for row in rows:
         newest.setdefault(row.vm, row)

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from blocks.site import SiteBlock
+from catalog.messages import undelivered
 from flows.restore import restore_disks
 from flows.sweep import sweep
 from flows.unprotected import unprotected
 from flows.validate import validate
 from flows.vault import vault
-from tests.flows.scene import Scene
+from tests.flows.scene import Scene, outcomes
 from tests.flows.test_validate import artifacts, flip
 from tests.validation.mail_server import MailServer, account_of, mail_of
 
@@ -155,3 +157,19 @@ def test_restored_files_are_named_by_vm_date_and_position(site: Scene) -> None:
         "disk 0",
         "disk 1",
     ]
+
+
+def test_a_mail_block_that_cannot_be_used_keeps_no_backup_from_running_and_its_mails_wait(
+    site: Scene,
+) -> None:
+    saved: Any = SiteBlock.load(site.name)
+    saved.mail = "nobody-made-it"
+    saved.save(site.name, overwrite=True)
+
+    ended = site.back_up("db", "nobody")
+
+    assert ended.name == "CompletedWithErrors"
+    assert outcomes(ended)["db"].version
+    (waiting,) = undelivered(site.site.catalog.file)
+    assert waiting.message.subject == "Likeness: job nightly: 1 of 2 VMs failed"
+    assert "nobody-made-it" in waiting.problem
