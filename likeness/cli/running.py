@@ -1,7 +1,8 @@
 """Carrying out one command, and saying in one sentence why it could not be.
 
-Exit codes: 0 all is well; 1 something is damaged; 2 bad use, or the wrong key; 3 the store could
-not be reached, or not be checked in full, or its answer not be written; 130 somebody stopped it.
+Exit codes: 0 all is well; 1 something is damaged, or the fingerprint is another one; 2 bad use, or
+the wrong key; 3 the store could not be reached, or not be checked in full, or its answer not be
+written; 130 somebody stopped it.
 """
 
 import argparse
