@@ -170,7 +170,7 @@ def test_numbers_that_cannot_be_are_refused_in_a_sentence(still: Scene) -> None:
     assert "it cannot be -1: give a whole number" in str(gib)
 
 
-@pytest.mark.parametrize("folder", ["/" + "x" * 300, "/x" * 4000, "/a\0b", "/no\ud800"])
+@pytest.mark.parametrize("folder", ["/" + "x" * 300, "/x" * 4000, "/a\0b"])
 def test_a_folder_that_cannot_be_is_refused_in_a_sentence(still: Scene, folder: str) -> None:
     with nothing_changes(still):
         ended = restore_disks("0123abcd", folder, site=still.name, return_state=True)
