@@ -1,25 +1,30 @@
 """Restore: a version's disks, back as raw images."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 from prefect.client.schemas.objects import State
 
 from blocks import Site
-from flows.forms import SiteName, titled
+from flows.forms import SiteName, VersionDigits, refused_in_words, titled
 from flows.runs import our_flow, this_run
 from likeness.errors import BadInput
+from likeness.model.sizes import shortened
 from likeness.stopping import StopToken
 from tasks.claims import run_claimed
 from tasks.outcomes import restored_state
 from tasks.reporting import show_restore
 from tasks.restore import DisksDone, restore_version_disks
 
+LONGEST_FILE_NAME = 200
+"""Characters; what is restored has shorter ones."""
+
 
 @our_flow("restore {version}")
 def restore_disks(
-    version: Annotated[str, titled("Version", minLength=4)],
-    folder: Annotated[str, titled("Folder", pattern="^/")],
+    version: VersionDigits,
+    folder: Annotated[str, refused_in_words("give a folder"), titled("Folder", pattern="^/")],
     site: SiteName = "main",
     from_vault: Annotated[bool, titled("From the vault")] = False,
 ) -> State[Any]:
@@ -36,6 +41,7 @@ def restore_disks(
             f"{folder!r} does not say where to; give a folder from the root on, such as /restore,"
             " since a run's own folder is removed when the run is over"
         )
+    require_possible(folder)
     here, run, stop = Site.named(site), this_run(), StopToken()
     try:
         with run_claimed(here, run):
@@ -53,3 +59,20 @@ def restore_disks(
         stop.stop()
         raise
     return restored_state(disks, folder)
+
+
+def require_possible(folder: str) -> None:
+    """Leave unless a file in this folder could be made, by its name.
+
+    Raises:
+        BadInput: The name is too long, or no name at all.
+    """
+    try:
+        for path in (Path(folder), Path(folder, "x" * LONGEST_FILE_NAME)):
+            with suppress(FileNotFoundError):
+                path.stat()
+    except (OSError, ValueError) as cause:
+        why = getattr(cause, "strerror", None) or "no folder can be called so"
+        raise BadInput(
+            f"nothing can be restored to {shortened(folder)}: {why}; give another folder"
+        ) from cause

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from blocks import CatalogFile, DataStoreShare, Site, SiteBlock, Vault, XenPool
 from catalog import schema
+from likeness.cli.terminal import speak_any_encoding
 from likeness.clock import system_clock
 from likeness.errors import BadInput, CertificateRefused, LikenessError, StoreExists
 from likeness.store.data_store import create_store
@@ -101,6 +102,7 @@ def _require_prefect() -> None:
 
 def main() -> int:
     """Ask for what is not given, and set up a site."""
+    speak_any_encoding()  # the words are shown once, whatever the place is called
     arguments = _arguments()
     try:
         fingerprint = arguments.fingerprint or _confirmed(arguments.pool)

@@ -2,12 +2,11 @@
 
 from typing import Annotated, Any
 
-from annotated_types import Ge
 from prefect.client.schemas.objects import State
 
 from blocks import Site
 from catalog.incidents import list_incidents
-from flows.forms import SiteName, titled
+from flows.forms import Gib, SiteName, titled
 from flows.runs import our_flow, this_run
 from likeness.stopping import StopToken
 from tasks.afterwards import Afterwards
@@ -30,7 +29,7 @@ NOT_SHOWN = ("the pages were not written", NEXT)
 def validate(
     site: SiteName = "main",
     run: Annotated[str, titled("Only what this backup run brought in")] = "",
-    most_gib: Annotated[int, Ge(0), titled("Validate again at most, GiB")] = 0,
+    most_gib: Annotated[Gib, titled("Validate again at most, GiB")] = 0,
     everything: Annotated[bool, titled("Check everything now, whatever its age")] = False,
     vm: Annotated[str, titled("Check this VM now, whatever the age")] = "",
 ) -> State[Any]:

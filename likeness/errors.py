@@ -22,6 +22,7 @@
         * StoreExists          there is a data store already
         * StoreTooNew          the store was made by a later release
         * WrongKey             no slot of the store opens with this key
+            * WrongFingerprint the store's public key is not the one that was expected
         * ShareFull            no room on the share
         * ShareRefused         the share does not allow it
         * ObjectMissing        an object the store should have is not there
@@ -162,6 +163,10 @@ class StoreTooNew(PermanentError):
 
 class WrongKey(PermanentError):
     """No slot of the store opens with this key."""
+
+
+class WrongFingerprint(WrongKey):
+    """The store's public key is not the one that was expected: another store, or a forger's."""
 
 
 class ShareFull(PermanentError):

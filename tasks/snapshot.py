@@ -7,6 +7,7 @@ from prefect import get_run_logger, task
 
 from blocks import Site
 from likeness.errors import ShareRefused, ShareUnreachable, StoreMissing
+from likeness.model.choosing import uuid_in
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.sizes import counted
@@ -16,6 +17,7 @@ from likeness.xen.dropping import drop_snapshot
 from likeness.xen.inventory import XenVm, disks_left_out, find_vm
 from likeness.xen.marks import Owner
 from likeness.xen.preflight import require_ready
+from likeness.xen.session import XenSession
 from likeness.xen.snapshots import Consistency, XenSnapshot
 from likeness.xen.snapshots import take_snapshot as take
 from tasks.changes import drop_own, keep_only_newest
@@ -41,8 +43,9 @@ def take_snapshot(
     mode = Consistency(job.consistency)
     owner = Owner(site.installation, run)
     with site.xen_pool.open(stop=stop, owner=owner) as xen:
+        excluded, only = (_of(xen, vm, disks) for disks in (job.exclude_disks, job.only_disks))
         vm = find_vm(xen, vm.uuid)  # as it is now: its turn may have come hours after the start
-        apart = disks_left_out(vm, _of(vm, job.exclude_disks), only=_of(vm, job.only_disks))
+        apart = disks_left_out(vm, excluded, only=only)
         left_out = [disk.uuid for disk in apart]
         require_ready(xen, vm, mode=mode, exclude_disks=left_out)
         meant = replace(vm, disks=tuple(disk for disk in vm.disks if disk not in apart))
@@ -87,9 +90,15 @@ def require_store(vm: XenVm, site: Site) -> None:
         ) from cause
 
 
-def _of(vm: XenVm, disks: Mapping[str, Sequence[str]]) -> list[str]:
-    """What a job says of a VM's disks, under its name or its uuid."""
-    return [*disks.get(vm.name, ()), *disks.get(vm.uuid, ())]
+def _of(xen: XenSession, vm: XenVm, disks: Mapping[str, Sequence[str]]) -> list[str]:
+    """What a job says of a VM's disks, under the name it had when the run began, or its uuid."""
+    said: list[str] = []
+    for key, names in disks.items():
+        if uuid_in(key) == vm.vm:
+            said += names
+        elif key == vm.name and not (uuid_in(key) and find_vm(xen, key).vm != vm.vm):
+            said += names  # and its name is not the uuid of another one
+    return said
 
 
 def release_snapshot(snapshot: XenSnapshot, site: Site, *, read: bool) -> str:

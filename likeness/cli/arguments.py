@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import likeness
 from likeness.cli import checks, key_commands, reading, serving
 from likeness.cli.opening import add_keys, add_place
+from likeness.model.sizes import shortened
 
 _EPILOG = """\
-exit codes: 0 all is well, 1 something is damaged, 2 bad use or the wrong key,
-3 the store could not be reached or not be checked in full, or its answer not be
-written, 130 stopped.
+exit codes: 0 all is well, 1 something is damaged or the fingerprint is another
+one, 2 bad use or the wrong key, 3 the store could not be reached or not be
+checked in full, or its answer not be written, 130 stopped.
 
 A lost installation gets its data back with `list` and `restore`; docs/recovery.md
 shows how, step by step.
@@ -33,6 +34,19 @@ def parser() -> argparse.ArgumentParser:
     _checking(commands)
     _keys(commands)
     return top
+
+
+def _whole_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is no such number; give one of these")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    number = _whole_number(text)
+    if number >= 1 << 16:
+        raise argparse.ArgumentTypeError(f"{number} is no port; give one up to 65535")
+    return number
 
 
 if TYPE_CHECKING:
@@ -63,10 +77,17 @@ def _reading(commands: "_Commands") -> None:
     add_keys(restore)
     restore.add_argument("version", metavar="VERSION", help="the first digits of its id")
     restore.add_argument(
-        "--disk", type=int, default=1, metavar="N", help="its number in `show`; 1 by default"
+        "--disk",
+        metavar="POSITION",
+        help="where XenServer has it plugged in, as `show` says; or its uuid or name; by default"
+        " the first",
     )
     restore.add_argument(
-        "--to", type=Path, required=True, metavar="FILE", help="a new file; it is sparse"
+        "--to",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="a new file, sparse; in a folder it is named by VM, date and disk",
     )
     restore.add_argument(
         "--scratch",
@@ -86,12 +107,12 @@ def _serving(commands: "_Commands") -> None:
     add_keys(serve)
     serve.add_argument("version", metavar="VERSION", help="the first digits of its id")
     serve.add_argument(
-        "--disk", type=int, metavar="N", help="only this one, by its number in `show`"
+        "--disk", metavar="POSITION", help="only this one: its position in `show`, uuid or name"
     )
     listen = serve.add_mutually_exclusive_group()
     listen.add_argument("--socket", type=Path, metavar="FILE", help="a new Unix socket")
     listen.add_argument(
-        "--port", type=int, default=10809, metavar="N", help="on 127.0.0.1; 10809 by default"
+        "--port", type=_port, default=10809, metavar="N", help="on 127.0.0.1; 10809 by default"
     )
     serve.add_argument(
         "--writable",
@@ -163,7 +184,7 @@ def _keys(commands: "_Commands") -> None:
     )
     create.add_argument(
         "--chunk-kib",
-        type=int,
+        type=_whole_number,
         default=256,
         metavar="N",
         help="the unit of deduplication for ever: 64, 128, ... 4096; 256 by default",

@@ -119,7 +119,8 @@ def _head(told: list[str] | None) -> tuple[int, str] | None:
     if told is None:
         return None
     number, digits = told
-    if not number.isdecimal() or len(digits) < 8 or set(digits.lower()) - set("0123456789abcdef"):
+    right = number.isascii() and number.isdecimal() and len(number) < 20
+    if not right or len(digits) < 8 or set(digits.lower()) - set("0123456789abcdef"):
         raise BadInput(
             f"{number} {digits} is no head: give its number and eight hex digits, as in the report"
         )

@@ -8,6 +8,7 @@ from likeness.cli.terminal import ask_secret, ask_words, say, tell
 from likeness.clock import system_clock
 from likeness.codec import slots as codec_slots
 from likeness.codec.aead import Suite
+from likeness.codec.typed import passphrase_bytes
 from likeness.errors import BadInput
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore, create_store
@@ -152,9 +153,10 @@ def _public_half(text: str) -> bytes:
 
 def _new_passphrase() -> str:
     passphrase = ask_secret(f"New passphrase, {SHORTEST_PASSPHRASE} characters or more")
-    if len(passphrase) < SHORTEST_PASSPHRASE:
+    kept = passphrase_bytes(passphrase)
+    if len(kept.decode()) < SHORTEST_PASSPHRASE:
         raise BadInput(f"a passphrase needs at least {SHORTEST_PASSPHRASE} characters")
-    if ask_secret("The same again") != passphrase:
+    if passphrase_bytes(ask_secret("The same again")) != kept:
         raise BadInput("the two passphrases differ; nothing was changed")
     return passphrase
 

@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
-from likeness.cli.terminal import ask_secret, ask_words, secret_in
+from likeness.cli.terminal import ask_secret, ask_words, secret_in, words_in
 from likeness.codec import slots
 from likeness.codec.slots import SlotKind
 from likeness.errors import BadInput
 from likeness.store.data_store import DataStore, open_store
-from likeness.store.public_view import PublicStore, open_public
+from likeness.store.keyring import open_with_passphrase
+from likeness.store.public_view import PublicStore, open_public, require_fingerprint
 from likeness.transport.base import Transport
 from likeness.transport.local import LocalTransport
 from likeness.transport.place import is_share, open_place, share_of
@@ -65,6 +66,8 @@ def transport_of(options: argparse.Namespace, *, make: bool = False) -> Transpor
         StoreMissing: There is no such folder.
     """
     place: str = options.store
+    if not place.strip():
+        raise BadInput("no place was named; give a folder or a share after --store")
     if not is_share(place):
         return LocalTransport(Path(place).absolute(), make=make)
     share_of(place)  # what is wrong with it is said before a password is asked for
@@ -100,14 +103,20 @@ def opened(options: argparse.Namespace) -> DataStore:
     if options.escrow_file:
         return open_store(transport, slots.read_key_file(options.escrow_file), SlotKind.ESCROW)
     if options.passphrase:
-        passphrase = ask_secret("Passphrase")
-        return open_store(transport, passphrase.encode(), SlotKind.PASSPHRASE)
-    words = secret_in(options.words_file) if options.words_file else ask_words("Recovery words")
+        return open_with_passphrase(transport, ask_secret("Passphrase"))
+    words = words_in(options.words_file) if options.words_file else ask_words("Recovery words")
     return open_store(transport, slots.from_words(words), SlotKind.RECOVERY_WORDS)
 
 
 def viewed(options: argparse.Namespace) -> DataStore | PublicStore:
-    """The store with its keys if one was named, else with its public keys alone."""
+    """The store with its keys if one was named, else with its public keys alone.
+
+    Raises:
+        WrongFingerprint: A fingerprint was given, and it is not this store's.
+    """
     if has_key(options):
-        return opened(options)
+        store = opened(options)
+        if options.fingerprint is not None:
+            require_fingerprint(store, options.fingerprint)
+        return store
     return open_public(transport_of(options), fingerprint=options.fingerprint)

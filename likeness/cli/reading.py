@@ -1,14 +1,18 @@
 """Commands that look into a store and get data out of it."""
 
 import argparse
+import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from likeness.cli.opening import opened
 from likeness.cli.terminal import Meter, printable, say, tell
 from likeness.errors import BadInput
-from likeness.model.ids import DiskId, as_uuid
+from likeness.model.choosing import disk_called, looks
+from likeness.model.ids import VmId, as_uuid
+from likeness.model.naming import disk_file_name, disk_label
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore
@@ -16,35 +20,40 @@ from likeness.store.disk_writers import FileDiskWriter
 from likeness.store.documents import DiskRecord
 from likeness.store.observations import UNREADABLE, cause_of
 from likeness.store.restoring import restore_disk
-from likeness.store.versions import Version, find_version, read_version, record_names, vms
+from likeness.store.versions import (
+    Version,
+    find_version,
+    last_version,
+    read_version,
+    record_names,
+    vms,
+)
 
-_ROW = "{:<24}  {:<12}  {:<20}  {:>5}  {:>9}  {}"
+_ROW = "{:<24}  {:<12}  {:<20}  {:>5}  {:>9}  {:<8}  {}"
 
 
 def list_versions(options: argparse.Namespace, stop: StopToken) -> int:
     """Print a line for every version; 1 if a record is damaged."""
     store = opened(options)
-    damaged = 0
-    say(_ROW.format("VM", "VERSION", "TAKEN (UTC)", "DISKS", "SIZE", "NOTE").rstrip())
-    for name, version, problem in _versions(store):
-        stop.check()
-        if version is None:
-            damaged += 1
-            say(f"{name}: damaged, {problem}")
-        elif _wanted(version, options.vm):
-            say(_row(version))
+    say(_ROW.format("VM", "VERSION", "TAKEN (UTC)", "DISKS", "SIZE", "UUID", "NOTE").rstrip())
+    damaged: list[str] = []
+    for line in _lines(_whole(store, damaged, stop), options.vm):
+        say(line)
+    for line in damaged:
+        say(line)
     return 1 if damaged else 0
 
 
 def show_version(options: argparse.Namespace, _stop: StopToken) -> int:
     """Print one version."""
-    version = find_version(opened(options), options.version)
+    store = opened(options)
+    version = find_version(store, options.version)
     record, counts = version.record, version.record.counts
     if options.configuration:
         say(record.configuration)
         return 0
     facts = {
-        "VM": printable(record.vm_name),
+        "VM": shown_name(record.vm_name) + _renamed(store, version),
         "uuid": as_uuid(version.vm),
         "version": version.version,
         "number": version.sequence,
@@ -61,13 +70,16 @@ def show_version(options: argparse.Namespace, _stop: StopToken) -> int:
     for title, value in facts.items():
         say(f"{title:<14}{value}")
     say()
-    for number, disk in enumerate(record.disks, 1):
-        say(
-            f"disk {number}: {printable(disk.name) or 'without a name'}, position"
-            f" {printable(disk.position)}, {readable_size(disk.size_bytes)},"
-            f" uuid {as_uuid(DiskId(disk.disk))}"
-        )
+    for disk in record.disks:
+        say(f"{_label(disk)}: {readable_size(disk.size_bytes)}, uuid {disk.uuid}")
     return 0
+
+
+def _renamed(store: DataStore, version: Version) -> str:
+    newest = last_version(store, version.vm)
+    if newest is None or newest.record.vm_name == version.record.vm_name:
+        return ""
+    return f", was renamed to {shown_name(newest.record.vm_name)}"
 
 
 def restore(options: argparse.Namespace, stop: StopToken) -> int:
@@ -76,8 +88,11 @@ def restore(options: argparse.Namespace, stop: StopToken) -> int:
     version = find_version(store, options.version)
     disk = _disk(version, options.disk)
     target: Path = options.to
+    if target.is_dir():
+        record = version.record
+        target /= disk_file_name(record.vm_name, version.taken_at, disk.position)
     tell(
-        f"disk {options.disk} ({printable(disk.name)}) of {printable(version.record.vm_name)},"
+        f"{_label(disk)} of {shown_name(version.record.vm_name)},"
         f" {readable_size(disk.size_bytes)}, as it was at {version.taken_at:%Y-%m-%d %H:%M} UTC"
     )
     writer = FileDiskWriter(target, disk.size_bytes)
@@ -87,6 +102,10 @@ def restore(options: argparse.Namespace, stop: StopToken) -> int:
     meter.finish()
     tell(f"{target} is whole: every chunk was proved on its way")
     return 0
+
+
+def _label(disk: DiskRecord) -> str:
+    return printable(disk_label(disk.position, disk.name))
 
 
 def _scratch(folder: Path, writer: FileDiskWriter) -> "tempfile.TemporaryDirectory[str]":
@@ -100,34 +119,71 @@ def _scratch(folder: Path, writer: FileDiskWriter) -> "tempfile.TemporaryDirecto
         ) from cause
 
 
-def _disk(version: Version, number: int) -> DiskRecord:
+def _disk(version: Version, wanted: str | None) -> DiskRecord:
     disks = version.record.disks
-    if not 1 <= number <= len(disks):
-        raise BadInput(
-            f"version {version.version[:12]} has {len(disks)} disks, and none is number {number};"
-            " `show` lists them"
-        )
-    return disks[number - 1]
+    if wanted is None and disks:
+        return disks[0]
+    return disk_called(wanted or "", disks, f"version {version.version[:12]}")
 
 
-def _versions(store: DataStore) -> Iterator[tuple[str, Version | None, str]]:
+def _whole(store: DataStore, damaged: list[str], stop: StopToken) -> Iterator[Version]:
+    """Every version that can be read; a line for each of the others goes to `damaged`."""
     for vm in vms(store):
         for name in record_names(store, vm):
+            stop.check()
             try:
-                yield name, read_version(store, name), ""
+                yield read_version(store, name)
             except UNREADABLE as cause:
-                yield name, None, cause_of(cause)
+                damaged.append(f"{name}: damaged, {cause_of(cause)}")
 
 
-def _wanted(version: Version, part: str | None) -> bool:
-    names = (version.record.vm_name.lower(), version.vm, as_uuid(version.vm))
-    return part is None or any(part.lower() in name for name in names)
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What the list shows of a version."""
+
+    name: str
+    version: str
+    taken: str
+    disks: int
+    size: str
+    uuid: str
+    note: str
+
+    def shown(self, now: str) -> str:
+        renamed = f"was renamed to {shown_name(now)}" if now != self.name else ""
+        note = "; ".join(filter(None, (renamed, printable(self.note))))
+        facts = (self.version, self.taken, self.disks, self.size, self.uuid, note)
+        return _ROW.format(shown_name(self.name), *facts).rstrip()
 
 
-def _row(version: Version) -> str:
+def _lines(versions: Iterable[Version], part: str | None) -> Iterator[str]:
+    """A line for each version of the VMs that are wanted, under whatever name they ever had."""
+    for vm, its in itertools.groupby(versions, key=lambda version: version.vm):
+        lines = [_line(version) for version in its]
+        names = {line.name for line in lines}
+        if part is None or _wanted(part, vm, names):
+            for line in lines:
+                yield line.shown(lines[-1].name)
+
+
+def _wanted(part: str, vm: VmId, names: Iterable[str]) -> bool:
+    of_uuid = any(part.strip().lower() in uuid for uuid in (vm, as_uuid(vm)))
+    return of_uuid or any(looks(part) in looks(name) for name in names)
+
+
+def _line(version: Version) -> _Line:
     record = version.record
-    size = readable_size(sum(disk.size_bytes for disk in record.disks))
-    taken = f"{version.taken_at:%Y-%m-%d %H:%M:%S}"
-    name = printable(record.vm_name)
-    note = printable(record.note)
-    return _ROW.format(name, version.version[:12], taken, len(record.disks), size, note).rstrip()
+    return _Line(
+        name=record.vm_name,
+        version=version.version[:12],
+        taken=f"{version.taken_at:%Y-%m-%d %H:%M:%S}",
+        disks=len(record.disks),
+        size=readable_size(sum(disk.size_bytes for disk in record.disks)),
+        uuid=version.vm[:8],
+        note=record.note,
+    )
+
+
+def shown_name(name: str) -> str:
+    """A VM's name; between quotes if blanks at its ends would not be seen."""
+    return printable(name) if name == name.strip() != "" else f"'{printable(name)}'"

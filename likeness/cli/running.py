@@ -1,10 +1,12 @@
 """Carrying out one command, and saying in one sentence why it could not be.
 
-Exit codes: 0 all is well; 1 something is damaged; 2 bad use, or the wrong key; 3 the store could
-not be reached, or not be checked in full, or its answer not be written; 130 somebody stopped it.
+Exit codes: 0 all is well; 1 something is damaged, or the fingerprint is another one; 2 bad use, or
+the wrong key; 3 the store could not be reached, or not be checked in full, or its answer not be
+written; 130 somebody stopped it.
 """
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from likeness.cli.arguments import parser
-from likeness.cli.terminal import printable, tell
+from likeness.cli.terminal import printable, speak_any_encoding, tell
 from likeness.errors import (
     Damaged,
     LikenessError,
@@ -22,6 +24,7 @@ from likeness.errors import (
     ShareRefused,
     Stopped,
     TransientError,
+    WrongFingerprint,
 )
 from likeness.stopping import StopToken
 from likeness.transport.tuning import keep_large_buffers
@@ -31,18 +34,40 @@ FINE, DAMAGE, BAD_USE, UNREACHED, STOPPED = 0, 1, 2, 3, 130
 
 def main(arguments: Sequence[str]) -> int:
     """Carry out a command line; return the exit code."""
-    options = parser().parse_args(arguments)
+    _occupy_closed_handles()
+    if sys.stderr is None:
+        sys.stderr = io.StringIO()
+    if sys.stdout is None:
+        tell("likeness: standard output is closed, so nobody would get the answer; nothing done")
+        return BAD_USE
+    speak_any_encoding()
+    if any("\0" in each for each in arguments):
+        tell("likeness: an argument has a NUL in it, which no name, place or key has; correct it")
+        return BAD_USE
     keep_large_buffers()
     try:
-        return _carry_out(options)
+        return _carry_out(arguments)
     except BrokenPipeError:
         _silence()
         return UNREACHED  # whatever was found, nobody was told all of it
 
 
-def _carry_out(options: argparse.Namespace) -> int:
+def _occupy_closed_handles() -> None:
+    """Let no object or image get the number of a standard stream that was closed at the start.
+
+    Whatever library writes an error to number 2 would write it into a restored disk.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+
+
+def _carry_out(arguments: Sequence[str]) -> int:
     stop = StopToken()
     try:
+        options = _parsed(arguments)
         with _stopped_by_signals(stop):
             code: int = options.command(options, stop)
             sys.stdout.flush()
@@ -56,6 +81,14 @@ def _carry_out(options: argparse.Namespace) -> int:
         tell(f"likeness: {printable(_told(error))}; see to that, then run again")
         _say_the_rest()
         return UNREACHED
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    try:
+        return parser().parse_args(arguments)
+    except SystemExit:
+        sys.stdout.flush()  # of --help, to somebody who may not be there any more
+        raise
 
 
 def _told(error: OSError) -> str:
@@ -79,7 +112,7 @@ def _silence() -> None:
 def _code_of(error: LikenessError) -> int:
     if isinstance(error, Stopped):
         return STOPPED
-    if isinstance(error, (Damaged, ObjectMissing)):
+    if isinstance(error, (Damaged, ObjectMissing, WrongFingerprint)):
         return DAMAGE
     if isinstance(error, (TransientError, ShareRefused, ShareFull)):
         return UNREACHED

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from likeness.cli.opening import opened
 from likeness.cli.terminal import printable, say, tell
-from likeness.errors import BadInput
+from likeness.model.choosing import disk_called
 from likeness.model.ids import random_name
+from likeness.model.naming import fit_for_file
 from likeness.model.sizes import readable_size
 from likeness.serving.exports import Export, Overlay
 from likeness.serving.nbd import NbdServer
@@ -48,19 +49,15 @@ def _exports(
     scratch: Path,
     held: ExitStack,
 ) -> dict[str, Export]:
-    disks = list(enumerate(version.record.disks, 1))
-    chosen = [each for each in disks if options.disk in (None, each[0])]
-    if not chosen:
-        raise BadInput(
-            f"version {version.version[:12]} has {len(disks)} disks, and none is number"
-            f" {options.disk}; `show` lists them"
-        )
+    disks = version.record.disks
+    if options.disk is not None:
+        disks = (disk_called(options.disk, disks, f"version {version.version[:12]}"),)
     exports: dict[str, Export] = {}
-    for number, disk in chosen:
+    for disk in disks:
         view: Export = held.enter_context(open_disk([store], disk, scratch, say=tell))
         if options.writable:
             overlay = Overlay(view, scratch / random_name())
             held.callback(overlay.close)
             view = overlay
-        exports[f"disk-{number}"] = view
+        exports[f"disk-{fit_for_file(disk.position)}"] = view
     return exports

@@ -5,12 +5,16 @@ showing them; where standard input is no terminal, each is read as one line of i
 """
 
 import getpass
-import os
-import stat
+import io
 import sys
+from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 from likeness.clock import stopwatch
+from likeness.codec.secret_files import read_secret
+from likeness.codec.slots import WORDS
+from likeness.codec.typed import each_word, encoding_of
 from likeness.errors import BadInput
 from likeness.model.sizes import readable_size
 
@@ -38,59 +42,118 @@ def ask_secret(question: str) -> str:
     """Ask for something that nobody may see.
 
     Raises:
-        BadInput: There is no answer.
+        BadInput: There is no answer, or none that can be read.
     """
-    if sys.stdin.isatty():
+    if sys.stdin is not None and sys.stdin.isatty():
         try:
             answer = getpass.getpass(f"{question}: ", stream=sys.stderr)
         except EOFError:
             answer = ""
+        except UnicodeDecodeError as cause:
+            raise _unreadable(question) from cause
     else:
-        answer = _line(question)
+        sys.stderr.write(f"{question}: ")
+        answer = _line(question).rstrip("\n")
     return _given(answer, question)
 
 
 def ask_words(question: str) -> str:
     """Ask for recovery words; they are shown as they are typed, since nobody types 24 blind.
 
+    They may come in several lines; an empty one ends them at a terminal.
+
     Raises:
-        BadInput: There is no answer.
+        BadInput: There is no answer, or none that can be read.
     """
-    return _given(_line(question), question)
+    sys.stderr.write(f"{question}: ")
+    sys.stderr.flush()
+    at_terminal = sys.stdin is not None and sys.stdin.isatty()
+    given = ""
+    while len(each_word(given)) < WORDS:
+        line = _line(question)
+        given += line
+        if not line or (at_terminal and not line.strip()):
+            break
+        if at_terminal and (known := len(each_word(given))) < WORDS:
+            tell(f"{known} of {WORDS} words; go on, or press Enter to end")
+    return _given(given, question)
 
 
 def secret_in(path: Path) -> str:
-    """The text of a file that only its owner may read, without the line's end.
+    """The one line of a file that only its owner may read.
 
     Raises:
-        BadInput: It cannot be read, is empty, or others may read it.
+        BadInput: It cannot be read, is empty or has more lines, or others may read it.
     """
-    try:
-        mode = path.stat().st_mode
-        with path.open(encoding="utf-8") as file:
-            text = file.read(_MOST_SECRET_CHARACTERS)
-    except (OSError, UnicodeDecodeError) as cause:
-        raise BadInput(f"{path} cannot be read: {cause}; name a file with the secret in it") from (
-            cause
-        )
-    if stat.S_ISREG(mode) and stat.S_IMODE(mode) & 0o077:
-        raise BadInput(f"other users can read {path}; run: chmod 600 {path}")
-    return _given(text.rstrip("\r\n"), str(path))
+    text = _text_in(path).rstrip("\n")
+    if "\n" in text or "\0" in text:
+        raise BadInput(f"the file {path} has more than one line of text; leave the secret alone")
+    return _given(text, str(path))
+
+
+def words_in(path: Path) -> str:
+    """The text of a file with recovery words, that only its owner may read.
+
+    Raises:
+        BadInput: It cannot be read or is empty, or others may read it.
+    """
+    return _given(_text_in(path), str(path))
+
+
+def _text_in(path: Path) -> str:
+    return read_secret(path, "the file", otherwise="name a file with the secret in it")
 
 
 def _line(question: str) -> str:
-    sys.stderr.write(f"{question}: ")
+    """One line of what was given, with its end; empty when there is no more.
+
+    Raises:
+        BadInput: It is longer than any secret, or cannot be read.
+    """
     sys.stderr.flush()
-    line = sys.stdin.readline(_MOST_SECRET_CHARACTERS)
-    if not sys.stdin.isatty():
+    if sys.stdin is None:
         sys.stderr.write("\n")
-    return line.rstrip("\r\n")
+        raise BadInput(f"nothing can be given for {question!r}: standard input is closed")
+    try:
+        source = sys.stdin if sys.stdin.isatty() else _decoded(sys.stdin)
+        line = source.readline(_MOST_SECRET_CHARACTERS)
+    except UnicodeDecodeError as cause:
+        raise _unreadable(question) from cause
+    finally:
+        if not sys.stdin.isatty():
+            sys.stderr.write("\n")
+    if len(line) >= _MOST_SECRET_CHARACTERS or "\0" in line:
+        raise BadInput(f"what was given for {question!r} is no line of text; run again")
+    return line
+
+
+@cache
+def _decoded(source: TextIO) -> TextIO:
+    """Standard input by the mark it begins with; by what the system says if there is none."""
+    raw = getattr(source, "buffer", None)
+    if not isinstance(raw, io.BufferedReader):
+        return source
+    return io.TextIOWrapper(raw, encoding_of(raw.peek(4)[:4], source.encoding))
+
+
+def _unreadable(question: str) -> BadInput:
+    return BadInput(
+        f"what was given for {question!r} is no text in the encoding of this terminal; set LANG,"
+        " such as LANG=C.UTF-8, and run again"
+    )
 
 
 def _given(answer: str, question: str) -> str:
     if not answer.strip():
         raise BadInput(f"nothing was given for {question!r}; run again and answer it")
     return answer
+
+
+def speak_any_encoding() -> None:
+    """Write what this terminal has no letters for as escapes, instead of failing at it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Meter:
@@ -100,7 +163,7 @@ class Meter:
         """Begin; without a total only what is done is shown."""
         self._what, self._total, self._done = what, total_bytes, 0
         self._shown_at = stopwatch()
-        self._own_line = os.isatty(sys.stderr.fileno())
+        self._own_line = sys.stderr.isatty()
 
     def add(self, done_bytes: int) -> None:
         """Note that more bytes are done."""

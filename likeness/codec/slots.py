@@ -12,7 +12,6 @@ Source:
 import os
 import re
 import secrets
-import stat
 from enum import StrEnum
 from pathlib import Path
 
@@ -24,8 +23,13 @@ from nacl.public import PrivateKey, PublicKey, SealedBox
 
 from likeness.codec.aead import KEY_BYTES, NotAuthentic, Suite, nonce_bytes, seal, unseal
 from likeness.codec.hashing import DIGEST_BYTES, derived_key, digest
+from likeness.codec.secret_files import read_secret
+from likeness.codec.typed import each_word
 from likeness.errors import BadInput, WrongKey
 
+WORDS = 24
+_TELLING_LETTERS = 4
+"""By so many first letters any two words differ."""
 _SUITE = Suite.XCHACHA20_POLY1305
 _SALT_BYTES = 16
 _MOST_OPERATIONS = 10
@@ -71,7 +75,7 @@ def wrap(master: bytes, opener: bytes, kind: SlotKind, *, store: str) -> Slot:
 
     Args:
         master: The store's master key, 32 bytes.
-        opener: A passphrase in UTF-8, or 32 random bytes.
+        opener: A passphrase as `typed.passphrase_bytes` gives it, or 32 random bytes.
         kind: Which of them.
         store: The store's id; the slot opens in no other.
     """
@@ -125,19 +129,25 @@ def as_words(secret: bytes) -> str:
 
 
 def from_words(words: str) -> bytes:
-    """The secret behind 24 words; case and spacing do not matter.
+    """The secret behind 24 words; case, numbers, commas and line ends do not matter.
+
+    The first four letters of a word are enough.
 
     Raises:
         BadInput: A word is mistyped, missing or out of order.
     """
-    plain = " ".join(words.lower().split())
     english = Mnemonic("english")
-    unknown = [word for word in plain.split() if word not in english.wordlist]
-    if unknown:
-        raise BadInput(f"{unknown[0]!r} is not one of the recovery words; look for a slip in it")
-    if not english.check(plain) or len(plain.split()) != 24:
+    given = each_word(words)
+    meant = [_meant(word, number, english) for number, word in enumerate(given, 1)]
+    if len(meant) != WORDS:
         raise BadInput(
-            "these are not 24 recovery words in their order; the checksum does not match,"
+            f"these are not {WORDS} recovery words but {len(meant)}; compare them with the recovery"
+            " sheet"
+        )
+    plain = " ".join(meant)
+    if not english.check(plain):
+        raise BadInput(
+            f"these are not {WORDS} recovery words in their order; the checksum does not match,"
             " so compare them with the recovery sheet"
         )
     return bytes(english.to_entropy(plain))
@@ -167,20 +177,27 @@ def read_key_file(path: Path) -> bytes:
     Raises:
         BadInput: No such file, not a key file, or other users may read it.
     """
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as cause:
-        raise BadInput(
-            f"the key file {path} cannot be read ({cause}); without it the store opens with the"
-            " recovery words or a passphrase only"
-        ) from cause
-    if stat.S_IMODE(mode) & 0o077:
-        raise BadInput(f"other users can read the key file {path}; run: chmod 600 {path}")
+    text = read_secret(
+        path,
+        "the key file",
+        otherwise="without it the store opens with the recovery words or a passphrase only",
+    )
     match = _KEY_FILE.match(text)
     if match is None:
         raise BadInput(f"{path} is not a key file of this program")
     return bytes.fromhex(match.group(1))
+
+
+def _meant(word: str, number: int, english: Mnemonic) -> str:
+    if word in english.wordlist:
+        return word
+    if len(word) >= _TELLING_LETTERS:
+        for known in english.wordlist:
+            if known.startswith(word):
+                return str(known)
+    raise BadInput(
+        f"word {number}, {word!r} is not one of the recovery words; look for a slip in it"
+    )
 
 
 def _out_of_escrow(slot: Slot, private: bytes, store: str) -> bytes:

@@ -1,12 +1,41 @@
 """A job: what shall be protected, and how. Its fields are the form in the Prefect UI."""
 
-from typing import Annotated, Literal
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from likeness.model.sizes import shortened
 
 Consistency = Literal["standard", "quiesced", "memory", "offline"]
 PowerState = Literal["Running", "Halted", "Suspended", "Paused"]
-Word = Annotated[str, StringConstraints(min_length=1)]
+MOST_MIB = 1 << 20
+_LONGEST = 1024
+_UNSAYABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""What no name in a XenServer can have, since its messages cannot carry it."""
+
+
+def _sayable(text: str) -> str:
+    if not text.strip() or _UNSAYABLE.search(text):
+        raise ValueError("no name")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_sayable)]
+Word = Annotated[Name, StringConstraints(min_length=1, max_length=_LONGEST)]
 
 
 class BackupJob(BaseModel):
@@ -14,7 +43,7 @@ class BackupJob(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(
+    name: Name = Field(
         title="Name",
         description="What you call this job; it stands in every version it makes.",
         min_length=1,
@@ -70,13 +99,13 @@ class BackupJob(BaseModel):
         title="Never VMs with the tag",
         description="A VM with this XenServer tag is left out, whatever else is said.",
     )
-    exclude_disks: dict[str, list[str]] = Field(
+    exclude_disks: dict[Word, list[Word]] = Field(
         default={},
         title="Disks to leave out",
         description="Name or uuid of a VM, to positions, names or uuids of its disks, such as"
         ' {"db": ["2"]}.',
     )
-    only_disks: dict[str, list[str]] = Field(
+    only_disks: dict[Word, list[Word]] = Field(
         default={},
         title="Only these disks",
         description="Name or uuid of a VM, to positions, names or uuids of the disks to back up,"
@@ -97,6 +126,7 @@ class BackupJob(BaseModel):
     bandwidth_mib: int = Field(
         default=0,
         ge=0,
+        le=MOST_MIB,
         title="Reading speed, MiB/s at most",
         description="For the whole job; 0 is as fast as it goes.",
     )
@@ -106,9 +136,60 @@ class BackupJob(BaseModel):
         """Whether it could select a VM at all."""
         return bool(self.vms or self.tags or self.hosts or self.pools)
 
-    @field_validator("vms", "tags", "hosts", "pools")
+    @field_validator("only_disks")
     @classmethod
-    def _no_blanks(cls, values: list[str]) -> list[str]:
-        if any(not value.strip() for value in values):
-            raise ValueError("an empty name selects nothing; remove the row")
-        return values
+    def _some_disk(cls, disks: dict[str, list[str]]) -> dict[str, list[str]]:
+        if not all(disks.values()):
+            raise ValueError("a VM without disks")
+        return disks
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refused_in_words(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as refused:
+            said = "; ".join(dict.fromkeys(cls._sentences(refused.errors())))
+            raise PydanticCustomError("job", "{said}", {"said": said}) from None
+
+    @classmethod
+    def _sentences(cls, problems: Iterable[ErrorDetails]) -> Iterable[str]:
+        for problem in problems:
+            field = str(problem["loc"][0]) if problem["loc"] else ""
+            if problem["type"] == "extra_forbidden":
+                near = difflib.get_close_matches(field, cls.model_fields, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else "; remove it"
+                yield f"a job has no setting {shortened(field)}{hint}"
+            elif field not in cls.model_fields:
+                yield f"{shortened(value_of(problem))} is no job: give its settings by name"
+            elif problem["type"] == "missing":
+                yield f"the job has no {field!r}: {RULES[field]}"
+            else:
+                yield f"{field!r} cannot be {shortened(value_of(problem))}: {RULES[field]}"
+
+
+_NAMES = "give a list of names or uuids, none of them empty"
+_TRUTH = "give true or false"
+RULES = {
+    "name": "give 1 to 200 characters, not all blank",
+    "vms": _NAMES,
+    "tags": "give a list of tags, none of them empty",
+    "hosts": _NAMES,
+    "pools": _NAMES,
+    "concurrency": "give a whole number from 1 to 64",
+    "consistency": "choose standard, quiesced, memory or offline",
+    "vault": _TRUTH,
+    "power_states": "choose of Running, Halted, Suspended and Paused",
+    "excluded_tag": "give one tag, or nothing",
+    "exclude_disks": 'give VMs, each with a list of disks, such as {"db": ["2"]}',
+    "only_disks": 'give VMs, each with a list of at least one disk, such as {"db": ["0"]}',
+    "strict": _TRUTH,
+    "changed_blocks": _TRUTH,
+    "bandwidth_mib": f"give a whole number from 0 to {MOST_MIB}",
+}
+"""What can be said of each field of a job."""
+
+
+def value_of(problem: ErrorDetails) -> Any:
+    """What was given where a problem is."""
+    return problem["input"]

@@ -1,4 +1,4 @@
-"""Sizes, counts and durations as people read them."""
+"""Sizes, counts, durations and what was given, as people read them."""
 
 from datetime import timedelta
 
@@ -30,3 +30,12 @@ def readable_age(age: timedelta) -> str:
     if seconds < 2 * 86400:
         return f"{seconds / 3600:.0f} h"
     return f"{seconds / 86400:.0f} days"
+
+
+def shortened(value: object) -> str:
+    """What was given, as it may stand in a sentence."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of many thousand digits
+        return "that number"
+    return text if len(text) <= 60 else f"{text[:57]}..."

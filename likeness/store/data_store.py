@@ -17,6 +17,7 @@ from likeness.codec.hashing import digest
 from likeness.codec.keys import FIRST_EPOCH, PublicKeys, StoreKeys
 from likeness.codec.records import LARGEST_CHUNK_BYTES, SMALLEST_CHUNK_BYTES
 from likeness.codec.slots import Slot, SlotKind
+from likeness.codec.typed import passphrase_bytes
 from likeness.errors import (
     BadInput,
     Damaged,
@@ -214,7 +215,7 @@ def create_store(
     add_slot(store, in_file, SlotKind.KEY_FILE)
     add_slot(store, on_paper, SlotKind.RECOVERY_WORDS)
     if passphrase is not None:
-        add_slot(store, passphrase.encode(), SlotKind.PASSPHRASE)
+        add_slot(store, passphrase_bytes(passphrase), SlotKind.PASSPHRASE)
     write_public_keys(store, store.keys.public(), clock=clock)
     owner = OwnerDocument(
         number=1, installation=installation or random_name(), taken_at=facts.made_at
@@ -229,7 +230,8 @@ def open_store(transport: Transport, opener: bytes, kind: SlotKind) -> DataStore
 
     Args:
         transport: Where it is.
-        opener: What `slots.read_key_file` or `slots.from_words` gave, or a passphrase in UTF-8.
+        opener: What `slots.read_key_file` or `slots.from_words` gave, or one of
+            `typed.passphrase_forms`.
         kind: Which of them.
 
     Raises:
@@ -265,7 +267,7 @@ def add_slot(store: DataStore, opener: bytes, kind: SlotKind) -> str:
 
     Args:
         store: Where.
-        opener: What will open it: a passphrase in UTF-8, 32 random bytes, or for an escrow key
+        opener: What will open it: `typed.passphrase_bytes`, 32 random bytes, or for an escrow key
             its public half.
         kind: Which of them.
     """

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from likeness.errors import BadInput, Damaged
+from likeness.model.ids import as_uuid
 
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z", max_length=32)]
 """16 bytes: an id or a random name."""
@@ -103,6 +104,11 @@ class DiskRecord(Document, frozen=True):
     parts: Annotated[tuple[MapPart, ...], Meta(max_length=1 << 20)]
     deltas: Count
     root: Hex64
+
+    @property
+    def uuid(self) -> str:
+        """As XenServer writes it."""
+        return as_uuid(self.disk)
 
 
 class Counts(Document, frozen=True):

@@ -9,6 +9,7 @@ leaves who may have known them. What older epochs made stays readable and valid;
 sealed to the new box key and new documents signed with the new key.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +19,21 @@ from likeness.codec.aead import KEY_BYTES
 from likeness.codec.documents import Kind
 from likeness.codec.keys import FIRST_EPOCH, StoreKeys
 from likeness.codec.slots import Slot, SlotKind
-from likeness.errors import BadInput, ObjectMissing
+from likeness.codec.typed import passphrase_bytes, passphrase_forms
+from likeness.errors import BadInput, ObjectMissing, WrongKey
 from likeness.model.ids import random_name
 from likeness.store import layout
-from likeness.store.data_store import DataStore, add_slot, has_epoch, write_public_keys
+from likeness.store.data_store import (
+    DataStore,
+    add_slot,
+    has_epoch,
+    open_store,
+    write_public_keys,
+)
 from likeness.store.documents import OwnerDocument
 from likeness.store.heads import write_head
 from likeness.store.observations import UNREADABLE, cause_of
+from likeness.transport.base import Transport
 
 SHORTEST_PASSPHRASE = 12
 """Characters. Whoever can read the share may try passphrases for as long as they like."""
@@ -65,12 +74,22 @@ def add_passphrase(store: DataStore, passphrase: str) -> str:
     Raises:
         BadInput: It is too short.
     """
-    if len(passphrase) < SHORTEST_PASSPHRASE:
+    kept = passphrase_bytes(passphrase)
+    if len(kept.decode()) < SHORTEST_PASSPHRASE:
         raise BadInput(
             f"a passphrase needs at least {SHORTEST_PASSPHRASE} characters, since whoever can read"
             " the share can try it for years; choose several words"
         )
-    return add_slot(store, passphrase.encode(), SlotKind.PASSPHRASE)
+    return add_slot(store, kept, SlotKind.PASSPHRASE)
+
+
+def open_with_passphrase(transport: Transport, passphrase: str) -> DataStore:
+    """Open a store with a passphrase, in whatever Unicode form it is typed; see `open_store`."""
+    *others, last = passphrase_forms(passphrase)
+    for form in others:
+        with suppress(WrongKey):
+            return open_store(transport, form, SlotKind.PASSPHRASE)
+    return open_store(transport, last, SlotKind.PASSPHRASE)
 
 
 def add_recovery_words(store: DataStore) -> tuple[str, str]:

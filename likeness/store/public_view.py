@@ -4,6 +4,7 @@ The store's own public keys vouch for nothing by themselves: whoever can write t
 have put others there. A fingerprint from the recovery sheet makes them trustworthy.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -12,10 +13,10 @@ import msgspec
 
 from likeness.codec.documents import Frame, Kind
 from likeness.codec.keys import FIRST_EPOCH, PublicKeys
-from likeness.errors import BadInput, Damaged, ObjectMissing, StoreTooNew, WrongKey
+from likeness.errors import BadInput, Damaged, ObjectMissing, StoreTooNew, WrongFingerprint
 from likeness.model.ids import StoreId
 from likeness.store import layout
-from likeness.store.data_store import claimed_stores, read_frame
+from likeness.store.data_store import DataStore, claimed_stores, read_frame
 from likeness.store.documents import PublicKeysDocument, decode
 from likeness.transport.base import Transport
 
@@ -99,7 +100,7 @@ def open_public(transport: Transport, *, fingerprint: str | None = None) -> Publ
     Raises:
         StoreMissing: There is no store.
         BadInput: That is no fingerprint.
-        WrongKey: The store's keys have another fingerprint.
+        WrongFingerprint: The store's keys have another fingerprint.
         Damaged: None of its public keys can be read.
     """
     for store_id in claimed_stores(transport):
@@ -112,7 +113,8 @@ def open_public(transport: Transport, *, fingerprint: str | None = None) -> Publ
             "none of the store's public keys is whole; open the store with one of its keys, which"
             " gives them anew",
         )
-    anchor = min(claims) if fingerprint is None else _pinned(claims, fingerprint)
+    known = {epoch: claim.keys for epoch, claim in claims.items()}
+    anchor = min(claims) if fingerprint is None else _pinned(known, fingerprint)
     return PublicStore(transport, store_id, _chained(claims, anchor))
 
 
@@ -146,18 +148,29 @@ def _claims(transport: Transport, store_id: StoreId) -> list[tuple[int, _Claim]]
     return found
 
 
-def _pinned(claims: Mapping[int, _Claim], fingerprint: str) -> int:
-    wanted = "".join(fingerprint.split()).lower()
+def require_fingerprint(store: DataStore, fingerprint: str) -> None:
+    """Leave unless that is the fingerprint of one of the store's epochs.
+
+    Raises:
+        BadInput: That is no fingerprint.
+        WrongFingerprint: It is another store's.
+    """
+    epochs = range(FIRST_EPOCH, store.keys.epoch + 1)
+    _pinned({epoch: store.keys.public(epoch) for epoch in epochs}, fingerprint)
+
+
+def _pinned(known: Mapping[int, PublicKeys], fingerprint: str) -> int:
+    wanted = re.sub(r"[\s:-]", "", fingerprint).lower()
     if len(wanted) != _FINGERPRINT_DIGITS or set(wanted) - set("0123456789abcdef"):
         raise BadInput(
             f"a fingerprint has {_FINGERPRINT_DIGITS} hex digits, as on the recovery sheet;"
             f" {fingerprint!r} is none"
         )
-    for epoch, claim in claims.items():
-        if claim.keys.fingerprint.replace(" ", "") == wanted:
+    for epoch, keys in known.items():
+        if keys.fingerprint.replace(" ", "") == wanted:
             return epoch
-    shown = claims[max(claims)].keys.fingerprint
-    raise WrongKey(
+    shown = known[max(known)].fingerprint
+    raise WrongFingerprint(
         f"the store's public key has the fingerprint {shown}, not the one given; this is another"
         " store, or somebody has replaced its keys"
     )

@@ -19,7 +19,7 @@ def recovery_sheet(store: DataStore, *, place: str, words: str | None, clock: Cl
     """
     public = store.keys.public()
     command = f"python -m likeness list --store {shlex.quote(place)}"
-    share = " --user NAME" if place.startswith("smb:") else ""
+    share = " --user NAME" if "://" in place else ""
     lines = [
         "RECOVERY SHEET",
         "Keep it on paper, away from the data store and from the machines it protects.",
@@ -36,7 +36,7 @@ def recovery_sheet(store: DataStore, *, place: str, words: str | None, clock: Cl
         "To see what can be restored, on any machine with Python 3.11 and this program:",
         f"    {command}{share}",
         "It asks for the recovery words. To get a disk back:",
-        f"    {command.replace(' list ', ' restore ')}{share} VERSION --disk 1 --to FILE",
+        f"    {command.replace(' list ', ' restore ')}{share} VERSION --disk 0 --to FILE",
         "To check that nobody has altered the store, without any secret:",
         f"    {command.replace(' list ', ' verify ')}{share} \\",
         f"        --fingerprint {public.fingerprint.replace(' ', '')}",

@@ -89,11 +89,12 @@ def last_version(store: DataStore, vm: VmId) -> Version | None:
 
 
 def find_version(store: DataStore, version: str) -> Version:
-    """The version whose id begins with `version`, at least four hex digits.
+    """The version whose id begins with `version`, at least four hex digits, as people write them.
 
     Raises:
         UnknownVersion: None, or several.
     """
+    version = version.strip().lower().replace("-", "")
     found = [
         name
         for vm in vms(store)

@@ -1,12 +1,12 @@
 """Which VMs a pool has, and which of them were meant."""
 
-import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from likeness.errors import BadInput, UnknownVm
-from likeness.model.ids import DiskId, VmId, from_uuid
+from likeness.model.choosing import ambiguous, called, disk_called, offered, uuid_in
+from likeness.model.ids import DiskId, VmId, as_uuid, from_uuid
 from likeness.model.sizes import counted
 from likeness.xen.failures import Refusal, explained
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
@@ -56,6 +56,7 @@ class XenVm:
         host: Name of the host it runs on; empty when it does not run.
         pool: Name of its pool.
         disks: In the order of their positions.
+        host_uuid: Of the host it runs on; empty when it does not run.
     """
 
     vm: VmId
@@ -67,6 +68,7 @@ class XenVm:
     host: str
     pool: str
     disks: tuple[XenDisk, ...]
+    host_uuid: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -124,30 +126,56 @@ def find_vm(xen: XenSession, name_or_uuid: str) -> XenVm:
         BadInput: Several bear that name; the message gives their uuids.
         HostUnreachable, HostBusy, HostRefused: The pool did not say.
     """
-    wanted = name_or_uuid.strip()
-    if not wanted:
+    if not name_or_uuid.strip():
         raise UnknownVm(f"no VM was named: give a name or a uuid of a VM of {xen.url}")
-    with explained(f"looking for VM {wanted}"):
-        ref = _ref_of(xen, wanted)
+    with explained(f"looking for VM {name_or_uuid}"):
+        ref = _ref_of(xen, name_or_uuid)
         if ref:
             return _Tables.of_vm(xen, ref).vm(ref, xen.call("VM.get_record", ref))
-    raise UnknownVm(_unknown(wanted, list_vms(xen), xen.url))
+    return vm_called(name_or_uuid, list_vms(xen), xen.url)
 
 
-def select_vms(xen: XenSession, selection: VmSelection) -> tuple[XenVm, ...]:
+def vm_called(name_or_uuid: str, everything: Sequence[XenVm], url: str) -> XenVm:
+    """The same among VMs that were listed before, at the pool `url`.
+
+    Raises:
+        UnknownVm: There is none; the message names those that come near.
+        BadInput: Several bear that name; the message gives their uuids.
+    """
+    found = called(name_or_uuid, everything)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BadInput(ambiguous(name_or_uuid, "VMs", found))
+    hint = offered(name_or_uuid, everything)
+    raise UnknownVm(
+        f"there is no VM {name_or_uuid!r} in the pool {url}; "
+        + (hint or f"the pool has {counted(len(everything), 'VM')}")
+    )
+
+
+def select_vms(
+    xen: XenSession, selection: VmSelection, everything: Sequence[XenVm] | None = None
+) -> tuple[XenVm, ...]:
     """The VMs a selection means at this moment, in a stable order.
 
     Named ones come first, in the order of their names in the list; the others by name and uuid.
+
+    Args:
+        xen: The session.
+        selection: Which are meant.
+        everything: Every VM of the pool, if it was listed before.
 
     Raises:
         UnknownVm: A name in the list is no VM of the pool.
         BadInput: A name in the list is borne by several VMs.
         HostUnreachable, HostBusy, HostRefused: The pool did not say.
     """
-    everything = list_vms(xen)
-    chosen = {vm.uuid: vm for vm in (_named(everything, name, xen.url) for name in selection.names)}
-    hosts = _uuids_to_names(xen, "host", selection.hosts)
-    pools = _uuids_to_names(xen, "pool", selection.pools)
+    everything = list_vms(xen) if everything is None else everything
+    named = (vm_called(name, everything, xen.url) for name in selection.names)
+    chosen = {vm.uuid: vm for vm in named}
+    hosts = {place.uuid for place in _places(xen, "host", selection.hosts)}
+    pools = {place.name for place in _places(xen, "pool", selection.pools)}
     for vm in everything:
         if _matches(vm, selection, hosts, pools):
             chosen.setdefault(vm.uuid, vm)
@@ -157,24 +185,46 @@ def select_vms(xen: XenSession, selection: VmSelection) -> tuple[XenVm, ...]:
 def missing_places(
     xen: XenSession, *, hosts: Collection[str], pools: Collection[str]
 ) -> dict[str, str]:
-    """Which of these hosts and pools there are not, each with a sentence.
+    """Which of these hosts and pools there are not, or several of, each with a sentence.
 
     Raises:
         HostUnreachable, HostBusy, HostRefused: The pool did not say.
     """
     missing = {}
     for class_name, wanted in (("host", hosts), ("pool", pools)):
-        with explained(f"listing every {class_name} of {xen.url}"):
-            records = xen.call(f"{class_name}.get_all_records").values() if wanted else ()
-        known = {str(record[key]) for record in records for key in ("name_label", "uuid")}
-        names = ", ".join(sorted(repr(str(record["name_label"])) for record in records))
+        known = _every_place(xen, class_name) if wanted else []
+        names = ", ".join(sorted(repr(place.name) for place in known))
         for name in wanted:
-            if name not in known:
+            found = called(name, known)
+            if len(found) > 1:
+                missing[f"{class_name} {name}"] = ambiguous(name, f"{class_name}s", found)
+            elif not found:
                 missing[f"{class_name} {name}"] = (
                     f"there is no {class_name} {name!r} at {xen.url}; there is {names}; correct"
                     " the job"
                 )
     return missing
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A host or a pool."""
+
+    uuid: str
+    name: str
+
+
+def _every_place(xen: XenSession, class_name: str) -> list[_Place]:
+    with explained(f"listing every {class_name} of {xen.url}"):
+        records = xen.call(f"{class_name}.get_all_records").values()
+    return [_Place(str(record["uuid"]), str(record["name_label"])) for record in records]
+
+
+def _places(xen: XenSession, class_name: str, wanted: Collection[str]) -> list[_Place]:
+    """Those that are meant beyond doubt; `missing_places` tells of the others."""
+    known = _every_place(xen, class_name) if wanted else []
+    found = [called(name, known) for name in wanted]
+    return [places[0] for places in found if len(places) == 1]
 
 
 def _is_vm(record: Mapping[str, Any]) -> bool:
@@ -184,28 +234,22 @@ def _is_vm(record: Mapping[str, Any]) -> bool:
 
 
 def _ref_of(xen: XenSession, wanted: str) -> str:
-    """The reference of a VM by uuid or exact name; empty when there is none.
-
-    The uuid comes first: anyone may give a VM the uuid of another one as its name.
-    """
-    ref = _ref_of_uuid(xen, _as_uuid(wanted))
+    """The reference of a VM by uuid or exact name; empty when there is not exactly one."""
+    ref = _ref_of_uuid(xen, uuid_in(wanted))
     if ref:
         return ref
-    refs = [
-        ref
-        for ref in xen.call("VM.get_by_name_label", wanted)
-        if _is_vm(xen.call("VM.get_record", ref))
-    ]
-    if len(refs) > 1:
-        raise BadInput(_ambiguous(wanted, [str(xen.call("VM.get_uuid", ref)) for ref in refs]))
-    return str(refs[0]) if refs else ""
+    found = {
+        ref: xen.call("VM.get_record", ref) for ref in xen.call("VM.get_by_name_label", wanted)
+    }
+    refs = [ref for ref, vm in found.items() if _is_vm(vm) and vm["name_label"] == wanted]
+    return str(refs[0]) if len(refs) == 1 else ""
 
 
 def _ref_of_uuid(xen: XenSession, uuid: str) -> str:
     if not uuid:
         return ""
     try:
-        ref = str(xen.call("VM.get_by_uuid", uuid))
+        ref = str(xen.call("VM.get_by_uuid", as_uuid(uuid)))
     except Refusal as refusal:
         if refusal.code == "UUID_INVALID":
             return ""
@@ -213,59 +257,12 @@ def _ref_of_uuid(xen: XenSession, uuid: str) -> str:
     return ref if _is_vm(xen.call("VM.get_record", ref)) else ""
 
 
-def _as_uuid(text: str) -> str:
-    try:
-        digits = from_uuid(text)
-    except ValueError:
-        return ""
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-
-
-def _named(everything: tuple[XenVm, ...], name: str, url: str) -> XenVm:
-    found = [vm for vm in everything if vm.uuid == _as_uuid(name)]
-    found = found or [vm for vm in everything if vm.name == name]
-    if not found:
-        raise UnknownVm(_unknown(name, everything, url))
-    if len(found) > 1:
-        raise BadInput(_ambiguous(name, [vm.uuid for vm in found]))
-    return found[0]
-
-
-def _unknown(wanted: str, everything: tuple[XenVm, ...], url: str) -> str:
-    by_fold = {vm.name.casefold(): vm.name for vm in everything}
-    near = difflib.get_close_matches(wanted.casefold(), by_fold, n=3, cutoff=0.5)
-    hint = (
-        f"did you mean {' or '.join(repr(by_fold[name]) for name in near)}?"
-        if near
-        else f"the pool has {counted(len(everything), 'VM')}"
-    )
-    return f"there is no VM {wanted!r} in the pool {url}; {hint}"
-
-
-def _ambiguous(name: str, uuids: list[str]) -> str:
-    return f"{len(uuids)} VMs are called {name!r}; name the one you mean by its uuid: " + ", ".join(
-        sorted(uuids)
-    )
-
-
-def _uuids_to_names(xen: XenSession, class_name: str, wanted: tuple[str, ...]) -> frozenset[str]:
-    if not wanted:
-        return frozenset()
-    with explained(f"listing every {class_name} of {xen.url}"):
-        records = xen.call(f"{class_name}.get_all_records").values()
-    return frozenset(
-        str(record["name_label"])
-        for record in records
-        if record["name_label"] in wanted or record["uuid"] in wanted
-    )
-
-
 def _matches(
-    vm: XenVm, selection: VmSelection, hosts: frozenset[str], pools: frozenset[str]
+    vm: XenVm, selection: VmSelection, hosts: Collection[str], pools: Collection[str]
 ) -> bool:
     return (
         any(tag in vm.tags for tag in selection.tags)
-        or (vm.host != "" and vm.host in hosts)
+        or (vm.host_uuid != "" and vm.host_uuid in hosts)
         or vm.pool in pools
         or any(word.casefold() in vm.name.casefold() for word in selection.containing)
     )
@@ -324,7 +321,8 @@ class _Tables:
         )
 
     def vm(self, ref: str, record: Mapping[str, Any]) -> XenVm:
-        host = self.hosts.get(record["resident_on"], {})
+        runs = record["power_state"] == "Running"
+        host = self.hosts.get(record["resident_on"], {}) if runs else {}
         return XenVm(
             vm=VmId(from_uuid(record["uuid"])),
             ref=ref,
@@ -332,9 +330,10 @@ class _Tables:
             name=str(record["name_label"]),
             power_state=str(record["power_state"]),
             tags=tuple(sorted(record["tags"])),
-            host=str(host.get("name_label", "")) if record["power_state"] == "Running" else "",
+            host=str(host.get("name_label", "")),
             pool=self.pool,
             disks=self._disks(record),
+            host_uuid=str(host.get("uuid", "")),
         )
 
     def _disks(self, vm: Mapping[str, Any]) -> tuple[XenDisk, ...]:
@@ -372,17 +371,13 @@ def disks_left_out(
         only: The same, of the disks that are meant; empty: all.
 
     Raises:
-        BadInput: It has no such disk, or none would be left.
+        BadInput: It has no such disk, or two that may be meant, or none would be left.
     """
-    names = {disk: {disk.position, disk.uuid, disk.disk, disk.name} - {""} for disk in vm.disks}
-    for wanted in (*excluded, *only):
-        if not any(wanted in known for known in names.values()):
-            raise BadInput(
-                f"VM {vm.name} has no disk {wanted!r}; it has "
-                + (", ".join(f"{d.position} ({d.name})" for d in vm.disks) or "none")
-            )
-    meant = [disk for disk in vm.disks if not only or names[disk] & set(only)]
-    left_out = tuple(disk for disk in vm.disks if disk not in meant or names[disk] & set(excluded))
+    apart, meant = (
+        {disk_called(each, vm.disks, f"VM {vm.name}").disk for each in wanted}
+        for wanted in (excluded, only)
+    )
+    left_out = tuple(d for d in vm.disks if d.disk in apart or (only and d.disk not in meant))
     if vm.disks and len(left_out) == len(vm.disks):
         raise BadInput(f"VM {vm.name}: every disk is left out; nothing is left to back up")
     return left_out

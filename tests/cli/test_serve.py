@@ -48,4 +48,11 @@ def test_a_version_is_served_within_a_second_and_read_by_another_program(
 def test_a_disk_that_is_not_there_is_said(filled: Filled, shell: Shell) -> None:
     done = shell.run("serve", filled.versions[0].version, "--disk", "9", *key(filled))
     assert done.returncode == 2
-    assert "number 9" in done.stderr
+    assert "has no disk '9'; it has 0 (disk 0)" in done.stderr
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "many", "9" * 5000])
+def test_a_port_that_cannot_be_is_said(filled: Filled, shell: Shell, port: str) -> None:
+    done = shell.run("serve", filled.versions[0].version, f"--port={port}", *key(filled))
+    assert done.returncode == 2
+    assert "is no" in done.stderr

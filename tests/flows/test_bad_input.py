@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from catalog.messages import message_id, written
 from flows.backup import backup_job
+from flows.restore import restore_disks
 from lab.database import Database, Derivation, Record
 from lab.wire.values import Value
 from likeness.codec.documents import Kind
@@ -154,6 +155,36 @@ def test_a_transfer_that_breaks_is_taken_up_again_from_the_same_snapshot(site: S
     assert ended.name == "Completed"
     assert site.restore(site.newest("db").version) == site.disks("db")
     assert site.pool.counters()["calls"]["Async.VM.snapshot"] == 1
+
+
+# -- parameters ----------------------------------------------------------------------------------
+
+
+def test_numbers_that_cannot_be_are_refused_in_a_sentence(still: Scene) -> None:
+    job: Any = {"name": "nightly", "vms": ["db"], "concurrency": -3}
+    with nothing_changes(still):
+        told = backup_job(job, site=still.name, return_state=True).message
+        gib = still.validate(most_gib=-1).message
+
+    assert "'concurrency' cannot be -3: give a whole number from 1 to 64" in str(told)
+    assert "it cannot be -1: give a whole number" in str(gib)
+
+
+@pytest.mark.parametrize("folder", ["/" + "x" * 300, "/x" * 4000, "/a\0b"])
+def test_a_folder_that_cannot_be_is_refused_in_a_sentence(still: Scene, folder: str) -> None:
+    with nothing_changes(still):
+        ended = restore_disks("0123abcd", folder, site=still.name, return_state=True)
+
+    assert "nothing can be restored to" in refused(ended)
+    assert len(refused(ended)) < 300
+
+
+def test_an_id_of_digits_alone_is_an_id(still: Scene) -> None:
+    given: Any = 12345678
+
+    ended = restore_disks(given, str(still.folder / "back"), site=still.name, return_state=True)
+
+    assert "no version begins with '12345678'" in refused(ended)
 
 
 # -- the pool ------------------------------------------------------------------------------------

@@ -44,3 +44,72 @@ def test_disks_that_are_not_meant_are_not_tracked_either(site: Scene) -> None:
     tracked = site.pool.db.where("VDI", cbt_enabled=True, is_a_snapshot=False)
     assert [site.pool.db.get("VDI", each, "name_label") for each in tracked] == ["one 0"]
     assert site.left_in_the_pool() == NOTHING_LEFT
+
+
+def test_disks_named_of_a_vm_that_the_job_does_not_mean_are_told(site: Scene) -> None:
+    three = str(site.pool.db.get("VM", site.pool.vm("three"), "uuid"))
+    ended = outcomes(
+        site.back_up(
+            "one",
+            exclude_disks={"two": ["0"], "One": ["0"], "gone": ["1"], "one": ["1"]},
+            only_disks={three: ["0"]},
+        )
+    )
+
+    failed = {name: each.sentence for name, each in ended.items() if each.state is VmState.FAILED}
+    assert sorted(failed) == sorted(
+        ["disks of two", "disks of One", "disks of gone", f"disks of {three}"]
+    )
+    assert "'two', which is not among its VMs" in failed["disks of two"]
+    assert "did you mean 'one'" in failed["disks of One"]
+    assert ended["one"].version
+    assert [disk.plugged_at for disk in site.newest("one").disks] == ["0"]
+
+
+def test_a_disk_that_a_vm_has_not_fails_it(site: Scene) -> None:
+    ended = outcomes(site.back_up("one", only_disks={"one": ["0", "7"]}))
+
+    assert ended["one"].state is VmState.FAILED
+    assert "VM one has no disk '7'; it has 0 (one 0), 1 (one 1)" in ended["one"].sentence
+
+
+def test_a_vm_that_is_left_out_today_may_have_its_disks_named(site: Scene) -> None:
+    ended = site.back_up("one", "two", power_states=["Running"], only_disks={"two": ["0"]})
+
+    assert (ended.name, list(outcomes(ended))) == ("Completed", ["one"])
+
+
+def test_disks_of_a_vm_that_has_anothers_uuid_as_name_stay_with_the_other(site: Scene) -> None:
+    uuid = str(site.pool.db.get("VM", site.pool.vm("one"), "uuid"))
+    two = str(site.pool.db.get("VM", site.pool.vm("two"), "uuid"))
+    site.pool.db.put("VM", site.pool.vm("two"), name_label=uuid)
+
+    ended = outcomes(site.back_up("one", two, only_disks={uuid: ["0"]}))
+
+    assert {each.version != "" for each in ended.values()} == {True}
+    assert [disk.plugged_at for disk in site.newest("one").disks] == ["0"]
+    assert [disk.plugged_at for disk in site.newest(uuid).disks] == ["0", "1"]
+
+
+def test_where_two_vms_bear_the_name_neither_loses_a_disk_to_it(site: Scene) -> None:
+    site.pool.db.put("VM", site.pool.vm("two"), name_label="one")
+    uuids = [
+        str(site.pool.db.get("VM", ref, "uuid"))
+        for ref in site.pool.db.where("VM", name_label="one")
+    ]
+
+    ended = site.back_up(*uuids, only_disks={"one": ["0"]})
+
+    assert ended.is_failed()
+    assert str(ended.message).count("2 VMs are called 'one'") == 2
+    assert site.listed() == []
+
+
+def test_a_tag_that_only_looks_the_same_is_told(site: Scene) -> None:
+    site.pool.db.put("VM", site.pool.vm("one"), tags=["gold"])
+
+    ended = outcomes(site.back_up("two", tags=["Gold ", "silver"]))
+
+    assert ended["two"].version
+    assert [name for name in ended if name != "two"] == ["tag Gold "]
+    assert "there is 'gold'" in ended["tag Gold "].sentence

@@ -34,6 +34,7 @@ class MailServer:
         inbox: What it took, newest last.
         refuse: What it answers instead of taking a mail; empty: it takes it.
         never: It does not take a mail with these words in its subject.
+        international: It can be given addresses that are not ASCII.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class MailServer:
     logins: list[bool] = field(default_factory=list)
     refuse: str = ""
     never: str = ""
+    international: bool = True
     _controller: Controller | None = None
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
@@ -77,6 +79,7 @@ class MailServer:
             port=self.port,
             authenticator=self.authenticate,
             auth_require_tls=self.encryption != "SSL",
+            enable_SMTPUTF8=self.international,
             **tls,
         )
         self._controller._trigger_server = self._knock  # type: ignore[method-assign]

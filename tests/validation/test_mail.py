@@ -193,6 +193,40 @@ def test_a_password_never_travels_in_the_clear(house: House, one_server: MailSer
         mail.send("subject", "body", message=random_name(), clock=house.clock)
 
 
+def test_names_and_domains_of_any_script_reach_a_server_that_knows_ascii_alone(
+    house: House, one_server: MailServer
+) -> None:
+    mail = mail_of(one_server)
+    mail.recipients = ["Doe, Jane <jane@example.com>; info@b\u00fccher.example"]
+
+    mail.send("subject", "body", message=random_name(), clock=house.clock)
+
+    (got,) = one_server.inbox
+    assert [str(each) for each in got["To"].addresses] == [
+        '"Doe, Jane" <jane@example.com>',
+        "info@xn--bcher-kva.example",
+    ]
+
+
+def test_who_cannot_be_reached_keeps_nobody_else_from_the_mail(
+    house: House, one_server: MailServer
+) -> None:
+    one_server.stop()
+    one_server.international = False
+    one_server.start()
+    mail = mail_of(one_server)
+    mail.recipients = ["b\u00fcro@example.com", "ops@example.com"]
+
+    mail.send("subject", "body", message=random_name(), clock=house.clock)
+
+    (got,) = one_server.inbox
+    assert got["To"] == "ops@example.com"
+    assert "cannot be given b\u00fcro@example.com" in " ".join(got.get_content().split())
+    mail.recipients = ["b\u00fcro@example.com"]
+    with pytest.raises(BadInput, match="SMTPUTF8"):
+        mail.send("subject", "body", message=random_name(), clock=house.clock)
+
+
 def test_what_was_found_before_a_crash_is_told_after_it(
     house: House, one_server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,35 @@ def test_a_vm_that_is_called_like_anothers_uuid_does_not_take_its_place(stage: S
     assert select_vms(stage.xen, VmSelection(names=(vm.uuid,))) == (vm,)
 
 
+LOOK_ALIKE = ["web-1 ", " web-1", "web-1\t", "WEB-1", "web-\uff11", "web-1\u200b", "web\u00ad-1"]
+
+
+@pytest.mark.parametrize("name", LOOK_ALIKE)
+def test_a_name_that_only_looks_the_same_is_refused_with_the_candidate(
+    town: XenSession, name: str
+) -> None:
+    meant = find_vm(town, "web-1")
+
+    for look in (lambda: find_vm(town, name), lambda: select_vms(town, VmSelection(names=(name,)))):
+        with pytest.raises(UnknownVm) as refused:
+            look()
+        assert f"did you mean 'web-1' ({meant.uuid})" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [*LOOK_ALIKE, "Bu\u0308ro", "B\u00fcro"])
+def test_of_names_that_look_the_same_each_means_its_own_vm(settings: Settings, name: str) -> None:
+    pool = Pool(settings)
+    for each in ("web-1", "B\u00fcro", "Bu\u0308ro", *LOOK_ALIKE):
+        pool.add_vm(each, [MIB])
+    with LabServer(pool) as server, login(server) as xen:
+        found = find_vm(xen, name)
+
+        assert found.name == name
+        assert select_vms(xen, VmSelection(names=(name,))) == (found,)
+        with pytest.raises(UnknownVm, match=r"did you mean .*'web-1' \("):
+            find_vm(xen, "Web-1")
+
+
 def test_an_unknown_vm_is_answered_with_names_that_come_near(town: XenSession) -> None:
     with pytest.raises(UnknownVm, match=r"no VM 'wbe-1'.*did you mean 'web-1'"):
         find_vm(town, "wbe-1")
@@ -146,6 +175,34 @@ def test_disks_are_left_out_or_chosen_by_position_uuid_or_name(town: XenSession)
         disks_left_out(vm, ["0"], only=["0"])
     with pytest.raises(BadInput, match="VM db-1 has no disk '7'; it has 0"):
         disks_left_out(vm, [], only=["7"])
+
+
+def test_of_two_hosts_of_one_name_neither_is_meant_by_it(town: XenSession) -> None:
+    ours, other = town.call("host.get_all_records").items()
+    name = str(ours[1]["name_label"])
+    town.call("host.set_name_label", other[0], name)
+    running = {vm.host_uuid for vm in list_vms(town)} & {ours[1]["uuid"]}
+
+    assert list(missing_places(town, hosts=[name], pools=[])) == [f"host {name}"]
+    assert "2 hosts are called" in missing_places(town, hosts=[name], pools=[])[f"host {name}"]
+    assert select_vms(town, VmSelection(hosts=(name,))) == ()
+    here = select_vms(town, VmSelection(hosts=(ours[1]["uuid"],)))
+    assert {vm.host_uuid for vm in here} == running
+
+
+def test_a_disk_that_may_be_either_of_two_is_refused(town: XenSession) -> None:
+    first, second = find_vm(town, "db-1").disks
+    town.call("VDI.set_name_label", first.ref, "1")  # the position of the other one
+    vm = find_vm(town, "db-1")
+
+    for wanted in (["1"], ["1", second.uuid]):
+        with pytest.raises(BadInput, match="2 disks are called '1'; name the one you mean"):
+            disks_left_out(vm, wanted)
+    assert disks_left_out(vm, [second.uuid]) == (vm.disks[1],)
+    with pytest.raises(BadInput, match=r"no disk '1 '.*did you mean '1'"):
+        disks_left_out(vm, ["1 "])
+    with pytest.raises(BadInput, match="no disk ''"):
+        disks_left_out(vm, [""])
 
 
 def test_disks_sort_by_number(town: XenSession) -> None:
