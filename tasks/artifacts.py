@@ -42,9 +42,22 @@ def put_table(
         key: Of the artifact.
         rows: All with the same columns.
         description: In Markdown.
-        keep: How many of these to keep, this one included.
+        keep: How many of these to keep, this one included. A single one is rewritten in place, so
+            that links to it stay good.
     """
+    change = ArtifactUpdate(data=json.dumps(list(rows)), description=description)
+    if keep == 1 and _quietly(lambda client: _changed(client, key, change)):
+        return
     _put("table", key, json.dumps(list(rows)), description, keep=keep)
+
+
+def _changed(client: SyncPrefectClient, key: str, change: ArtifactUpdate) -> bool:
+    """Change the newest artifact with a key; whether there is one."""
+    named = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
+    newest = client.read_latest_artifacts(artifact_filter=named, limit=1)
+    for each in newest:
+        client.update_artifact(each.latest_id, change)
+    return bool(newest)
 
 
 def newest_link(key: str) -> str:

@@ -135,7 +135,7 @@ def test_sites_of_one_server_show_their_own(new_site: Callable[..., Scene]) -> N
         (row,) = json.loads(str(versions.data))
         pages = {str(page.data) for page in artifacts(f"dashboard-{site.name}")}
         assert row["VM"] == vm
-        assert any(f"artifacts/key/versions-{site.name}" in page and vm in page for page in pages)
+        assert any(f"artifacts/artifact/{versions.id}" in page and vm in page for page in pages)
         assert not any(other in page for page in pages)
 
 
