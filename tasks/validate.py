@@ -21,6 +21,7 @@ from catalog.values import VersionRow
 from catalog.versions import list_versions
 from likeness.clock import stopwatch, system_clock
 from likeness.errors import BadInput, LikenessError, UnknownVersion
+from likeness.model.choosing import called, offered
 from likeness.model.ids import RunId, VersionId, as_uuid, from_uuid
 from likeness.model.sizes import counted, readable_size
 from likeness.stopping import StopToken
@@ -94,13 +95,22 @@ def asked_for(*, everything: bool, vm: str, site: Site) -> list[VersionId] | Non
     if not (everything or vm):
         return None
     rows = list_versions(site.catalog.file, system_clock(), None)
-    wanted = vm.strip()
-    meant = {row.vm for row in rows if wanted in (row.vm_name, row.vm, as_uuid(row.vm))}
-    found = [row.version for row in rows if not wanted or row.vm in meant]
-    if wanted and not found:
-        names = ", ".join(sorted({row.vm_name for row in rows})) or "none"
-        raise UnknownVersion(f"no VM {wanted!r} has a version here; there are: {names[:200]}")
+    known = sorted({_BackedUp(row.vm_name, as_uuid(row.vm)) for row in rows})
+    meant = {each.uuid for each in called(vm, known)}
+    found = [row.version for row in rows if not vm or as_uuid(row.vm) in meant]
+    if vm and not found:
+        names = ", ".join(dict.fromkeys(each.name for each in known)) or "none"
+        hint = offered(vm, known) or f"there are: {names[:200]}"
+        raise UnknownVersion(f"no VM {vm!r} has a version here; {hint}")
     return found
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _BackedUp:
+    """A VM that has versions, by a name it bears or bore."""
+
+    name: str
+    uuid: str
 
 
 def look_for_packs(run: RunId, *, site: Site) -> None:
