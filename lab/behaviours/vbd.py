@@ -80,7 +80,7 @@ def assert_attachable(call: Call, vbd: str) -> None:
     if record["empty"]:
         return
     vdi = record["VDI"]
-    call.pool.require_storage(call.db.get("VDI", vdi, "SR"))
+    call.storage.require_storage(call.db.get("VDI", vdi, "SR"))
     if attached_elsewhere(call, vdi, writing=record["mode"] == "RW"):
         raise XapiFailure("VDI_IN_USE", vdi, "attach")
 
@@ -165,16 +165,3 @@ def insert(call: Call, vbd: str, vdi: str) -> None:
         if not record["empty"]:
             raise XapiFailure("VBD_NOT_EMPTY", vbd)
         call.db.put("VBD", vbd, empty=False, VDI=vdi)
-
-
-@message("VBD.pause")
-def pause(call: Call, vbd: str) -> str:
-    """Hold a drive's traffic back; returns a token for `unpause`."""
-    return str(call.db.get("VBD", vbd, "uuid"))
-
-
-@message("VBD.unpause")
-def unpause(call: Call, vbd: str, token: str) -> None:
-    """Let a drive's traffic flow again."""
-    del token
-    call.db.row("VBD", vbd)

@@ -6,11 +6,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from lab.behaviours.vdi import refuse_data_less
 from lab.calls import Call
-from lab.faults import ExportFault
 from lab.nbd import protocol as nbd
+from lab.parts.faults import ExportFault
 from lab.pool import Pool
 from lab.storage.disk import Disk
-from lab.web.access import find
 
 
 class HungUp(Exception):
@@ -104,11 +103,11 @@ class NbdSession:
         parts = urlsplit(name)
         session = dict(parse_qsl(parts.query)).get("session_id", "")
         self._pool.sessions.check(session)
-        vdi = find(self._pool, "VDI", parts.path.strip("/"))
+        vdi = self._pool.db.find("VDI", parts.path.strip("/"))
         refuse_data_less(Call(self._pool, "VDI.nbd", session=session), vdi)
         uuid = str(self._pool.db.get("VDI", vdi, "uuid"))
-        with self._pool.attached_to_dom0(vdi, writing=False):
-            disk = self._pool.disk(vdi)
+        with self._pool.storage.attached_to_dom0(vdi, writing=False):
+            disk = self._pool.storage.disk(vdi)
             self._sock.sendall(nbd.EXPORT.pack(disk.size, nbd.HAS_FLAGS | nbd.READ_ONLY))
             reader = Reader(self._pool, self._sock, disk, uuid)
             while True:
@@ -152,7 +151,7 @@ class Reader:
             return
         data = self._disk.read(request.offset, request.length)
         self._sent += request.length
-        self._pool.count_nbd_read(self._uuid, request.length)
+        self._pool.counts.count_nbd_read(self._uuid, request.length)
         head = nbd.REPLY.pack(nbd.REPLY_MAGIC, 0, request.handle)
         self._sock.sendall(head + data)
 
@@ -163,7 +162,7 @@ class Reader:
         if fault.kind == "stall":
             released = self._pool.faults.released()
             while not released.wait(0.05):
-                if self._pool.closed.is_set():
+                if self._pool.storage.closed.is_set():
                     raise HungUp
             self._fault = None
             return False

@@ -2,14 +2,13 @@
 
 import os
 import ssl
-from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import BufferedReader
 from socket import SHUT_WR, socket
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from lab.storage.files import DataFile
 from lab.storage.layers import ZEROS
@@ -51,29 +50,6 @@ class Request:
         """Bytes of the body, or None if the client does not say."""
         said = self.headers.get("content-length", "").strip()
         return int(said) if said.isdigit() else None
-
-    @property
-    def cookies(self) -> dict[str, str]:
-        """The cookies by name."""
-        pairs = (part.split("=", 1) for part in self.headers.get("cookie", "").split(";"))
-        return {pair[0].strip(): unquote(pair[1].strip()) for pair in pairs if len(pair) == 2}
-
-    @property
-    def basic(self) -> tuple[str, str] | None:
-        """User and password of Basic authorization."""
-        kind, _, text = self.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "basic":
-            return None
-        user, _, password = b64decode(text).decode(errors="replace").partition(":")
-        return user, password
-
-
-def _local_part(target: str) -> str:
-    """Take the host off a target that names one, as those sent to a proxy do."""
-    if target.startswith("/"):
-        return target
-    parts = urlsplit(target)
-    return f"{parts.path or '/'}?{parts.query}"
 
 
 class Connection:
@@ -138,7 +114,7 @@ class Connection:
             if not colon:
                 break
             headers[name.strip().lower()] = value.strip()
-        path, _, asked = _local_part(target).partition("?")
+        path, _, asked = target.partition("?")
         query = dict(parse_qsl(asked, keep_blank_values=True))
         return Request(method, target, unquote(path), query, version, headers)
 

@@ -132,7 +132,7 @@ class ControlInterface:
 
     def _move_coordinator(self, connection: Connection, request: Request) -> Any:
         del connection
-        self._pool.set_coordinator(address=request.query.get("address", ""))
+        self._pool.hosts.set_coordinator(address=request.query.get("address", ""))
         return {}
 
 

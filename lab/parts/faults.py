@@ -4,19 +4,26 @@ import re
 import threading
 from collections import deque
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from lab.facts import load_facts
 from lab.failures import XapiFailure
-
-if TYPE_CHECKING:
-    from lab.calls import Call
 
 BACKEND_CODE = re.compile(r"SR_BACKEND_FAILURE_\d+\Z")
 ASYNC = "Async."
 LIST_METHODS = "system.listMethods"
 POINTS = (LIST_METHODS, "disk.snapshot", "VDI.import", "VM.export", "VM.import")
 EXPORT_KINDS = ("stall", "short", "second-answer", "session", "pending")
+
+
+class Caller(Protocol):
+    """What faults need of the call they are to strike."""
+
+    name: str
+    task: str
+
+    def check(self) -> None:
+        """Stop here when the task was cancelled."""
 
 
 def _require_known(method: str) -> None:
@@ -142,12 +149,8 @@ class Faults:
 
     # -- striking --------------------------------------------------------------------------------
 
-    def strike(self, call: "Call", at: str = "") -> None:
-        """Fail or hang here if a fault says so.
-
-        Raises:
-            XapiFailure: As set, or TASK_CANCELLED while hanging.
-        """
+    def strike(self, call: Caller, at: str = "") -> None:
+        """Fail or hang here if a fault says so."""
         names = [at or call.name] + ([f"{ASYNC}{call.name}"] if call.task and not at else [])
         with self._lock:
             due = [fault for fault in self._calls if fault.method in names and fault.due()]
@@ -159,11 +162,7 @@ class Faults:
                 call.check()
 
     def refuse_unplug(self, vbd: str, *, force: bool) -> None:
-        """Refuse the polite unplug of a VBD that is held.
-
-        Raises:
-            XapiFailure: DEVICE_DETACH_REJECTED.
-        """
+        """Refuse the polite unplug of a VBD that is held."""
         with self._lock:
             key = vbd if vbd in self._stubborn else "*"
             left = self._stubborn.get(key, 0)
