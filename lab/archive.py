@@ -28,7 +28,7 @@ METRICS = (("metrics", "VM_metrics"), ("guest_metrics", "VM_guest_metrics"))
 REF_PREFIX = "Ref:"
 
 
-class Description:
+class ArchiveContents:
     """The objects of an archive and the `Ref:N` each goes by.
 
     Attributes:
@@ -107,7 +107,7 @@ def _entry(name: str, data: bytes) -> bytes:
 
 def write_archive(pool: Parts, vm: str) -> Iterator[bytes]:
     """Yield the bytes of a VM's archive."""
-    description = Description(pool, vm)
+    description = ArchiveContents(pool, vm)
     yield _entry("ova.xml", description.xml())
     for vdi in description.disks():
         folder = description.folder(vdi)

@@ -3,7 +3,7 @@
 from lab.database import Database, Record
 
 DATA_OPERATIONS = ("snapshot", "clone", "copy", "resize", "generate_config")
-DATA_LESS_OPERATIONS = (
+OPERATIONS_WITHOUT_DATA = (
     "destroy",
     "forget",
     "data_destroy",
@@ -19,7 +19,7 @@ def vdi_operations(database: Database, vdi: str, record: Record) -> list[str]:
     if not record["managed"]:
         return []
     if record["type"] == "cbt_metadata":
-        return list(DATA_LESS_OPERATIONS)
+        return list(OPERATIONS_WITHOUT_DATA)
     attached = _attached(database, record)
     names = ["update", "forget", "force_unlock", "generate_config", "snapshot", "copy"]
     if not attached:

@@ -8,12 +8,12 @@ from lab.storage.disk import Disk
 from lab.wire.values import NULL, Value, date_of, is_null
 
 ROUNDING_BYTES = 2 << 20
-CHAIN_LIMIT = 30
+MAX_CHAIN = 30
 COPY_BYTES = 4 << 20
-SIZE_LIMIT = 2040 << 30
+MAX_DISK_BYTES = 2040 << 30
 
 
-def refuse_data_less(call: Call, vdi: str) -> None:
+def refuse_without_data(call: Call, vdi: str) -> None:
     """Refuse on a VDI that holds a change log only, or that the storage keeps for itself."""
     record = call.db.record("VDI", vdi)
     if record["type"] == "cbt_metadata":
@@ -31,7 +31,7 @@ def create(call: Call, fields: dict[str, Value]) -> str:
     if call.db.get("SR", sr, "content_type") == "iso":
         raise XapiFailure("SR_OPERATION_NOT_SUPPORTED", sr)
     size = int(fields.pop("virtual_size"))
-    if size < 0 or size > SIZE_LIMIT:
+    if size < 0 or size > MAX_DISK_BYTES:
         raise XapiFailure("SR_BACKEND_FAILURE_79", "", f"VDI Invalid size [opterr={size}]", "")
     rounded = max(-(-size // ROUNDING_BYTES), 1) * ROUNDING_BYTES
     with call.operation("SR", sr, "vdi_create"):
@@ -49,14 +49,14 @@ def _copied_fields(record: dict[str, Value]) -> dict[str, Value]:
 def snapshot(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
     """Freeze a disk; costs no copy."""
     del driver_params
-    refuse_data_less(call, vdi)
+    refuse_without_data(call, vdi)
     sr = call.db.get("VDI", vdi, "SR")
     call.storage.require_storage(sr)
     with call.operation("VDI", vdi, "snapshot"):
         call.pool.faults.strike(call, at="disk.snapshot")
         record = call.db.record("VDI", vdi)
         call.storage.require_space(sr, record["virtual_size"])
-        if len(call.storage.disk(vdi).top.chain()) >= CHAIN_LIMIT:
+        if len(call.storage.disk(vdi).top.chain()) >= MAX_CHAIN:
             raise storage_failure(109, "The snapshot chain is too long")
         taken = call.storage.disk(vdi).snapshot_with_log()
         ref = call.storage.add_vdi(
@@ -75,7 +75,7 @@ def snapshot(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
 def clone(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
     """Make a writable copy that shares what is there; costs no copy."""
     del driver_params
-    refuse_data_less(call, vdi)
+    refuse_without_data(call, vdi)
     record = call.db.record("VDI", vdi)
     call.storage.require_storage(record["SR"])
     if attached_elsewhere(call, vdi, writing=True) and not record["is_a_snapshot"]:
@@ -91,7 +91,7 @@ def clone(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
 @message("VDI.copy")
 def copy(call: Call, vdi: str, sr: str, base_vdi: str, into_vdi: str) -> str:
     """Copy the data, to another SR or into another disk; with a base only what differs from it."""
-    refuse_data_less(call, vdi)
+    refuse_without_data(call, vdi)
     source = call.storage.disk(vdi)
     with call.operation("VDI", vdi, "copy"):
         if is_null(into_vdi):
@@ -153,7 +153,7 @@ def drop_drives(call: Call, vdi: str, operation: str) -> None:
 @message("VDI.resize")
 def resize(call: Call, vdi: str, size: int) -> None:
     """Make a disk larger, rounded up to 2 MiB; it may not be attached."""
-    refuse_data_less(call, vdi)
+    refuse_without_data(call, vdi)
     if attached_elsewhere(call, vdi, writing=True):
         raise XapiFailure("VDI_IN_USE", vdi, "resize")
     disk = call.storage.disk(vdi)

@@ -5,11 +5,11 @@ import ssl
 from contextlib import suppress
 
 from lab.failures import XapiFailure
-from lab.nbd.session import HungUp, NbdSession
+from lab.nbd.session import Disconnected, NbdSession
 from lab.pool import Pool
 from lab.sockets import Listener
 
-CONNECTIONS = 16
+MAX_CONNECTIONS = 16
 
 
 def nbd_listener(pool: Pool, address: tuple[str, int], tls: ssl.SSLContext) -> Listener:
@@ -17,10 +17,10 @@ def nbd_listener(pool: Pool, address: tuple[str, int], tls: ssl.SSLContext) -> L
 
     def serve(sock: socket.socket) -> None:
         purpose = pool.hosts.nbd_purpose()
-        if not purpose or listener.count() > CONNECTIONS:
+        if not purpose or listener.count() > MAX_CONNECTIONS:
             return
         # The server tells a client nothing but by hanging up.
-        with suppress(HungUp, ValueError, XapiFailure):
+        with suppress(Disconnected, ValueError, XapiFailure):
             NbdSession(pool, sock, tls if purpose == "nbd" else None).run()
 
     listener = Listener(address, serve)

@@ -88,7 +88,7 @@ class Faults:
         self._lock = threading.Lock()
         self._calls: list[CallFault] = []
         self._exports: deque[ExportFault] = deque()
-        self._stubborn: dict[str, int] = {}
+        self._held_vbds: dict[str, int] = {}
         self._released = threading.Event()
 
     # -- setting ---------------------------------------------------------------------------------
@@ -127,14 +127,14 @@ class Faults:
     def hold_vbd(self, vbd: str = "*", *, times: int = 1) -> None:
         """Let a VBD, or any, refuse the next polite unplugs."""
         with self._lock:
-            self._stubborn[vbd] = times
+            self._held_vbds[vbd] = times
 
     def clear(self) -> None:
         """Forget all faults; what hangs goes on."""
         with self._lock:
             self._calls.clear()
             self._exports.clear()
-            self._stubborn.clear()
+            self._held_vbds.clear()
             self._released.set()
             self._released = threading.Event()
 
@@ -144,7 +144,7 @@ class Faults:
             return {
                 "calls": [asdict(fault) for fault in self._calls],
                 "exports": [asdict(fault) for fault in self._exports],
-                "vbds": dict(self._stubborn),
+                "vbds": dict(self._held_vbds),
             }
 
     # -- striking --------------------------------------------------------------------------------
@@ -164,11 +164,11 @@ class Faults:
     def refuse_unplug(self, vbd: str, *, force: bool) -> None:
         """Refuse the polite unplug of a VBD that is held."""
         with self._lock:
-            key = vbd if vbd in self._stubborn else "*"
-            left = self._stubborn.get(key, 0)
+            key = vbd if vbd in self._held_vbds else "*"
+            left = self._held_vbds.get(key, 0)
             if force or left <= 0:
                 return
-            self._stubborn[key] = left - 1
+            self._held_vbds[key] = left - 1
         raise XapiFailure("DEVICE_DETACH_REJECTED", "VBD", vbd, "the guest still uses it")
 
     def take_export_fault(self, vdi: str) -> ExportFault | None:

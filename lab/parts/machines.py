@@ -8,7 +8,7 @@ from lab.database import Database
 from lab.settings import Settings
 from lab.wire.values import EPOCH, NULL, Value, date_of, is_null
 
-LABEL_LIMIT = 1 << 16
+MAX_METADATA_BYTES = 1 << 16
 
 
 class RemovesDisks(Protocol):
@@ -96,7 +96,7 @@ class Machines:
 
     def describe_vm(self, vm: str) -> str:
         """Write a VM's record as text, as snapshots keep it."""
-        return json.dumps(self.db.record("VM", vm), sort_keys=True)[:LABEL_LIMIT]
+        return json.dumps(self.db.record("VM", vm), sort_keys=True)[:MAX_METADATA_BYTES]
 
     # -- domains ---------------------------------------------------------------------------------
 

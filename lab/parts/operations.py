@@ -9,7 +9,7 @@ from lab.database import Database
 from lab.failures import XapiFailure
 from lab.settings import Settings
 
-FRIENDS = (
+MAY_OVERLAP = (
     frozenset({"snapshot", "checkpoint", "snapshot_with_quiesce"}),
     frozenset({"clone", "copy", "export"}),
     frozenset({"list_changed_blocks"}),
@@ -29,7 +29,7 @@ class Caller(Protocol):
 
 def conflict(wanted: str, running: str) -> bool:
     """Say whether two operations on one object exclude each other."""
-    return not any(wanted in group and running in group for group in FRIENDS)
+    return not any(wanted in group and running in group for group in MAY_OVERLAP)
 
 
 class Operations:

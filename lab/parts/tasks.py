@@ -9,7 +9,7 @@ from lab.settings import Settings
 from lab.wire.values import Value, date_of
 from lab.wire.xmlrpc import encode
 
-PENDING_LIMIT = 200
+MAX_PENDING_TASKS = 200
 
 
 class Tasks:
@@ -25,7 +25,7 @@ class Tasks:
         self, label: str, description: str = "", *, cancellable: bool = False, parent: str = ""
     ) -> str:
         """Make a pending task."""
-        if len(self._db.where("task", status="pending")) >= PENDING_LIMIT:
+        if len(self._db.where("task", status="pending")) >= MAX_PENDING_TASKS:
             raise XapiFailure("TOO_MANY_PENDING_TASKS")
         fields: dict[str, Value] = {"subtask_of": parent} if parent else {}
         ref = self._db.create(

@@ -24,7 +24,7 @@ class Transfer:
 
 
 @contextmanager
-def admitted(
+def authorized(
     pool: Pool, connection: Connection, request: Request, label: str, least: str = "vm-admin"
 ) -> Iterator[Transfer | None]:
     """Check who asks and that the role reaches; yields None after having refused.

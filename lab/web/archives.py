@@ -13,7 +13,7 @@ from lab.behaviours.common import refuse_blocked, require_power
 from lab.calls import Call
 from lab.failures import XapiFailure
 from lab.pool import Pool
-from lab.web.access import HEAD, Transfer, accept_body, admitted, second_answer
+from lab.web.access import HEAD, Transfer, accept_body, authorized, second_answer
 from lab.web.connection import Connection, Request
 from lab.web.server import Routes, refuse
 
@@ -83,7 +83,7 @@ class VmTransfers:
 
     def export(self, connection: Connection, request: Request) -> bool:
         """Send a VM."""
-        with admitted(self._pool, connection, request, "VM.export") as transfer:
+        with authorized(self._pool, connection, request, "VM.export") as transfer:
             if transfer is not None:
                 self._export(connection, request, transfer)
         return False
@@ -123,7 +123,7 @@ class VmTransfers:
 
     def take(self, connection: Connection, request: Request) -> bool:
         """Take a VM."""
-        with admitted(self._pool, connection, request, "VM.import") as transfer:
+        with authorized(self._pool, connection, request, "VM.import") as transfer:
             if transfer is not None:
                 self._take(connection, request, transfer)
         return False

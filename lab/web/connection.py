@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, unquote
 from lab.storage.files import DataFile
 from lab.storage.layers import ZEROS
 
-LINE_LIMIT = 64 << 10
-HEADER_LIMIT = 200
+MAX_LINE_BYTES = 64 << 10
+MAX_HEADERS = 200
 SEND_BYTES = 1 << 20
 DRAIN_BYTES = 64 << 20
 DRAIN_SECONDS = 2.0
@@ -66,17 +66,17 @@ class Connection:
 
     def close(self) -> None:
         """Hang up."""
-        self._say_goodbye()
+        self._end_tls()
         self._input.close()
         self.sock.close()
 
     def end(self) -> None:
         """Say that nothing more will be sent."""
-        self._say_goodbye()
+        self._end_tls()
         # The plain form: that of a TLS socket would forget the keys, and there may be more to read.
         socket.shutdown(self.sock, SHUT_WR)
 
-    def _say_goodbye(self) -> None:
+    def _end_tls(self) -> None:
         """Send TLS's own end mark, and do not wait for the client's."""
         if isinstance(self.sock, ssl.SSLSocket):
             self.sock.settimeout(0.0)
@@ -99,7 +99,7 @@ class Connection:
         Raises:
             BadRequest: The client does not speak HTTP.
         """
-        while line := self._input.readline(LINE_LIMIT):
+        while line := self._input.readline(MAX_LINE_BYTES):
             if line.strip():
                 yield self._read_request(line)
 
@@ -109,8 +109,10 @@ class Connection:
         except ValueError as cause:
             raise BadRequest(repr(line[:80])) from cause
         headers: dict[str, str] = {}
-        for _ in range(HEADER_LIMIT):
-            name, colon, value = self._input.readline(LINE_LIMIT).decode("latin-1").partition(":")
+        for _ in range(MAX_HEADERS):
+            name, colon, value = (
+                self._input.readline(MAX_LINE_BYTES).decode("latin-1").partition(":")
+            )
             if not colon:
                 break
             headers[name.strip().lower()] = value.strip()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lab.behaviours.common import attached_elsewhere
-from lab.behaviours.vdi import refuse_data_less
+from lab.behaviours.vdi import refuse_without_data
 from lab.calls import Call
 from lab.failures import XapiFailure
 from lab.parts.faults import ExportFault
@@ -11,7 +11,7 @@ from lab.pool import Pool
 from lab.storage.disk import Disk
 from lab.storage.extents import Segment
 from lab.storage.vhd import (
-    LIMIT_BYTES,
+    MAX_VHD_BYTES,
     SECTOR,
     BadVhd,
     plan_difference,
@@ -20,7 +20,7 @@ from lab.storage.vhd import (
     vhd_bytes,
     write_vhd,
 )
-from lab.web.access import HEAD, Transfer, accept_body, admitted, second_answer
+from lab.web.access import HEAD, Transfer, accept_body, authorized, second_answer
 from lab.web.connection import Connection, Request
 from lab.web.server import Routes
 
@@ -37,7 +37,7 @@ class Interrupted(Exception):
 
 
 @dataclass
-class Outlet:
+class ExportStream:
     """Where the bytes of an export go, and what may go wrong on the way."""
 
     pool: Pool
@@ -125,7 +125,7 @@ class DiskTransfers:
 
     def export(self, connection: Connection, request: Request) -> bool:
         """Send a disk; the body has no length and ends with the connection."""
-        with admitted(self._pool, connection, request, "export_raw_vdi") as transfer:
+        with authorized(self._pool, connection, request, "export_raw_vdi") as transfer:
             if transfer is not None and not self._redirected(connection, request):
                 self._export(connection, request, transfer)
         return False
@@ -152,14 +152,14 @@ class DiskTransfers:
             },
         )
         fault = pool.faults.take_export_fault(record["uuid"])
-        outlet = Outlet(
+        stream = ExportStream(
             pool, connection, transfer, vdi, record["uuid"], record["virtual_size"], fault
         )
         try:
-            self._send(outlet, request, vdi, shape)
+            self._send(stream, request, vdi, shape)
             if fault is not None and fault.kind == "pending":
                 connection.end()
-                outlet.wait_for_release()
+                stream.wait_for_release()
             pool.tasks.succeed(transfer.task)
         except Interrupted:
             pool.tasks.fail(transfer.task, XapiFailure(*IO_ERROR))
@@ -170,32 +170,32 @@ class DiskTransfers:
             pool.tasks.fail(transfer.task, XapiFailure(*IO_ERROR))
             raise
 
-    def _send(self, outlet: Outlet, request: Request, vdi: str, shape: str) -> None:
-        call = Call(self._pool, "VDI.export", session=outlet.transfer.session)
-        refuse_data_less(call, vdi)
+    def _send(self, stream: ExportStream, request: Request, vdi: str, shape: str) -> None:
+        call = Call(self._pool, "VDI.export", session=stream.transfer.session)
+        refuse_without_data(call, vdi)
         base = request.query.get("base", "")
         base = self._pool.db.find("VDI", base) if base and shape == "vhd" else ""
         if base:
-            refuse_data_less(call, base)
+            refuse_without_data(call, base)
         with self._pool.storage.attached_to_dom0(vdi, writing=False):
             if shape == "vhd":
-                self._send_vhd(outlet, vdi, base)
+                self._send_vhd(stream, vdi, base)
             else:
-                send_raw(self._pool.storage.disk(vdi), outlet)
+                send_raw(self._pool.storage.disk(vdi), stream)
 
-    def _send_vhd(self, outlet: Outlet, vdi: str, base: str) -> None:
+    def _send_vhd(self, stream: ExportStream, vdi: str, base: str) -> None:
         disk = self._pool.storage.disk(vdi)
-        if disk.size > LIMIT_BYTES:
-            raise XapiFailure("VDI_TOO_LARGE", vdi, LIMIT_BYTES)
+        if disk.size > MAX_VHD_BYTES:
+            raise XapiFailure("VDI_TOO_LARGE", vdi, MAX_VHD_BYTES)
         if base:
             base_uuid = str(self._pool.db.get("VDI", base, "uuid"))
             plan = plan_difference(disk, self._pool.storage.disk(base), base_uuid)
         else:
             plan = plan_full(disk)
         seconds = self._pool.settings.now().timestamp()
-        for part in write_vhd(disk, plan, outlet.uuid, seconds):
-            outlet.data(part)
-            outlet.progress(outlet.sent, vhd_bytes(plan))
+        for part in write_vhd(disk, plan, stream.uuid, seconds):
+            stream.data(part)
+            stream.progress(stream.sent, vhd_bytes(plan))
 
     def _redirected(self, connection: Connection, request: Request) -> bool:
         """Send the client to a host that sees the disk's storage, if this one does not."""
@@ -217,7 +217,7 @@ class DiskTransfers:
 
     def import_disk(self, connection: Connection, request: Request) -> bool:
         """Take a disk's data; the 200 goes out before the body is read."""
-        with admitted(self._pool, connection, request, "import_raw_vdi") as transfer:
+        with authorized(self._pool, connection, request, "import_raw_vdi") as transfer:
             if transfer is not None and not self._redirected(connection, request):
                 self._import(connection, request, transfer)
         return False
@@ -246,7 +246,7 @@ class DiskTransfers:
         """The disk to write: an existing one that is free."""
         pool, call = self._pool, Call(self._pool, "VDI.import")
         vdi = pool.db.find("VDI", request.query.get("vdi", ""))
-        refuse_data_less(call, vdi)
+        refuse_without_data(call, vdi)
         if attached_elsewhere(call, vdi, writing=True):
             raise XapiFailure("VDI_IN_USE", vdi, "import")
         return vdi
@@ -255,16 +255,16 @@ class DiskTransfers:
         self, connection: Connection, request: Request, transfer: Transfer, vdi: str
     ) -> None:
         disk, uuid = self._pool.storage.disk(vdi), str(self._pool.db.get("VDI", vdi, "uuid"))
-        inlet = Inlet(self._pool, connection, transfer, disk, uuid)
+        stream = ImportStream(self._pool, connection, transfer, disk, uuid)
         length = request.content_length
         if request.query.get("format") == "vhd":
-            inlet.vhd(length)
+            stream.vhd(length)
         else:
-            inlet.run(0, inlet.disk.size if length is None else length)
+            stream.run(0, stream.disk.size if length is None else length)
 
 
 @dataclass
-class Inlet:
+class ImportStream:
     """Where the bytes of an import come from."""
 
     pool: Pool
@@ -313,10 +313,10 @@ class Inlet:
             pass
 
 
-def send_raw(disk: Disk, outlet: Outlet) -> None:
+def send_raw(disk: Disk, stream: ExportStream) -> None:
     """Send every byte of a disk."""
-    size = outlet.size
+    size = stream.size
     for start in range(0, size, WINDOW_BYTES):
         for segment in disk.segments(start, min(start + WINDOW_BYTES, size)):
-            outlet.segment(segment)
-        outlet.progress(outlet.sent, size)
+            stream.segment(segment)
+        stream.progress(stream.sent, size)

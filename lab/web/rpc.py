@@ -8,7 +8,7 @@ from lab.web.server import Routes, refuse
 from lab.wire import jsonrpc, xmlrpc
 from lab.wire.values import Value
 
-BODY_LIMIT = 300 << 10
+MAX_BODY_BYTES = 300 << 10
 XML = {"content-type": "text/xml"}
 JSON = {"content-type": "application/json"}
 
@@ -71,7 +71,7 @@ class RpcEndpoints:
 
 def _body(connection: Connection, request: Request) -> bytes | None:
     length = request.content_length or 0
-    if length > BODY_LIMIT:
+    if length > MAX_BODY_BYTES:
         return None
     if "100-continue" in request.headers.get("expect", "").lower():
         connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")

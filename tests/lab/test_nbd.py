@@ -14,7 +14,7 @@ import pytest
 import XenAPI
 
 from lab.failures import XapiFailure
-from lab.nbd.server import CONNECTIONS
+from lab.nbd.server import MAX_CONNECTIONS
 from lab.serving import LabServer
 from tests.lab.clients import Xen
 
@@ -257,10 +257,10 @@ def test_sixteen_connections_are_served_and_no_more(xen: Xen, disk: str, content
         client.open(info["exportname"])
         return client
 
-    clients = [join() for _ in range(CONNECTIONS)]
+    clients = [join() for _ in range(MAX_CONNECTIONS)]
     with pytest.raises(ConnectionError):
         NbdClient(int(info["port"]))
-    with ThreadPoolExecutor(CONNECTIONS) as threads:
+    with ThreadPoolExecutor(MAX_CONNECTIONS) as threads:
         bodies = list(threads.map(lambda client: client.read(0, 4 * MIB), clients))
     assert all(body == content[: 4 * MIB] for body in bodies)
     clients.pop().disconnect()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import XenAPI
 
-from lab.parts.tasks import PENDING_LIMIT
+from lab.parts.tasks import MAX_PENDING_TASKS
 from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
@@ -118,7 +118,7 @@ def test_a_clients_own_task_is_completed_by_the_client(xen: Xen) -> None:
 
 
 def test_above_200_pending_tasks_new_ones_are_refused(xen: Xen) -> None:
-    tasks = [xen.api.task.create("t", "") for _ in range(PENDING_LIMIT)]
+    tasks = [xen.api.task.create("t", "") for _ in range(MAX_PENDING_TASKS)]
     with pytest.raises(XenAPI.Failure) as refused:
         xen.api.task.create("one more", "")
     assert refused.value.details == ["TOO_MANY_PENDING_TASKS"]

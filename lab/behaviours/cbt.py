@@ -3,7 +3,7 @@
 import base64
 import time
 
-from lab.behaviours.vdi import refuse_data_less
+from lab.behaviours.vdi import refuse_without_data
 from lab.calls import Call
 from lab.failures import XapiFailure, not_allowed, storage_failure
 from lab.registry import message
@@ -14,7 +14,7 @@ POLL_SECONDS = 0.05
 
 
 def _refuse_tracking(call: Call, vdi: str) -> None:
-    refuse_data_less(call, vdi)
+    refuse_without_data(call, vdi)
     record = call.db.record("VDI", vdi)
     call.storage.require_storage(record["SR"])
     if record["is_a_snapshot"]:
@@ -114,5 +114,5 @@ def _refuse_attached(call: Call, vdi: str) -> None:
 @message("VDI.get_nbd_info")
 def get_nbd_info(call: Call, vdi: str) -> Value:
     """Where the disk can be read over NBD; empty while no network has the purpose."""
-    refuse_data_less(call, vdi)
+    refuse_without_data(call, vdi)
     return call.pool.hosts.nbd_addresses(vdi, call.session)
