@@ -88,21 +88,27 @@ def assert_attachable(call: Call, vbd: str) -> None:
 @message("VBD.plug")
 def plug(call: Call, vbd: str) -> None:
     """Attach a drive to a running VM."""
-    with call.operation("VBD", vbd, "plug"), call.db.lock:
-        record = call.db.record("VBD", vbd)
-        vm = call.db.record("VM", record["VM"])
-        if record["currently_attached"]:
-            raise XapiFailure("DEVICE_ALREADY_ATTACHED", vbd)
-        if vm["power_state"] not in ATTACHING_STATES:
-            actual = vm["power_state"].lower()
-            raise XapiFailure("VM_BAD_POWER_STATE", record["VM"], "running, paused", actual)
-        read_only_disk = record["type"] == "Disk" and record["mode"] == "RO"
-        if read_only_disk and vm["HVM_boot_policy"] and not vm["is_control_domain"]:
-            raise XapiFailure("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", vbd)
-        if not vm["is_control_domain"]:
-            _refuse_without_hotplug(call, record["VM"], vm)
-            assert_attachable(call, vbd)
-        attach(call, vbd)
+    with call.operation("VBD", vbd, "plug"):
+        with call.db.lock:
+            _refuse_plug(call, vbd)
+            attach(call, vbd)
+        call.pool.guests.plugged(vbd)
+
+
+def _refuse_plug(call: Call, vbd: str) -> None:
+    record = call.db.record("VBD", vbd)
+    vm = call.db.record("VM", record["VM"])
+    if record["currently_attached"]:
+        raise XapiFailure("DEVICE_ALREADY_ATTACHED", vbd)
+    if vm["power_state"] not in ATTACHING_STATES:
+        actual = vm["power_state"].lower()
+        raise XapiFailure("VM_BAD_POWER_STATE", record["VM"], "running, paused", actual)
+    read_only_disk = record["type"] == "Disk" and record["mode"] == "RO"
+    if read_only_disk and vm["HVM_boot_policy"] and not vm["is_control_domain"]:
+        raise XapiFailure("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", vbd)
+    if not vm["is_control_domain"]:
+        _refuse_without_hotplug(call, record["VM"], vm)
+        assert_attachable(call, vbd)
 
 
 def _refuse_without_hotplug(call: Call, ref: str, vm: dict[str, Value]) -> None:
@@ -124,6 +130,7 @@ def attach(call: Call, vbd: str) -> None:
 def detach(call: Call, vbd: str) -> None:
     """Mark a drive as not attached."""
     call.db.put("VBD", vbd, currently_attached=False)
+    call.pool.guests.unplugged(vbd)
     call.db.touch("VDI", call.db.get("VBD", vbd, "VDI"))
 
 

@@ -116,10 +116,12 @@ def bring_up(call: Call, vm: str, host: str, *, paused: bool = False) -> None:
         call.machines.begin_domain(vm, host)
         call.db.put("VM", vm, power_state="Paused" if paused else "Running")
     call.machines.guest_started(vm)
+    call.pool.guests.started(vm)
 
 
 def bring_down(call: Call, vm: str, state: str = "Halted") -> None:
     """Detach everything and leave the VM in a state without a domain."""
+    call.pool.guests.stopped(vm)
     with call.db.lock:
         _detach_all(call, vm)
         call.machines.end_domain(vm)

@@ -8,6 +8,7 @@ from lab.other_classes import all_facts
 from lab.parts.counters import Counters
 from lab.parts.events import EventStream
 from lab.parts.faults import Faults
+from lab.parts.guests import Guests
 from lab.parts.hosts import Hosts
 from lab.parts.machines import Machines
 from lab.parts.operations import Operations
@@ -39,10 +40,12 @@ class Parts:
         self.faults = Faults()
         self.storage = Storage(self.db, settings, folder)
         self.machines = Machines(self.db, settings, self.storage)
+        self.guests = Guests(self.db, settings, self.storage, self.machines)
         self.hosts = Hosts(self.db, self.storage, self.sessions)
 
     def close(self) -> None:
         """End what hangs and remove what was made on disk."""
         self.storage.closed.set()
         self.faults.clear()
+        self.guests.close()
         self.storage.close()
