@@ -184,6 +184,7 @@ class Guests:
         said = self._exchange(guest.process, configuration)
         if faults.refuse_ssh:
             guest.process.kill()
+            guest.process.wait(timeout=30)  # until nobody listens any more
         if said and not guest.halted.is_set():
             self._report(vm, guest, address, said)
 

@@ -31,7 +31,7 @@ def authorized(
 
     The task the client names is used, or one made.
     """
-    session = request.query.get("session_id", "")
+    session = request.query.get("session_id") or request.cookies.get("session_id", "")
     try:
         pool.sessions.check(session)
     except XapiFailure:

@@ -51,6 +51,12 @@ class Request:
         said = self.headers.get("content-length", "").strip()
         return int(said) if said.isdigit() else None
 
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies by name."""
+        pairs = (part.split("=", 1) for part in self.headers.get("cookie", "").split(";"))
+        return {pair[0].strip(): unquote(pair[1].strip()) for pair in pairs if len(pair) == 2}
+
 
 class Connection:
     """A client's socket, plain or TLS.

@@ -1,5 +1,6 @@
 """`GET /export_raw_vdi` and `PUT /import_raw_vdi`: the data of a disk in one stream."""
 
+import struct
 from dataclasses import dataclass
 
 from lab.behaviours.common import attached_elsewhere
@@ -27,6 +28,7 @@ from lab.web.server import Routes
 WINDOW_BYTES = 64 << 20
 STEP_BYTES = 8 << 20
 RECEIVE_BYTES = 1 << 20
+RANGE_HEADER = struct.Struct("<QI")
 EXPORT_TYPES = {"raw": "application/octet-stream", "vhd": "application/vhd"}
 NO_LIMIT = 1 << 62
 IO_ERROR = ("VDI_IO_ERROR", "Device I/O errors")
@@ -259,6 +261,8 @@ class DiskTransfers:
         length = request.content_length
         if request.query.get("format") == "vhd":
             stream.vhd(length)
+        elif request.query.get("chunked", "").lower() in ("true", "1"):
+            stream.ranges(length)
         else:
             stream.run(0, stream.disk.size if length is None else length)
 
@@ -288,6 +292,27 @@ class ImportStream:
             if count < len(wanted):
                 raise XapiFailure(*IO_ERROR)
             done += count
+
+    def ranges(self, content_length: int | None) -> None:
+        """Take ranges: u64 offset, u32 length, data; both zero at the end; little-endian.
+
+        Raises:
+            XapiFailure: VDI_IO_ERROR when the body ends before, or a range is outside the disk.
+        """
+        left = NO_LIMIT if content_length is None else content_length
+        while True:
+            if left < RANGE_HEADER.size:
+                raise XapiFailure(*IO_ERROR)
+            head = self.connection.read(RANGE_HEADER.size)
+            if len(head) < RANGE_HEADER.size:
+                raise XapiFailure(*IO_ERROR)
+            offset, length = RANGE_HEADER.unpack(head)
+            if offset == length == 0:
+                return
+            left -= RANGE_HEADER.size + length
+            if left < 0:
+                raise XapiFailure(*IO_ERROR)
+            self.run(offset, length)
 
     def vhd(self, content_length: int | None) -> None:
         """Take the sectors a VHD marks."""

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,6 +110,18 @@ def test_many_connections_read_at_once(lab: LabServer, xen: Xen) -> None:
     assert lab.pool.counters()["exported_bytes"][uuid] == 24 * 8 * MIB
 
 
+def test_a_session_by_cookie_admits_and_nothing_else(lab: LabServer, xen: Xen) -> None:
+    disk = xen.disks(xen.vm("web"))[0]
+    for headers, status in (({"Cookie": f"session_id={xen.token}"}, 200), ({}, 401)):
+        connection = xen.connection()
+        connection.request("GET", f"/export_raw_vdi?vdi={disk}", headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        assert answer.status == status
+        assert (status == 401) == (answer.getheader("www-authenticate") is not None)
+
+
 def test_a_refused_transfer_fails_its_task(lab: LabServer, xen: Xen) -> None:
     disk, task = xen.disks(xen.vm("web"))[0], xen.api.task.create("t", "")
     connection = xen.connection()
@@ -154,6 +167,28 @@ def test_an_import_writes_from_the_start_and_leaves_the_rest(lab: LabServer, xen
     xen.put(disk, b"b" * MIB)
     assert xen.export(disk) == b"b" * MIB + b"a" * (3 * MIB)
     assert lab.pool.counters()["imported_bytes"][xen.api.VDI.get_uuid(disk)] == 5 * MIB
+
+
+def test_ranges_write_only_what_they_name(xen: Xen) -> None:
+    disk = xen.new_disk(4 * MIB)
+    xen.put(disk, b"a" * (4 * MIB))
+    ranges = [(5, b"xyz"), (3 * MIB, b"q" * MIB), (2 * MIB, b"z" * (MIB + 1))]
+    body = b"".join(struct.pack("<QI", at, len(data)) + data for at, data in ranges)
+    assert xen.put(disk, body + struct.pack("<QI", 0, 0), chunked="true")["status"] == "success"
+    expected = bytearray(b"a" * (4 * MIB))
+    for at, data in ranges:
+        expected[at : at + len(data)] = data
+    assert xen.export(disk) == expected
+
+
+def test_ranges_without_their_end_or_beyond_the_disk_fail(xen: Xen) -> None:
+    disk = xen.new_disk(2 * MIB)
+    whole = struct.pack("<QI", 0, 3) + b"abc"
+    beyond = struct.pack("<QI", 2 * MIB - 1, 2) + b"ab" + struct.pack("<QI", 0, 0)
+    for body in (whole, whole[:-1], beyond):
+        record = xen.put(disk, body, chunked="true")
+        assert record["status"] == "failure"
+        assert record["error_info"][0] == "VDI_IO_ERROR"
 
 
 def test_too_much_or_too_little_data_is_an_io_error(lab: LabServer, xen: Xen) -> None:
