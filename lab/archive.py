@@ -1,4 +1,4 @@
-"""XVA: a VM with its disks as one tar archive, or its metadata alone.
+"""XVA: a VM with its disks as one tar archive.
 
 `ova.xml` describes the objects; references in it are `Ref:N`. Each disk is a folder of pieces of
 1 MiB, numbered by their position, each followed by its xxHash; pieces of zeros are left out unless
@@ -6,17 +6,17 @@ they are the first or the last.
 """
 
 import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import IO
 from xml.etree import ElementTree
 
 import xxhash
 
-from lab.behaviours.vm_copies import random_mac
 from lab.database import Record
 from lab.facts import Facts
 from lab.failures import XapiFailure
-from lab.pool import Pool
+from lab.parts.assembly import Parts
+from lab.parts.machines import random_mac
 from lab.storage.disk import Disk
 from lab.wire.values import NULL, Value, coerce, is_null
 from lab.wire.xmlrpc import decode, encode
@@ -28,27 +28,19 @@ METRICS = (("metrics", "VM_metrics"), ("guest_metrics", "VM_guest_metrics"))
 REF_PREFIX = "Ref:"
 
 
-class Description:
+class ArchiveContents:
     """The objects of an archive and the `Ref:N` each goes by.
 
     Attributes:
         objects: Class and reference, in the order of their numbers.
     """
 
-    def __init__(self, pool: Pool, vms: list[str], without: Collection[str] = ()) -> None:
-        """Collect what belongs to the VMs.
-
-        Args:
-            pool: Their pool.
-            vms: References; a snapshot keeps pointing to its VM if that is among them.
-            without: Kinds of devices to leave out, such as `vif`.
-        """
+    def __init__(self, pool: Parts, vm: str) -> None:
+        """Collect what belongs to a VM."""
         self._pool = pool
-        self._followed = [each for each in FOLLOWED if each[1].lower() not in without]
         self._ids: dict[str, str] = {}
         self.objects: list[tuple[str, str]] = []
-        for vm in vms:
-            self._add_vm(vm)
+        self._add_vm(vm)
 
     def _add(self, class_name: str, ref: str) -> None:
         if ref not in self._ids and self._pool.db.exists(class_name, ref):
@@ -61,7 +53,7 @@ class Description:
         self._add("VM", vm)
         for field, class_name in METRICS:
             self._add(class_name, record[field])
-        for field, class_name in self._followed:
+        for field, class_name in FOLLOWED:
             for ref in record[field]:
                 self._add(class_name, ref)
                 for other, target in POINTED.get(class_name, ()):
@@ -113,12 +105,13 @@ def _entry(name: str, data: bytes) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT) + data + padding
 
 
-def write_archive(pool: Pool, description: Description, *, data: bool) -> Iterator[bytes]:
-    """Yield the bytes of an archive, with the disks' data or without."""
+def write_archive(pool: Parts, vm: str) -> Iterator[bytes]:
+    """Yield the bytes of a VM's archive."""
+    description = ArchiveContents(pool, vm)
     yield _entry("ova.xml", description.xml())
-    for vdi in description.disks() if data else ():
+    for vdi in description.disks():
         folder = description.folder(vdi)
-        for number, piece in _pieces(pool.disk(vdi)):
+        for number, piece in _pieces(pool.storage.disk(vdi)):
             name = f"{folder}/{number:08d}"
             yield _entry(name, piece)
             yield _entry(f"{name}.xxhash", xxhash.xxh64(piece).hexdigest().encode())
@@ -142,24 +135,16 @@ class ArchiveReader:
 
     Attributes:
         restore: Keep uuids and MAC addresses.
-        disk_map: Uuids of disks in the archive to those of disks to use instead.
     """
 
-    def __init__(
-        self, pool: Pool, sr: str, *, restore: bool, disk_map: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, pool: Parts, sr: str, *, restore: bool) -> None:
         self._pool = pool
         self._sr = sr
-        self._disk_map = disk_map
         self.restore = restore
         self._new: dict[str, str] = {}
 
     def read(self, stream: IO[bytes]) -> list[str]:
-        """Take an archive; returns the references of its VMs.
-
-        Raises:
-            XapiFailure: IMPORT_ERROR when it is damaged.
-        """
+        """Take an archive; returns the references of its VMs."""
         try:
             with tarfile.open(fileobj=stream, mode="r|", bufsize=64 * tarfile.BLOCKSIZE) as tar:
                 return self._take(tar)
@@ -176,10 +161,10 @@ class ArchiveReader:
         with db.lock:
             for ref in self._new.values():
                 if db.exists("VM", ref):
-                    self._pool.drop_vm(ref)
+                    self._pool.machines.drop_vm(ref)
             for ref in self._new.values():
-                if self._disk_map is None and db.exists("VDI", ref):
-                    self._pool.drop_vdi(ref)
+                if db.exists("VDI", ref):
+                    self._pool.storage.drop_vdi(ref)
 
     def _take(self, tar: tarfile.TarFile) -> list[str]:
         vms: list[str] = []
@@ -194,7 +179,7 @@ class ArchiveReader:
                     raise XapiFailure("IMPORT_ERROR", f"checksum of {pending[0]}")
             else:
                 folder, number = member.name.split("/")
-                self._pool.disk(self._new[folder]).write(int(number) * PIECE_BYTES, data)
+                self._pool.storage.disk(self._new[folder]).write(int(number) * PIECE_BYTES, data)
                 pending = (member.name, data)
         return vms
 
@@ -211,17 +196,7 @@ class ArchiveReader:
         for class_name in ("VBD", "VIF"):
             for each in by_class.get(class_name, []):
                 self._device(class_name, each["snapshot"])
-        for each in by_class.get("VM", []):
-            self._snapshot(self._new[each["id"]], each["snapshot"])
         return [self._new[each["id"]] for each in by_class.get("VM", [])]
-
-    def _snapshot(self, vm: str, record: Record) -> None:
-        """Let a snapshot that came with its VM be one of it."""
-        if record["is_a_snapshot"] and record["snapshot_of"] in self._new:
-            names = ("snapshot_time", "snapshot_info")
-            given = {name: self._fit("VM", name, record) for name in names}
-            of = self._new[record["snapshot_of"]]
-            self._pool.db.put("VM", vm, is_a_snapshot=True, snapshot_of=of, **given)
 
     def _network(self, record: Record) -> str:
         db = self._pool.db
@@ -230,16 +205,13 @@ class ArchiveReader:
         return (same or db.refs("network"))[0]
 
     def _disk(self, record: Record) -> str:
-        if self._disk_map is not None:
-            wanted = str(self._disk_map.get(record["uuid"], record["uuid"]))
-            return self._pool.db.by_uuid("VDI", wanted)
         given = {name: self._fit("VDI", name, record) for name in ("type", "sharable", "read_only")}
         texts = {
             name: self._fit("VDI", name, record)
             for name in ("name_label", "name_description", "other_config", "tags")
         }
-        disk = Disk.empty(int(record["virtual_size"]), self._pool.folder)
-        return self._pool.add_vdi(disk, SR=self._sr, **given, **texts)
+        disk = self._pool.storage.empty_disk(int(record["virtual_size"]))
+        return self._pool.storage.add_vdi(disk, SR=self._sr, **given, **texts)
 
     def _fit(self, class_name: str, field: str, record: Record) -> Value:
         facts: Facts = self._pool.facts
@@ -260,7 +232,7 @@ class ArchiveReader:
             if self._pool.db.where("VM", uuid=record["uuid"]):
                 raise XapiFailure("DUPLICATE_VM", record["uuid"])
             fields["uuid"] = record["uuid"]
-        return self._pool.add_vm_record(**fields)
+        return self._pool.machines.add_vm_record(**fields)
 
     def _device(self, class_name: str, record: Record) -> None:
         fields = self._fields(class_name, record, leave=("VM", "VDI", "network"))

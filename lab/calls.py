@@ -1,28 +1,20 @@
-"""One call on its way through the pool, and the journal of all calls."""
+"""One call on its way through the pool."""
 
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab.database import Database
-from lab.wire.values import Value
-
-if TYPE_CHECKING:
-    from lab.pool import Pool
-
-JOURNAL_LENGTH = 20_000
-HIDDEN_TEXT = "(hidden)"
+from lab.parts.assembly import Parts
+from lab.parts.machines import Machines
+from lab.parts.storage import Storage
 
 
 @dataclass
 class Call:
     """What a behaviour may use: the pool, who calls, and the task the call runs under."""
 
-    pool: "Pool"
+    pool: Parts
     name: str
     session: str = ""
     task: str = ""
@@ -33,6 +25,16 @@ class Call:
     def db(self) -> Database:
         """The pool's objects."""
         return self.pool.db
+
+    @property
+    def storage(self) -> Storage:
+        """The pool's storage."""
+        return self.pool.storage
+
+    @property
+    def machines(self) -> Machines:
+        """The pool's machines."""
+        return self.pool.machines
 
     def check(self) -> None:
         """Stop here when the task was cancelled.
@@ -50,47 +52,3 @@ class Call:
     def operation(self, class_name: str, ref: str, name: str) -> Any:
         """Announce an operation on an object for as long as the `with` lasts; see `operations`."""
         return self.pool.operations.during(self, class_name, ref, name)
-
-
-@dataclass(frozen=True)
-class JournalEntry:
-    """One call as it was received; secrets are left out."""
-
-    at: float
-    method: str
-    parameters: tuple[Value, ...]
-    failure: str
-
-
-class Journal:
-    """The latest calls, and how often each method was called."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._entries: deque[JournalEntry] = deque(maxlen=JOURNAL_LENGTH)
-        self._counts: Counter[str] = Counter()
-
-    @contextmanager
-    def writing(self, method: str, parameters: tuple[Value, ...]) -> Iterator[None]:
-        """Note a call when it ends, with the code it failed with, if it did."""
-        at, failure = time.time(), ""
-        with self._lock:
-            self._counts[method] += 1
-        try:
-            yield
-        except Exception as error:
-            failure = str(getattr(error, "code", "INTERNAL_ERROR"))
-            raise
-        finally:
-            with self._lock:
-                self._entries.append(JournalEntry(at, method, parameters, failure))
-
-    def entries(self, method: str = "") -> list[JournalEntry]:
-        """The calls so far, of one method or of all."""
-        with self._lock:
-            return [e for e in self._entries if method in ("", e.method)]
-
-    def counts(self) -> dict[str, int]:
-        """How often each method was called."""
-        with self._lock:
-            return dict(self._counts)

@@ -12,8 +12,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lab.wire.values import NULL, Value, date_of
-
 LIFETIME = timedelta(days=3650)
 
 
@@ -32,35 +30,11 @@ class Certificate:
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.load_into(context, folder)
-        return context
-
-    def load_into(self, context: ssl.SSLContext, folder: Path) -> None:
-        """Let whoever connects from now on see this certificate."""
         with tempfile.NamedTemporaryFile(dir=folder, prefix="certificate-") as file:
             file.write(self.key_pem + self.pem.encode())
             file.flush()
             context.load_cert_chain(file.name)
-
-
-def describe(pem: str, kind: str, name: str, host: str = NULL) -> dict[str, Value]:
-    """What the API tells of a certificate: the fields of its record.
-
-    Raises:
-        ValueError: It is no certificate.
-    """
-    read = x509.load_pem_x509_certificate(pem.encode())
-    sha256, sha1 = read.fingerprint(hashes.SHA256()), read.fingerprint(hashes.SHA1())
-    return {
-        "name": name,
-        "type": kind,
-        "host": host,
-        "not_before": date_of(read.not_valid_before_utc),
-        "not_after": date_of(read.not_valid_after_utc),
-        "fingerprint": sha256.hex(":").upper(),
-        "fingerprint_sha256": sha256.hex(":").upper(),
-        "fingerprint_sha1": sha1.hex(":").upper(),
-    }
+        return context
 
 
 def _alternative(address: str) -> x509.GeneralName:
@@ -95,8 +69,6 @@ def make_certificate(name: str, addresses: list[str]) -> Certificate:
     )
     pem = signed.public_bytes(serialization.Encoding.PEM).decode()
     key_pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return Certificate(pem, key_pem)

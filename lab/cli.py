@@ -194,10 +194,7 @@ def _write(arguments: argparse.Namespace) -> int:
         where = {"vm": arguments.name, "disk": arguments.disk, "offset": arguments.offset}
         connection = HTTPConnection(parts.hostname or "", parts.port or 80, timeout=600)
         with arguments.file.open("rb") as data:
-            headers = {
-                TOKEN_HEADER: token,
-                "content-length": str(os.fstat(data.fileno()).st_size),
-            }
+            headers = {TOKEN_HEADER: token, "content-length": str(os.fstat(data.fileno()).st_size)}
             connection.request("POST", f"/write?{urlencode(where)}", data, headers)
             answer = connection.getresponse()
             said = json.loads(answer.read())

@@ -137,15 +137,20 @@ class Database:
             raise XapiFailure("HANDLE_INVALID", class_name, ref) from None
 
     def by_uuid(self, class_name: str, uuid: str) -> str:
-        """The reference behind a uuid.
-
-        Raises:
-            XapiFailure: UUID_INVALID.
-        """
+        """The reference behind a uuid."""
         try:
             return self._by_uuid[class_name, uuid]
         except KeyError:
             raise XapiFailure("UUID_INVALID", class_name, uuid) from None
+
+    def find(self, class_name: str, ref_or_uuid: str) -> str:
+        """Take a reference or a uuid, as the parameters of the HTTP handlers do.
+
+        Raises:
+            XapiFailure: UUID_INVALID.
+        """
+        known = self.exists(class_name, ref_or_uuid)
+        return ref_or_uuid if known else self.by_uuid(class_name, ref_or_uuid)
 
     def where(self, class_name: str, **fields: Value) -> list[str]:
         """References of the objects whose fields hold these values."""
@@ -216,11 +221,7 @@ class Database:
             self.put(class_name, ref)
 
     def add_pair(self, class_name: str, ref: str, field: str, key: str, value: Value) -> None:
-        """Add one key to a map.
-
-        Raises:
-            XapiFailure: MAP_DUPLICATE_KEY when it is there already.
-        """
+        """Add one key to a map."""
         with self.lock:
             record = self.row(class_name, ref).record
             if key in record[field]:

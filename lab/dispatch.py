@@ -2,19 +2,19 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import cache
 
 from lab import behaviours, roles
-from lab.calls import HIDDEN_TEXT, Call
+from lab.calls import Call
 from lab.facts import Facts, Message
 from lab.failures import XapiFailure
-from lab.faults import ASYNC, LIST_METHODS
 from lab.implicit import Handler, constructor_fields, implicit_handler
+from lab.journal import HIDDEN_TEXT
+from lab.other_classes import all_facts
+from lab.parts.assembly import Parts
+from lab.parts.faults import ASYNC, LIST_METHODS
 from lab.registry import BEHAVIOURS
 from lab.wire.values import Value, coerce, is_null
-
-if TYPE_CHECKING:
-    from lab.pool import Pool
 
 REMOVED_LATER = frozenset({"VM.snapshot_with_quiesce"})
 WITHOUT_OPTIONS = frozenset({"VM.snapshot"})
@@ -25,11 +25,9 @@ SECRET_CLASSES = frozenset({"session", "secret", "user"})
 class Dispatcher:
     """Answers calls for one pool."""
 
-    def __init__(self, pool: "Pool") -> None:
-        behaviours.load_all()
+    def __init__(self, pool: Parts) -> None:
         self._pool = pool
-        self._messages = _names(pool.facts)
-        self._handlers = {m.full_name: _handler(m, pool.facts) for m in pool.facts.messages()}
+        self._messages, self._handlers = _messages_and_handlers()
 
     def list_methods(self) -> list[str]:
         """The names of all published messages."""
@@ -122,9 +120,13 @@ class Dispatcher:
             raise XapiFailure("HANDLE_INVALID", class_name, value)
 
 
-def _names(facts: Facts) -> dict[str, Message]:
+@cache
+def _messages_and_handlers() -> tuple[dict[str, Message], dict[str, Handler | None]]:
+    behaviours.load_all()
+    facts = all_facts()
     names = {m.full_name: m for m in facts.messages()}
-    return names | {f"{m.class_name}_{m.name}": m for m in facts.messages()}
+    handlers = {name: _handler(message, facts) for name, message in names.items()}
+    return names | {f"{m.class_name}_{m.name}": m for m in facts.messages()}, handlers
 
 
 def _handler(message: Message, facts: Facts) -> Handler | None:
@@ -139,11 +141,7 @@ def _handler(message: Message, facts: Facts) -> Handler | None:
 
 
 def _split(message: Message, given: list[Value]) -> tuple[str, list[Value]]:
-    """Separate the session from the rest and count.
-
-    Raises:
-        XapiFailure: MESSAGE_PARAMETER_COUNT_MISMATCH [name, expected, received].
-    """
+    """Separate the session from the rest and count."""
     before = 0 if message.open else 1
     received = len(given) - before
     too_many = received > len(message.parameters) and message.required == len(message.parameters)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from lab.calls import Call
 from lab.facts import Message
 from lab.failures import XapiFailure
-from lab.filters import parse_filter
 from lab.wire.values import Value, coerce
 
 Handler = Callable[..., Value]
@@ -56,11 +55,7 @@ def _writer(class_name: str, verb: str, field: str, fields: dict[str, str]) -> H
 
 
 def constructor_fields(call: Call, message: Message, given: dict[str, Value]) -> dict[str, Value]:
-    """Take from a struct the fields a constructor knows, in form; others are ignored.
-
-    Raises:
-        XapiFailure: INTERNAL_ERROR when a mandatory one is missing, FIELD_TYPE_ERROR.
-    """
+    """Take from a struct the fields a constructor knows, in form; others are ignored."""
     facts = call.db.facts
     fields: dict[str, Value] = {}
     for marked in message.constructor or ():
@@ -105,15 +100,6 @@ def _get_all_records(call: Call, message: Message) -> Value:
         return {ref: call.db.record(message.class_name, ref) for ref in refs}
 
 
-def _get_all_records_where(call: Call, message: Message, expression: str) -> Value:
-    wanted = parse_filter(expression)
-    return {r: rec for r, rec in _get_all_records(call, message).items() if wanted(rec)}
-
-
-def _get_all_where(call: Call, message: Message, expression: str) -> Value:
-    return list(_get_all_records_where(call, message, expression))
-
-
 _WHOLE: dict[str, Handler] = {
     "create": _create,
     "destroy": _destroy,
@@ -122,6 +108,4 @@ _WHOLE: dict[str, Handler] = {
     "get_by_name_label": _get_by_name_label,
     "get_all": _get_all,
     "get_all_records": _get_all_records,
-    "get_all_records_where": _get_all_records_where,
-    "get_all_where": _get_all_where,
 }

@@ -1,78 +1,31 @@
-"""Classes of the server of which a pool here has no object, or only its certificates.
+"""Classes of the server of which a pool here has no object.
 
 The table of facts covers what a backup touches. A real host names these too, clients ask for all
 their records at login, and `listMethods` has to name what they ask for: they can be listed and
-looked for, and hold nothing. `Certificate` alone has objects.
+looked for, and hold nothing.
 """
 
 from dataclasses import replace
+from functools import cache
 
-from lab.facts import ClassFacts, Facts, Field, Message, Parameter, Relation
+from lab.facts import ClassFacts, Facts, Field, Message, Parameter, load_facts
 from lab.wire.values import NULL, null_value
 
 EMPTY = (
-    "pool_patch",
-    "pool_update",
-    "host_patch",
-    "host_crashdump",
-    "host_cpu",
-    "crashdump",
-    "VMSS",
-    "VM_appliance",
-    "VM_group",
-    "DR_task",
-    "Bond",
-    "tunnel",
-    "network_sriov",
-    "PCI",
-    "PGPU",
-    "GPU_group",
-    "VGPU",
-    "VGPU_type",
-    "PVS_site",
-    "PVS_server",
-    "PVS_proxy",
-    "PVS_cache_storage",
-    "PUSB",
-    "USB_group",
-    "VUSB",
-    "Feature",
-    "SDN_controller",
-    "Cluster",
-    "Cluster_host",
-    "Repository",
-    "Observer",
-    "Host_driver",
-    "Driver_variant",
-)
-CERTIFICATE = "Certificate"
-CERTIFICATE_FIELDS = {
-    "uuid": "string",
-    "name": "string",
-    "type": "enum certificate_type",
-    "host": "ref host",
-    "not_before": "datetime",
-    "not_after": "datetime",
-    "fingerprint": "string",
-    "fingerprint_sha256": "string",
-    "fingerprint_sha1": "string",
-    "purpose": "set(enum certificate_purpose)",
-}
-CERTIFICATE_TYPES = ("ca", "host", "host_internal", "pinned")
+    "pool_patch", "pool_update", "host_patch", "host_crashdump", "host_cpu", "crashdump", "VMSS",
+    "VM_appliance", "VM_group", "DR_task", "Bond", "tunnel", "network_sriov", "PCI", "PGPU",
+    "GPU_group", "VGPU", "VGPU_type", "PVS_site", "PVS_server", "PVS_proxy", "PVS_cache_storage",
+    "PUSB", "USB_group", "VUSB", "Feature", "SDN_controller", "Cluster", "Cluster_host",
+    "Repository", "Observer", "Host_driver", "Driver_variant", "Certificate",
+)  # fmt: skip
 
 
-def with_other_classes(facts: Facts) -> Facts:
-    """Add these classes to the table."""
-    enums = facts.enums | {"certificate_type": CERTIFICATE_TYPES}
-    added = {name: _class(name, {"uuid": "string"}, enums) for name in EMPTY}
-    added[CERTIFICATE] = _class(CERTIFICATE, CERTIFICATE_FIELDS, enums)
-    relation = Relation(CERTIFICATE, "host", "host", "certificates")
-    return replace(
-        facts,
-        classes=facts.classes | added,
-        enums=enums,
-        relations=(*facts.relations, relation),
-    )
+@cache
+def all_facts() -> Facts:
+    """The table with these classes added."""
+    facts = load_facts()
+    added = {name: _class(name, {"uuid": "string"}, facts.enums) for name in EMPTY}
+    return replace(facts, classes=facts.classes | added)
 
 
 def _class(name: str, types: dict[str, str], enums: dict[str, tuple[str, ...]]) -> ClassFacts:

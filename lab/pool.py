@@ -1,41 +1,30 @@
 """The simulated pool as one thing: what a test holds in its hand."""
 
-import threading
-import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from lab.behaviours.common import disk_vbds
-from lab.behaviours.states import (
-    host_operations,
-    sr_operations,
-    vbd_operations,
-    vdi_operations,
-    vif_operations,
-)
-from lab.behaviours.vm_copies import random_mac
+from lab.behaviours.states import vbd_operations, vdi_operations
 from lab.behaviours.vm_power import allowed_on_old_host, allowed_operations, bring_up, choose_host
 from lab.calls import Call
 from lab.database import Database, Record, new_uuid
 from lab.dispatch import Dispatcher
-from lab.pool_machines import MachinesPart
-from lab.roles import ROLES
-from lab.sessions import Account
+from lab.new_pool import MACHINE, fill_new_pool
+from lab.parts.assembly import Parts
+from lab.parts.machines import random_mac
 from lab.settings import Settings
 from lab.storage.disk import Disk
 from lab.wire.values import Value, date_of, is_null
-from lab.world import MACHINE, build_world
 
 LOOPBACK = "127.0.0.1"
+ALLOWED_OPERATIONS = {"VM": allowed_operations, "VDI": vdi_operations, "VBD": vbd_operations}
 
 
-class Pool(MachinesPart):
+class Pool(Parts):
     """One pool: hosts, storage, networks, VMs, their disks and who is logged in.
 
     Attributes:
         dispatcher: Answers API calls; usable without any socket.
-        most_snapshots_at_once: The highest number of snapshot VMs there ever was at one time.
     """
 
     def __init__(
@@ -46,27 +35,33 @@ class Pool(MachinesPart):
         hosts: int = 1,
         address: str = LOOPBACK,
     ) -> None:
-        super().__init__(settings, folder)
-        self.address = address
-        self.most_snapshots_at_once = 0
-        self._moved_to = ""
-        self._counting = threading.Lock()
-        self._exported: dict[str, int] = {}
-        self._imported: dict[str, int] = {}
-        self._nbd_reads: dict[str, int] = {}
-        build_world(self, address, hosts)
+        super().__init__(settings or Settings(), folder)
+        fill_new_pool(self, address, hosts)
         self._hosts = self.db.refs("host")
-        self.derive_storage_fields()
-        self.db.derive("VM", "allowed_operations", allowed_operations)
-        self.db.derive("VDI", "allowed_operations", vdi_operations)
-        self.db.derive("VBD", "allowed_operations", vbd_operations)
-        self.db.derive("VIF", "allowed_operations", vif_operations)
-        self.db.derive("SR", "allowed_operations", sr_operations)
-        self.db.derive("host", "allowed_operations", host_operations)
+        for class_name, rule in ALLOWED_OPERATIONS.items():
+            self.db.derive(class_name, "allowed_operations", rule)
         if self.settings.old_host:
             self.db.derive("VM", "allowed_operations", allowed_on_old_host)
             self.db.derive("VBD", "VDI", _empty_instead_of_null)
         self.dispatcher = Dispatcher(self)
+        # What tests reach for most, whichever part has it.
+        self.folder, self.disks = self.storage.folder, self.storage.disks
+        self.disk, self.coalesce = self.storage.disk, self.storage.coalesce
+        self.add_sr, self.connect = self.storage.add_sr, self.storage.connect
+        self.add_vdi, self.default_sr = self.storage.add_vdi, self.storage.default_sr
+        self.attached_to_dom0 = self.storage.attached_to_dom0
+        self.guest_store = self.machines.guest_store
+        self.guest_reports = self.machines.guest_reports
+        self.guest_writes_store = self.machines.guest_writes_store
+        self.certificates = self.hosts.certificates
+        self.set_coordinator = self.hosts.set_coordinator
+        self.add_account = self.sessions.add_account
+        self.counters = self.counts.values
+
+    @property
+    def most_snapshots_at_once(self) -> int:
+        """The highest number of snapshot VMs there ever was at one time."""
+        return self.counts.most_snapshots_at_once
 
     # -- VMs and guests --------------------------------------------------------------------------
 
@@ -94,7 +89,7 @@ class Pool(MachinesPart):
         """
         config = {"base_template_name": "Other install media", "mac_seed": new_uuid()}
         given = MACHINE | {"name_label": name, "other_config": config} | fields
-        vm = self.add_vm_record(**given)
+        vm = self.machines.add_vm_record(**given)
         for number, source in enumerate(disks):
             self._add_disk(vm, number, f"{name} {number}", source, sr or self.default_sr())
         network = self.db.where("network", bridge="xenbr0")[0]
@@ -114,7 +109,7 @@ class Pool(MachinesPart):
 
     def _add_disk(self, vm: str, number: int, label: str, source: Path | int, sr: str) -> None:
         if isinstance(source, int):
-            disk = Disk.empty(source, self.folder)
+            disk = self.storage.empty_disk(source)
         else:
             disk = Disk.over_image(Path(source), self.folder)
         vdi = self.add_vdi(disk, SR=sr, name_label=label, type="system" if number == 0 else "user")
@@ -191,129 +186,9 @@ class Pool(MachinesPart):
             timestamp=date_of(self.settings.now()),
         )
 
-    # -- pool ------------------------------------------------------------------------------------
-
-    def set_coordinator(self, host: str = "", *, address: str = "") -> None:
-        """Move the coordinator to another host, or to an address outside; all sessions end."""
-        pool = self.db.refs("pool")[0]
-        if host:
-            self.db.put("pool", pool, master=host)
-        self._moved_to = address
-        self.sessions.end_all()
-
-    def coordinator_address(self, asked: str = "") -> str:
-        """Where to log in instead of the host that was asked; empty if it is the right one."""
-        if self._moved_to:
-            return self._moved_to
-        master = self.db.get("pool", self.db.refs("pool")[0], "master")
-        here = asked or self.db.refs("host")[0]
-        return "" if here == master else str(self.db.get("host", master, "address"))
-
     def host_at(self, number: int) -> str:
-        """The host that listens at this place, which may have left the pool."""
+        """The host that listens at this place."""
         return self._hosts[number]
-
-    def nbd_addresses(self, vdi: str, session: str) -> list[Value]:
-        """Where a disk can be read over NBD, as `VDI.get_nbd_info` answers."""
-        uuid = self.db.get("VDI", vdi, "uuid")
-        found = []
-        with self.db.lock:
-            for host in self.db.refs("host"):
-                if self.db.get("VDI", vdi, "SR") not in self.srs_seen_by(host):
-                    continue
-                for pif in self.db.get("host", host, "PIFs"):
-                    record = self.db.record("PIF", pif)
-                    purpose = self.db.get("network", record["network"], "purpose")
-                    if purpose and record["IP"] and self.nbd_port:
-                        found.append(
-                            {
-                                "exportname": f"/{uuid}?session_id={session}",
-                                "address": record["IP"],
-                                "port": self.nbd_port,
-                                "cert": self.certificates.get(host, ""),
-                                "subject": self.db.get("host", host, "hostname"),
-                            }
-                        )
-        return found
-
-    def nbd_purpose(self) -> str:
-        """`nbd` (with TLS), `insecure_nbd`, or empty when no network has a purpose."""
-        with self.db.lock:
-            held = [
-                p for n in self.db.refs("network") for p in self.db.get("network", n, "purpose")
-            ]
-        return str(held[0]) if held else ""
-
-    def add_account(self, name: str, password: str, role: str) -> str:
-        """Let somebody else log in, as an external user with one role.
-
-        Args:
-            name: Anything but the superuser's name.
-            password: With what.
-            role: One of `lab.roles.ROLES`.
-
-        Returns:
-            The reference of the subject.
-
-        Raises:
-            ValueError: No such role, or the name is taken.
-        """
-        if role not in ROLES or name in (self.settings.username, *self.sessions.accounts):
-            raise ValueError(f"{name} cannot be given the role {role}")
-        subject = self.db.create(
-            "subject",
-            subject_identifier=f"u:{new_uuid()}",
-            other_config={"subject-name": name},
-            roles=self.db.where("role", name_label=role),
-        )
-        self.sessions.accounts[name] = Account(password, subject)
-        return subject
-
-    # -- counters --------------------------------------------------------------------------------
-
-    def count_snapshots(self) -> None:
-        """Remember how many snapshot VMs there are if there never were more."""
-        now = len(self.db.where("VM", is_a_snapshot=True))
-        self.most_snapshots_at_once = max(self.most_snapshots_at_once, now)
-
-    def count_exported(self, vdi: str, length: int) -> None:
-        """Add to what left a disk, by HTTP or NBD."""
-        with self._counting:
-            self._exported[vdi] = self._exported.get(vdi, 0) + length
-
-    def count_imported(self, vdi: str, length: int) -> None:
-        """Add to what a transfer wrote to a disk."""
-        with self._counting:
-            self._imported[vdi] = self._imported.get(vdi, 0) + length
-
-    def count_nbd_read(self, vdi: str, length: int) -> None:
-        """Add one answered NBD read."""
-        self.count_exported(vdi, length)
-        with self._counting:
-            self._nbd_reads[vdi] = self._nbd_reads.get(vdi, 0) + 1
-
-    def counters(self) -> dict[str, Any]:
-        """Everything counted so far, as plain values.
-
-        Returns:
-            `exported_bytes`, `imported_bytes` and `nbd_reads` (requests) by VDI uuid, also of VDIs
-            that are gone; `calls` by method, `objects` by class, `snapshots` and
-            `most_snapshots_at_once` in VMs, `time`.
-        """
-        with self._counting:
-            exported, imported = dict(self._exported), dict(self._imported)
-            nbd_reads = dict(self._nbd_reads)
-        return {
-            "exported_bytes": exported,
-            "imported_bytes": imported,
-            "nbd_reads": nbd_reads,
-            "calls": self.journal.counts(),
-            "objects": {name: self.db.count(name) for name in self.facts.classes},
-            "snapshots": len(self.db.where("VM", is_a_snapshot=True)),
-            "snapshot_disks": len(self.db.where("VDI", is_a_snapshot=True)),
-            "most_snapshots_at_once": self.most_snapshots_at_once,
-            "time": time.time(),
-        }
 
 
 def _empty_instead_of_null(database: Database, vbd: str, record: Record) -> str:

@@ -32,10 +32,6 @@ def permissions(facts: Facts, role: str) -> list[str]:
 
 
 def require(role: str, least: str, permission: str) -> None:
-    """Refuse who may not.
-
-    Raises:
-        XapiFailure: RBAC_PERMISSION_DENIED [permission, message].
-    """
+    """Refuse who may not."""
     if not may(role, least):
         raise XapiFailure("RBAC_PERMISSION_DENIED", permission.lower(), DENIED)

@@ -3,22 +3,21 @@
 import json
 import os
 import secrets
-import ssl
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lab.nbd.server import NbdListener
+from lab.nbd.server import nbd_listener
+from lab.new_pool import member_address
 from lab.pool import Pool
 from lab.settings import Settings
+from lab.sockets import Listener
 from lab.web.archives import VmTransfers
 from lab.web.control import ControlInterface
 from lab.web.disks import DiskTransfers
-from lab.web.reports import Reports
 from lab.web.rpc import RpcEndpoints
-from lab.web.server import Listener, Routes
-from lab.world import member_address
+from lab.web.server import Routes, http_listener
 
 LOOPBACK = "127.0.0.1"
 LAB_FILE = "lab.json"
@@ -45,36 +44,28 @@ class LabServer:
     ) -> None:
         self.pool = pool or Pool(address=listen[0])
         self.control_token = secrets.token_urlsafe(24)
-        contexts = self._certify()
+        contexts = [self.pool.hosts.certify(host) for host in self.pool.db.refs("host")]
         routes = Routes()
         RpcEndpoints(self.pool).add_to(routes)
         DiskTransfers(self.pool).add_to(routes)
         VmTransfers(self.pool).add_to(routes)
-        Reports(self.pool).add_to(routes)
         addresses = [listen[0], *map(member_address, range(1, len(contexts)))]
-        self._listeners: list[Listener | NbdListener] = []
+        self._listeners: list[Listener] = []
         port, nbd_port = listen[1], 0
         for number, (address, context) in enumerate(zip(addresses, contexts, strict=True)):
             secured = context if tls else None
-            front = Listener(routes, (address, port), tls=secured, host=number)
-            disks = NbdListener(self.pool, (address, nbd_port), context)
+            front = http_listener(routes, (address, port), tls=secured, host=number)
+            disks = nbd_listener(self.pool, (address, nbd_port), context)
             port, nbd_port = front.address[1], disks.address[1]
             self._listeners += [front, disks]
-        self.pool.port, self.pool.nbd_port = port, nbd_port
-        self.pool.scheme = "https" if tls else "http"
+        self.pool.hosts.port, self.pool.hosts.nbd_port = port, nbd_port
+        self.pool.hosts.scheme = "https" if tls else "http"
         controls = Routes()
         ControlInterface(self.pool, self.control_token).add_to(controls)
-        control = Listener(controls, (LOOPBACK, 0))
+        control = http_listener(controls, (LOOPBACK, 0))
         self._listeners.append(control)
-        self.url = f"{self.pool.scheme}://{listen[0]}:{port}"
+        self.url = f"{self.pool.hosts.scheme}://{listen[0]}:{port}"
         self.control_url = "http://{}:{}".format(*control.address)
-
-    def _certify(self) -> list[ssl.SSLContext]:
-        """Make each host its certificate."""
-        hosts = self.pool.db.refs("host")
-        for host in hosts:
-            self.pool.renew_certificate(host)
-        return [self.pool.tls[host] for host in hosts]
 
     @property
     def username(self) -> str:
@@ -98,8 +89,8 @@ class LabServer:
             "control": self.control_url,
             "control_token": self.control_token,
             "pid": os.getpid(),
-            "nbd_port": self.pool.nbd_port,
-            "certificates": list(self.pool.certificates.values()),
+            "nbd_port": self.pool.hosts.nbd_port,
+            "certificates": list(self.pool.hosts.certificates.values()),
             "vms": {record["name_label"]: record["uuid"] for record in records},
         }
 

@@ -26,6 +26,7 @@ class Settings:
         sr_bytes: Physical size of the default SR.
         old_host: Behave like release 8.0: `VM.snapshot` knows no `ignore_vdis`, running VMs can be
             frozen with `VM.snapshot_with_quiesce`, and a drive without a disk has an empty text.
+        guest_tag: VMs with a tag that begins like this have a guest with an SSH server.
         now: Tells the time, aware.
         monotonic: Tells time spent, in seconds.
     """
@@ -41,5 +42,6 @@ class Settings:
     operation_seconds: float = 0.0
     sr_bytes: int = 64 << 40
     old_host: bool = False
+    guest_tag: str = "abd"
     now: Callable[[], datetime] = _now
     monotonic: Callable[[], float] = time.monotonic

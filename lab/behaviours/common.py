@@ -12,11 +12,7 @@ def the_pool(call: Call) -> str:
 
 
 def refuse_blocked(call: Call, vm: str, *operations: str) -> None:
-    """Refuse an operation that the VM's `blocked_operations` name.
-
-    Raises:
-        XapiFailure: OPERATION_BLOCKED [vm, reason].
-    """
+    """Refuse an operation that the VM's `blocked_operations` name."""
     blocked = call.db.get("VM", vm, "blocked_operations")
     for operation in operations:
         if operation in blocked:
@@ -24,11 +20,7 @@ def refuse_blocked(call: Call, vm: str, *operations: str) -> None:
 
 
 def require_power(call: Call, vm: str, *expected: str) -> str:
-    """Refuse unless the VM is in one of these power states; returns the state.
-
-    Raises:
-        XapiFailure: VM_BAD_POWER_STATE [vm, expected, actual].
-    """
+    """Refuse unless the VM is in one of these power states; returns the state."""
     actual = str(call.db.get("VM", vm, "power_state"))
     if actual not in expected:
         named = ", ".join(state.lower() for state in expected)

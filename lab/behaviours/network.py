@@ -3,7 +3,7 @@
 from lab.calls import Call
 from lab.failures import XapiFailure
 from lab.registry import message
-from lab.wire.values import NULL, Value, is_null
+from lab.wire.values import Value, is_null
 
 VLAN_TAGS = range(1, 4095)
 
@@ -45,19 +45,8 @@ def remove_purpose(call: Call, network: str, value: str) -> None:
     call.db.drop_item("network", network, "purpose", value)
 
 
-@message("network.attach", "network.attach_for_vm")
-@message("network.detach_for_vm")
-def attach(call: Call, first: str, second: str) -> None:
-    """Bring a network up or down on a host: networks here are always up."""
-    del call, first, second
-
-
 def add_vlan(call: Call, pif: str, network: str, tag: int) -> str:
-    """Make the VLAN and its untagged PIF on the host of a PIF; returns that PIF.
-
-    Raises:
-        XapiFailure: VLAN_TAG_INVALID, PIF_VLAN_EXISTS.
-    """
+    """Make the VLAN and its untagged PIF on the host of a PIF; returns that PIF."""
     if tag not in VLAN_TAGS:
         raise XapiFailure("VLAN_TAG_INVALID", tag)
     with call.db.lock:
@@ -105,15 +94,6 @@ def create_from_pif(call: Call, pif: str, network: str, tag: int) -> Value:
     return create_everywhere(call, call.db.get("PIF", pif, "device"), network, tag)
 
 
-@message("PIF.create_VLAN")
-def create_on_host(call: Call, device: str, network: str, host: str, tag: int) -> str:
-    """Tag a network on one host; the old form."""
-    base = call.db.where("PIF", device=device, host=host, VLAN=-1)
-    if not base:
-        raise XapiFailure("INVALID_VALUE", "device", device)
-    return add_vlan(call, base[0], network, tag)
-
-
 @message("VLAN.create")
 def create_vlan(call: Call, tagged_pif: str, tag: int, network: str) -> str:
     """Tag a network on the host of a PIF."""
@@ -125,48 +105,3 @@ def create_vlan(call: Call, tagged_pif: str, tag: int, network: str) -> str:
 def destroy_vlan(call: Call, vlan: str) -> None:
     """Remove a VLAN and its untagged PIF."""
     _drop_vlan(call, vlan)
-
-
-@message("PIF.destroy", "PIF.forget", "PIF.db_forget")
-def destroy_pif(call: Call, pif: str) -> None:
-    """Remove a PIF; only one of a VLAN can be destroyed."""
-    vlan = call.db.get("PIF", pif, "VLAN_master_of")
-    if vlan != NULL:
-        _drop_vlan(call, vlan)
-    elif call.name == "PIF.destroy":
-        raise XapiFailure("PIF_IS_PHYSICAL", pif)
-    elif call.db.get("PIF", pif, "management"):
-        raise XapiFailure("PIF_IS_MANAGEMENT_INTERFACE", pif)
-    else:
-        call.db.destroy("PIF", pif)
-
-
-@message("PIF.plug", "PIF.unplug")
-def plug_pif(call: Call, pif: str) -> None:
-    """Bring an interface up or down."""
-    up = call.name == "PIF.plug"
-    if not up and call.db.get("PIF", pif, "management"):
-        raise XapiFailure("PIF_IS_MANAGEMENT_INTERFACE", pif)
-    call.db.put("PIF", pif, currently_attached=up)
-
-
-@message("PIF.scan")
-def scan(call: Call, host: str) -> None:
-    """Look for new interfaces: none ever appear."""
-    call.db.row("host", host)
-
-
-@message("PIF.reconfigure_ip")
-def reconfigure_ip(
-    call: Call, pif: str, mode: str, ip: str, netmask: str, gateway: str, dns: str
-) -> None:
-    """Note an interface's address."""
-    call.db.put(
-        "PIF", pif, ip_configuration_mode=mode, IP=ip, netmask=netmask, gateway=gateway, DNS=dns
-    )
-
-
-@message("PIF.set_property")
-def set_property(call: Call, pif: str, name: str, value: str) -> None:
-    """Set one of an interface's properties."""
-    call.db.set_pair("PIF", pif, "properties", name, value)

@@ -80,7 +80,7 @@ def assert_attachable(call: Call, vbd: str) -> None:
     if record["empty"]:
         return
     vdi = record["VDI"]
-    call.pool.require_storage(call.db.get("VDI", vdi, "SR"))
+    call.storage.require_storage(call.db.get("VDI", vdi, "SR"))
     if attached_elsewhere(call, vdi, writing=record["mode"] == "RW"):
         raise XapiFailure("VDI_IN_USE", vdi, "attach")
 
@@ -88,21 +88,27 @@ def assert_attachable(call: Call, vbd: str) -> None:
 @message("VBD.plug")
 def plug(call: Call, vbd: str) -> None:
     """Attach a drive to a running VM."""
-    with call.operation("VBD", vbd, "plug"), call.db.lock:
-        record = call.db.record("VBD", vbd)
-        vm = call.db.record("VM", record["VM"])
-        if record["currently_attached"]:
-            raise XapiFailure("DEVICE_ALREADY_ATTACHED", vbd)
-        if vm["power_state"] not in ATTACHING_STATES:
-            actual = vm["power_state"].lower()
-            raise XapiFailure("VM_BAD_POWER_STATE", record["VM"], "running, paused", actual)
-        read_only_disk = record["type"] == "Disk" and record["mode"] == "RO"
-        if read_only_disk and vm["HVM_boot_policy"] and not vm["is_control_domain"]:
-            raise XapiFailure("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", vbd)
-        if not vm["is_control_domain"]:
-            _refuse_without_hotplug(call, record["VM"], vm)
-            assert_attachable(call, vbd)
-        attach(call, vbd)
+    with call.operation("VBD", vbd, "plug"):
+        with call.db.lock:
+            _refuse_plug(call, vbd)
+            attach(call, vbd)
+        call.pool.guests.plugged(vbd)
+
+
+def _refuse_plug(call: Call, vbd: str) -> None:
+    record = call.db.record("VBD", vbd)
+    vm = call.db.record("VM", record["VM"])
+    if record["currently_attached"]:
+        raise XapiFailure("DEVICE_ALREADY_ATTACHED", vbd)
+    if vm["power_state"] not in ATTACHING_STATES:
+        actual = vm["power_state"].lower()
+        raise XapiFailure("VM_BAD_POWER_STATE", record["VM"], "running, paused", actual)
+    read_only_disk = record["type"] == "Disk" and record["mode"] == "RO"
+    if read_only_disk and vm["HVM_boot_policy"] and not vm["is_control_domain"]:
+        raise XapiFailure("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", vbd)
+    if not vm["is_control_domain"]:
+        _refuse_without_hotplug(call, record["VM"], vm)
+        assert_attachable(call, vbd)
 
 
 def _refuse_without_hotplug(call: Call, ref: str, vm: dict[str, Value]) -> None:
@@ -124,6 +130,7 @@ def attach(call: Call, vbd: str) -> None:
 def detach(call: Call, vbd: str) -> None:
     """Mark a drive as not attached."""
     call.db.put("VBD", vbd, currently_attached=False)
+    call.pool.guests.unplugged(vbd)
     call.db.touch("VDI", call.db.get("VBD", vbd, "VDI"))
 
 
@@ -165,16 +172,3 @@ def insert(call: Call, vbd: str, vdi: str) -> None:
         if not record["empty"]:
             raise XapiFailure("VBD_NOT_EMPTY", vbd)
         call.db.put("VBD", vbd, empty=False, VDI=vdi)
-
-
-@message("VBD.pause")
-def pause(call: Call, vbd: str) -> str:
-    """Hold a drive's traffic back; returns a token for `unpause`."""
-    return str(call.db.get("VBD", vbd, "uuid"))
-
-
-@message("VBD.unpause")
-def unpause(call: Call, vbd: str, token: str) -> None:
-    """Let a drive's traffic flow again."""
-    del token
-    call.db.row("VBD", vbd)

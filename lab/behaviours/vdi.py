@@ -1,26 +1,20 @@
 """VDI.*: disks, their snapshots and clones, and their end."""
 
-import hashlib
-
 from lab.behaviours.common import attached_elsewhere
 from lab.calls import Call
-from lab.failures import XapiFailure, not_allowed, storage_failure
+from lab.failures import XapiFailure, storage_failure
 from lab.registry import message
 from lab.storage.disk import Disk
 from lab.wire.values import NULL, Value, date_of, is_null
 
 ROUNDING_BYTES = 2 << 20
-CHAIN_LIMIT = 30
+MAX_CHAIN = 30
 COPY_BYTES = 4 << 20
-SIZE_LIMIT = 2040 << 30
+MAX_DISK_BYTES = 2040 << 30
 
 
-def refuse_data_less(call: Call, vdi: str) -> None:
-    """Refuse on a VDI that holds a change log only, or that the storage keeps for itself.
-
-    Raises:
-        XapiFailure: VDI_INCOMPATIBLE_TYPE, VDI_NOT_MANAGED.
-    """
+def refuse_without_data(call: Call, vdi: str) -> None:
+    """Refuse on a VDI that holds a change log only, or that the storage keeps for itself."""
     record = call.db.record("VDI", vdi)
     if record["type"] == "cbt_metadata":
         raise XapiFailure("VDI_INCOMPATIBLE_TYPE", vdi, record["type"])
@@ -33,16 +27,16 @@ def create(call: Call, fields: dict[str, Value]) -> str:
     """Make an empty disk; its size is rounded up to 2 MiB."""
     sr = fields["SR"]
     call.db.row("SR", sr)
-    call.pool.require_storage(sr)
+    call.storage.require_storage(sr)
     if call.db.get("SR", sr, "content_type") == "iso":
         raise XapiFailure("SR_OPERATION_NOT_SUPPORTED", sr)
     size = int(fields.pop("virtual_size"))
-    if size < 0 or size > SIZE_LIMIT:
+    if size < 0 or size > MAX_DISK_BYTES:
         raise XapiFailure("SR_BACKEND_FAILURE_79", "", f"VDI Invalid size [opterr={size}]", "")
     rounded = max(-(-size // ROUNDING_BYTES), 1) * ROUNDING_BYTES
     with call.operation("SR", sr, "vdi_create"):
-        call.pool.require_space(sr, rounded)
-        return call.pool.add_vdi(Disk.empty(rounded, call.pool.folder), **fields)
+        call.storage.require_space(sr, rounded)
+        return call.storage.add_vdi(call.storage.empty_disk(rounded), **fields)
 
 
 def _copied_fields(record: dict[str, Value]) -> dict[str, Value]:
@@ -55,17 +49,17 @@ def _copied_fields(record: dict[str, Value]) -> dict[str, Value]:
 def snapshot(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
     """Freeze a disk; costs no copy."""
     del driver_params
-    refuse_data_less(call, vdi)
+    refuse_without_data(call, vdi)
     sr = call.db.get("VDI", vdi, "SR")
-    call.pool.require_storage(sr)
+    call.storage.require_storage(sr)
     with call.operation("VDI", vdi, "snapshot"):
         call.pool.faults.strike(call, at="disk.snapshot")
         record = call.db.record("VDI", vdi)
-        call.pool.require_space(sr, record["virtual_size"])
-        if len(call.pool.disk(vdi).top.chain()) >= CHAIN_LIMIT:
+        call.storage.require_space(sr, record["virtual_size"])
+        if len(call.storage.disk(vdi).top.chain()) >= MAX_CHAIN:
             raise storage_failure(109, "The snapshot chain is too long")
-        taken = call.pool.disk(vdi).snapshot_with_log()
-        ref = call.pool.add_vdi(
+        taken = call.storage.disk(vdi).snapshot_with_log()
+        ref = call.storage.add_vdi(
             taken,
             **_copied_fields(record),
             is_a_snapshot=True,
@@ -73,7 +67,7 @@ def snapshot(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
             snapshot_time=date_of(call.pool.settings.now()),
             cbt_enabled=record["cbt_enabled"],
         )
-        call.pool.show_hidden(sr)
+        call.storage.show_hidden(sr)
         return ref
 
 
@@ -81,37 +75,37 @@ def snapshot(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
 def clone(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
     """Make a writable copy that shares what is there; costs no copy."""
     del driver_params
-    refuse_data_less(call, vdi)
+    refuse_without_data(call, vdi)
     record = call.db.record("VDI", vdi)
-    call.pool.require_storage(record["SR"])
+    call.storage.require_storage(record["SR"])
     if attached_elsewhere(call, vdi, writing=True) and not record["is_a_snapshot"]:
         raise XapiFailure("VDI_IN_USE", vdi, "clone")
     with call.operation("VDI", vdi, "clone"):
-        call.pool.require_space(record["SR"], record["virtual_size"])
+        call.storage.require_space(record["SR"], record["virtual_size"])
         copied = _copied_fields(record) | {"read_only": False}
-        ref = call.pool.add_vdi(call.pool.disk(vdi).branch(), **copied)
-        call.pool.show_hidden(record["SR"])
+        ref = call.storage.add_vdi(call.storage.disk(vdi).branch(), **copied)
+        call.storage.show_hidden(record["SR"])
         return ref
 
 
 @message("VDI.copy")
 def copy(call: Call, vdi: str, sr: str, base_vdi: str, into_vdi: str) -> str:
     """Copy the data, to another SR or into another disk; with a base only what differs from it."""
-    refuse_data_less(call, vdi)
-    source = call.pool.disk(vdi)
+    refuse_without_data(call, vdi)
+    source = call.storage.disk(vdi)
     with call.operation("VDI", vdi, "copy"):
         if is_null(into_vdi):
             fields = _copied_fields(call.db.record("VDI", vdi))
             target_sr = fields["SR"] if is_null(sr) else sr
-            call.pool.require_storage(target_sr)
-            empty = Disk.empty(source.size, call.pool.folder)
-            into_vdi = call.pool.add_vdi(empty, **{**fields, "SR": target_sr})
+            call.storage.require_storage(target_sr)
+            empty = call.storage.empty_disk(source.size)
+            into_vdi = call.storage.add_vdi(empty, **{**fields, "SR": target_sr})
         elif attached_elsewhere(call, into_vdi, writing=True):
             raise XapiFailure("VDI_IN_USE", into_vdi, "copy")
-        target = call.pool.disk(into_vdi)
+        target = call.storage.disk(into_vdi)
         if target.size < source.size:
             raise XapiFailure("VDI_TOO_SMALL", into_vdi, source.size)
-        base = None if is_null(base_vdi) else call.pool.disk(base_vdi)
+        base = None if is_null(base_vdi) else call.storage.disk(base_vdi)
         _copy_data(call, source, target, base)
         return into_vdi
 
@@ -139,17 +133,13 @@ def destroy(call: Call, vdi: str) -> None:
         record = call.db.record("VDI", vdi)
         if not record["managed"]:
             raise XapiFailure("VDI_NOT_MANAGED", vdi)
-        call.pool.require_storage(record["SR"])
+        call.storage.require_storage(record["SR"])
         drop_drives(call, vdi, "destroy")
-        call.pool.drop_vdi(vdi)
+        call.storage.drop_vdi(vdi)
 
 
 def drop_drives(call: Call, vdi: str, operation: str) -> None:
-    """Take a disk out of every VM's record.
-
-    Raises:
-        XapiFailure: VDI_IN_USE where it is attached.
-    """
+    """Take a disk out of every VM's record."""
     vbds = call.db.get("VDI", vdi, "VBDs")
     if any(call.db.get("VBD", vbd, "currently_attached") for vbd in vbds):
         raise XapiFailure("VDI_IN_USE", vdi, operation)
@@ -160,23 +150,13 @@ def drop_drives(call: Call, vdi: str, operation: str) -> None:
             call.db.destroy("VBD", vbd)
 
 
-@message("VDI.forget", "VDI.db_forget")
-def forget(call: Call, vdi: str) -> None:
-    """Remove the record of a disk; the next scan of its SR would bring it back."""
-    with call.db.lock:
-        if not call.db.get("VDI", vdi, "managed"):
-            raise XapiFailure("VDI_NOT_MANAGED", vdi)
-        drop_drives(call, vdi, "forget")
-        call.pool.forget_vdi(vdi)
-
-
 @message("VDI.resize")
 def resize(call: Call, vdi: str, size: int) -> None:
     """Make a disk larger, rounded up to 2 MiB; it may not be attached."""
-    refuse_data_less(call, vdi)
+    refuse_without_data(call, vdi)
     if attached_elsewhere(call, vdi, writing=True):
         raise XapiFailure("VDI_IN_USE", vdi, "resize")
-    disk = call.pool.disk(vdi)
+    disk = call.storage.disk(vdi)
     rounded = -(-size // ROUNDING_BYTES) * ROUNDING_BYTES
     if rounded < disk.size:
         raise XapiFailure("SR_BACKEND_FAILURE_79", "", "VDI Invalid size [opterr=shrinking]", "")
@@ -185,52 +165,10 @@ def resize(call: Call, vdi: str, size: int) -> None:
         call.db.put("VDI", vdi, virtual_size=rounded)
 
 
-@message("VDI.revert")
-def revert(call: Call, snapshot_ref: str) -> None:
-    """Bring the disk a snapshot was taken of back to it."""
-    record = call.db.record("VDI", snapshot_ref)
-    if not record["is_a_snapshot"]:
-        raise not_allowed(f"VDI is not a snapshot: {snapshot_ref}")
-    refuse_data_less(call, snapshot_ref)
-    live = record["snapshot_of"]
-    call.db.row("VDI", live)
-    if attached_elsewhere(call, live, writing=True):
-        raise XapiFailure("VDI_IN_USE", live, "revert_to")
-    disk = call.pool.disk(live)
-    disk.stop_tracking()  # what a chain says of the disk before says nothing of this one
-    disk.swap(call.pool.disk(snapshot_ref))
-    call.db.put("VDI", live, virtual_size=record["virtual_size"], cbt_enabled=False)
-    call.pool.show_hidden(record["SR"])
-
-
 @message("VDI.update")
 def update(call: Call, vdi: str) -> None:
     """Refresh the record from the storage."""
     call.db.touch("VDI", vdi)
-
-
-@message("VDI.force_unlock")
-def force_unlock(call: Call, vdi: str) -> None:
-    """Do nothing: locks of this kind are no more."""
-    raise XapiFailure("MESSAGE_DEPRECATED")
-
-
-@message("VDI.checksum")
-def checksum(call: Call, vdi: str) -> str:
-    """MD5 of the whole disk, as hexadecimal text."""
-    refuse_data_less(call, vdi)
-    disk, digest = call.pool.disk(vdi), hashlib.md5(usedforsecurity=False)
-    for start in range(0, disk.size, COPY_BYTES):
-        call.check()
-        digest.update(disk.read(start, min(COPY_BYTES, disk.size - start)))
-    return digest.hexdigest()
-
-
-@message("VDI.generate_config")
-def generate_config(call: Call, host: str, vdi: str) -> str:
-    """Describe where a disk lies: only some storage drivers can."""
-    del host
-    raise XapiFailure("SR_OPERATION_NOT_SUPPORTED", call.db.get("VDI", vdi, "SR"))
 
 
 @message("VDI.set_on_boot")
@@ -239,22 +177,3 @@ def set_on_boot(call: Call, vdi: str, value: str) -> None:
     if call.db.get("VDI", vdi, "cbt_enabled"):
         raise XapiFailure("VDI_CBT_ENABLED", vdi)
     call.db.put("VDI", vdi, on_boot=value)
-
-
-@message("VDI.introduce", "VDI.pool_introduce", "VDI.db_introduce")
-def introduce(
-    call: Call, uuid: str, name_label: str, description: str, sr: str, *rest: Value
-) -> str:
-    """Make a record for a disk its storage holds and the pool forgot."""
-    other_config = rest[3]
-    call.pool.require_storage(sr)
-    made = call.pool.bring_back(
-        sr,
-        only=uuid or "-",
-        name_label=name_label,
-        name_description=description,
-        other_config=other_config,
-    )
-    if not made:
-        raise XapiFailure("VDI_MISSING", sr, uuid)
-    return made[0]

@@ -2,9 +2,9 @@
 
 import re
 
-from lab.behaviours.vm_copies import random_mac
 from lab.calls import Call
 from lab.failures import XapiFailure, not_allowed
+from lab.parts.machines import random_mac
 from lab.registry import message
 from lab.wire.values import Value
 
@@ -79,13 +79,3 @@ def move(call: Call, vif: str, network: str) -> None:
     """Connect a card to another network."""
     call.db.row("network", network)
     call.db.put("VIF", vif, network=network)
-
-
-@message("VIF.configure_ipv4", "VIF.configure_ipv6")
-def configure_address(call: Call, vif: str, mode: str, address: str, gateway: str) -> None:
-    """Note an address for the guest to take."""
-    kind = call.name[-4:]
-    if mode == "Static" and "/" not in address:
-        raise XapiFailure("INVALID_CIDR_ADDRESS_SPECIFIED", "address")
-    values: dict[str, Value] = {f"{kind}_configuration_mode": mode, f"{kind}_gateway": gateway}
-    call.db.put("VIF", vif, **values, **{f"{kind}_addresses": [address] if address else []})

@@ -6,9 +6,8 @@ from lab.behaviours.vbd import attach, detach
 from lab.calls import Call
 from lab.database import Database, Record
 from lab.failures import XapiFailure
-from lab.operations import conflict
+from lab.parts.operations import conflict
 from lab.registry import message
-from lab.storage.disk import Disk
 from lab.wire.values import NULL, Value, is_null
 
 ANY = ("Halted", "Paused", "Running", "Suspended")
@@ -95,7 +94,7 @@ def _attach_all(call: Call, vm: str) -> None:
         record = call.db.record("VBD", vbd)
         if attached_elsewhere(call, record["VDI"], writing=record["mode"] == "RW"):
             raise XapiFailure("VDI_IN_USE", record["VDI"], "attach")
-        call.pool.require_storage(call.db.get("VDI", record["VDI"], "SR"))
+        call.storage.require_storage(call.db.get("VDI", record["VDI"], "SR"))
     for vbd in call.db.get("VM", vm, "VBDs"):
         attach(call, vbd)
     for vif in call.db.get("VM", vm, "VIFs"):
@@ -114,26 +113,24 @@ def bring_up(call: Call, vm: str, host: str, *, paused: bool = False) -> None:
     """Attach everything and let the VM run on a host; the guest's tools report at once."""
     with call.db.lock:
         _attach_all(call, vm)
-        call.pool.begin_domain(vm, host)
+        call.machines.begin_domain(vm, host)
         call.db.put("VM", vm, power_state="Paused" if paused else "Running")
-    call.pool.guest_started(vm)
+    call.machines.guest_started(vm)
+    call.pool.guests.started(vm)
 
 
 def bring_down(call: Call, vm: str, state: str = "Halted") -> None:
     """Detach everything and leave the VM in a state without a domain."""
+    call.pool.guests.stopped(vm)
     with call.db.lock:
         _detach_all(call, vm)
-        call.pool.end_domain(vm)
+        call.machines.end_domain(vm)
         call.db.put("VM", vm, power_state=state)
-    call.pool.guest_stopped(vm)
+    call.machines.guest_stopped(vm)
 
 
 def choose_host(call: Call, vm: str) -> str:
-    """A host that sees every SR of the VM's disks.
-
-    Raises:
-        XapiFailure: NO_HOSTS_AVAILABLE.
-    """
+    """A host that sees every SR of the VM's disks."""
     hosts = possible_hosts(call, vm)
     affinity = call.db.get("VM", vm, "affinity")
     if not hosts:
@@ -155,7 +152,7 @@ def possible_hosts(call: Call, vm: str) -> Value:
         return [
             host
             for host in call.db.refs("host")
-            if _usable(call, host) and wanted <= call.pool.srs_seen_by(host)
+            if _usable(call, host) and wanted <= call.storage.srs_seen_by(host)
         ]
 
 
@@ -193,13 +190,7 @@ def shut_down(call: Call, vm: str) -> None:
         bring_down(call, vm)
 
 
-@message("VM.power_state_reset")
-def power_state_reset(call: Call, vm: str) -> None:
-    """Declare a VM halted, whatever it does."""
-    bring_down(call, vm)
-
-
-@message("VM.clean_reboot", "VM.hard_reboot", "VM.hard_reboot_internal")
+@message("VM.clean_reboot", "VM.hard_reboot")
 def reboot(call: Call, vm: str) -> None:
     """Stop and start a VM on its host."""
     name = call.name.split(".")[1].removesuffix("_internal")
@@ -233,17 +224,17 @@ def suspend(call: Call, vm: str) -> None:
 
 def make_suspend_image(call: Call, vm: str) -> str:
     """Make the disk that holds a VM's memory."""
-    sr = call.pool.default_sr()
-    call.pool.require_space(sr, SUSPEND_IMAGE_BYTES)
-    disk = Disk.empty(SUSPEND_IMAGE_BYTES, call.pool.folder)
+    sr = call.storage.default_sr()
+    call.storage.require_space(sr, SUSPEND_IMAGE_BYTES)
+    disk = call.storage.empty_disk(SUSPEND_IMAGE_BYTES)
     label = f"Suspend image of {call.db.get('VM', vm, 'name_label')}"
-    return call.pool.add_vdi(disk, SR=sr, type="suspend", name_label=label)
+    return call.storage.add_vdi(disk, SR=sr, type="suspend", name_label=label)
 
 
 def _drop_suspend_image(call: Call, vm: str) -> None:
     image = call.db.get("VM", vm, "suspend_VDI")
     if not is_null(image) and call.db.exists("VDI", image):
-        call.pool.drop_vdi(image)
+        call.storage.drop_vdi(image)
     call.db.put("VM", vm, suspend_VDI=NULL)
 
 
@@ -274,65 +265,10 @@ def pool_migrate(call: Call, vm: str, host: str, options: dict[str, str]) -> Non
         if host not in possible_hosts(call, vm):
             first = call.db.get("VBD", disk_vbds(call.db, vm)[0], "VDI")
             raise XapiFailure("VM_REQUIRES_SR", vm, call.db.get("VDI", first, "SR"))
-        call.pool.begin_domain(vm, host)
-
-
-@message("VM.assert_can_boot_here")
-def assert_can_boot_here(call: Call, vm: str, host: str) -> None:
-    """Fail unless the VM could start on that host."""
-    if host not in possible_hosts(call, vm):
-        raise XapiFailure("NO_HOSTS_AVAILABLE")
-
-
-@message("VM.assert_agile")
-def assert_agile(call: Call, vm: str) -> None:
-    """Fail unless every host could run the VM."""
-    if len(possible_hosts(call, vm)) < call.db.count("host"):
-        disks = [call.db.get("VBD", vbd, "VDI") for vbd in disk_vbds(call.db, vm)]
-        sr = call.db.get("VDI", disks[0], "SR")
-        raise XapiFailure("HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr)
-
-
-@message("VM.assert_operation_valid")
-def assert_operation_valid(call: Call, vm: str, op: str) -> None:
-    """Fail the way the operation would, as far as power state and blocks go."""
-    refuse_blocked(call, vm, op)
-    require_power(call, vm, *ALLOWED_IN.get(op, ANY))
+        call.machines.begin_domain(vm, host)
 
 
 @message("VM.update_allowed_operations")
 def update_allowed_operations(call: Call, vm: str) -> None:
     """Compute them again: they always are, so this only makes an event."""
     call.db.touch("VM", vm)
-
-
-@message("VM.s3_suspend", "VM.s3_resume")
-def sleep_state(call: Call, vm: str) -> None:
-    """Guest sleep: only the state is checked."""
-    require_power(call, vm, "Running")
-
-
-@message("VM.get_boot_record")
-def get_boot_record(call: Call, vm: str) -> Value:
-    """The record the VM was started with: the present one here."""
-    return call.db.record("VM", vm)
-
-
-@message("VM.get_cooperative")
-def get_cooperative(call: Call, vm: str) -> bool:
-    """Whether the guest's balloon driver follows: always."""
-    call.db.row("VM", vm)
-    return True
-
-
-@message("VM.compute_memory_overhead")
-def compute_memory_overhead(call: Call, vm: str) -> int:
-    """Bytes the VM costs beyond its memory."""
-    return int(call.db.get("VM", vm, "memory_overhead"))
-
-
-@message("VM.maximise_memory")
-def maximise_memory(call: Call, vm: str, total: int, approximate: bool) -> int:
-    """How much memory the VM could have within `total` bytes."""
-    del approximate
-    return max(0, total - compute_memory_overhead(call, vm))

@@ -4,16 +4,15 @@ import socket
 import ssl
 from urllib.parse import parse_qsl, urlsplit
 
-from lab.behaviours.vdi import refuse_data_less
+from lab.behaviours.vdi import refuse_without_data
 from lab.calls import Call
-from lab.faults import ExportFault
 from lab.nbd import protocol as nbd
+from lab.parts.faults import ExportFault
 from lab.pool import Pool
 from lab.storage.disk import Disk
-from lab.web.access import find
 
 
-class HungUp(Exception):
+class Disconnected(Exception):
     """The client went away, or gets no answer."""
 
 
@@ -33,7 +32,7 @@ class NbdSession:
         """Serve the client until it leaves.
 
         Raises:
-            HungUp: It left, or broke the rules.
+            Disconnected: It left, or broke the rules.
         """
         try:
             name = self._negotiate()
@@ -49,7 +48,7 @@ class NbdSession:
         while length:
             part = self._sock.recv(min(length, 1 << 20))
             if not part:
-                raise HungUp
+                raise Disconnected
             parts.append(part)
             length -= len(part)
         return b"".join(parts)
@@ -60,18 +59,18 @@ class NbdSession:
         self._sock.sendall(nbd.GREETING.pack(nbd.MAGIC, nbd.OPTION_MAGIC, nbd.FIXED_NEWSTYLE))
         (flags,) = nbd.CLIENT_FLAGS.unpack(self._receive(nbd.CLIENT_FLAGS.size))
         if not flags & nbd.FIXED_NEWSTYLE:
-            raise HungUp
+            raise Disconnected
         while True:
             magic, option, length = nbd.OPTION.unpack(self._receive(nbd.OPTION.size))
-            if magic != nbd.OPTION_MAGIC or length > nbd.OPTION_LIMIT:
-                raise HungUp
+            if magic != nbd.OPTION_MAGIC or length > nbd.MAX_OPTION_BYTES:
+                raise Disconnected
             data = self._receive(length)
             if option == nbd.OPT_ABORT:
                 self._reply(option, nbd.REP_ACK)
                 return None
             if option == nbd.OPT_EXPORT_NAME:
                 if self._tls is not None and not self._secured:
-                    raise HungUp
+                    raise Disconnected
                 return data.decode()
             self._answer_option(option)
 
@@ -104,11 +103,11 @@ class NbdSession:
         parts = urlsplit(name)
         session = dict(parse_qsl(parts.query)).get("session_id", "")
         self._pool.sessions.check(session)
-        vdi = find(self._pool, "VDI", parts.path.strip("/"))
-        refuse_data_less(Call(self._pool, "VDI.nbd", session=session), vdi)
+        vdi = self._pool.db.find("VDI", parts.path.strip("/"))
+        refuse_without_data(Call(self._pool, "VDI.nbd", session=session), vdi)
         uuid = str(self._pool.db.get("VDI", vdi, "uuid"))
-        with self._pool.attached_to_dom0(vdi, writing=False):
-            disk = self._pool.disk(vdi)
+        with self._pool.storage.attached_to_dom0(vdi, writing=False):
+            disk = self._pool.storage.disk(vdi)
             self._sock.sendall(nbd.EXPORT.pack(disk.size, nbd.HAS_FLAGS | nbd.READ_ONLY))
             reader = Reader(self._pool, self._sock, disk, uuid)
             while True:
@@ -142,7 +141,7 @@ class Reader:
     def answer(self, request: nbd.NbdRequest) -> None:
         """Answer a read with its data."""
         end = request.offset + request.length
-        if end > self._disk.size or request.length > nbd.READ_LIMIT:
+        if end > self._disk.size or request.length > nbd.MAX_READ_BYTES:
             self.refuse(request, nbd.EINVAL)
             return
         fault = self._fault
@@ -152,7 +151,7 @@ class Reader:
             return
         data = self._disk.read(request.offset, request.length)
         self._sent += request.length
-        self._pool.count_nbd_read(self._uuid, request.length)
+        self._pool.counts.count_nbd_read(self._uuid, request.length)
         head = nbd.REPLY.pack(nbd.REPLY_MAGIC, 0, request.handle)
         self._sock.sendall(head + data)
 
@@ -163,10 +162,10 @@ class Reader:
         if fault.kind == "stall":
             released = self._pool.faults.released()
             while not released.wait(0.05):
-                if self._pool.closed.is_set():
-                    raise HungUp
+                if self._pool.storage.closed.is_set():
+                    raise Disconnected
             self._fault = None
             return False
         if fault.kind == "session":
             self._pool.sessions.end_all()
-        raise HungUp
+        raise Disconnected

@@ -111,13 +111,6 @@ class Disk:
         with self._writing:
             self.top.drop_data()
 
-    def swap(self, other: "Disk") -> None:
-        """Continue above what `other` holds, as a revert does."""
-        fresh = other.branch()
-        with self._writing:
-            self.top.drop()
-            self.top, self.size = fresh.top, fresh.size
-
     def grow(self, size: int) -> None:
         """Make the disk larger; the new part reads as zeros."""
         with self._writing:

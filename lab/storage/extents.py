@@ -72,7 +72,7 @@ class ExtentMap:
             index += 1
         return found
 
-    def lay_over(self, upper: "ExtentMap") -> None:
+    def overlay(self, upper: "ExtentMap") -> None:
         """Take every extent of `upper`; it wins where both have one."""
         for segment in upper:
             self.put(*segment)

@@ -105,7 +105,7 @@ class Layer:
             if parent is None or parent.children != 1:
                 return False
             merged = parent.extents
-            merged.lay_over(self.extents)
+            merged.overlay(self.extents)
             self.extents, self._touched = merged, self._touched | parent._touched
             self.image, self.parent = parent.image, parent.parent
             return True

@@ -9,9 +9,9 @@ from lab import roles
 from lab.failures import XapiFailure
 from lab.pool import Pool
 from lab.web.connection import Connection, Request
-from lab.wire.values import Value
 
 STATUS = {"TOO_MANY_PENDING_TASKS": 503, "RBAC_PERMISSION_DENIED": 403}
+HEAD = {"connection": "close", "cache-control": "no-cache, no-store"}
 AUTHENTICATE = {"www-authenticate": 'basic realm="XAPI management daemon"'}
 
 
@@ -23,33 +23,16 @@ class Transfer:
     task: str
 
 
-def find(pool: Pool, class_name: str, ref_or_uuid: str) -> str:
-    """Take a reference or a uuid, as the handlers' parameters do.
-
-    Raises:
-        XapiFailure: UUID_INVALID.
-    """
-    if pool.db.exists(class_name, ref_or_uuid):
-        return ref_or_uuid
-    return pool.db.by_uuid(class_name, ref_or_uuid)
-
-
 @contextmanager
-def admitted(
+def authorized(
     pool: Pool, connection: Connection, request: Request, label: str, least: str = "vm-admin"
 ) -> Iterator[Transfer | None]:
     """Check who asks and that the role reaches; yields None after having refused.
 
-    A session counts before the pool's secret, and that before Basic authorization. The task the
-    client names is used, or one made.
+    The task the client names is used, or one made.
     """
-    own = ""
+    session = request.query.get("session_id") or request.cookies.get("session_id", "")
     try:
-        session = request.query.get("session_id") or request.cookies.get("session_id", "")
-        if not session and "pool_secret" in request.cookies:
-            session = own = pool.sessions.log_in_host(request.cookies["pool_secret"])
-        if not session and request.basic is not None:
-            session = own = pool.sessions.log_in(*request.basic, originator=label)
         pool.sessions.check(session)
     except XapiFailure:
         _refuse(pool, connection, request, 401, XapiFailure("SESSION_AUTHENTICATION_FAILED"))
@@ -59,23 +42,16 @@ def admitted(
         roles.require(pool.sessions.role(session), least, f"http/{label}")
         task = _task(pool, request, label)
     except XapiFailure as error:
-        status = STATUS.get(error.code, 500)
-        _refuse(pool, connection, request, status, error)
-        if own:
-            pool.sessions.end(own)
+        _refuse(pool, connection, request, STATUS.get(error.code, 500), error)
         yield None
         return
-    try:
-        yield Transfer(session, task)
-    finally:
-        if own:
-            pool.sessions.end(own)
+    yield Transfer(session, task)
 
 
 def _task(pool: Pool, request: Request, label: str) -> str:
     given = request.query.get("task_id", "")
     if given:
-        task = find(pool, "task", given)
+        task = pool.db.find("task", given)
         pool.tasks.make_cancellable(task)
         return task
     parent = request.query.get("subtask_of", "")
@@ -94,16 +70,18 @@ def _refuse(
     connection.answer(request, status, text.encode(), headers)
 
 
+def accept_body(connection: Connection, request: Request, transfer: Transfer) -> None:
+    """Send the 200 of an import, which goes out before the body is read."""
+    if "100-continue" in request.headers.get("expect", "").lower():
+        connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    connection.send_head(200, HEAD | {"task-id": transfer.task})
+
+
 def second_answer(connection: Connection, error: XapiFailure, status: int = 500) -> None:
     """Report a failure after the 200 went out: as a whole second answer inside the body."""
     phrase = HTTPStatus(status).phrase.lower()
     text = f"<html><body><h1>HTTP {status} {phrase}</h1>{error.description}</body></html>"
     body = text.encode()
-    headers: dict[str, Value] = {
-        "content-length": str(len(body)),
-        "connection": "close",
-        "content-type": "text/html",
-        "cache-control": "no-cache, no-store",
-    }
-    connection.send_head(status, headers)
+    headers = {"content-length": str(len(body)), "content-type": "text/html"}
+    connection.send_head(status, HEAD | headers)
     connection.send(body)

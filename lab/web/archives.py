@@ -1,4 +1,4 @@
-"""`/export`, `/import` and their metadata forms: whole VMs in one stream."""
+"""`/export` and `/import`: whole VMs in one stream."""
 
 import gzip
 import io
@@ -8,18 +8,17 @@ from typing import IO, cast
 
 import zstandard
 
-from lab.archive import ArchiveReader, Description, write_archive
+from lab.archive import ArchiveReader, write_archive
 from lab.behaviours.common import refuse_blocked, require_power
 from lab.calls import Call
 from lab.failures import XapiFailure
 from lab.pool import Pool
-from lab.web.access import Transfer, admitted, find, second_answer
+from lab.web.access import HEAD, Transfer, accept_body, authorized, second_answer
 from lab.web.connection import Connection, Request
-from lab.web.server import Routes
+from lab.web.server import Routes, refuse
 
 COMPRESSION = {"true": "gzip", "gzip": "gzip", "zstd": "zstd"}
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-DISK_PREFIX = "vdi:"
 
 
 class Body(io.RawIOBase):
@@ -75,36 +74,34 @@ class VmTransfers:
 
     def add_to(self, routes: Routes) -> None:
         """Take the paths of the archive handlers."""
-        for path in ("/export", "/export_metadata"):
-            routes.add("GET", path, self.export)
-        for path in ("/import", "/import_metadata"):
-            routes.add("PUT", path, self.take)
+        routes.add("GET", "/export", self.export)
+        routes.add("PUT", "/import", self.take)
+        for method, path in (("GET", "/export_metadata"), ("PUT", "/import_metadata")):
+            routes.add(method, path, _not_modelled)
 
     # -- out -------------------------------------------------------------------------------------
 
     def export(self, connection: Connection, request: Request) -> bool:
-        """Send a VM, or what describes it."""
-        with admitted(self._pool, connection, request, "VM.export") as transfer:
+        """Send a VM."""
+        with authorized(self._pool, connection, request, "VM.export") as transfer:
             if transfer is not None:
                 self._export(connection, request, transfer)
         return False
 
     def _export(self, connection: Connection, request: Request, transfer: Transfer) -> None:
-        pool, metadata = self._pool, request.path.startswith("/export_metadata")
+        pool = self._pool
         call = Call(pool, "VM.export", session=transfer.session, task=transfer.task)
         try:
             pool.faults.strike(call)
-            vms = self._wanted(request, metadata=metadata)
-            if not metadata:
-                refuse_blocked(call, vms[0], "export")
-                require_power(call, vms[0], "Halted", "Suspended")
+            vm = pool.db.find("VM", request.query.get("ref") or request.query.get("uuid", ""))
+            refuse_blocked(call, vm, "export")
+            require_power(call, vm, "Halted", "Suspended")
         except XapiFailure as error:
             pool.tasks.fail(transfer.task, error)
             second_answer(connection, error)
             return
         headers = {
-            "connection": "close",
-            "cache-control": "no-cache, no-store",
+            **HEAD,
             "task-id": transfer.task,
             "content-type": "application/octet-stream",
             "content-disposition": 'attachment; filename="export.xva"',
@@ -112,9 +109,7 @@ class VmTransfers:
         connection.send_head(200, headers, version="HTTP/1.0")
         kind = COMPRESSION.get(request.query.get("use_compression", ""), "")
         try:
-            described = Description(pool, vms, self._without(request) if metadata else ())
-            parts = write_archive(pool, described, data=not metadata)
-            for part in compressed(parts, kind):
+            for part in compressed(write_archive(pool, vm), kind):
                 call.check()
                 connection.send(part)
             pool.tasks.succeed(transfer.task)
@@ -124,32 +119,18 @@ class VmTransfers:
             pool.tasks.fail(transfer.task, XapiFailure("CLIENT_ERROR", str(error)))
             raise
 
-    def _wanted(self, request: Request, *, metadata: bool) -> list[str]:
-        db, query = self._pool.db, request.query
-        if metadata and query.get("all", "").lower() == "true":
-            return [vm for vm in db.refs("VM") if not db.get("VM", vm, "is_control_domain")]
-        vm = find(self._pool, "VM", query.get("ref") or query.get("uuid", ""))
-        with_snapshots = metadata and query.get("export_snapshots", "").lower() == "true"
-        return [vm, *db.get("VM", vm, "snapshots")] if with_snapshots else [vm]
-
-    @staticmethod
-    def _without(request: Request) -> list[str]:
-        return request.query.get("excluded_device_types", "").lower().split(",")
-
     # -- in --------------------------------------------------------------------------------------
 
     def take(self, connection: Connection, request: Request) -> bool:
         """Take a VM."""
-        with admitted(self._pool, connection, request, "VM.import") as transfer:
+        with authorized(self._pool, connection, request, "VM.import") as transfer:
             if transfer is not None:
                 self._take(connection, request, transfer)
         return False
 
     def _take(self, connection: Connection, request: Request, transfer: Transfer) -> None:
         pool = self._pool
-        if "100-continue" in request.headers.get("expect", "").lower():
-            connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        connection.send_head(200, {"connection": "close", "task-id": transfer.task})
+        accept_body(connection, request, transfer)
         try:
             pool.faults.strike(Call(pool, "VM.import", task=transfer.task))
             body = Body(connection, request)
@@ -166,18 +147,10 @@ class VmTransfers:
     def _reader(self, request: Request) -> ArchiveReader:
         pool, query = self._pool, request.query
         sr = query.get("sr_id") or query.get("sr_uuid", "")
-        disk_map = None
-        if request.path.startswith("/import_metadata"):
-            disk_map = {
-                name.removeprefix(DISK_PREFIX): uuid
-                for name, uuid in query.items()
-                if name.startswith(DISK_PREFIX)
-            }
         return ArchiveReader(
             pool,
-            find(pool, "SR", sr) if sr else pool.default_sr(),
+            pool.db.find("SR", sr) if sr else pool.storage.default_sr(),
             restore=query.get("restore", "").lower() == "true",
-            disk_map=disk_map,
         )
 
 
@@ -189,3 +162,8 @@ def _opened(body: Body) -> IO[bytes]:
             "IO[bytes]", zstandard.ZstdDecompressor().stream_reader(cast("IO[bytes]", body))
         )
     return cast("IO[bytes]", io.BufferedReader(body))
+
+
+def _not_modelled(connection: Connection, request: Request) -> bool:
+    """Refuse archives of metadata alone, which would otherwise be taken for whole ones."""
+    return refuse(connection, request, 501)

@@ -2,20 +2,19 @@
 
 import os
 import ssl
-from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import BufferedReader
 from socket import SHUT_WR, socket
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from lab.storage.files import DataFile
 from lab.storage.layers import ZEROS
 
-LINE_LIMIT = 64 << 10
-HEADER_LIMIT = 200
+MAX_LINE_BYTES = 64 << 10
+MAX_HEADERS = 200
 SEND_BYTES = 1 << 20
 DRAIN_BYTES = 64 << 20
 DRAIN_SECONDS = 2.0
@@ -58,23 +57,6 @@ class Request:
         pairs = (part.split("=", 1) for part in self.headers.get("cookie", "").split(";"))
         return {pair[0].strip(): unquote(pair[1].strip()) for pair in pairs if len(pair) == 2}
 
-    @property
-    def basic(self) -> tuple[str, str] | None:
-        """User and password of Basic authorization."""
-        kind, _, text = self.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "basic":
-            return None
-        user, _, password = b64decode(text).decode(errors="replace").partition(":")
-        return user, password
-
-
-def _local_part(target: str) -> str:
-    """Take the host off a target that names one, as those sent to a proxy do."""
-    if target.startswith("/"):
-        return target
-    parts = urlsplit(target)
-    return f"{parts.path or '/'}?{parts.query}"
-
 
 class Connection:
     """A client's socket, plain or TLS.
@@ -90,17 +72,17 @@ class Connection:
 
     def close(self) -> None:
         """Hang up."""
-        self._say_goodbye()
+        self._end_tls()
         self._input.close()
         self.sock.close()
 
     def end(self) -> None:
         """Say that nothing more will be sent."""
-        self._say_goodbye()
+        self._end_tls()
         # The plain form: that of a TLS socket would forget the keys, and there may be more to read.
         socket.shutdown(self.sock, SHUT_WR)
 
-    def _say_goodbye(self) -> None:
+    def _end_tls(self) -> None:
         """Send TLS's own end mark, and do not wait for the client's."""
         if isinstance(self.sock, ssl.SSLSocket):
             self.sock.settimeout(0.0)
@@ -123,7 +105,7 @@ class Connection:
         Raises:
             BadRequest: The client does not speak HTTP.
         """
-        while line := self._input.readline(LINE_LIMIT):
+        while line := self._input.readline(MAX_LINE_BYTES):
             if line.strip():
                 yield self._read_request(line)
 
@@ -133,12 +115,14 @@ class Connection:
         except ValueError as cause:
             raise BadRequest(repr(line[:80])) from cause
         headers: dict[str, str] = {}
-        for _ in range(HEADER_LIMIT):
-            name, colon, value = self._input.readline(LINE_LIMIT).decode("latin-1").partition(":")
+        for _ in range(MAX_HEADERS):
+            name, colon, value = (
+                self._input.readline(MAX_LINE_BYTES).decode("latin-1").partition(":")
+            )
             if not colon:
                 break
             headers[name.strip().lower()] = value.strip()
-        path, _, asked = _local_part(target).partition("?")
+        path, _, asked = target.partition("?")
         query = dict(parse_qsl(asked, keep_blank_values=True))
         return Request(method, target, unquote(path), query, version, headers)
 

@@ -10,7 +10,7 @@ Every request carries the token in the header `x-lab-token`; answers are JSON.
 | `GET /read?vm=&disk=&offset=&length=` | what the guest sees |
 | `GET /faults`, `DELETE /faults` | what is set to go wrong; forget it |
 | `POST /faults` | set a fault: a JSON object with `kind` and the parameters of `Faults.<kind>` |
-| | (what `Faults.fail_export` calls `kind` is `how` here) |
+| | (what `Faults.fail_export` calls `kind` is `how` here; `guests` takes `GuestFaults`) |
 | `POST /sessions/expire` | end all sessions |
 | `POST /change-log?vm=&disk=&noticed=` | damage a disk's change log, see `Pool.lose_change_log` |
 | `POST /accounts` | let somebody with a lesser role log in: a JSON object for `Pool.add_account` |
@@ -24,13 +24,14 @@ from dataclasses import asdict
 from typing import Any
 
 from lab.failures import XapiFailure
+from lab.parts.guests import GuestFaults
 from lab.pool import Pool
 from lab.web.connection import Connection, Request
 from lab.web.server import Routes
 
 STEP_BYTES = 1 << 20
 TOKEN_HEADER = "x-lab-token"  # the name of a header
-FAULT_KINDS = ("fail", "hang", "fail_export", "hold_vbd")
+FAULT_KINDS = ("fail", "hang", "fail_export", "hold_vbd", "guests")
 
 Action = Callable[[Connection, Request], Any]
 
@@ -50,7 +51,7 @@ class ControlInterface:
             ("POST", "/write"): self._write,
             ("GET", "/read"): self._read,
             ("GET", "/faults"): lambda *_: self._pool.faults.listing(),
-            ("DELETE", "/faults"): lambda *_: self._pool.faults.clear(),
+            ("DELETE", "/faults"): self._clear_faults,
             ("POST", "/faults"): self._set_fault,
             ("POST", "/sessions/expire"): lambda *_: {"ended": self._pool.sessions.end_all()},
             ("POST", "/change-log"): self._lose_change_log,
@@ -111,11 +112,18 @@ class ControlInterface:
         positional = given.pop("parameters", [])
         if kind == "fail":
             self._pool.faults.fail(given.pop("method"), given.pop("code"), *positional, **given)
+        elif kind == "guests":
+            self._pool.guests.faults = GuestFaults(**given)
         elif kind == "fail_export":
             self._pool.faults.fail_export(given.pop("how"), **given)
         else:
             getattr(self._pool.faults, kind)(**given)
         return self._pool.faults.listing()
+
+    def _clear_faults(self, connection: Connection, request: Request) -> None:
+        del connection, request
+        self._pool.faults.clear()
+        self._pool.guests.faults = GuestFaults()
 
     def _lose_change_log(self, connection: Connection, request: Request) -> Any:
         del connection
@@ -132,7 +140,7 @@ class ControlInterface:
 
     def _move_coordinator(self, connection: Connection, request: Request) -> Any:
         del connection
-        self._pool.set_coordinator(address=request.query.get("address", ""))
+        self._pool.hosts.set_coordinator(address=request.query.get("address", ""))
         return {}
 
 

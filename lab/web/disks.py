@@ -4,15 +4,15 @@ import struct
 from dataclasses import dataclass
 
 from lab.behaviours.common import attached_elsewhere
-from lab.behaviours.vdi import refuse_data_less
+from lab.behaviours.vdi import refuse_without_data
 from lab.calls import Call
 from lab.failures import XapiFailure
-from lab.faults import ExportFault
+from lab.parts.faults import ExportFault
 from lab.pool import Pool
 from lab.storage.disk import Disk
 from lab.storage.extents import Segment
 from lab.storage.vhd import (
-    LIMIT_BYTES,
+    MAX_VHD_BYTES,
     SECTOR,
     BadVhd,
     plan_difference,
@@ -21,14 +21,14 @@ from lab.storage.vhd import (
     vhd_bytes,
     write_vhd,
 )
-from lab.web.access import Transfer, admitted, find, second_answer
+from lab.web.access import HEAD, Transfer, accept_body, authorized, second_answer
 from lab.web.connection import Connection, Request
 from lab.web.server import Routes
 
 WINDOW_BYTES = 64 << 20
 STEP_BYTES = 8 << 20
 RECEIVE_BYTES = 1 << 20
-CHUNK_HEADER = struct.Struct("<QI")
+RANGE_HEADER = struct.Struct("<QI")
 EXPORT_TYPES = {"raw": "application/octet-stream", "vhd": "application/vhd"}
 NO_LIMIT = 1 << 62
 IO_ERROR = ("VDI_IO_ERROR", "Device I/O errors")
@@ -39,7 +39,7 @@ class Interrupted(Exception):
 
 
 @dataclass
-class Outlet:
+class ExportStream:
     """Where the bytes of an export go, and what may go wrong on the way."""
 
     pool: Pool
@@ -74,7 +74,7 @@ class Outlet:
 
     def _after(self, length: int) -> None:
         self.sent += length
-        self.pool.count_exported(self.uuid, length)
+        self.pool.counts.count_exported(self.uuid, length)
 
     def _step(self, length: int) -> int:
         """How much to send next: not too much at a time, and up to where a fault strikes."""
@@ -127,7 +127,7 @@ class DiskTransfers:
 
     def export(self, connection: Connection, request: Request) -> bool:
         """Send a disk; the body has no length and ends with the connection."""
-        with admitted(self._pool, connection, request, "export_raw_vdi") as transfer:
+        with authorized(self._pool, connection, request, "export_raw_vdi") as transfer:
             if transfer is not None and not self._redirected(connection, request):
                 self._export(connection, request, transfer)
         return False
@@ -135,7 +135,7 @@ class DiskTransfers:
     def _export(self, connection: Connection, request: Request, transfer: Transfer) -> None:
         pool, shape = self._pool, request.query.get("format", "raw")
         try:
-            vdi = find(pool, "VDI", request.query.get("vdi", ""))
+            vdi = pool.db.find("VDI", request.query.get("vdi", ""))
             record = pool.db.record("VDI", vdi)
             if shape not in EXPORT_TYPES:
                 raise XapiFailure("INVALID_VALUE", "format", shape)
@@ -147,22 +147,21 @@ class DiskTransfers:
         connection.send_head(
             200,
             {
-                "connection": "close",
-                "cache-control": "no-cache, no-store",
+                **HEAD,
                 "task-id": transfer.task,
                 "content-type": EXPORT_TYPES[shape],
                 "content-disposition": f'attachment; filename="{name}"',
             },
         )
         fault = pool.faults.take_export_fault(record["uuid"])
-        outlet = Outlet(
+        stream = ExportStream(
             pool, connection, transfer, vdi, record["uuid"], record["virtual_size"], fault
         )
         try:
-            self._send(outlet, request, vdi, shape)
+            self._send(stream, request, vdi, shape)
             if fault is not None and fault.kind == "pending":
                 connection.end()
-                outlet.wait_for_release()
+                stream.wait_for_release()
             pool.tasks.succeed(transfer.task)
         except Interrupted:
             pool.tasks.fail(transfer.task, XapiFailure(*IO_ERROR))
@@ -173,46 +172,46 @@ class DiskTransfers:
             pool.tasks.fail(transfer.task, XapiFailure(*IO_ERROR))
             raise
 
-    def _send(self, outlet: Outlet, request: Request, vdi: str, shape: str) -> None:
-        call = Call(self._pool, "VDI.export", session=outlet.transfer.session)
-        refuse_data_less(call, vdi)
+    def _send(self, stream: ExportStream, request: Request, vdi: str, shape: str) -> None:
+        call = Call(self._pool, "VDI.export", session=stream.transfer.session)
+        refuse_without_data(call, vdi)
         base = request.query.get("base", "")
-        base = find(self._pool, "VDI", base) if base and shape == "vhd" else ""
+        base = self._pool.db.find("VDI", base) if base and shape == "vhd" else ""
         if base:
-            refuse_data_less(call, base)
-        with self._pool.attached_to_dom0(vdi, writing=False):
+            refuse_without_data(call, base)
+        with self._pool.storage.attached_to_dom0(vdi, writing=False):
             if shape == "vhd":
-                self._send_vhd(outlet, vdi, base)
+                self._send_vhd(stream, vdi, base)
             else:
-                send_raw(self._pool.disk(vdi), outlet)
+                send_raw(self._pool.storage.disk(vdi), stream)
 
-    def _send_vhd(self, outlet: Outlet, vdi: str, base: str) -> None:
-        disk = self._pool.disk(vdi)
-        if disk.size > LIMIT_BYTES:
-            raise XapiFailure("VDI_TOO_LARGE", vdi, LIMIT_BYTES)
+    def _send_vhd(self, stream: ExportStream, vdi: str, base: str) -> None:
+        disk = self._pool.storage.disk(vdi)
+        if disk.size > MAX_VHD_BYTES:
+            raise XapiFailure("VDI_TOO_LARGE", vdi, MAX_VHD_BYTES)
         if base:
             base_uuid = str(self._pool.db.get("VDI", base, "uuid"))
-            plan = plan_difference(disk, self._pool.disk(base), base_uuid)
+            plan = plan_difference(disk, self._pool.storage.disk(base), base_uuid)
         else:
             plan = plan_full(disk)
         seconds = self._pool.settings.now().timestamp()
-        for part in write_vhd(disk, plan, outlet.uuid, seconds):
-            outlet.data(part)
-            outlet.progress(outlet.sent, vhd_bytes(plan))
+        for part in write_vhd(disk, plan, stream.uuid, seconds):
+            stream.data(part)
+            stream.progress(stream.sent, vhd_bytes(plan))
 
     def _redirected(self, connection: Connection, request: Request) -> bool:
         """Send the client to a host that sees the disk's storage, if this one does not."""
         pool = self._pool
         try:
-            vdi = find(pool, "VDI", request.query.get("vdi", ""))
+            vdi = pool.db.find("VDI", request.query.get("vdi", ""))
         except XapiFailure:
             return False
         hosts = pool.db.refs("host")
-        seeing = [h for h in hosts if pool.db.get("VDI", vdi, "SR") in pool.srs_seen_by(h)]
+        seeing = [h for h in hosts if pool.db.get("VDI", vdi, "SR") in pool.storage.srs_seen_by(h)]
         if not seeing or pool.host_at(connection.host) in seeing:
             return False
         address = pool.db.get("host", seeing[0], "address")
-        target = f"{pool.scheme}://{address}:{pool.port}{request.target}"
+        target = f"{pool.hosts.scheme}://{address}:{pool.hosts.port}{request.target}"
         connection.answer(request, 302, b"", {"location": target, "connection": "close"})
         return True
 
@@ -220,29 +219,20 @@ class DiskTransfers:
 
     def import_disk(self, connection: Connection, request: Request) -> bool:
         """Take a disk's data; the 200 goes out before the body is read."""
-        with admitted(self._pool, connection, request, "import_raw_vdi") as transfer:
+        with authorized(self._pool, connection, request, "import_raw_vdi") as transfer:
             if transfer is not None and not self._redirected(connection, request):
                 self._import(connection, request, transfer)
         return False
 
     def _import(self, connection: Connection, request: Request, transfer: Transfer) -> None:
-        if "100-continue" in request.headers.get("expect", "").lower():
-            connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        connection.send_head(
-            200,
-            {
-                "connection": "close",
-                "cache-control": "no-cache, no-store",
-                "task-id": transfer.task,
-            },
-        )
+        accept_body(connection, request, transfer)
         pool = self._pool
         try:
             if "transfer-encoding" in request.headers:
                 raise XapiFailure("INTERNAL_ERROR", "Transfer-Encoding is not supported")
             pool.faults.strike(Call(pool, "VDI.import", task=transfer.task))
             vdi = self._target(request)
-            with pool.attached_to_dom0(vdi, writing=True):
+            with pool.storage.attached_to_dom0(vdi, writing=True):
                 self._receive(connection, request, transfer, vdi)
             pool.tasks.succeed(transfer.task, vdi)
         except XapiFailure as error:
@@ -255,18 +245,10 @@ class DiskTransfers:
             raise
 
     def _target(self, request: Request) -> str:
-        """The disk to write: an existing one that is free, or a new one in an SR."""
-        pool, query = self._pool, request.query
-        call = Call(pool, "VDI.import")
-        if "vdi" not in query:
-            sr = find(pool, "SR", query.get("sr_id") or query.get("sr_uuid", ""))
-            length = request.content_length
-            if length is None or query.get("format", "raw") != "raw":
-                raise XapiFailure("INTERNAL_ERROR", "a new disk needs raw data and its length")
-            disk = Disk.empty(-(-length // (2 << 20)) * (2 << 20), pool.folder)
-            return pool.add_vdi(disk, SR=sr, name_label="Imported VDI")
-        vdi = find(pool, "VDI", query["vdi"])
-        refuse_data_less(call, vdi)
+        """The disk to write: an existing one that is free."""
+        pool, call = self._pool, Call(self._pool, "VDI.import")
+        vdi = pool.db.find("VDI", request.query.get("vdi", ""))
+        refuse_without_data(call, vdi)
         if attached_elsewhere(call, vdi, writing=True):
             raise XapiFailure("VDI_IN_USE", vdi, "import")
         return vdi
@@ -274,21 +256,19 @@ class DiskTransfers:
     def _receive(
         self, connection: Connection, request: Request, transfer: Transfer, vdi: str
     ) -> None:
-        inlet = Inlet(self._pool, connection, transfer, self._pool.disk(vdi), self._uuid(vdi))
+        disk, uuid = self._pool.storage.disk(vdi), str(self._pool.db.get("VDI", vdi, "uuid"))
+        stream = ImportStream(self._pool, connection, transfer, disk, uuid)
         length = request.content_length
         if request.query.get("format") == "vhd":
-            inlet.vhd(length)
+            stream.vhd(length)
         elif request.query.get("chunked", "").lower() in ("true", "1"):
-            inlet.ranges(length)
+            stream.ranges(length)
         else:
-            inlet.run(0, inlet.disk.size if length is None else length)
-
-    def _uuid(self, vdi: str) -> str:
-        return str(self._pool.db.get("VDI", vdi, "uuid"))
+            stream.run(0, stream.disk.size if length is None else length)
 
 
 @dataclass
-class Inlet:
+class ImportStream:
     """Where the bytes of an import come from."""
 
     pool: Pool
@@ -298,11 +278,7 @@ class Inlet:
     uuid: str
 
     def run(self, offset: int, length: int) -> None:
-        """Take `length` bytes to an offset of the disk.
-
-        Raises:
-            XapiFailure: VDI_IO_ERROR when the client sends less or the disk is too small.
-        """
+        """Take `length` bytes to an offset of the disk."""
         if offset + length > self.disk.size:
             raise XapiFailure(*IO_ERROR)
         buffer = memoryview(bytearray(min(RECEIVE_BYTES, max(length, 1))))
@@ -312,7 +288,7 @@ class Inlet:
             wanted = buffer[: min(len(buffer), length - done)]
             count = self.connection.read_into(wanted)
             self.disk.write(offset + done, wanted[:count])
-            self.pool.count_imported(self.uuid, count)
+            self.pool.counts.count_imported(self.uuid, count)
             if count < len(wanted):
                 raise XapiFailure(*IO_ERROR)
             done += count
@@ -325,25 +301,21 @@ class Inlet:
         """
         left = NO_LIMIT if content_length is None else content_length
         while True:
-            if left < CHUNK_HEADER.size:
+            if left < RANGE_HEADER.size:
                 raise XapiFailure(*IO_ERROR)
-            head = self.connection.read(CHUNK_HEADER.size)
-            if len(head) < CHUNK_HEADER.size:
+            head = self.connection.read(RANGE_HEADER.size)
+            if len(head) < RANGE_HEADER.size:
                 raise XapiFailure(*IO_ERROR)
-            offset, length = CHUNK_HEADER.unpack(head)
+            offset, length = RANGE_HEADER.unpack(head)
             if offset == length == 0:
                 return
-            left -= CHUNK_HEADER.size + length
+            left -= RANGE_HEADER.size + length
             if left < 0:
                 raise XapiFailure(*IO_ERROR)
             self.run(offset, length)
 
     def vhd(self, content_length: int | None) -> None:
-        """Take the sectors a VHD marks.
-
-        Raises:
-            XapiFailure: VDI_IO_ERROR when it is damaged or ends early, or the disk is too small.
-        """
+        """Take the sectors a VHD marks."""
         left = NO_LIMIT if content_length is None else content_length
 
         def read(length: int) -> bytes:
@@ -359,17 +331,17 @@ class Inlet:
                     raise XapiFailure(*IO_ERROR)
                 fits = data[: max(0, self.disk.size - offset)]
                 self.disk.write(min(offset, self.disk.size), fits)
-                self.pool.count_imported(self.uuid, len(data))
+                self.pool.counts.count_imported(self.uuid, len(data))
         except BadVhd as cause:
             raise XapiFailure(*IO_ERROR) from cause
         while content_length is not None and left and read(STEP_BYTES):
             pass
 
 
-def send_raw(disk: Disk, outlet: Outlet) -> None:
+def send_raw(disk: Disk, stream: ExportStream) -> None:
     """Send every byte of a disk."""
-    size = outlet.size
+    size = stream.size
     for start in range(0, size, WINDOW_BYTES):
         for segment in disk.segments(start, min(start + WINDOW_BYTES, size)):
-            outlet.segment(segment)
-        outlet.progress(outlet.sent, size)
+            stream.segment(segment)
+        stream.progress(stream.sent, size)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lab.calls import Journal
-from lab.faults import Faults
+from lab.journal import Journal
+from lab.parts.faults import Caller, Faults
 from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
@@ -18,9 +18,6 @@ from likeness.model.outcome import VmOutcome
 from likeness.store.versions import Version, last_version, read_version, record_names, vms
 from tests.flows.scene import QUICK, Scene, image, new_scene, noise
 from tests.flows.waiting import wait_until
-
-if TYPE_CHECKING:
-    from lab.calls import Call
 
 KIB = 1 << 10
 PHASES = ("snapshot", "transfer", "commit")
@@ -48,7 +45,7 @@ class TimedFaults(Faults):
         """Do something just before a message is answered for the `number`-th time from now on."""
         self._due.append([method, number, act])
 
-    def strike(self, call: "Call", at: str = "") -> None:
+    def strike(self, call: Caller, at: str = "") -> None:
         for due in [each for each in self._due if each[0] == (at or call.name)]:
             due[1] -= 1
             if due[1] == 0:

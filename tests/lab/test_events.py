@@ -1,4 +1,4 @@
-"""event.from, event.inject and the old event.next."""
+"""event.from and event.inject."""
 
 import threading
 import time
@@ -116,16 +116,3 @@ def test_waiting_ends_with_the_session(lab: LabServer, xen: Xen) -> None:
     lab.pool.sessions.end_all()
     thread.join(20)
     assert failures == ["SESSION_INVALID"]
-
-
-def test_the_old_form_still_works(xen: Xen) -> None:
-    xen.api.event.register(["vm"])
-    xen.api.VM.set_name_description(xen.vm("web"), "changed")
-    events = xen.api.event.next()
-    assert [e["snapshot"]["name_description"] for e in events] == ["changed"]
-    xen.api.event.unregister(["vm"])
-
-
-def test_not_registered_is_refused(xen: Xen) -> None:
-    with pytest.raises(XenAPI.Failure, match="SESSION_NOT_REGISTERED"):
-        xen.api.event.next()

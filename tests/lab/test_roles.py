@@ -70,11 +70,7 @@ def test_a_lesser_account_backs_up_but_switches_no_nbd_on(lab: LabServer, xen: X
     assert "vm.snapshot" in permissions
     assert "network.add_purpose" not in permissions
     assert xen.api.session.get_rbac_permissions(xen.token) == []
-    sid = api.session.get_auth_user_sid(ref)
-    assert sid in xen.api.session.get_all_subject_identifiers()
-    assert xen.api.auth.get_subject_identifier("backup") == sid
-    xen.api.session.logout_subject_identifier(sid)
-    assert xen.api.session.get_all_subject_identifiers() == []
+    assert api.session.get_auth_user_sid(ref).startswith("u:")
 
 
 def test_a_reader_may_not_transfer_disks_and_the_task_says_so(lab: LabServer, xen: Xen) -> None:
@@ -86,32 +82,3 @@ def test_a_reader_may_not_transfer_disks_and_the_task_says_so(lab: LabServer, xe
         assert connection.getresponse().status == 403
         connection.close()
     assert xen.wait(task)["error_info"][0] == "RBAC_PERMISSION_DENIED"
-
-
-def test_roles_are_given_and_taken_by_the_subject(lab: LabServer, xen: Xen) -> None:
-    subject = lab.pool.add_account("guest", "pw", "read-only")
-    roles = {r["name_label"]: ref for ref, r in xen.api.role.get_all_records().items()}
-    xen.api.subject.add_to_roles(subject, roles["vm-admin"])
-    assert "vm.destroy" in xen.api.subject.get_permissions_name_label(subject)
-    with pytest.raises(XenAPI.Failure, match="ROLE_ALREADY_EXISTS"):
-        xen.api.subject.add_to_roles(subject, roles["vm-admin"])
-    for name in ("vm-admin", "read-only"):
-        xen.api.subject.remove_from_roles(subject, roles[name])
-    with pytest.raises(XenAPI.Failure, match="ROLE_NOT_FOUND"):
-        xen.api.subject.remove_from_roles(subject, roles["vm-admin"])
-    with pytest.raises(XenAPI.Failure, match="RBAC_PERMISSION_DENIED"):
-        open_session(lab.url).xenapi.login_with_password("guest", "pw")
-
-
-def test_a_role_names_its_permissions_and_a_permission_its_roles(xen: Xen) -> None:
-    roles = {r["name_label"]: ref for ref, r in xen.api.role.get_all_records().items()}
-    assert list(roles) == list(ROLES)
-    labels = xen.api.role.get_permissions_name_label(roles["vm-operator"])
-    assert "vm.start" in labels
-    assert "vm.snapshot" not in labels
-    refs = xen.api.role.get_permissions(roles["vm-operator"])
-    assert sorted(xen.api.role.get_name_label(ref) for ref in refs[:20]) == sorted(labels[:20])
-    able = xen.api.role.get_by_permission_name_label("vm.snapshot")
-    assert [xen.api.role.get_name_label(r) for r in able] == list(ROLES[:3])
-    start = next(r for r in refs if xen.api.role.get_name_label(r) == "vm.start")
-    assert len(xen.api.role.get_by_permission(start)) == 5

@@ -6,7 +6,6 @@ import pytest
 
 from lab.pool import Pool
 from lab.serving import LabServer
-from lab.sessions import SESSIONS_PER_ORIGINATOR
 from lab.settings import Settings
 from tests.lab.clients import JsonClient, Refused, Xen, open_session
 
@@ -56,18 +55,6 @@ def test_a_session_ends_when_it_was_not_used_for_long() -> None:
         now[0] += 101.0
         with pytest.raises(Refused, match="SESSION_INVALID"):
             client("VM.get_all")
-
-
-def test_beyond_500_sessions_of_an_originator_the_oldest_ends(lab: LabServer) -> None:
-    sessions = lab.pool.sessions
-    first = sessions.log_in(lab.username, lab.password, "many")
-    other = sessions.log_in(lab.username, lab.password, "another")
-    for _ in range(SESSIONS_PER_ORIGINATOR):
-        sessions.log_in(lab.username, lab.password, "many")
-    client = JsonClient(lab.url)
-    assert client.raw("VM.get_all", other)
-    with pytest.raises(Refused, match="SESSION_INVALID"):
-        client.raw("VM.get_all", first)
 
 
 def test_a_member_sends_the_client_to_its_coordinator(lab: LabServer) -> None:

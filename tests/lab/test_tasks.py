@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import XenAPI
 
+from lab.parts.tasks import MAX_PENDING_TASKS
 from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
-from lab.tasks import PENDING_LIMIT
 from tests.lab.clients import JsonClient, Refused, Xen
 
 BOTH_PROTOCOLS = True
@@ -118,26 +118,12 @@ def test_a_clients_own_task_is_completed_by_the_client(xen: Xen) -> None:
 
 
 def test_above_200_pending_tasks_new_ones_are_refused(xen: Xen) -> None:
-    tasks = [xen.api.task.create("t", "") for _ in range(PENDING_LIMIT)]
+    tasks = [xen.api.task.create("t", "") for _ in range(MAX_PENDING_TASKS)]
     with pytest.raises(XenAPI.Failure) as refused:
         xen.api.task.create("one more", "")
     assert refused.value.details == ["TOO_MANY_PENDING_TASKS"]
     xen.api.task.destroy(tasks[0])
     xen.api.task.create("room again", "")
-
-
-def test_finished_tasks_are_collected_after_65_minutes() -> None:
-    now = [0.0]
-    with LabServer(Pool(Settings(monotonic=lambda: now[0]))) as lab:
-        client = JsonClient(lab.url)
-        client.log_in(lab.username, lab.password)
-        task = client("task.create", "old", "")
-        client("task.set_status", task, "success")
-        lab.pool.tasks._stamps[task] = 0.0
-        now[0] = 66 * 60.0
-        client("task.create", "new", "")
-        with pytest.raises(Refused, match="HANDLE_INVALID"):
-            client("task.get_status", task)
 
 
 def test_events_tell_when_a_task_ends(lab: LabServer, xen: Xen) -> None:

@@ -1,10 +1,9 @@
-"""Disk data over HTTP: out, in, in ranges, and everything that can go wrong on the way."""
+"""Disk data over HTTP: out, in, and everything that can go wrong on the way."""
 
 import random
 import socket
 import struct
 import time
-from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -63,17 +62,17 @@ def test_what_is_given_is_served_to_the_byte_and_never_written(tmp_path: Path) -
 def test_holes_cost_nothing_on_the_way_in_and_out(tmp_path: Path) -> None:
     image = tmp_path / "sparse.raw"
     with image.open("wb") as file:
-        file.truncate(512 << 20)
-        file.seek(300 << 20)
+        file.truncate(96 << 20)
+        file.seek(60 << 20)
         file.write(b"in the middle")
     pool = Pool(Settings())
     pool.add_vm("vm", [image])
     with LabServer(pool) as lab:
         xen = Xen(lab)
         body = xen.export(xen.disks(xen.vm("vm"))[0])
-        assert len(body) == 512 << 20
-        assert body[300 << 20 : (300 << 20) + 13] == b"in the middle"
-        assert body.count(0) == (512 << 20) - 13
+        assert len(body) == 96 << 20
+        assert body[60 << 20 : (60 << 20) + 13] == b"in the middle"
+        assert body.count(0) == (96 << 20) - 13
     assert image.stat().st_blocks * 512 < MIB
 
 
@@ -111,17 +110,9 @@ def test_many_connections_read_at_once(lab: LabServer, xen: Xen) -> None:
     assert lab.pool.counters()["exported_bytes"][uuid] == 24 * 8 * MIB
 
 
-def test_a_session_by_cookie_or_a_password_admits_and_nothing_else(
-    lab: LabServer, xen: Xen
-) -> None:
+def test_a_session_by_cookie_admits_and_nothing_else(lab: LabServer, xen: Xen) -> None:
     disk = xen.disks(xen.vm("web"))[0]
-    basic = b64encode(f"root:{lab.password}".encode()).decode()
-    for headers, status in (
-        ({"Cookie": f"session_id={xen.token}"}, 200),
-        ({"Authorization": f"Basic {basic}"}, 200),
-        ({"Authorization": "Basic cm9vdDp3cm9uZw=="}, 401),
-        ({}, 401),
-    ):
+    for headers, status in (({"Cookie": f"session_id={xen.token}"}, 200), ({}, 401)):
         connection = xen.connection()
         connection.request("GET", f"/export_raw_vdi?vdi={disk}", headers=headers)
         answer = connection.getresponse()
@@ -153,7 +144,7 @@ def test_the_slash_some_clients_append_is_served_too(xen: Xen) -> None:
 
 
 def test_dom0_holds_the_disk_a_moment_longer_than_the_transfer(lab: LabServer, xen: Xen) -> None:
-    lab.pool.settings.detach_seconds = 1.0
+    lab.pool.settings.detach_seconds = 0.4
     snapshot = xen.api.VM.snapshot(xen.vm("web"), "s")
     disk = xen.disks(snapshot)[0]
     xen.api.VM.destroy(snapshot)
@@ -248,18 +239,6 @@ def test_chunked_transfer_encoding_is_refused(xen: Xen) -> None:
 def test_a_disk_that_a_guest_writes_cannot_be_imported_to(xen: Xen) -> None:
     disk = xen.disks(xen.vm("web"))[0]
     assert xen.put(disk, b"x" * 512)["error_info"][:2] == ["VDI_IN_USE", disk]
-
-
-def test_without_a_disk_a_new_one_is_made(xen: Xen) -> None:
-    sr, task = xen.api.pool.get_default_SR(xen.api.pool.get_all()[0]), xen.api.task.create("t", "")
-    connection = xen.connection()
-    path = f"/import_raw_vdi?sr_id={sr}&session_id={xen.token}&task_id={task}&format=raw"
-    connection.request("PUT", path, b"new" * 1000)
-    connection.getresponse().read()
-    connection.close()
-    made = xen.wait(task)["result"].removeprefix("<value>").removesuffix("</value>")
-    assert xen.api.VDI.get_name_label(made) == "Imported VDI"
-    assert xen.export(made)[:3000] == b"new" * 1000
 
 
 def test_the_server_says_continue_to_those_who_ask(lab: LabServer, xen: Xen) -> None:

@@ -30,7 +30,7 @@ def disk(stage: Stage) -> SnapshotDisk:
 def offer(stage: Stage, server: NbdServer, purpose: str, pem: Path | None) -> None:
     """Let the pool say that its disks are to be had from this server."""
     db = stage.pool.db
-    stage.pool.nbd_port = server.port
+    stage.pool.hosts.nbd_port = server.port
     name_certificate(stage, "" if pem is None else _certificate(pem))
     for network in db.where("network", bridge="xenbr0"):
         db.put("network", network, purpose=[purpose])

@@ -1,16 +1,42 @@
-"""The machine side of a pool: VM records, domains, guests."""
+"""The machines of a pool: VM records, domains, guests."""
 
 import json
-from typing import Any
+import secrets
+from typing import Any, Protocol
 
-from lab.pool_storage import StoragePart
+from lab.database import Database
+from lab.settings import Settings
 from lab.wire.values import EPOCH, NULL, Value, date_of, is_null
 
-LABEL_LIMIT = 1 << 16
+MAX_METADATA_BYTES = 1 << 16
 
 
-class MachinesPart(StoragePart):
-    """VMs, their domains, and what their guests report."""
+class RemovesDisks(Protocol):
+    """What machines need of the storage."""
+
+    def drop_vdi(self, vdi: str) -> None:
+        """Remove a disk with its record."""
+
+
+def random_mac() -> str:
+    """Make up a locally administered MAC address."""
+    first, *rest = secrets.token_bytes(6)
+    return ":".join(f"{byte:02x}" for byte in ((first & 0xFC) | 0x02, *rest))
+
+
+class Machines:
+    """VMs, their domains, and what their guests report.
+
+    Attributes:
+        guest_store: What each running guest sees of xenstore, by VM reference.
+    """
+
+    def __init__(self, db: Database, settings: Settings, storage: RemovesDisks) -> None:
+        self.db = db
+        self.settings = settings
+        self.guest_store: dict[str, dict[str, str]] = {}
+        self._storage = storage
+        self._domains_begun = 0
 
     # -- records ---------------------------------------------------------------------------------
 
@@ -66,20 +92,20 @@ class MachinesPart(StoragePart):
                 self.db.destroy("VTPM", vtpm)
             for disk in disks if with_disks else ():
                 if not self.db.get("VDI", disk, "VBDs"):
-                    self.drop_vdi(disk)
+                    self._storage.drop_vdi(disk)
 
     def describe_vm(self, vm: str) -> str:
         """Write a VM's record as text, as snapshots keep it."""
-        return json.dumps(self.db.record("VM", vm), sort_keys=True)[:LABEL_LIMIT]
+        return json.dumps(self.db.record("VM", vm), sort_keys=True)[:MAX_METADATA_BYTES]
 
     # -- domains ---------------------------------------------------------------------------------
 
     def begin_domain(self, vm: str, host: str) -> None:
         """Let a VM reside on a host."""
         with self.db.lock:
-            self.domains_begun += 1
+            self._domains_begun += 1
             record = self.db.record("VM", vm)
-            self.db.put("VM", vm, resident_on=host, domid=self.domains_begun)
+            self.db.put("VM", vm, resident_on=host, domid=self._domains_begun)
             self.db.put(
                 "VM_metrics",
                 record["metrics"],

@@ -1,7 +1,7 @@
 """`event.from` and its older relatives: what changed since a token."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.database import Database
@@ -21,11 +21,7 @@ class Subscription:
 
     @classmethod
     def parse(cls, text: str) -> "Subscription":
-        """Read `*`, `class` or `class/ref`.
-
-        Raises:
-            XapiFailure: EVENT_SUBSCRIPTION_PARSE_FAILURE.
-        """
+        """Read `*`, `class` or `class/ref`."""
         parts = text.lower().split("/")
         if len(parts) > 2 or not all(parts):
             raise XapiFailure("EVENT_SUBSCRIPTION_PARSE_FAILURE", text)
@@ -44,11 +40,7 @@ def make_token(generation: int) -> str:
 
 
 def read_token(token: str) -> int:
-    """Read a token; empty means the beginning.
-
-    Raises:
-        XapiFailure: EVENT_FROM_TOKEN_PARSE_FAILURE.
-    """
+    """Read a token; empty means the beginning."""
     if token == "":
         return -1
     parts = token.split(",")
@@ -112,11 +104,6 @@ class EventStream:
             token = make_token(self._db.generation)
             self._db.put(proper, ref)
             return token
-
-    def since(self, classes: Iterable[str], generation: int) -> list[Value]:
-        """The events after a change number, for the old `event.next`."""
-        with self._db.lock:
-            return self._collect([Subscription.parse(text) for text in classes], generation)
 
     @staticmethod
     def _miss(class_name: str, ref: str) -> None:

@@ -1,6 +1,5 @@
 """Snapshots, clones and copies of VMs, and going back to a snapshot."""
 
-import secrets
 import uuid
 from collections.abc import Callable
 
@@ -9,38 +8,17 @@ from lab.behaviours.common import disk_vbds, refuse_blocked, require_power
 from lab.behaviours.vm_power import ALLOWED_IN, bring_down, bring_up, make_suspend_image
 from lab.calls import Call
 from lab.failures import XapiFailure
+from lab.parts.machines import random_mac
 from lab.registry import message
 from lab.wire.values import EPOCH, NULL, Value, date_of, is_null
 
-NOT_COPIED = [
-    "uuid",
-    "allowed_operations",
-    "current_operations",
-    "power_state",
-    "resident_on",
-    "domid",
-    "suspend_VDI",
-    "VBDs",
-    "VIFs",
-    "VGPUs",
-    "VTPMs",
-    "VUSBs",
-    "consoles",
-    "crash_dumps",
-    "attached_PCIs",
-    "snapshots",
-    "children",
-    "groups",
-    "metrics",
-    "guest_metrics",
-    "scheduled_to_be_resident_on",
-    "last_booted_record",
-    "blobs",
-    "blocked_operations",
-    "ha_always_run",
-    "ha_restart_priority",
-    "requires_reboot",
-]
+NOT_COPIED = (
+    "uuid", "allowed_operations", "current_operations", "power_state", "resident_on", "domid",
+    "suspend_VDI", "VBDs", "VIFs", "VGPUs", "VTPMs", "VUSBs", "consoles", "crash_dumps",
+    "attached_PCIs", "snapshots", "children", "groups", "metrics", "guest_metrics",
+    "scheduled_to_be_resident_on", "last_booted_record", "blobs", "blocked_operations",
+    "ha_always_run", "ha_restart_priority", "requires_reboot",
+)  # fmt: skip
 CRASH_CONSISTENT = "crash_consistent"
 FRESH = {
     "is_a_snapshot": False,
@@ -53,16 +31,10 @@ FRESH = {
 }
 
 
-def random_mac() -> str:
-    """Make up a locally administered MAC address."""
-    first, *rest = secrets.token_bytes(6)
-    return ":".join(f"{byte:02x}" for byte in ((first & 0xFC) | 0x02, *rest))
-
-
 def _copy_record(call: Call, vm: str, name: str, **changes: Value) -> str:
     source = call.db.record("VM", vm)
     fields = {k: v for k, v in source.items() if k not in NOT_COPIED} | {"name_label": name}
-    return call.pool.add_vm_record(**fields | changes)
+    return call.machines.add_vm_record(**fields | changes)
 
 
 def _copy_devices(
@@ -102,7 +74,7 @@ def _copy_disks(
                 made[disk] = copy_one(disk)
     except Exception:
         for copied in made.values():
-            call.pool.drop_vdi(copied)
+            call.storage.drop_vdi(copied)
         raise
     return made
 
@@ -119,7 +91,7 @@ def _refuse_disks(call: Call, vm: str, skip: list[str]) -> None:
             raise XapiFailure("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION")
         if not record["managed"]:
             raise XapiFailure("VDI_NOT_MANAGED", ref)
-        call.pool.require_snapshots(record["SR"])
+        call.storage.require_snapshots(record["SR"])
 
 
 def _refuse_vm(call: Call, vm: str, operation: str) -> None:
@@ -153,15 +125,15 @@ def _take(
                     "power-state-at-snapshot": source["power_state"],
                     "disk-snapshot-type": kind,
                 },
-                "snapshot_metadata": call.pool.describe_vm(vm),
+                "snapshot_metadata": call.machines.describe_vm(vm),
                 "parent": call.db.get("VM", vm, "parent"),
             },
             **changes,
         )
         _copy_devices(call, vm, new, copied, keep_macs=True)
-        call.pool.copy_guest_metrics(vm, new)
+        call.machines.copy_guest_metrics(vm, new)
         call.db.put("VM", vm, parent=new)
-        call.pool.count_snapshots()
+        call.pool.counts.count_snapshots()
         return new
 
 
@@ -200,7 +172,7 @@ def checkpoint(call: Call, vm: str, new_name: str) -> str:
         try:
             new = _take(call, vm, new_name, [], power_state="Suspended", suspend_VDI=image)
         except XapiFailure:
-            call.pool.drop_vdi(image)
+            call.storage.drop_vdi(image)
             raise
         for vbd in disk_vbds(call.db, new):
             # The record is that of the running VM; nothing is really attached.
@@ -271,7 +243,7 @@ def revert(call: Call, snapshot_ref: str) -> None:
             bring_down(call, vm)
         copied = _copy_disks(call, snapshot_ref, lambda disk: disks.clone(call, disk, {}), [])
         with call.db.lock:
-            call.pool.drop_devices(vm, with_disks=True)
+            call.machines.drop_devices(vm, with_disks=True)
             _copy_devices(call, snapshot_ref, vm, copied, keep_macs=True)
             _hand_over_snapshots(call, copied)
             kept = ("memory_static_max", "memory_static_min", "VCPUs_max", "VCPUs_at_startup")

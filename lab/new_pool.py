@@ -1,25 +1,17 @@
 """What a fresh pool holds: host, storage, networks, templates, roles."""
 
-from lab.pool_machines import MachinesPart
+from lab.parts.assembly import Parts
 from lab.roles import ROLES
 from lab.wire.values import Value, date_of
 
 GIB = 1 << 30
 MIB = 1 << 20
 HOST_MEMORY = 64 * GIB
-BLOCK_FEATURES = {
-    "VDI_CREATE": 1,
-    "VDI_DELETE": 1,
-    "VDI_ATTACH": 1,
-    "VDI_DETACH": 1,
-    "VDI_RESIZE": 1,
-    "VDI_CLONE": 1,
-    "VDI_SNAPSHOT": 1,
-    "VDI_CONFIG_CBT": 1,
-    "VDI_UPDATE": 1,
-    "SR_UPDATE": 1,
-    "SR_PROBE": 1,
-}
+BLOCK_DRIVER = (
+    "VDI_CREATE", "VDI_DELETE", "VDI_ATTACH", "VDI_DETACH", "VDI_RESIZE", "VDI_CLONE",
+    "VDI_SNAPSHOT", "VDI_CONFIG_CBT", "VDI_UPDATE", "SR_UPDATE", "SR_PROBE",
+)  # fmt: skip
+BLOCK_FEATURES = dict.fromkeys(BLOCK_DRIVER, 1)
 DRIVERS: dict[str, dict[str, int]] = {
     "ext": {**BLOCK_FEATURES, "THIN_PROVISIONING": 1},
     "nfs": {**BLOCK_FEATURES, "THIN_PROVISIONING": 1},
@@ -49,7 +41,7 @@ MACHINE: dict[str, Value] = {
 }
 
 
-def build_world(pool: MachinesPart, address: str, host_count: int) -> None:
+def fill_new_pool(pool: Parts, address: str, host_count: int) -> None:
     """Fill an empty pool; the first host is its coordinator."""
     for kind, features in DRIVERS.items():
         pool.db.create(
@@ -84,7 +76,7 @@ def build_world(pool: MachinesPart, address: str, host_count: int) -> None:
     pool.db.create("user", short_name=pool.settings.username, fullname="Lab administrator")
 
 
-def _add_host(pool: MachinesPart, number: int, address: str, network: str) -> str:
+def _add_host(pool: Parts, number: int, address: str, network: str) -> str:
     major, minor = pool.facts.api_version
     now = date_of(pool.settings.now())
     name = f"lab-host-{number + 1}"
@@ -116,7 +108,7 @@ def _add_host(pool: MachinesPart, number: int, address: str, network: str) -> st
         tls_verification_enabled=True,
     )
     _add_interface(pool, host, network, number, own_address)
-    dom0 = pool.add_vm_record(
+    dom0 = pool.machines.add_vm_record(
         **MACHINE
         | {
             "name_label": f"Control domain on host: {name}",
@@ -138,7 +130,7 @@ def member_address(number: int) -> str:
     return f"127.0.0.{number + 1}"
 
 
-def _add_interface(pool: MachinesPart, host: str, network: str, number: int, address: str) -> None:
+def _add_interface(pool: Parts, host: str, network: str, number: int, address: str) -> None:
     card = pool.db.create("PIF_metrics", carrier=True, speed=10_000, duplex=True)
     pool.db.create(
         "PIF",
@@ -158,25 +150,21 @@ def _add_interface(pool: MachinesPart, host: str, network: str, number: int, add
     )
 
 
-def _add_storage(pool: MachinesPart, hosts: list[str]) -> None:
+def _add_storage(pool: Parts, hosts: list[str]) -> None:
     shared = len(hosts) > 1
-    local = pool.add_sr(
+    local = pool.storage.add_sr(
         name_label="Shared storage" if shared else "Local storage",
         type="nfs" if shared else "ext",
         content_type="user",
         shared=shared,
         physical_size=pool.settings.sr_bytes,
     )
-    tools = pool.add_sr(
-        name_label="XenServer Tools",
-        type="iso",
-        content_type="iso",
-        shared=True,
-        is_tools_sr=True,
+    tools = pool.storage.add_sr(
+        name_label="XenServer Tools", type="iso", content_type="iso", shared=True, is_tools_sr=True
     )
     for host in hosts:
-        pool.connect(local, host, {"device": "/dev/lab"})
-        pool.connect(tools, host, {"location": "/opt/xensource/packages/iso"})
+        pool.storage.connect(local, host, {"device": "/dev/lab"})
+        pool.storage.connect(tools, host, {"location": "/opt/xensource/packages/iso"})
     pool.db.create(
         "pool",
         name_label="lab",
@@ -189,9 +177,9 @@ def _add_storage(pool: MachinesPart, hosts: list[str]) -> None:
     )
 
 
-def _add_templates(pool: MachinesPart) -> None:
+def _add_templates(pool: Parts) -> None:
     for name in ("Other install media", "Debian Bookworm 12"):
-        pool.add_vm_record(
+        pool.machines.add_vm_record(
             **MACHINE
             | {
                 "name_label": name,

@@ -1,10 +1,9 @@
-# ruff: noqa: FBT001 - the order and the booleans are those of the API
 """Changed block tracking, and who may read a disk over NBD."""
 
 import base64
 import time
 
-from lab.behaviours.vdi import refuse_data_less
+from lab.behaviours.vdi import refuse_without_data
 from lab.calls import Call
 from lab.failures import XapiFailure, not_allowed, storage_failure
 from lab.registry import message
@@ -15,16 +14,16 @@ POLL_SECONDS = 0.05
 
 
 def _refuse_tracking(call: Call, vdi: str) -> None:
-    refuse_data_less(call, vdi)
+    refuse_without_data(call, vdi)
     record = call.db.record("VDI", vdi)
-    call.pool.require_storage(record["SR"])
+    call.storage.require_storage(record["SR"])
     if record["is_a_snapshot"]:
         raise not_allowed(f"VDI is a snapshot: {vdi}")
     if record["type"] not in ("user", "system"):
         raise XapiFailure("VDI_INCOMPATIBLE_TYPE", vdi, record["type"])
     if record["on_boot"] == "reset":
         raise XapiFailure("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION")
-    if not call.pool.sr_can(record["SR"], "VDI_CONFIG_CBT"):
+    if not call.storage.sr_can(record["SR"], "VDI_CONFIG_CBT"):
         raise XapiFailure("SR_OPERATION_NOT_SUPPORTED", record["SR"])
 
 
@@ -33,7 +32,7 @@ def enable_cbt(call: Call, vdi: str) -> None:
     """Begin to note which blocks are written; no more than that if it is on already."""
     _refuse_tracking(call, vdi)
     with call.operation("VDI", vdi, "enable_cbt"):
-        disk = call.pool.disk(vdi)
+        disk = call.storage.disk(vdi)
         if disk.log is None:
             disk.track()
         call.db.put("VDI", vdi, cbt_enabled=True)
@@ -44,14 +43,8 @@ def disable_cbt(call: Call, vdi: str) -> None:
     """Stop noting; the chain ends here."""
     _refuse_tracking(call, vdi)
     with call.operation("VDI", vdi, "disable_cbt"):
-        call.pool.disk(vdi).stop_tracking()
+        call.storage.disk(vdi).stop_tracking()
         call.db.put("VDI", vdi, cbt_enabled=False)
-
-
-@message("VDI.set_cbt_enabled")
-def set_cbt_enabled(call: Call, vdi: str, value: bool) -> None:
-    """Write the field as the storage does; the log is left alone."""
-    call.db.put("VDI", vdi, cbt_enabled=value)
 
 
 @message("VDI.data_destroy")
@@ -64,12 +57,12 @@ def data_destroy(call: Call, vdi: str) -> None:
         raise not_allowed(f"VDI is not a snapshot: {vdi}")
     if not record["managed"]:
         raise XapiFailure("VDI_NOT_MANAGED", vdi)
-    call.pool.require_storage(record["SR"])
+    call.storage.require_storage(record["SR"])
     if not record["cbt_enabled"]:
         raise XapiFailure("VDI_NO_CBT_METADATA", vdi)
     with call.operation("VDI", vdi, "data_destroy"):
         _wait_for_vbds(call, vdi)
-        call.pool.drop_vdi_data(vdi)
+        call.storage.drop_vdi_data(vdi)
 
 
 def _wait_for_vbds(call: Call, vdi: str) -> None:
@@ -84,7 +77,7 @@ def _wait_for_vbds(call: Call, vdi: str) -> None:
 @message("VDI.list_changed_blocks")
 def list_changed_blocks(call: Call, vdi_from: str, vdi_to: str) -> str:
     """Base64 of the bitmap of 64 KiB blocks written after one disk up to another of its chain."""
-    call.pool.require_storage(call.db.get("VDI", vdi_to, "SR"))
+    call.storage.require_storage(call.db.get("VDI", vdi_to, "SR"))
     _refuse_attached(call, vdi_to)
     since, until = _log(call, vdi_from), _log(call, vdi_to)
     with call.operation("VDI", vdi_from, "list_changed_blocks"):
@@ -102,7 +95,7 @@ def _no_difference(detail: str) -> XapiFailure:
 
 
 def _log(call: Call, vdi: str) -> ChangeLog:
-    log = call.pool.disk(vdi).log
+    log = call.storage.disk(vdi).log
     if log is None or not call.db.get("VDI", vdi, "cbt_enabled"):
         raise _no_difference("Changed block tracking is disabled")
     return log
@@ -121,5 +114,5 @@ def _refuse_attached(call: Call, vdi: str) -> None:
 @message("VDI.get_nbd_info")
 def get_nbd_info(call: Call, vdi: str) -> Value:
     """Where the disk can be read over NBD; empty while no network has the purpose."""
-    refuse_data_less(call, vdi)
-    return call.pool.nbd_addresses(vdi, call.session)
+    refuse_without_data(call, vdi)
+    return call.pool.hosts.nbd_addresses(vdi, call.session)

@@ -4,19 +4,26 @@ import re
 import threading
 from collections import deque
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from lab.facts import load_facts
 from lab.failures import XapiFailure
-
-if TYPE_CHECKING:
-    from lab.calls import Call
 
 BACKEND_CODE = re.compile(r"SR_BACKEND_FAILURE_\d+\Z")
 ASYNC = "Async."
 LIST_METHODS = "system.listMethods"
 POINTS = (LIST_METHODS, "disk.snapshot", "VDI.import", "VM.export", "VM.import")
 EXPORT_KINDS = ("stall", "short", "second-answer", "session", "pending")
+
+
+class Caller(Protocol):
+    """What faults need of the call they are to strike."""
+
+    name: str
+    task: str
+
+    def check(self) -> None:
+        """Stop here when the task was cancelled."""
 
 
 def _require_known(method: str) -> None:
@@ -81,7 +88,7 @@ class Faults:
         self._lock = threading.Lock()
         self._calls: list[CallFault] = []
         self._exports: deque[ExportFault] = deque()
-        self._stubborn: dict[str, int] = {}
+        self._held_vbds: dict[str, int] = {}
         self._released = threading.Event()
 
     # -- setting ---------------------------------------------------------------------------------
@@ -120,14 +127,14 @@ class Faults:
     def hold_vbd(self, vbd: str = "*", *, times: int = 1) -> None:
         """Let a VBD, or any, refuse the next polite unplugs."""
         with self._lock:
-            self._stubborn[vbd] = times
+            self._held_vbds[vbd] = times
 
     def clear(self) -> None:
         """Forget all faults; what hangs goes on."""
         with self._lock:
             self._calls.clear()
             self._exports.clear()
-            self._stubborn.clear()
+            self._held_vbds.clear()
             self._released.set()
             self._released = threading.Event()
 
@@ -137,17 +144,13 @@ class Faults:
             return {
                 "calls": [asdict(fault) for fault in self._calls],
                 "exports": [asdict(fault) for fault in self._exports],
-                "vbds": dict(self._stubborn),
+                "vbds": dict(self._held_vbds),
             }
 
     # -- striking --------------------------------------------------------------------------------
 
-    def strike(self, call: "Call", at: str = "") -> None:
-        """Fail or hang here if a fault says so.
-
-        Raises:
-            XapiFailure: As set, or TASK_CANCELLED while hanging.
-        """
+    def strike(self, call: Caller, at: str = "") -> None:
+        """Fail or hang here if a fault says so."""
         names = [at or call.name] + ([f"{ASYNC}{call.name}"] if call.task and not at else [])
         with self._lock:
             due = [fault for fault in self._calls if fault.method in names and fault.due()]
@@ -159,17 +162,13 @@ class Faults:
                 call.check()
 
     def refuse_unplug(self, vbd: str, *, force: bool) -> None:
-        """Refuse the polite unplug of a VBD that is held.
-
-        Raises:
-            XapiFailure: DEVICE_DETACH_REJECTED.
-        """
+        """Refuse the polite unplug of a VBD that is held."""
         with self._lock:
-            key = vbd if vbd in self._stubborn else "*"
-            left = self._stubborn.get(key, 0)
+            key = vbd if vbd in self._held_vbds else "*"
+            left = self._held_vbds.get(key, 0)
             if force or left <= 0:
                 return
-            self._stubborn[key] = left - 1
+            self._held_vbds[key] = left - 1
         raise XapiFailure("DEVICE_DETACH_REJECTED", "VBD", vbd, "the guest still uses it")
 
     def take_export_fault(self, vdi: str) -> ExportFault | None:

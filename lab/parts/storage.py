@@ -1,12 +1,15 @@
-"""The storage side of a pool: SRs, VDIs and the data behind them."""
+"""The storage of a pool: SRs, VDIs and the data behind them."""
 
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from lab.database import Database, Record
 from lab.failures import XapiFailure, storage_failure
-from lab.pool_core import PoolCore
+from lab.settings import Settings
 from lab.storage.disk import Disk
 from lab.storage.layers import Layer
 from lab.wire.values import NULL, Value
@@ -15,8 +18,32 @@ THICK_TYPES = frozenset({"lvm", "lvmoiscsi", "lvmohba"})
 PARENT_KEY = "vhd-parent"
 
 
-class StoragePart(PoolCore):
-    """SRs, VDIs, coalescing, and attachments to the control domain."""
+class Storage:
+    """SRs, VDIs, coalescing, and attachments to the control domain.
+
+    Attributes:
+        disks: Data of the VDIs, by reference.
+        folder: Where overlays live; removed on `close` if it was made here.
+        closed: Set when the pool ends.
+    """
+
+    def __init__(self, db: Database, settings: Settings, folder: Path | None) -> None:
+        self.db = db
+        self.settings = settings
+        self.disks: dict[str, Disk] = {}
+        self.hidden: dict[Layer, str] = {}
+        self.closed = threading.Event()
+        self._own_folder = folder is None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="lab-"))
+        db.derive("VDI", "physical_utilisation", self._vdi_utilisation)
+        db.derive("SR", "physical_utilisation", self._sr_utilisation)
+        db.derive("SR", "virtual_allocation", _sr_allocation)
+
+    def close(self) -> None:
+        """Let nothing coalesce any more and remove what was made on disk."""
+        self.closed.set()
+        if self._own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- SRs -------------------------------------------------------------------------------------
 
@@ -47,11 +74,7 @@ class StoragePart(PoolCore):
         return any(feature in self.db.get("SM", sm, "features") for sm in drivers)
 
     def require_storage(self, sr: str) -> None:
-        """Fail unless the SR is attached somewhere.
-
-        Raises:
-            XapiFailure: SR_HAS_NO_PBDS, SR_NOT_ATTACHED.
-        """
+        """Fail unless the SR is attached somewhere."""
         pbds = self.db.get("SR", sr, "PBDs")
         if not pbds:
             raise XapiFailure("SR_HAS_NO_PBDS", sr)
@@ -59,20 +82,12 @@ class StoragePart(PoolCore):
             raise XapiFailure("SR_NOT_ATTACHED", sr)
 
     def require_snapshots(self, sr: str) -> None:
-        """Fail unless the SR's driver takes snapshots.
-
-        Raises:
-            XapiFailure: SR_OPERATION_NOT_SUPPORTED.
-        """
+        """Fail unless the SR's driver takes snapshots."""
         if not self.sr_can(sr, "VDI_SNAPSHOT"):
             raise XapiFailure("SR_OPERATION_NOT_SUPPORTED", sr)
 
     def require_space(self, sr: str, size: int) -> None:
-        """Fail when a new leaf of `size` bytes has no room; on thin storage it needs hardly any.
-
-        Raises:
-            XapiFailure: SR_BACKEND_FAILURE_44.
-        """
+        """Fail when a new leaf of `size` bytes has no room; on thin storage it needs hardly any."""
         with self.db.lock:
             thick = self.db.get("SR", sr, "type") in THICK_TYPES
             used = int(self.db.get("SR", sr, "physical_utilisation"))
@@ -81,6 +96,10 @@ class StoragePart(PoolCore):
             raise storage_failure(44, "There is insufficient space")
 
     # -- VDIs ------------------------------------------------------------------------------------
+
+    def empty_disk(self, size: int) -> Disk:
+        """Make a disk of zeros, without a record."""
+        return Disk.empty(size, self.folder)
 
     def disk(self, vdi: str) -> Disk:
         """The data behind a VDI.
@@ -109,23 +128,6 @@ class StoragePart(PoolCore):
         if disk is not None:
             disk.drop()
         self.coalesce_soon(sr)
-
-    def forget_vdi(self, vdi: str) -> None:
-        """Remove the record of a disk and leave its data where the next scan finds it."""
-        with self.db.lock:
-            record = self.db.record("VDI", vdi)
-            if vdi in self.disks:
-                self.shelf.put_disk(vdi, record, self.disks.pop(vdi))
-            self.db.destroy("VDI", vdi)
-            self.show_hidden(record["SR"])
-
-    def bring_back(self, sr: str, *, only: str = "", **changes: Value) -> list[str]:
-        """Make records again for what was forgotten of an SR, see `Shelf.bring_back`."""
-        with self.db.lock:
-            made = self.shelf.bring_back(sr, self.add_vdi, only=only, **changes)
-            if made:
-                self.show_hidden(sr)
-            return made
 
     def drop_vdi_data(self, vdi: str) -> None:
         """Turn a snapshot into one that holds its change log only."""
@@ -221,12 +223,6 @@ class StoragePart(PoolCore):
                 self.db.touch("VDI", vdi)
 
     # -- derived fields --------------------------------------------------------------------------
-
-    def derive_storage_fields(self) -> None:
-        """Let sizes in records follow the data."""
-        self.db.derive("VDI", "physical_utilisation", self._vdi_utilisation)
-        self.db.derive("SR", "physical_utilisation", self._sr_utilisation)
-        self.db.derive("SR", "virtual_allocation", _sr_allocation)
 
     def _vdi_utilisation(self, database: Database, vdi: str, record: Record) -> int:
         disk = self.disks.get(vdi)

@@ -9,9 +9,7 @@ from lab.settings import Settings
 from lab.wire.values import Value, date_of
 from lab.wire.xmlrpc import encode
 
-PENDING_LIMIT = 200
-FINISHED_SECONDS = 65 * 60.0
-PENDING_SECONDS = 24 * 3600.0
+MAX_PENDING_TASKS = 200
 
 
 class Tasks:
@@ -22,18 +20,12 @@ class Tasks:
         self._settings = settings
         self._lock = threading.Lock()
         self._cancelled: dict[str, threading.Event] = {}
-        self._stamps: dict[str, float] = {}
 
     def create(
         self, label: str, description: str = "", *, cancellable: bool = False, parent: str = ""
     ) -> str:
-        """Make a pending task.
-
-        Raises:
-            XapiFailure: TOO_MANY_PENDING_TASKS above 200 pending ones.
-        """
-        self._collect()
-        if len(self._db.where("task", status="pending")) >= PENDING_LIMIT:
+        """Make a pending task."""
+        if len(self._db.where("task", status="pending")) >= MAX_PENDING_TASKS:
             raise XapiFailure("TOO_MANY_PENDING_TASKS")
         fields: dict[str, Value] = {"subtask_of": parent} if parent else {}
         ref = self._db.create(
@@ -49,7 +41,6 @@ class Tasks:
         )
         with self._lock:
             self._cancelled[ref] = threading.Event()
-            self._stamps[ref] = self._settings.monotonic()
         return ref
 
     def make_cancellable(self, ref: str) -> None:
@@ -67,11 +58,7 @@ class Tasks:
         self._finish(ref, status=status, error_info=error.description)
 
     def cancel(self, ref: str) -> None:
-        """Ask the work behind a task to stop.
-
-        Raises:
-            XapiFailure: OPERATION_NOT_ALLOWED where it cannot be cancelled.
-        """
+        """Ask the work behind a task to stop."""
         with self._db.lock:
             record = self._db.record("task", ref)
             if record["status"] not in ("pending", "cancelling"):
@@ -87,11 +74,7 @@ class Tasks:
             return self._cancelled.setdefault(ref, threading.Event())
 
     def check(self, ref: str) -> None:
-        """Stop here when the task was cancelled.
-
-        Raises:
-            XapiFailure: TASK_CANCELLED.
-        """
+        """Stop here when the task was cancelled."""
         if ref and self.cancel_event(ref).is_set():
             raise XapiFailure("TASK_CANCELLED", ref)
 
@@ -114,21 +97,3 @@ class Tasks:
                 return
             done = date_of(self._settings.now())
             self._db.put("task", ref, finished=done, progress=1.0, allowed_operations=[], **fields)
-        with self._lock:
-            self._stamps[ref] = self._settings.monotonic()
-
-    def _collect(self) -> None:
-        """Forget tasks that finished, or began, long ago."""
-        now = self._settings.monotonic()
-        with self._lock:
-            stamps = list(self._stamps.items())
-        for ref, stamp in stamps:
-            with self._db.lock:
-                known = self._db.exists("task", ref)
-                pending = known and self._db.get("task", ref, "status") == "pending"
-                if known and now - stamp > (PENDING_SECONDS if pending else FINISHED_SECONDS):
-                    self._db.destroy("task", ref)
-            if not self._db.exists("task", ref):
-                with self._lock:
-                    self._stamps.pop(ref, None)
-                    self._cancelled.pop(ref, None)
