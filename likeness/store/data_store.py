@@ -196,7 +196,7 @@ def create_store(
         BadInput: A key file of that name exists, or the chunk size cannot be.
     """
     _require_chunk_size(chunk_bytes)
-    _require_empty(transport)
+    require_empty(transport)
     master, in_file, on_paper = (slots.fresh_secret() for _ in range(3))
     keys = StoreKeys(StoreId(random_name()), master)
     facts = FormatDocument(
@@ -326,7 +326,12 @@ def _require_chunk_size(chunk_bytes: int) -> None:
         )
 
 
-def _require_empty(transport: Transport) -> None:
+def require_empty(transport: Transport) -> None:
+    """See that a store can be made at a place.
+
+    Raises:
+        StoreExists: It holds a store, or anything else.
+    """
     if any(name for name in layout.FORMAT_COPIES if _exists(transport, name)):
         raise StoreExists("there is a data store already; open it with its key instead")
     first = next(iter(transport.entries("")), None)
@@ -419,8 +424,7 @@ def _first_whole(
     if problem is not None:
         raise problem
     raise StoreMissing(
-        f"there is no data store at {transport}; create one, or correct the path of the data"
-        " store's block"
+        f"there is no data store at {transport}; create one, or correct the place in its block"
     )
 
 
