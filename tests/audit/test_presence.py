@@ -94,7 +94,7 @@ def test_a_missing_pack_names_the_version_that_brought_it(filled: Filled) -> Non
     (found,) = filled.audited(with_key=False)
 
     assert found.versions == (other.name,)
-    assert other.name in str(found)
+    assert "`prove` says for whom" in str(found)
     assert first.name not in str(found)
 
 
