@@ -44,7 +44,7 @@ def test_index_and_pack_tables_hurt_together_are_told_and_everything_restores(
 
     assert proved.returncode == 1
     assert "spare lost: index/" in proved.stdout
-    assert "damage" not in proved.stdout
+    assert "\ndamage: " not in f"\n{proved.stdout}"
     assert restored.returncode == 0, restored.stderr
     assert "salvaged" in restored.stderr
 
@@ -94,7 +94,7 @@ def test_a_record_under_another_name_is_in_the_list_and_restores(
     for done in checks:
         assert done.returncode == 1
         assert f"spare lost: {version.name}: " in done.stdout
-        assert "damage" not in done.stdout
+        assert "\ndamage: " not in f"\n{done.stdout}"
 
 
 def dies_once_packs_are_in_place(filled: Filled) -> None:
