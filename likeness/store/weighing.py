@@ -36,8 +36,7 @@ class Weigher:
         for each in found:
             folder = each.name.partition("/")[0]
             if each.weight not in _BAD or not layout.is_known(each.name):
-                if not self._is_explained(each):
-                    yield each
+                yield from self._instead(each) if self._is_explained(each) else (each,)
             elif folder == layout.PACKS:
                 yield self._pack(each)
             elif folder == layout.MAPS and not each.versions:
@@ -74,6 +73,12 @@ class Weigher:
         vm = found.name.removeprefix(f"{layout.VERSIONS}/")
         about_vm = found.weight is Weight.DAMAGE and vm != found.name and is_name(vm)
         return about_vm and found.name not in self._records
+
+    def _instead(self, gone: Observation) -> Iterator[Observation]:
+        """The records of a VM that lie under other names."""
+        for each in self._recorded.told:
+            if each.name.startswith(f"{gone.name}/") and each.weight is Weight.SPARE_LOST:
+                yield each
 
     @cached_property
     def _recorded(self) -> Recorded:

@@ -201,10 +201,13 @@ class _Look:
         whole = self._place.whole
         disks = known.version.record.disks
         pairs = [part.copies for disk in disks for part in disk.parts]
-        documents = [{known.version.name}, *map(set, pairs), set(layout.FORMAT_COPIES)]
         slot_names = {name for name in whole if kind_of(name) == "slot"}
-        contents = set(there.values())
-        if not all(any(whole[n] in contents for n in each) for each in (*documents, slot_names)):
+        documents = [{known.version.name}, *map(set, pairs), slot_names]
+        lying = {(kind_of(name), data) for name, data in there.items()}
+        if not all(any((kind_of(n), whole[n]) in lying for n in each) for each in documents):
+            return False
+        in_place = [set(layout.FORMAT_COPIES), {"keys/pub-00000002", layout.numbered("owner", 2)}]
+        if not all(any(there.get(n) == whole[n] for n in each) for each in in_place):
             return False
         packs = [d for n, d in there.items() if n.startswith(("packs/", "in/"))]
         return all(
