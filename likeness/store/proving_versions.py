@@ -196,9 +196,10 @@ class VersionsProof:
     def _told_of_index(self, *, needed: bool) -> Iterator[Observation]:
         """Segments that could not be read; what a dead run left of them is no damage."""
         for name, cause in self._segments.items():
-            if isinstance(cause, NOT_READ):
+            counts = needed or name in self._named
+            if counts and isinstance(cause, NOT_READ):
                 yield unchecked(name, cause)
-            elif needed or name in self._named:
+            elif counts:
                 meaning = "what its packs hold was proved by their own records instead"
                 yield Observation(Weight.SPARE_LOST, name, cause_of(cause), meaning)
             else:

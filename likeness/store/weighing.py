@@ -18,7 +18,7 @@ from likeness.store.public_view import SignedView
 from likeness.store.recorded import Recorded, recorded_versions
 from likeness.store.versions import clear_part
 
-_BAD = (Weight.DAMAGE, Weight.SPARE_LOST)
+_BAD = (Weight.DAMAGE, Weight.SPARE_LOST, Weight.UNCHECKED)
 _LEFT = "no version needs it: a commit under way, or one that died, left it"
 
 
@@ -48,7 +48,7 @@ class Weigher:
 
     def _pack(self, found: Observation) -> Observation:
         named = self._packs.get(PackId(found.name.rpartition("/")[2]))
-        if named:
+        if named or (named is not None and found.weight is Weight.UNCHECKED):
             return found
         if named is not None:
             meaning = "no version brought it: a dead job or healing did; `prove` tells who needs it"

@@ -291,7 +291,8 @@ class _Look:
         What an index segment knows may be needed, for all that a check without keys can tell.
         """
         touched = self._place.touched & self._place.whole.keys()
-        if not touched <= self._house.leftovers:
+        added = {kind_of(name) for name in self._place.touched - touched}
+        if not touched <= self._house.leftovers or not added <= {"packs", "maps", "in"}:
             return False
         unclear = not touched or touched & self._house.known_leftovers
         return (
