@@ -18,29 +18,30 @@ from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore
 from likeness.store.disk_writers import FileDiskWriter
 from likeness.store.documents import DiskRecord
-from likeness.store.observations import UNREADABLE, cause_of
+from likeness.store.observations import Weight
+from likeness.store.recorded import Recorded, recorded_versions
 from likeness.store.restoring import restore_disk
-from likeness.store.versions import (
-    Version,
-    find_version,
-    last_version,
-    read_version,
-    record_names,
-    vms,
-)
+from likeness.store.versions import Version, find_version, last_version, read_version_at
 
+_STATES = {
+    Weight.DAMAGE: "damaged",
+    Weight.SPARE_LOST: "not in its place",
+    Weight.UNCHECKED: "could not be read",
+    Weight.NOTICE: "no version",
+}
 _ROW = "{:<24}  {:<12}  {:<20}  {:>5}  {:>9}  {:<8}  {}"
 
 
 def list_versions(options: argparse.Namespace, stop: StopToken) -> int:
     """Print a line for every version; 1 if a record is damaged."""
     store = opened(options)
+    recorded = recorded_versions(store)
     say(_ROW.format("VM", "VERSION", "TAKEN (UTC)", "DISKS", "SIZE", "UUID", "NOTE").rstrip())
-    damaged: list[str] = []
-    for line in _lines(_whole(store, damaged, stop), options.vm):
+    for line in _lines(_read(store, recorded, stop), options.vm):
         say(line)
-    for line in damaged:
-        say(line)
+    for each in recorded.told:
+        say(f"{each.name}: {_STATES[each.weight]}, {printable(each.cause)}; {each.meaning}")
+    damaged = any(each.weight is not Weight.NOTICE for each in recorded.told)
     return 1 if damaged else 0
 
 
@@ -98,7 +99,15 @@ def restore(options: argparse.Namespace, stop: StopToken) -> int:
     writer = FileDiskWriter(target, disk.size_bytes)
     meter = Meter("restored", disk.size_bytes)
     with _scratch(options.scratch or target.absolute().parent, writer) as scratch:
-        restore_disk(store, disk, writer, scratch=Path(scratch), stop=stop, progress=meter.add)
+        restore_disk(
+            store,
+            disk,
+            writer,
+            scratch=Path(scratch),
+            stop=stop,
+            progress=meter.add,
+            say=lambda text: tell(printable(text)),
+        )
     meter.finish()
     tell(f"{target} is whole: every chunk was proved on its way")
     return 0
@@ -126,15 +135,11 @@ def _disk(version: Version, wanted: str | None) -> DiskRecord:
     return disk_called(wanted or "", disks, f"version {version.version[:12]}")
 
 
-def _whole(store: DataStore, damaged: list[str], stop: StopToken) -> Iterator[Version]:
-    """Every version that can be read; a line for each of the others goes to `damaged`."""
-    for vm in vms(store):
-        for name in record_names(store, vm):
-            stop.check()
-            try:
-                yield read_version(store, name)
-            except UNREADABLE as cause:
-                damaged.append(f"{name}: damaged, {cause_of(cause)}")
+def _read(store: DataStore, recorded: Recorded, stop: StopToken) -> Iterator[Version]:
+    """Every version that can be read, a VM's after each other."""
+    for name, lies_at in recorded.versions.items():
+        stop.check()
+        yield read_version_at(store, name, lies_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,14 @@ class Frame:
             raise DocumentForged(self.name, "its sealed part does not open") from cause
 
 
+def is_torn(data: bytes) -> bool:
+    """Whether this is at most the beginning of a document, as a write that broke off leaves it."""
+    if len(data) < _HEADER.size or data[: len(_MAGIC)] != _MAGIC:
+        return True
+    *_, clear, sealed = _HEADER.unpack_from(data)
+    return len(data) < _HEADER.size + int(clear) + int(sealed) + _TAIL_BYTES
+
+
 def write_document(
     kind: Kind, name: str, clear: bytes, sealed: bytes = b"", *, keys: StoreKeys, suite: Suite
 ) -> bytes:

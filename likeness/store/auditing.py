@@ -9,6 +9,7 @@ Memory does not grow with the store: packs are compared in turns of half a milli
 VM.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -302,8 +303,10 @@ def _one_vm(
 def _gone(vm: VmId, names: list[str], known: int) -> Observation:
     here = len(names)
     numbers = [layout.number_of(name) for name in names]
-    holes = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if numbers else []
-    told = f" (perhaps numbers {', '.join(map(str, holes[:8]))})" if holes else ""
+    between = range(numbers[0], numbers[-1]) if numbers else range(0)  # endless, if forged
+    there = set(numbers)
+    holes = list(itertools.islice((n for n in between if n not in there), 8))
+    told = f" (perhaps numbers {', '.join(map(str, holes))})" if holes else ""
     return Observation(
         Weight.DAMAGE,
         layout.versions_of(vm),

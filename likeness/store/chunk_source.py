@@ -1,8 +1,9 @@
 """A disk's data blocks, each proved, from whichever place is whole.
 
 The first place of every chunk is known from one pass over the index. A chunk that fails its proof
-there is looked for in its other places, then in packs that no index segment knows, then in further
-stores such as the vault; what was taken from elsewhere is said. Nothing unproved is handed out.
+there is looked for in its other places, then in the tables of packs that no index segment knows,
+then in further stores such as the vault, and at last record by record in every pack that is not
+what it should be. What was taken from elsewhere is said. Nothing unproved is handed out.
 """
 
 import threading
@@ -14,25 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from likeness.codec.records import Opener
-from likeness.errors import (
-    ChunkCorrupt,
-    Damaged,
-    LikenessError,
-    ObjectMissing,
-    ObjectUnreadable,
-    StoreTooNew,
-)
+from likeness.errors import ChunkCorrupt, Damaged, LikenessError
 from likeness.model.disk import Extent
-from likeness.model.ids import PackId
+from likeness.model.ids import ChunkId, PackId
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
-from likeness.store.index import unindexed_packs
 from likeness.store.locating import DiskChunks, Locations, locate
 from likeness.store.maps import FlatMap
+from likeness.store.observations import NOT_READ, UNREADABLE
 from likeness.store.pack import MOST_PACK_BYTES, PackHeader
+from likeness.store.salvaging import Salvager, out_of_place, tables
 
 _GAP_BYTES = 1 << 20
 """Records closer than this are fetched with one read."""
@@ -89,7 +84,7 @@ class _PackReader:
         try:
             opener = self._opener(part.pack, name)
             data = self.store.transport.read(name, start, end - start)
-        except (Damaged, ObjectMissing, ObjectUnreadable, StoreTooNew) as cause:
+        except (*NOT_READ, *UNREADABLE) as cause:
             return [cause] * len(part.numbers)
         for number, offset, length in zip(part.numbers, part.offsets, part.lengths, strict=True):
             record = data[offset - start : offset - start + length]
@@ -151,17 +146,19 @@ class ChunkSource:
         self.disk = disk
         self.chunks = DiskChunks(chunk_map)
         self.cause = "the index knows no pack with them"
-        self._say = say
+        self._say, self._said = say, set[str]()
         self._readers = [_PackReader(store) for store in stores]
-        self._unread: ObjectUnreadable | None = None
+        self._unread: LikenessError | None = None
         self._locations: list[Locations | None] = [None] * len(stores)
         self._strays_found = [False] * len(stores)
-        self._indexed: list[set[PackId]] = [set() for _ in stores]
+        self._indexed: list[dict[PackId, int]] = [{} for _ in stores]
+        self._failed: list[set[PackId]] = [set() for _ in stores]
+        self._given_up: set[int] = set()
         self._searching = threading.RLock()
         self._positions_by_number = self.chunks.positions()
 
     @property
-    def unread(self) -> ObjectUnreadable | None:
+    def unread(self) -> LikenessError | None:
         """Something that could not be read at the moment, and may hold what is missing."""
         return self._unread
 
@@ -204,19 +201,41 @@ class ChunkSource:
             done[number] = True
             return True
 
-        def read(part: _Part) -> list[LikenessError]:
+        def read(part: _Part) -> tuple[PackId, list[LikenessError]]:
             stop.check()
-            return self._readers[0].read(part, proved)
+            return part.pack, self._readers[0].read(part, proved)
 
         first = self._found(0)
-        for problems in bounded_map(read, _parts(first, numbers), workers=workers, name="read"):
-            self._note(problems)
+        parts = _parts(first, numbers)
+        for pack, problems in bounded_map(read, parts, workers=workers, name="read"):
+            self._note(problems, 0, pack)
         lost = [
             number
             for number in numbers[~done[numbers]].tolist()
             if not self._rescued(number, proved, stop)
         ]
+        if not self._given_up.issuperset(lost):
+            self._salvage({self.chunks.chunk(number): number for number in lost}, proved, stop)
+            lost = [number for number in lost if not done[number]]
+            self._given_up.update(lost)
         return np.array(lost, dtype=np.int64)
+
+    def _salvage(
+        self,
+        lost: dict[ChunkId, int],
+        proved: Callable[[int, bytes, bytes], bool],
+        stop: StopToken,
+    ) -> None:
+        """Look for chunks record by record, wherever no index and no table leads."""
+        for which, reader in enumerate(self._readers):
+            indexed, failed = self._indexed[which], self._failed[which]
+            salvager = Salvager(reader.store, stop, self._note_unread)
+            for name in out_of_place(reader.store, indexed, failed, self._note_unread):
+                for opened in salvager.records(name) if lost else ():
+                    number = lost.get(opened.chunk)
+                    if number is not None and proved(number, opened.chunk, opened.plaintext):
+                        del lost[opened.chunk]
+                        self._say_once(f"data blocks were salvaged from {name}, record by record")
 
     def lost(self, numbers: Numbers) -> DataLost:
         """What to say of chunks that are in no whole place: which bytes of the disk they are."""
@@ -247,10 +266,10 @@ class ChunkSource:
             stop.check()
             part = _Part(pack, [number], [offset], [length])
             problems = self._readers[which].read(part, proved)
-            self._note(problems)
+            self._note(problems, which, pack)
             if not problems:
                 where = "another pack" if which == 0 else str(self._readers[which].store)
-                self._say(f"a data block was taken from {where}: {before}")
+                self._say_once(f"a data block was taken from {where}: {before}")
                 return True
         return False
 
@@ -271,9 +290,7 @@ class ChunkSource:
             found = self._locations[which]
             if found is None:
                 store = self._readers[which].store
-                found, self._indexed[which] = locate(
-                    store, self.chunks, problem=lambda cause: self._note([cause])
-                )
+                found, self._indexed[which] = locate(store, self.chunks, problem=self._note_segment)
                 self._locations[which] = found
                 if len(found.missing()):
                     self._find_strays(which)
@@ -286,16 +303,38 @@ class ChunkSource:
                 return
             self._strays_found[which] = True
             store, found = self._readers[which].store, self._found(which)
-            for pack, places in unindexed_packs(
-                store, self._indexed[which], unread=lambda cause: self._note([cause])
-            ):
+            packs = 0
+            for pack, places in tables(store, self._indexed[which], self._note_unread):
+                packs += 1
                 found.add_places(self.chunks, pack, places)
+            if packs:
+                self._say_once(
+                    f"{packs} packs are in no whole index segment; what is in them was read from"
+                    " their own tables"
+                )
 
-    def _note(self, problems: Iterable[LikenessError]) -> None:
+    def _note(self, problems: Iterable[LikenessError], which: int, pack: PackId) -> None:
         for problem in problems:
             self.cause = str(problem)
-            if isinstance(problem, ObjectUnreadable):
+            self._failed[which].add(pack)
+            if isinstance(problem, NOT_READ):
                 self._unread = problem
+
+    def _note_segment(self, problem: LikenessError) -> None:
+        self.cause = str(problem)
+        self._say_once(self.cause)
+        if isinstance(problem, NOT_READ):
+            self._unread = problem
+
+    def _note_unread(self, _: str, problem: LikenessError) -> None:
+        """What cannot be read may hold what nothing else does, and is not known to be lost."""
+        self.cause, self._unread = str(problem), problem
+
+    def _say_once(self, text: str) -> None:
+        with self._searching:
+            if text not in self._said:
+                self._said.add(text)
+                self._say(text)
 
 
 def _parts(found: Locations, numbers: Numbers) -> Iterator[_Part]:

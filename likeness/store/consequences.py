@@ -6,15 +6,16 @@ only once something is known to be lost. An installation's catalog answers the s
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, random_name
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
-from likeness.store.index import known_packs
+from likeness.store.index import known_packs, read_segment, segments
 from likeness.store.maps import STRETCH
-from likeness.store.observations import UNREADABLE
+from likeness.store.observations import NOT_READ, UNREADABLE
 from likeness.store.versions import Version, load_map, read_version, record_names, vms
 
 MOST_AT_ONCE = 1 << 12
@@ -50,13 +51,13 @@ def versions_that_need(
 
 
 def packs_of(store: DataStore, version: Version, *, scratch: Path, stop: StopToken) -> set[PackId]:
-    """Every pack that holds a chunk of a version.
+    """Every pack that holds a chunk of a version, as far as the index can be read.
 
     The index is read once for every 64 GiB of disk (at 256 KiB a chunk), so that memory does not
     grow with it.
 
     Raises:
-        Damaged: A block map of the version is, or an index segment.
+        Damaged: A block map of the version is.
     """
     packs: set[PackId] = set()
     for disk in version.record.disks:
@@ -66,11 +67,10 @@ def packs_of(store: DataStore, version: Version, *, scratch: Path, stop: StopTok
                 count = min(STRETCH, chunk_map.positions - first)
                 runs = chunk_map.runs_unlike(None, first, count)
                 chunks = {chunk for run in runs for _, chunk in run.each()}
-                packs.update(
-                    pack.pack
-                    for pack in known_packs(store)
-                    if any(place.chunk in chunks for place in pack.places)
-                )
+                for name in segments(store):
+                    with suppress(*NOT_READ, *UNREADABLE):
+                        known = read_segment(store, name, chunks=chunks)
+                        packs.update(pack.pack for pack in known if pack.places)
     return packs
 
 

@@ -24,6 +24,7 @@ from likeness.errors import (
     LikenessError,
     ObjectMissing,
     ObjectUnreadable,
+    ShareRefused,
     ShareUnreachable,
     StoreExists,
     StoreMissing,
@@ -386,7 +387,7 @@ def claimed_stores(transport: Transport) -> list[StoreId]:
         return facts
 
     for copy in layout.FORMAT_COPIES:
-        with suppress(Damaged, StoreMissing, StoreTooNew, ObjectUnreadable):
+        with suppress(Damaged, StoreMissing, StoreTooNew, ObjectUnreadable, ShareRefused):
             _first_whole(transport, note, (copy,))
     if not claims:
         _first_whole(transport, note)  # says what is wrong
@@ -416,7 +417,7 @@ def _first_whole(
             frame = Frame.parse(data, name=layout.FORMAT_COPIES[0])
         except ObjectMissing:
             continue
-        except (Damaged, StoreTooNew, ObjectUnreadable) as cause:
+        except (Damaged, StoreTooNew, ObjectUnreadable, ShareRefused) as cause:
             problem = _graver(problem, cause)
             continue
         try:
@@ -447,7 +448,7 @@ def _unlocked(
 
 
 def _slots(transport: Transport) -> Iterator[Slot]:
-    unread: ObjectUnreadable | None = None
+    unread: LikenessError | None = None
     for entry in transport.entries(layout.KEYS):
         if layout.is_known(entry.name) and "/slot-" in entry.name:
             try:
@@ -455,7 +456,7 @@ def _slots(transport: Transport) -> Iterator[Slot]:
                 yield decode(frame.clear, Slot, name=entry.name)
             except (Damaged, ObjectMissing, StoreTooNew):
                 continue  # another slot may open; the audit reports this one
-            except ObjectUnreadable as cause:
+            except (ObjectUnreadable, ShareRefused) as cause:
                 unread = cause
     if unread is not None:
         raise unread  # none of the others opened, and this one might have
@@ -471,7 +472,8 @@ def _newest_epoch(transport: Transport, keys: StoreKeys) -> StoreKeys:
     for entry in transport.entries(layout.KEYS):
         if layout.is_known(entry.name) and "/pub-" in entry.name:
             epoch = int(entry.name.rpartition("-")[2], 16)
-            newest = max(newest, epoch if has_epoch(transport, keys, epoch) else FIRST_EPOCH)
+            with suppress(ObjectUnreadable, ShareRefused):  # the owner document tells it too
+                newest = max(newest, epoch if has_epoch(transport, keys, epoch) else FIRST_EPOCH)
     for entry in transport.entries(layout.OWNER):
         if layout.is_known(entry.name):
             newest = max(newest, _signed_in(transport, keys, entry.name))
@@ -495,7 +497,7 @@ def _signed_in(transport: Transport, keys: StoreKeys, owner: str) -> int:
     try:
         frame = read_frame(transport, owner)
         frame.require_signature(Kind.OWNER, keys.public(frame.epoch))
-    except (Damaged, ObjectMissing, StoreTooNew):
+    except (Damaged, ObjectMissing, StoreTooNew, ObjectUnreadable, ShareRefused):
         return FIRST_EPOCH
     return frame.epoch
 

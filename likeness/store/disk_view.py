@@ -9,20 +9,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from likeness.errors import (
-    BadInput,
-    Damaged,
-    LikenessError,
-    ObjectMissing,
-    ObjectUnreadable,
-    StoreTooNew,
-)
+from likeness.errors import BadInput, LikenessError
 from likeness.model.ids import random_name
 from likeness.stopping import StopToken
 from likeness.store.chunk_source import ChunkSource, Say
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
 from likeness.store.maps import FlatMap
+from likeness.store.observations import NOT_READ, UNREADABLE
 from likeness.store.versions import load_map
 
 DEFAULT_CACHE_BYTES = 64 << 20
@@ -152,6 +146,6 @@ def first_whole_map(stores: Sequence[DataStore], disk: DiskRecord, path: Path) -
     for store in stores:
         try:
             return load_map(store, disk, path)
-        except (Damaged, ObjectMissing, ObjectUnreadable, StoreTooNew) as cause:
+        except (*NOT_READ, *UNREADABLE) as cause:
             problem = problem or cause
     raise problem or BadInput("no data store was named to read from")

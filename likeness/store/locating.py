@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from likeness.codec.documents import Kind
-from likeness.errors import Damaged, ObjectMissing, ObjectUnreadable
+from likeness.errors import Damaged, LikenessError
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId
 from likeness.store.data_store import DataStore
 from likeness.store.documents import IndexClear
 from likeness.store.index import segments
 from likeness.store.maps import FlatMap
+from likeness.store.observations import NOT_READ, UNREADABLE
 from likeness.store.pack import Place
 
 _WORDS = CHUNK_ID_BYTES // 8
@@ -180,8 +181,8 @@ def locate(
     store: DataStore,
     chunks: DiskChunks,
     *,
-    problem: Callable[[Damaged | ObjectMissing | ObjectUnreadable], None],
-) -> tuple[Locations, set[PackId]]:
+    problem: Callable[[LikenessError], None],
+) -> tuple[Locations, dict[PackId, int]]:
     """Ask every index segment of a store for the chunks of a disk.
 
     Args:
@@ -190,19 +191,23 @@ def locate(
         problem: Told of each segment that cannot be used; what it knew may be found in packs.
 
     Returns:
-        Where they are, and every pack that any segment knows.
+        Where they are, and every pack that any segment knows, with its length.
     """
-    found, indexed = Locations.none(chunks.count), set[PackId]()
+    found, indexed = Locations.none(chunks.count), dict[PackId, int]()
     for name in segments(store):
         try:
             _look_into(store, name, chunks, found, indexed)
-        except (Damaged, ObjectMissing, ObjectUnreadable) as cause:
+        except (*NOT_READ, *UNREADABLE) as cause:
             problem(cause)
     return found, indexed
 
 
 def _look_into(
-    store: DataStore, name: str, chunks: DiskChunks, found: Locations, indexed: set[PackId]
+    store: DataStore,
+    name: str,
+    chunks: DiskChunks,
+    found: Locations,
+    indexed: dict[PackId, int],
 ) -> None:
     clear, frame = store.read(name, Kind.INDEX, IndexClear)
     sealed = frame.unseal(store.keys)
@@ -214,7 +219,7 @@ def _look_into(
     cuts = np.searchsorted(rows, ends)
     begin = 0
     for pack, end in zip(clear.packs, cuts, strict=True):
-        indexed.add(PackId(pack.pack))
+        indexed[PackId(pack.pack)] = pack.size_bytes
         part = slice(begin, int(end))
         at = rows[part]
         found.add(PackId(pack.pack), numbers[part], places["offset"][at], places["length"][at])

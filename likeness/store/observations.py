@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from likeness.errors import Damaged, ObjectMissing, StoreTooNew
+from likeness.errors import Damaged, ObjectMissing, ObjectUnreadable, ShareRefused, StoreTooNew
 from likeness.store import layout
 
 UNREADABLE = (Damaged, ObjectMissing, StoreTooNew)
 """What is wrong with one object, and no reason to stop looking at the others."""
+NOT_READ = (ObjectUnreadable, ShareRefused)
+"""Why one object cannot be read at the moment; whether it is whole is not known."""
 
 
 class Weight(StrEnum):
@@ -70,7 +72,7 @@ def trouble(name: str, cause: str, versions: tuple[str, ...] = ()) -> Observatio
     """An observation about a known object that is missing or damaged."""
     folder = name.partition("/")[0]
     if folder == layout.PACKS:
-        meaning = f"{_whose(versions)} whose data it holds cannot be restored in full from here"
+        meaning = "what it holds is lost unless other packs hold it too; `prove` says for whom"
         return Observation(Weight.DAMAGE, name, cause, meaning, versions)
     if folder == layout.VERSIONS:
         meaning = "this version cannot be restored from here; look for it in the vault"
@@ -89,11 +91,3 @@ def notice(name: str, cause: str, meaning: str) -> Observation:
     """Something that harms no version; the name may be anybody's."""
     safe = name if layout.is_known(name) else name.encode("unicode_escape").decode()
     return Observation(Weight.NOTICE, safe, cause, meaning)
-
-
-def _whose(versions: tuple[str, ...]) -> str:
-    if not versions:
-        return "versions"
-    shown = ", ".join(versions[:3])
-    more = f" and {len(versions) - 3} more" if len(versions) > 3 else ""
-    return f"version {shown}{more} and later ones"

@@ -24,15 +24,7 @@ from likeness.codec import aead
 from likeness.codec.aead import NotAuthentic, Suite
 from likeness.codec.hashing import checksum64, checksum128, digest
 from likeness.codec.keys import BOXED_KEY_BYTES, SESSION_ID_BYTES, SessionKey, StoreKeys
-from likeness.codec.records import (
-    RECORD_MAGIC,
-    Opened,
-    Opener,
-    checksum_matches,
-    largest_record_bytes,
-    record_length,
-    record_place,
-)
+from likeness.codec.records import Opener, checksum_matches, record_length, record_place
 from likeness.errors import Damaged, StoreTooNew
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, StoreId, random_name
 
@@ -44,6 +36,7 @@ _HEADER = struct.Struct("<8sBBH16s16s")
 _SESSION_BYTES = SESSION_ID_BYTES + BOXED_KEY_BYTES
 _ENTRY = struct.Struct(f"<{CHUNK_ID_BYTES}sQI")
 _TRAILER = struct.Struct("<QIIQ16s16s8s")
+TRAILER_BYTES = _TRAILER.size
 _MOST_SESSIONS = 1024
 
 
@@ -191,22 +184,10 @@ class Pack:
             Damaged: The table does not open, or says what cannot be.
         """
         sealed = self._data[self._table_offset : self._table_offset + self._table_bytes]
-        suite, session = self.header.suite, self.header.sessions[0]
-        split = aead.nonce_bytes(suite)
-        try:
-            plain = aead.unseal(
-                sealed[split:],
-                key=keys.open_session(session.boxed),
-                place=_table_place(self.store, session.session, self.header.pack),
-                nonce=sealed[:split],
-                suite=suite,
-            )
-        except NotAuthentic as cause:
-            raise Damaged(self._name, "its table was altered or is another store's") from cause
-        if len(plain) != self.records * _ENTRY.size:
+        found = self.header.places(sealed, keys)
+        if len(found) != self.records:
             raise Damaged(self._name, "its table has another length than its trailer says")
-        found = (Place(ChunkId(c), o, n) for c, o, n in _ENTRY.iter_unpack(plain))
-        return tuple(found)
+        return found
 
     def opener(self, keys: StoreKeys, *, chunk_bytes: int, id_keys: Sequence[bytes]) -> Opener:
         """What opens this pack's records; see `PackHeader.opener`."""
@@ -297,6 +278,28 @@ class PackHeader:
             pack = PackId(name.rpartition("/")[2])
             return cls(pack, suite, _sessions(boxes), store, 0, name)
 
+    def places(self, sealed: bytes, keys: StoreKeys) -> tuple[Place, ...]:
+        """What a pack's sealed table says: which chunks lie where.
+
+        Raises:
+            Damaged: It does not open.
+        """
+        session = self.sessions[0]
+        split = aead.nonce_bytes(self.suite)
+        try:
+            plain = aead.unseal(
+                sealed[split:],
+                key=keys.open_session(session.boxed),
+                place=_table_place(self.store, session.session, self.pack),
+                nonce=sealed[:split],
+                suite=self.suite,
+            )
+        except (NotAuthentic, ValueError) as cause:
+            raise Damaged(self.name, "its table was altered or is another store's") from cause
+        if len(plain) % _ENTRY.size:
+            raise Damaged(self.name, "its table was altered or is another store's")
+        return tuple(Place(ChunkId(c), o, n) for c, o, n in _ENTRY.iter_unpack(plain))
+
     @staticmethod
     def most_bytes(sessions: int = 1) -> int:
         """How many bytes to read for the header of a pack with so many sessions."""
@@ -318,60 +321,18 @@ class PackHeader:
         return Opener(opened, self.suite, chunk_bytes, tuple(id_keys))
 
 
-@dataclass(frozen=True, slots=True)
-class Salvaged:
-    """What is left in a pack that is not whole.
-
-    Attributes:
-        places: Records that opened and were proved, by offset.
-        lost: Byte offsets at which a record began and could not be opened.
-    """
-
-    places: tuple[Place, ...]
-    lost: tuple[int, ...]
-
-
-def salvage(
-    data: bytes,
-    *,
-    name: str,
-    store: StoreId,
-    keys: StoreKeys,
-    suite: Suite,
-    chunk_bytes: int,
-    id_keys: Sequence[bytes],
-) -> Salvaged:
-    """Find every record of a pack that still opens, without its table or trailer.
-
-    The header's session boxes are taken from its second copy when the first is damaged.
+def table_at(end: bytes, size_bytes: int, *, name: str) -> tuple[int, int]:
+    """Where the table of a pack lies, by the pack's last bytes: offset and length.
 
     Raises:
-        Damaged: Neither copy of the session boxes is left, so nothing can be opened.
+        Damaged: No pack of this length ends so.
     """
-    header = PackHeader.parse_any(data, name=name, store=store, suite=suite)
-    opener = header.opener(keys, chunk_bytes=chunk_bytes, id_keys=id_keys)
-    places: list[Place] = []
-    lost: list[int] = []
-    offset = data.find(RECORD_MAGIC)
-    while offset >= 0:
-        opened, end = _try_record(data, offset, opener, name)
-        if opened is None:
-            lost.append(offset)
-        else:
-            places.append(Place(opened.chunk, offset, end - offset))
-        offset = data.find(RECORD_MAGIC, end)
-    return Salvaged(tuple(places), tuple(lost))
-
-
-def _try_record(data: bytes, offset: int, opener: Opener, name: str) -> tuple[Opened | None, int]:
-    longest = largest_record_bytes(opener.chunk_bytes, opener.suite)
-    try:
-        end = offset + record_length(data, offset, name=name)
-        if end <= min(len(data), offset + longest):
-            return opener.open(data[offset:end], name=name, offset=offset), end
-    except Damaged:
-        pass
-    return None, offset + len(RECORD_MAGIC)
+    if len(end) < TRAILER_BYTES:
+        raise Damaged(name, "it is too short for a pack")
+    offset, length, _, total, _, _, magic = _TRAILER.unpack_from(end, len(end) - TRAILER_BYTES)
+    if magic != _END or total != size_bytes or offset + length > size_bytes:
+        raise Damaged(name, "it does not end as a pack does; its writing was never finished")
+    return offset, length
 
 
 def _second_boxes(data: bytes) -> bytes | None:

@@ -33,8 +33,9 @@ from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
 from likeness.store.index import KnownPack, known_packs
 from likeness.store.maps import positions_of
+from likeness.store.observations import NOT_READ, UNREADABLE
 from likeness.store.pack import MOST_PACK_BYTES, Pack, PackHeader, Place
-from likeness.store.versions import load_map, read_copy, read_version
+from likeness.store.versions import Version, load_map, read_copy, read_version
 
 Again = Callable[[], AbstractContextManager[DataStore]]
 """Opens the same store once more, over a connection of its own."""
@@ -240,10 +241,12 @@ class DocumentProof:
         readable: Whether the version can be put together from them.
         problems: What is wrong, in words. One bad copy of a map is listed, and is no danger
             while the other is whole.
+        unread: Copies that cannot be read at the moment, in words; the others stand in for them.
     """
 
     readable: bool
     problems: tuple[str, ...]
+    unread: tuple[str, ...] = ()
 
 
 def prove_documents(store: DataStore, name: str, scratch: Path) -> DocumentProof:
@@ -256,24 +259,42 @@ def prove_documents(store: DataStore, name: str, scratch: Path) -> DocumentProof
 
     Raises:
         ShareUnreachable: It could not be checked.
+        ShareRefused: Likewise.
     """
-    problems: list[str] = []
     try:
         version = read_version(store, name)
+    except NOT_READ:
+        raise
+    except UNREADABLE as cause:
+        return DocumentProof(readable=False, problems=(str(cause),))
+    return documents_of(store, version, scratch)
+
+
+def documents_of(store: DataStore, version: Version, scratch: Path) -> DocumentProof:
+    """Prove the block maps of a version whose record was read; see `prove_documents`."""
+    problems: list[str] = []
+    unread: list[str] = []
+    try:
         for disk in version.record.disks:
-            problems += _bad_copies(store, disk)
+            _look_at_copies(store, disk, problems, unread)
             with load_map(store, disk, scratch / f"{random_name()}.proof-map"):
                 pass
-    except (Damaged, ObjectMissing, StoreTooNew) as cause:
+    except NOT_READ:
+        raise
+    except UNREADABLE as cause:
         return DocumentProof(readable=False, problems=(*problems, str(cause)))
-    return DocumentProof(readable=True, problems=tuple(problems))
+    return DocumentProof(readable=True, problems=tuple(problems), unread=tuple(unread))
 
 
-def _bad_copies(store: DataStore, disk: DiskRecord) -> Iterator[str]:
+def _look_at_copies(
+    store: DataStore, disk: DiskRecord, problems: list[str], unread: list[str]
+) -> None:
     positions = positions_of(disk.size_bytes, disk.chunk_bytes)
     for part in disk.parts:
         for copy in range(len(part.copies)):
             try:
                 read_copy(store, disk, part, copy, positions)
-            except (Damaged, ObjectMissing) as cause:
-                yield str(cause)
+            except NOT_READ as cause:
+                unread.append(str(cause))
+            except UNREADABLE as cause:
+                problems.append(str(cause))

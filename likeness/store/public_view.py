@@ -13,7 +13,15 @@ import msgspec
 
 from likeness.codec.documents import Frame, Kind
 from likeness.codec.keys import FIRST_EPOCH, PublicKeys
-from likeness.errors import BadInput, Damaged, ObjectMissing, StoreTooNew, WrongFingerprint
+from likeness.errors import (
+    BadInput,
+    Damaged,
+    ObjectMissing,
+    ObjectUnreadable,
+    ShareRefused,
+    StoreTooNew,
+    WrongFingerprint,
+)
 from likeness.model.ids import StoreId
 from likeness.store import layout
 from likeness.store.data_store import DataStore, claimed_stores, read_frame
@@ -139,7 +147,7 @@ def _claims(transport: Transport, store_id: StoreId) -> list[tuple[int, _Claim]]
             try:
                 frame = read_frame(transport, entry.name)
                 said = decode(frame.clear, PublicKeysDocument, name=entry.name)
-            except (Damaged, ObjectMissing, StoreTooNew):
+            except (Damaged, ObjectMissing, StoreTooNew, ObjectUnreadable, ShareRefused):
                 continue  # the audit tells of it
             box, verify = bytes.fromhex(said.box), bytes.fromhex(said.verify)
             claim = _Claim(PublicKeys(store_id, said.epoch, box, verify), frame)

@@ -1,18 +1,20 @@
 """Versions in the store: their records, and the maps the records name."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from likeness.codec.documents import Kind
+from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, ObjectMissing, ObjectUnreadable, UnknownVersion
+from likeness.errors import Damaged, LikenessError, UnknownVersion
 from likeness.model.ids import DiskId, VersionId, VmId, is_name
 from likeness.store import layout
-from likeness.store.data_store import DataStore
+from likeness.store.data_store import DataStore, read_frame
 from likeness.store.documents import DiskRecord, MapPart, VersionClear, VersionRecord, decode
 from likeness.store.maps import STRETCH, FlatMap, Run, decode_part, positions_of
+from likeness.store.observations import NOT_READ, UNREADABLE
+from likeness.store.public_view import SignedView
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +93,90 @@ def last_version(store: DataStore, vm: VmId) -> Version | None:
 def find_version(store: DataStore, version: str) -> Version:
     """The version whose id begins with `version`, at least four hex digits, as people write them.
 
+    A record that lies under another name is found by what it says of itself.
+
     Raises:
         UnknownVersion: None, or several.
     """
     version = version.strip().lower().replace("-", "")
-    found = [
-        name
-        for vm in vms(store)
-        for name in record_names(store, vm)
-        if name.rpartition("-")[2].startswith(version)
-    ]
-    if len(found) != 1 or len(version) < 4:
-        many = "several versions begin" if found else "no version begins"
+    names = [name for vm in vms(store) for name in record_names(store, vm)]
+    found = [name for name in names if name.rpartition("-")[2].startswith(version)]
+    problem: LikenessError | None = None
+    whole: dict[str, Version] = {}
+    for name in found:
+        try:
+            whole[name] = read_version(store, name)
+        except (*NOT_READ, *UNREADABLE) as cause:
+            problem = cause
+    if len(whole) < max(len(found), 1):
+        for name, lies_at in misplaced_records(store):
+            if name.rpartition("-")[2].startswith(version):
+                whole.setdefault(name, read_version_at(store, name, lies_at))
+    several = {name.rpartition("-")[2] for name in (*found, *whole)}
+    if len(several) > 1 or len(version) < 4 or not (found or whole):
+        many = "several versions begin" if several else "no version begins"
         raise UnknownVersion(f"{many} with {version!r}; list the versions and give more of the id")
-    return read_version(store, found[0])
+    if problem is not None and not whole:
+        raise problem
+    return next(iter(whole.values()))
+
+
+def misplaced_records(view: SignedView) -> Iterator[tuple[str, str]]:
+    """Records that are whole and lie under another name than they are signed for: both names.
+
+    Copies of records that are whole under their own name are left out.
+    """
+    for entry in view.transport.entries(layout.VERSIONS):
+        if not layout.is_known(entry.name):
+            continue
+        try:
+            data = read_frame(view.transport, entry.name).clear
+            clear = decode(data, VersionClear, name=entry.name)
+            name = layout.version_record(VmId(clear.vm), clear.sequence, VersionId(clear.version))
+            if name != entry.name and not _is_whole(view, name):
+                clear_part(view, name, entry.name)
+                yield name, entry.name
+        except (*NOT_READ, *UNREADABLE):
+            continue
+
+
+def _is_whole(view: SignedView, name: str) -> bool:
+    try:
+        view.read(name, Kind.VERSION, VersionClear)
+    except (*NOT_READ, *UNREADABLE):
+        return False
+    return True
+
+
+def clear_part(view: SignedView, name: str, lies_at: str) -> VersionClear:
+    """What everybody may read of a record that may lie under another name than its own.
+
+    Raises:
+        ObjectMissing: Nothing lies there.
+        Damaged: It is not whole, or not signed by this store for this name.
+    """
+    return _clear_part(view, name, lies_at)[0]
+
+
+def _clear_part(view: SignedView, name: str, lies_at: str) -> tuple[VersionClear, Frame]:
+    frame = replace(read_frame(view.transport, lies_at), name=name)
+    frame.require_signature(Kind.VERSION, view.verifier(frame))
+    return decode(frame.clear, VersionClear, name=name), frame
+
+
+def read_version_at(store: DataStore, name: str, lies_at: str) -> Version:
+    """Read and verify a version record that may lie under another name than its own.
+
+    Raises:
+        ObjectMissing: Nothing lies there.
+        Damaged: It is not whole, or not signed by this store for this name.
+    """
+    if lies_at == name:
+        return read_version(store, name)
+    clear, frame = _clear_part(store, name, lies_at)
+    record = decode(frame.unseal(store.keys), VersionRecord, name=name)
+    whole = digest([store.transport.read(lies_at, 0, MOST_DOCUMENT_BYTES + 1)]).hex()
+    return Version(name, clear, record, whole)
 
 
 def map_runs(store: DataStore, disk: DiskRecord, *, only: VersionId | None = None) -> Iterator[Run]:
@@ -131,30 +203,53 @@ def read_part(store: DataStore, disk: DiskRecord, part: MapPart, positions: int)
         Damaged: Neither is.
         ObjectUnreadable: One of them cannot be read at the moment, and the other is not whole.
     """
-    problem: Damaged | ObjectMissing | None = None
-    unread: ObjectUnreadable | None = None
+    problem: LikenessError | None = None
+    unread: LikenessError | None = None
     for copy in range(len(part.copies)):
         try:
             return read_copy(store, disk, part, copy, positions)
-        except (Damaged, ObjectMissing) as cause:
-            problem = cause
-        except ObjectUnreadable as cause:
+        except NOT_READ as cause:
             unread = cause
+        except UNREADABLE as cause:
+            problem = cause
+    misplaced = _misplaced_copy(store, disk, part, positions)
+    if misplaced is not None:
+        return misplaced
     if unread is not None:
         raise unread
     raise Damaged(part.copies[0], f"neither copy of this block map is whole ({problem})")
 
 
+def _misplaced_copy(
+    store: DataStore, disk: DiskRecord, part: MapPart, positions: int
+) -> list[Run] | None:
+    """A part that lies under another map's name, as after a rename; known by its digest."""
+    for entry in store.transport.entries(layout.MAPS):
+        for copy, size in enumerate(part.sizes):
+            if entry.size_bytes == size and layout.is_known(entry.name):
+                try:
+                    return read_copy(store, disk, part, copy, positions, lies_at=entry.name)
+                except (*NOT_READ, *UNREADABLE):
+                    continue
+    return None
+
+
 def read_copy(
-    store: DataStore, disk: DiskRecord, part: MapPart, copy: int, positions: int
+    store: DataStore,
+    disk: DiskRecord,
+    part: MapPart,
+    copy: int,
+    positions: int,
+    *,
+    lies_at: str = "",
 ) -> list[Run]:
-    """One copy of one part.
+    """One copy of one part; under its own name, or where it `lies_at`.
 
     Raises:
         ObjectMissing: It is not there.
         Damaged: It is not what the version record signed for.
     """
-    name = part.copies[copy]
+    name = lies_at or part.copies[copy]
     data = store.transport.read(name, 0, part.sizes[copy] + 1)
     if digest([data]).hex() != part.digests[copy]:
         raise Damaged(name, "it is not what its version record signed for")

@@ -188,7 +188,7 @@ def _sort_key(entry: os.DirEntry[str]) -> str:
 def _meaning(name: str, cause: OSError) -> LikenessError:
     if cause.errno == errno.EEXIST:
         return NameTaken(name)
-    if cause.errno == errno.ENOTDIR:
+    if cause.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
         return ObjectMissing(name)
     if cause.errno in _FULL:
         return ShareFull(f"no room left for {name}; free space on the data store and run again")

@@ -94,7 +94,7 @@ def test_a_missing_pack_names_the_version_that_brought_it(filled: Filled) -> Non
     (found,) = filled.audited(with_key=False)
 
     assert found.versions == (other.name,)
-    assert other.name in str(found)
+    assert "`prove` says for whom" in str(found)
     assert first.name not in str(found)
 
 
@@ -341,3 +341,15 @@ def test_the_store_is_left_as_it_was(filled: Filled) -> None:
         each()
 
     assert state() == before
+
+
+def test_a_record_with_an_enormous_number_costs_no_memory(filled: Filled) -> None:
+    """The numbers between it and the others are more than any memory holds."""
+    first, third = filled.versions[0], filled.versions[2]
+    stray = filled.path(f"{layout.versions_of(first.vm)}/{'e' * 16}-{'5' * 32}")
+    filled.path(third.name).rename(stray)
+
+    found = filled.audited()
+
+    gone = next(each for each in found if each.name == layout.versions_of(first.vm))
+    assert f"perhaps numbers {third.sequence}, " in gone.cause

@@ -36,7 +36,8 @@ from likeness.store.documents import (
 )
 from likeness.store.index import read_segment
 from likeness.store.maps import STRETCH, decode_part
-from likeness.store.pack import Pack, PackHeader, salvage
+from likeness.store.pack import Pack, PackHeader
+from likeness.store.salvaging import salvage
 from likeness.transport.memory import MemoryTransport
 
 STORE = StoreId("5" * 32)

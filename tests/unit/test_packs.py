@@ -18,9 +18,8 @@ from likeness.store.pack import (
     Pack,
     PackBuilder,
     PackHeader,
-    Salvaged,
-    salvage,
 )
+from likeness.store.salvaging import Salvaged, salvage
 from tests.unit.workshop import CHUNK, changed, flipped, noise
 
 STORE = StoreId("5" * 32)

@@ -3,6 +3,7 @@
 import fcntl
 import resource
 import signal
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -21,11 +22,13 @@ from likeness.store.data_store import open_store_with_key_file
 from likeness.store.disk_writers import FileDiskWriter
 from likeness.store.index import segments
 from likeness.store.restoring import restore_disk
+from likeness.store.versions import find_version
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import (
     CHUNK,
     KIB,
     MIB,
+    DiskInMemory,
     Maker,
     WithBadSectors,
     Workshop,
@@ -326,14 +329,79 @@ def test_neighbouring_lost_chunks_are_one_range(workshop: Workshop) -> None:
     assert lost.value.extents == (Extent(0, 3 * CHUNK), Extent(4 * CHUNK, CHUNK // 2))
 
 
-def test_swapped_packs_are_found_out(workshop: Workshop) -> None:
-    version = workshop.back_up(noise(1, 20 * CHUNK))
+def test_swapped_packs_are_found_out_and_each_gives_what_is_in_it(workshop: Workshop) -> None:
+    disk = noise(1, 20 * CHUNK)
+    version = workshop.back_up(disk)
     one, other = workshop.pack_names()[:2]
     objects = workshop.objects
     objects[one], objects[other] = objects[other], objects[one]
 
-    with pytest.raises(DataLost):
-        workshop.restore(version)
+    assert workshop.restore(version) == disk
+
+
+def spoilt_index_and_table(objects: dict[str, bytes]) -> None:
+    """No index segment, and no pack that ends as a pack does."""
+    for name in list(objects):
+        if name.startswith("index/"):
+            del objects[name]
+        if name.startswith("packs/"):
+            objects[name] = objects[name][:-70]
+
+
+def without_a_beginning(objects: dict[str, bytes]) -> None:
+    """One pack has lost both copies of its session's key, which other packs of the run have."""
+    name = next(name for name in objects if name.startswith("packs/"))
+    objects[name] = bytes(148) + objects[name][148:-70]
+
+
+def under_another_name(objects: dict[str, bytes]) -> None:
+    name = next(name for name in objects if name.startswith("packs/"))
+    objects[f"packs/ab/ab{'0' * 30}"] = objects.pop(name)
+
+
+def back_in_an_inbox(objects: dict[str, bytes]) -> None:
+    name = next(name for name in objects if name.startswith("packs/"))
+    objects[f"in/{'1' * 32}/{name[-32:]}"] = objects.pop(name)
+
+
+@pytest.mark.parametrize(
+    "spoil", [spoilt_index_and_table, without_a_beginning, under_another_name, back_in_an_inbox]
+)
+def test_whatever_is_sealed_whole_somewhere_is_restored_and_said(
+    workshop: Workshop, spoil: Callable[[dict[str, bytes]], None]
+) -> None:
+    disk = noise(2, 20 * CHUNK)
+    version = workshop.back_up(disk)
+    spoil(workshop.objects)
+    said: list[str] = []
+    target = DiskInMemory(len(disk))
+
+    restore_disk(
+        workshop.store,
+        version.record.disks[0],
+        target,
+        scratch=workshop.folder,
+        stop=StopToken(),
+        say=said.append,
+    )
+
+    assert target.whole == disk
+    assert any("salvaged" in each or "own tables" in each for each in said)
+
+
+def test_a_block_map_and_a_record_are_found_under_other_names(workshop: Workshop) -> None:
+    disk = noise(3, 5 * CHUNK)
+    version = workshop.back_up(disk)
+    objects = workshop.objects
+    one, other = version.record.disks[0].parts[0].copies
+    objects[f"{one[:-32]}{'2' * 32}"] = objects.pop(one)
+    del objects[other]
+    objects[f"versions/{'3' * 32}/{'4' * 16}-{'5' * 32}"] = objects.pop(version.name)
+
+    found = find_version(workshop.store, version.version[:8])
+
+    assert found == version
+    assert workshop.restore(found) == disk
 
 
 # --- targets ---
