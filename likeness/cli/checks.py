@@ -11,7 +11,7 @@ from pathlib import Path
 from likeness.cli.opening import opened, transport_of, viewed
 from likeness.cli.terminal import Meter, printable, say, tell
 from likeness.clock import Clock, system_clock
-from likeness.errors import BadInput, Damaged, ObjectMissing
+from likeness.errors import BadInput, Damaged, LikenessError, ObjectMissing
 from likeness.model.ids import PackId
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
@@ -21,7 +21,14 @@ from likeness.store.consequences import packs_of, versions_that_need
 from likeness.store.data_store import DataStore
 from likeness.store.history import expect_head, read_history
 from likeness.store.index import KnownPack, known_packs
-from likeness.store.observations import Observation, Weight, cause_of, trouble
+from likeness.store.observations import (
+    UNKNOWN,
+    Observation,
+    Weight,
+    cause_of,
+    trouble,
+    unchecked,
+)
 from likeness.store.proving import Finding, PackProof, prove_documents, prove_pack, prove_packs
 from likeness.store.public_view import PublicStore, SignedView
 from likeness.store.scrubbing import scrub_frames, scrub_signatures
@@ -137,9 +144,12 @@ def _proofs_of_all(
         stop.check()
         return prove_pack(store, pack, clock=clock)
 
-    def note(cause: Damaged | ObjectMissing) -> None:
+    def note(cause: LikenessError) -> None:
         unproved = f"{cause_of(cause)}, so its packs were not proved"
-        problems.append(trouble(cause.name, unproved))
+        if isinstance(cause, Damaged | ObjectMissing):
+            problems.append(trouble(cause.name, unproved))
+        else:
+            problems.append(unchecked(layout.INDEX, unproved))
 
     known = known_packs(store, damaged=note)
     for proof in bounded_map(look, known, workers=os.cpu_count() or 1, name="prove"):
@@ -182,7 +192,12 @@ def _documents(
 ) -> Iterator[Observation]:
     for name in names:
         stop.check()
-        proof = prove_documents(store, name, scratch)
+        try:
+            proof = prove_documents(store, name, scratch)
+        except UNKNOWN as cause:
+            yield unchecked(name, cause)
+            continue
+        yield from (unchecked(name, each) for each in proof.unread)
         weight = Weight.SPARE_LOST if proof.readable else Weight.DAMAGE
         meaning = (
             "the version restores by its other copies"
