@@ -14,7 +14,14 @@ from likeness.clock import Clock
 from likeness.codec.blobs import MOST_BLOB_BYTES, BlobKind, read_blob, write_blob
 from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, LikenessError, ObjectMissing, ObjectUnreadable, ShareRefused
+from likeness.errors import (
+    Damaged,
+    LikenessError,
+    NameTaken,
+    ObjectMissing,
+    ObjectUnreadable,
+    ShareRefused,
+)
 from likeness.store import layout
 from likeness.store.believing import LOST, read_surely
 from likeness.store.data_store import DataStore
@@ -22,6 +29,7 @@ from likeness.store.documents import CatalogCopyDocument
 from likeness.store.observations import UNKNOWN
 
 KEPT = 14
+_ATTEMPTS = 8
 _PART_BYTES = 16 << 20
 
 
@@ -58,11 +66,28 @@ def put_copy(store: DataStore, folder: Path, *, clock: Clock) -> CatalogCopy:
         with tarfile.open(archive, "w") as tar:
             for path in sorted(folder.iterdir()):
                 tar.add(path, arcname=path.name)
-        size = archive.stat().st_size
-        names, digests = _write_parts(store, archive, number)
+        for at in range(number, number + _ATTEMPTS - 1):
+            with suppress(NameTaken):  # by something that no listing shows, such as a link
+                copy = _put(store, archive, at, clock())
+                break
+        else:
+            copy = _put(store, archive, number + _ATTEMPTS - 1, clock())
     finally:
         archive.unlink(missing_ok=True)
-    made_at = clock()
+    for old in numbers[: max(len(numbers) + 1 - KEPT, 0)]:
+        with suppress(ObjectUnreadable, ShareRefused):  # the next time, then
+            _delete(store, old)
+    return copy
+
+
+def _put(store: DataStore, archive: Path, number: int, made_at: datetime) -> CatalogCopy:
+    """Write one copy.
+
+    Raises:
+        NameTaken: Something has its number; no part is left.
+    """
+    size = archive.stat().st_size
+    names, digests = _write_parts(store, archive, number)
     document = CatalogCopyDocument(
         number=number,
         made_at=made_at.isoformat(),
@@ -70,10 +95,12 @@ def put_copy(store: DataStore, folder: Path, *, clock: Clock) -> CatalogCopy:
         digests=tuple(digests),
         size_bytes=size,
     )
-    store.write(layout.numbered(layout.CATALOG, number), Kind.CATALOG_COPY, document)
-    for old in numbers[: max(len(numbers) + 1 - KEPT, 0)]:
-        with suppress(ObjectUnreadable, ShareRefused):  # the next time, then
-            _delete(store, old)
+    try:
+        store.write(layout.numbered(layout.CATALOG, number), Kind.CATALOG_COPY, document)
+    except NameTaken:
+        for name in names:
+            store.for_writing().delete(name)
+        raise
     return CatalogCopy(number, made_at, size)
 
 

@@ -61,7 +61,7 @@ class DocumentHealer:
         try:
             record = verified_record(self.store, name, _read(self.store.transport, name))
             maps = dict(self._maps(record))
-        except (*UNREADABLE, *_UNREAD):
+        except UNREADABLE:
             return  # nobody has it, so nobody knows what else it needs
         for each, judge in (*maps.items(), *self._segments(record)):
             self._heal(each, judge)
