@@ -18,9 +18,6 @@ from likeness.errors import (
     ChunkCorrupt,
     Damaged,
     LikenessError,
-    ObjectMissing,
-    ObjectUnreadable,
-    StoreTooNew,
 )
 from likeness.model.disk import Extent
 from likeness.model.ids import PackId
@@ -32,6 +29,7 @@ from likeness.store.documents import DiskRecord
 from likeness.store.index import unindexed_packs
 from likeness.store.locating import DiskChunks, Locations, locate
 from likeness.store.maps import FlatMap
+from likeness.store.observations import UNKNOWN, UNREADABLE
 from likeness.store.pack import MOST_PACK_BYTES, PackHeader
 
 _GAP_BYTES = 1 << 20
@@ -89,7 +87,7 @@ class _PackReader:
         try:
             opener = self._opener(part.pack, name)
             data = self.store.transport.read(name, start, end - start)
-        except (Damaged, ObjectMissing, ObjectUnreadable, StoreTooNew) as cause:
+        except UNREADABLE as cause:
             return [cause] * len(part.numbers)
         for number, offset, length in zip(part.numbers, part.offsets, part.lengths, strict=True):
             record = data[offset - start : offset - start + length]
@@ -153,7 +151,7 @@ class ChunkSource:
         self.cause = "the index knows no pack with them"
         self._say = say
         self._readers = [_PackReader(store) for store in stores]
-        self._unread: ObjectUnreadable | None = None
+        self._unread: LikenessError | None = None
         self._locations: list[Locations | None] = [None] * len(stores)
         self._strays_found = [False] * len(stores)
         self._indexed: list[set[PackId]] = [set() for _ in stores]
@@ -161,8 +159,8 @@ class ChunkSource:
         self._positions_by_number = self.chunks.positions()
 
     @property
-    def unread(self) -> ObjectUnreadable | None:
-        """Something that could not be read at the moment, and may hold what is missing."""
+    def unread(self) -> LikenessError | None:
+        """What could not be read, or is of a later release, and may hold what is missing."""
         return self._unread
 
     def positions(self, number: int) -> Numbers:
@@ -294,7 +292,7 @@ class ChunkSource:
     def _note(self, problems: Iterable[LikenessError]) -> None:
         for problem in problems:
             self.cause = str(problem)
-            if isinstance(problem, ObjectUnreadable):
+            if isinstance(problem, UNKNOWN):
                 self._unread = problem
 
 

@@ -11,11 +11,7 @@ import numpy.typing as npt
 
 from likeness.errors import (
     BadInput,
-    Damaged,
     LikenessError,
-    ObjectMissing,
-    ObjectUnreadable,
-    StoreTooNew,
 )
 from likeness.model.ids import random_name
 from likeness.stopping import StopToken
@@ -23,6 +19,7 @@ from likeness.store.chunk_source import ChunkSource, Say
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
 from likeness.store.maps import FlatMap
+from likeness.store.observations import UNREADABLE
 from likeness.store.versions import load_map
 
 DEFAULT_CACHE_BYTES = 64 << 20
@@ -152,6 +149,6 @@ def first_whole_map(stores: Sequence[DataStore], disk: DiskRecord, path: Path) -
     for store in stores:
         try:
             return load_map(store, disk, path)
-        except (Damaged, ObjectMissing, ObjectUnreadable, StoreTooNew) as cause:
+        except UNREADABLE as cause:
             problem = problem or cause
     raise problem or BadInput("no data store was named to read from")

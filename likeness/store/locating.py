@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from likeness.codec.documents import Kind
-from likeness.errors import Damaged, ObjectMissing, ObjectUnreadable
+from likeness.errors import Damaged, LikenessError
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId
 from likeness.store.data_store import DataStore
 from likeness.store.documents import IndexClear
 from likeness.store.index import segments
 from likeness.store.maps import FlatMap
+from likeness.store.observations import UNREADABLE
 from likeness.store.pack import Place
 
 _WORDS = CHUNK_ID_BYTES // 8
@@ -180,7 +181,7 @@ def locate(
     store: DataStore,
     chunks: DiskChunks,
     *,
-    problem: Callable[[Damaged | ObjectMissing | ObjectUnreadable], None],
+    problem: Callable[[LikenessError], None],
 ) -> tuple[Locations, set[PackId]]:
     """Ask every index segment of a store for the chunks of a disk.
 
@@ -196,7 +197,7 @@ def locate(
     for name in segments(store):
         try:
             _look_into(store, name, chunks, found, indexed)
-        except (Damaged, ObjectMissing, ObjectUnreadable) as cause:
+        except UNREADABLE as cause:
             problem(cause)
     return found, indexed
 

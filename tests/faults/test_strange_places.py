@@ -13,8 +13,9 @@ from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.catalog_copies import fetch_newest, put_copy
 from likeness.store.data_store import create_store
+from likeness.store.disk_writers import FileDiskWriter
 from likeness.store.heads import FULL_EVERY, read_witness, write_head
-from likeness.store.restoring import FileDiskWriter, restore_disk
+from likeness.store.restoring import restore_disk
 from likeness.store.scrubbing import scrub_signatures
 from likeness.store.sweeping import sweep_inboxes
 from likeness.transport.faulty import FaultyTransport
