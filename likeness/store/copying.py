@@ -89,7 +89,7 @@ class _Copying:
 
     def __init__(self, store: DataStore, vault: Transport, stop: StopToken, clock: Clock) -> None:
         self._store, self._stop = store, stop
-        self._vault = DataStore(vault, store.facts, store.keys)
+        self._vault = DataStore(vault, store.facts, store.keys, unfinished=True)
         self._mending = Mending(store, self._vault, clock, stop)
 
     def run(self) -> Iterator[Copied]:

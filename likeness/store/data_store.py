@@ -62,9 +62,17 @@ class NewStore:
 class DataStore:
     """An open store. Everything it reads was verified before it is given out."""
 
-    def __init__(self, transport: Transport, facts: FormatDocument, keys: StoreKeys) -> None:
-        """Use `open_store` or `create_store`."""
+    def __init__(
+        self,
+        transport: Transport,
+        facts: FormatDocument,
+        keys: StoreKeys,
+        *,
+        unfinished: bool = False,
+    ) -> None:
+        """Use `open_store` or `create_store`; a vault that is being filled is `unfinished`."""
         self.transport, self.facts, self.keys = transport, facts, keys
+        self._unfinished = unfinished
 
     def __repr__(self) -> str:
         return f"DataStore({self.facts.store} on {self.transport!r})"
@@ -105,9 +113,9 @@ class DataStore:
             ShareUnreachable: It is not there any more, only a folder is.
         """
         with self.transport.again() as transport:
-            other = DataStore(transport, self.facts, self.keys)
-            other.require_in_place()
-            yield other
+            if not self._unfinished:
+                require_in_place(transport, self.store_id)
+            yield DataStore(transport, self.facts, self.keys, unfinished=self._unfinished)
 
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
         """The clear part of a signed document, and its frame for the sealed part.
