@@ -1,11 +1,9 @@
 """Looking whether everything is there: names and lengths, before anything is read back.
 
-Nothing is believed at the first look. Packs and versions in doubt are handed on to be proved; what
-concerns no version is believed when it shows twice, over two connections.
+Nothing is believed at the first look: an audit looks twice at what seems lost, and packs and
+versions in doubt are handed on to be proved.
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,7 +11,6 @@ from catalog import audits
 from likeness.model.ids import PackId, VersionId
 from likeness.store import layout
 from likeness.store.auditing import audit_presence
-from likeness.store.data_store import DataStore
 from likeness.store.observations import Observation, Weight
 from tasks.proving import Prover
 
@@ -58,12 +55,12 @@ def look_at_everything(prover: Prover) -> Doubts:
         ShareUnreachable: The store does not answer; nothing is known then.
     """
     quick = look_at_packs_and_records(prover)
-    found = _seen_twice(prover, _observed(prover, prover.store))
+    found = list(audit_presence(prover.store, stop=prover.stop))
     packs = [PackId(each.name.rpartition("/")[2]) for each in found if _is_pack(each)]
     versions = [
         VersionId(record.rpartition("-")[2])
         for each in found
-        if each.weight in (Weight.DAMAGE, Weight.SPARE_LOST) and not _is_pack(each)
+        if each.weight is not Weight.NOTICE and not _is_pack(each) and not _is_index(each)
         for record in each.versions
     ]
     audits.record_troubles(
@@ -78,23 +75,13 @@ def look_at_everything(prover: Prover) -> Doubts:
     )
 
 
-def _observed(prover: Prover, store: DataStore) -> list[Observation]:
-    return list(audit_presence(store, stop=prover.stop))
-
-
-def _seen_twice(prover: Prover, first: Sequence[Observation]) -> list[Observation]:
-    """Notices, and whatever else shows over a second connection too."""
-    notices = [each for each in first if each.weight is Weight.NOTICE]
-    serious = [each for each in first if each.weight is not Weight.NOTICE]
-    if not serious:
-        return notices
-    with prover.again() if prover.again is not None else nullcontext(prover.store) as store:
-        again = {each.name for each in _observed(prover, store)}
-    return [*(each for each in serious if each.name in again), *notices]
-
-
 def _is_pack(found: Observation) -> bool:
     return found.weight is Weight.DAMAGE and found.name.startswith(f"{layout.PACKS}/")
+
+
+def _is_index(found: Observation) -> bool:
+    """An index segment: its packs are proved by their own tables, and the documents by theirs."""
+    return found.name.startswith(f"{layout.INDEX}/")
 
 
 def _is_a_versions(found: Observation) -> bool:

@@ -131,7 +131,7 @@ class _CatchUp:
         self.recorded += 1
 
     def _listed_again(self, vm: VmId) -> list[str]:
-        with self.site.data_store.open() as again:
+        with self.store.again() as again:
             return record_names(again, vm)
 
     def packs_apart(self) -> None:

@@ -67,7 +67,6 @@ def _renew(site: Site, age: timedelta) -> None:
         prover = Prover(
             site.catalog.file,
             store,
-            site.data_store.open,
             age_limit(site.revalidate_after),
             system_clock,
             StopToken(),

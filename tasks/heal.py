@@ -137,7 +137,6 @@ class _Healer:
         return Prover(
             self.site.catalog.file,
             self.store,
-            self.site.data_store.open,
             age_limit(self.site.revalidate_after),
             system_clock,
             self.stop,

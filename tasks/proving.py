@@ -5,7 +5,7 @@ Prefect needs.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import islice
@@ -19,10 +19,8 @@ from catalog.values import DocumentCheck, Verdict, VerdictChange, VersionRow
 from likeness.clock import Clock, stopwatch
 from likeness.errors import (
     Damaged,
-    LikenessError,
     ObjectMissing,
     ShareRefused,
-    Stopped,
     StoreTooNew,
     TransientError,
 )
@@ -30,7 +28,7 @@ from likeness.model.ids import PackId, RunId, VersionId
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.data_store import DataStore
-from likeness.store.proving import Again, DocumentProof, PackProof, prove_documents, prove_packs
+from likeness.store.proving import PackProof, prove_documents, prove_packs
 from likeness.store.versions import read_version
 from tasks.ages import AgeLimit
 
@@ -94,7 +92,6 @@ class Prover:
     Attributes:
         catalog: Where it is written down.
         store: What is read.
-        again: Opens the store once more, for the second look.
         limit: How old a proof may be.
         clock: The present.
         stop: Looked at before every pack and every version.
@@ -102,7 +99,6 @@ class Prover:
 
     catalog: CatalogFile
     store: DataStore
-    again: Again | None
     limit: AgeLimit
     clock: Clock
     stop: StopToken
@@ -131,7 +127,6 @@ class Prover:
             stop=self.stop,
             segments=self._segments(packs),
             workers=workers,
-            again=self.again,
         )
         for batch in _batches(found):
             report = self._recorded(report, batch)
@@ -175,12 +170,10 @@ class Prover:
         self.stop.check()
         try:
             proof = prove_documents(self.store, due.record, scratch)
-        except (TransientError, ShareRefused) as cause:
+        except (TransientError, ShareRefused, StoreTooNew) as cause:
             return DocumentCheck(due.version, self.clock(), None, (str(cause),))
-        doubt = "" if proof.readable else self._doubt(proof, due.record, scratch)
-        if doubt:
-            return DocumentCheck(due.version, self.clock(), None, (doubt, *proof.problems))
-        return DocumentCheck(due.version, self.clock(), proof.readable, proof.problems)
+        problems = (*proof.problems, *proof.unread)
+        return DocumentCheck(due.version, self.clock(), proof.readable, problems)
 
     def judge(
         self, versions: Sequence[VersionId], documents: Iterable[DocumentCheck] = ()
@@ -225,17 +218,6 @@ class Prover:
                 objects = read_version(self.store, record).clear.objects
                 names.update((o, None) for o in objects if o.startswith(f"{layout.INDEX}/"))
         return list(names)
-
-    def _doubt(self, first: DocumentProof, record: str, scratch: Path) -> str:
-        """Why documents that seem broken are not called so: unless a second look says the same."""
-        try:
-            with self.again() if self.again is not None else nullcontext(self.store) as store:
-                second = prove_documents(store, record, scratch)
-        except Stopped:
-            raise
-        except LikenessError as cause:
-            return f"it seemed broken, and there was no second look: {cause}"
-        return "" if second == first else "two readings differ; the first said"
 
 
 def _batches(proofs_found: Iterator[PackProof]) -> Iterator[list[PackProof]]:

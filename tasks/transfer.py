@@ -22,6 +22,7 @@ from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore
 from likeness.store.maps import FlatMap, positions_of
+from likeness.store.observations import UNREADABLE
 from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
 from likeness.store.versions import Version, last_version, load_map
 from likeness.transport.tuning import keep_large_buffers
@@ -111,7 +112,7 @@ def transfer_disks(
                 disks,
                 run=run,
                 bundle=_bundle(store),
-                inbox=store.transport,
+                inbox=store.for_writing(),
                 log=log,
                 stop=stop,
                 distrusted=frozenset(damaged_ids(site.catalog.file)),
@@ -175,9 +176,15 @@ def _way() -> Way | None:
 def _previous_map(
     store: DataStore, last: Version | None, disk: SnapshotDisk, path: Path
 ) -> Iterator[FlatMap]:
+    """The disk's map in the VM's last version; none where it cannot be had: all is read, then."""
     for record in last.record.disks if last else ():
         if record.disk == disk.facts.disk:
-            yield load_map(store, record, path)
+            try:
+                yield load_map(store, record, path)
+            except UNREADABLE as cause:
+                path.unlink(missing_ok=True)
+                told = "disk %s: what the last version says of it cannot be read (%s); all is read"
+                get_run_logger().warning(told, disk.facts.position, cause)
 
 
 def _bundle(store: DataStore) -> Bundle:

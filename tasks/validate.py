@@ -196,8 +196,7 @@ def _prover(site: Site, stop: StopToken) -> Generator[tuple[Prover, MeteredTrans
         meter = MeteredTransport(store.transport, folder=layout.PACKS)
         store.transport = meter
         limit = age_limit(site.revalidate_after)
-        again = site.data_store.open
-        yield Prover(site.catalog.file, store, again, limit, system_clock, stop), meter
+        yield Prover(site.catalog.file, store, limit, system_clock, stop), meter
 
 
 def _begin(run: RunId | None, this: RunId, site: Site) -> Validation:

@@ -17,6 +17,8 @@ from blake3 import blake3
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
+from likeness.errors import StoreTooNew
+
 KEY_BYTES = 32
 
 
@@ -50,6 +52,21 @@ _CIPHERS = {
 
 class NotAuthentic(Exception):
     """The bytes were not sealed with this key for this place. Callers give it a name and place."""
+
+
+def known_suite(number: int, *, name: str) -> Suite:
+    """The suite of that number, as an object that is whole otherwise says it.
+
+    Raises:
+        StoreTooNew: This release does not know it.
+    """
+    try:
+        return Suite(number)
+    except ValueError as cause:
+        raise StoreTooNew(
+            f"{name} was written by a later release (sealed with suite {number}, which this one"
+            " does not know); install a later release"
+        ) from cause
 
 
 def nonce_bytes(suite: Suite) -> int:

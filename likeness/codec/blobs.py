@@ -79,7 +79,10 @@ def check_blob(data: bytes, *, name: str) -> None:
     if checksum64(data[:-_TAIL_BYTES]) != data[-_TAIL_BYTES : -len(_END)]:
         raise Damaged(name, "its checksum does not match")
     if form != BLOB_FORMAT:
-        raise StoreTooNew(f"{name} has format {form}; this release reads {BLOB_FORMAT}")
+        raise StoreTooNew(
+            f"{name} was written by a later release (format {form}, and this one reads"
+            f" {BLOB_FORMAT}); install a later release"
+        )
 
 
 def read_blob(data: bytes, kind: BlobKind, context: bytes, *, keys: StoreKeys, name: str) -> bytes:
@@ -91,8 +94,8 @@ def read_blob(data: bytes, kind: BlobKind, context: bytes, *, keys: StoreKeys, n
     """
     check_blob(data, name=name)
     _, _, _, suite_number, _, epoch, _, length = _HEADER.unpack_from(data)
+    suite = aead.known_suite(suite_number, name=name)
     try:
-        suite = Suite(suite_number)
         start = _HEADER.size + aead.nonce_bytes(suite)
         return aead.unseal(
             data[start : _HEADER.size + length],
@@ -101,7 +104,7 @@ def read_blob(data: bytes, kind: BlobKind, context: bytes, *, keys: StoreKeys, n
             nonce=data[_HEADER.size : start],
             suite=suite,
         )
-    except (NotAuthentic, ValueError) as cause:
+    except NotAuthentic as cause:
         raise Damaged(name, "it does not open for this place") from cause
 
 

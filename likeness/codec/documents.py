@@ -77,7 +77,10 @@ class Frame:
         if checksum64(data[: end + SIGNATURE_BYTES]) != data[-16:-8]:
             raise Damaged(name, "its checksum does not match")
         if form != DOCUMENT_FORMAT:
-            raise StoreTooNew(f"{name} has format {form}; this release reads {DOCUMENT_FORMAT}")
+            raise StoreTooNew(
+                f"{name} was written by a later release (format {form}, and this one reads"
+                f" {DOCUMENT_FORMAT}); install a later release"
+            )
         body = data[_HEADER.size : end]
         return cls(
             kind,
@@ -89,6 +92,12 @@ class Frame:
             data[:end],
             name,
         )
+
+    @property
+    def digest(self) -> str:
+        """BLAKE3 of the whole object, as hex: of the very bytes that were checked."""
+        tail = checksum64(self.signed, self.signature) + _END
+        return digest([self.signed, self.signature, tail]).hex()
 
     def require_signature(self, kind: Kind, keys: PublicKeys) -> None:
         """Believe it, if the store's key signed it as this kind under this name.
@@ -105,9 +114,10 @@ class Frame:
 
         Raises:
             DocumentForged: It was not sealed by this store for this name.
+            StoreTooNew: It is sealed in a way that this release does not know.
         """
+        suite = aead.known_suite(self.suite, name=self.name)
         try:
-            suite = Suite(self.suite)
             length = aead.nonce_bytes(suite)
             return aead.unseal(
                 self.sealed[length:],
@@ -116,7 +126,7 @@ class Frame:
                 nonce=self.sealed[:length],
                 suite=suite,
             )
-        except (NotAuthentic, ValueError) as cause:
+        except NotAuthentic as cause:
             raise DocumentForged(self.name, "its sealed part does not open") from cause
 
 

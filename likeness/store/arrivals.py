@@ -27,7 +27,6 @@ from likeness.errors import (
     Damaged,
     DocumentForged,
     ObjectMissing,
-    StoreTooNew,
     TransferBroken,
 )
 from likeness.model.disk import DiskFacts
@@ -56,6 +55,7 @@ from likeness.store.inbox import (
     PartKind,
 )
 from likeness.store.maps import FlatMap, positions_of
+from likeness.store.observations import UNREADABLE
 from likeness.store.pack import MOST_PACK_BYTES, PackHeader, PackReceipt, Place
 from likeness.store.receipts import DiskReceipt, PackLog
 
@@ -141,16 +141,18 @@ def open_inbox(store: DataStore, run: RunId) -> None:
         ShareUnreachable: The store does not answer; repeat.
     """
     name = layout.arriving_manifest(run, random_name())
-    store.transport.create(name, [])  # folders are made with what lies in them, and stay
-    store.transport.delete(name)
+    transport = store.for_writing()
+    transport.create(name, [])  # folders are made with what lies in them, and stay
+    transport.delete(name)
 
 
 def discard_manifest(store: DataStore, run: RunId) -> None:
     """Remove a run's manifest once its version is committed; safe to repeat."""
-    for entry in list(store.transport.entries(layout.inbox(run))):
+    transport = store.for_writing()
+    for entry in list(transport.entries(layout.inbox(run))):
         if entry.name.endswith(layout.MANIFEST_SUFFIX):
-            store.transport.delete(entry.name)
-    store.transport.delete_folder(layout.inbox(run))
+            transport.delete(entry.name)
+    transport.delete_folder(layout.inbox(run))
 
 
 class _NotWhole(Exception):  # a state: another attempt of the source may be whole
@@ -194,7 +196,7 @@ class _Reading:
             try:
                 head = self._store.transport.read(name, 0, HEADER_BYTES)
                 header = PartHeader.parse(head, name=name, store=self._store.store_id, run=self.run)
-            except (Damaged, StoreTooNew, ObjectMissing) as cause:
+            except UNREADABLE as cause:
                 self.passed_over.append(str(cause))
             else:
                 found[header.attempt][header.part].append(name)
@@ -237,7 +239,7 @@ class _Reading:
         """
         for entry in self._store.transport.entries(layout.INDEX) if packs else ():
             if layout.is_known(entry.name):
-                clear, _ = self._store.read(entry.name, Kind.INDEX, IndexClear)
+                clear, _ = self._store.read_surely(entry.name, Kind.INDEX, IndexClear)
                 strange = {PackId(p.pack) for p in clear.packs} & packs
                 if strange and clear.run != self.run:
                     raise Damaged(
@@ -295,7 +297,7 @@ class _Reading:
             except DocumentForged as cause:
                 self._forged = cause
                 self.passed_over.append(str(cause))
-            except (Damaged, StoreTooNew, ObjectMissing) as cause:
+            except UNREADABLE as cause:
                 self.passed_over.append(str(cause))
             else:
                 self._genuine = True

@@ -12,20 +12,20 @@ VM.
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from likeness.codec.documents import Kind
-from likeness.errors import ObjectMissing
+from likeness.errors import LikenessError
 from likeness.model.ids import PackId, VmId
 from likeness.stopping import StopToken
 from likeness.store import layout
-from likeness.store.data_store import DataStore
+from likeness.store.believing import look_twice
+from likeness.store.data_store import DataStore, signed_part
 from likeness.store.documents import (
     CatalogCopyDocument,
     IndexClear,
     SweptDocument,
     VersionRecord,
-    decode,
 )
 from likeness.store.heads import Witness
 from likeness.store.history import (
@@ -38,7 +38,16 @@ from likeness.store.history import (
     records_of,
     vm_folders,
 )
-from likeness.store.observations import UNREADABLE, Observation, Weight, cause_of, notice, trouble
+from likeness.store.observations import (
+    UNKNOWN,
+    UNREADABLE,
+    Observation,
+    Weight,
+    cause_of,
+    notice,
+    told,
+    trouble,
+)
 from likeness.store.public_view import SignedView
 from likeness.transport.base import Entry
 
@@ -59,13 +68,28 @@ def audit_presence(
         most_in_mind: Packs to compare in one turn.
 
     Yields:
-        Whatever is missing, in a wrong length, or not of this store; nothing if all is well. What
-        a commit under way has written, and no head covers yet, is no damage.
+        Whatever is missing, in a wrong length, or not of this store, as two looks have seen it;
+        what could not be read; nothing if all is well. What a commit under way has written, and no
+        head covers yet, is no damage.
 
     Raises:
         ShareUnreachable: The store does not answer; nothing is known then.
         Stopped: On request.
     """
+    notices: list[Observation] = []
+
+    def look(at: SignedView) -> list[Observation]:
+        found = list(_look(at, stop, most_in_mind))
+        notices[:] = [each for each in found if each.weight is Weight.NOTICE]
+        return [each for each in found if each.weight is not Weight.NOTICE]
+
+    looks = look_twice(look, view, doubtful=bool)
+    seen_first = {each.name for each in looks[0]}
+    yield from (each for each in looks[-1] if each.name in seen_first)
+    yield from notices
+
+
+def _look(view: SignedView, stop: StopToken, most_in_mind: int) -> Iterator[Observation]:
     history = read_history(view)
     yield from history.breaks
     yield from _format_copies(view)
@@ -81,8 +105,8 @@ def _format_copies(view: SignedView) -> Iterator[Observation]:
     for name in layout.FORMAT_COPIES:
         try:
             view.transport.size(name)
-        except ObjectMissing:
-            yield trouble(name, "missing")
+        except UNREADABLE as cause:
+            yield told(name, cause)
 
 
 def _control_objects(view: SignedView, witness: Witness) -> Iterator[Observation]:
@@ -118,7 +142,7 @@ def _catalog_copies(view: SignedView) -> Iterator[Observation]:
             try:
                 copy, _ = view.read(name, Kind.CATALOG_COPY, CatalogCopyDocument)
             except UNREADABLE as cause:
-                yield trouble(name, cause_of(cause))
+                yield told(name, cause)
             else:
                 yield from (trouble(p, "missing") for p in copy.parts if p not in names)
 
@@ -147,7 +171,11 @@ class _Index:
         self._turns = [_PREFIXES[at::turns] for at in range(turns)]
 
     def damaged(self) -> Iterator[Observation]:
-        yield from self._problems.values()
+        """Segments that are lost, or could not be read; of these, which versions brought them."""
+        unknown = {n for n, each in self._problems.items() if each.weight is Weight.UNCHECKED}
+        brought = _brought_by(self._view, unknown)
+        for name, each in self._problems.items():
+            yield replace(each, versions=tuple(brought[name])) if name in unknown else each
 
     def turns(self) -> Iterator[tuple[frozenset[str], dict[PackId, _Expected]]]:
         """First digits of pack ids, and all packs that begin with them."""
@@ -166,7 +194,7 @@ class _Index:
             try:
                 clear, _ = self._view.read(entry.name, Kind.INDEX, IndexClear)
             except UNREADABLE as cause:
-                self._problems[entry.name] = trouble(entry.name, cause_of(cause))
+                self._problems[entry.name] = told(entry.name, cause)
                 continue
             for pack in clear.packs:
                 if pack.pack[:2] in wanted:
@@ -242,7 +270,7 @@ def _missing_packs(view: SignedView, missing: dict[PackId, _Expected]) -> Iterat
             try:
                 swept, _ = view.read(entry.name, Kind.SWEPT, SweptDocument)
             except UNREADABLE as cause:
-                yield trouble(entry.name, cause_of(cause))
+                yield told(entry.name, cause)
                 continue
             for given_back in swept.packs:
                 missing.pop(PackId(given_back), None)
@@ -278,7 +306,7 @@ def _one_vm(
     view: SignedView, vm: VmId, said: tuple[int, str] | None, maps: "_Maps", stop: StopToken
 ) -> Iterator[Observation]:
     names = records_of(view.transport, vm)
-    bad: dict[str, Exception] = {}
+    bad: dict[str, LikenessError] = {}
     for name in names:
         stop.check()
         try:
@@ -289,8 +317,8 @@ def _one_vm(
     if covered is None and said is not None:
         yield _gone(vm, names, said[0])
     for name, problem in bad.items():
-        if covered is None or name in covered:
-            yield trouble(name, cause_of(problem))
+        if covered is None or name in covered or isinstance(problem, UNKNOWN):
+            yield told(name, problem)
         else:
             yield notice(
                 name,
@@ -332,11 +360,11 @@ class _Maps:
 
         Raises:
             Damaged: The record does not open.
+            StoreTooNew: A later release wrote it.
         """
         if isinstance(self.view, DataStore):
-            opened = decode(
-                record.signed.frame.unseal(self.view.keys), VersionRecord, name=record.name
-            )
+            sealed = record.signed.frame.unseal(self.view.keys)
+            opened = signed_part(sealed, VersionRecord, name=record.name)
             for disk in opened.disks:
                 for part in disk.parts:
                     self._lengths[part.copies] = part.sizes

@@ -5,6 +5,7 @@ and named by one signed document that is written last.
 """
 
 import tarfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,12 +14,22 @@ from likeness.clock import Clock
 from likeness.codec.blobs import MOST_BLOB_BYTES, BlobKind, read_blob, write_blob
 from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, ObjectMissing
+from likeness.errors import (
+    Damaged,
+    LikenessError,
+    NameTaken,
+    ObjectMissing,
+    ObjectUnreadable,
+    ShareRefused,
+)
 from likeness.store import layout
+from likeness.store.believing import LOST, read_surely
 from likeness.store.data_store import DataStore
 from likeness.store.documents import CatalogCopyDocument
+from likeness.store.observations import UNKNOWN
 
 KEPT = 14
+_ATTEMPTS = 8
 _PART_BYTES = 16 << 20
 
 
@@ -44,19 +55,39 @@ def put_copy(store: DataStore, folder: Path, *, clock: Clock) -> CatalogCopy:
 
     Raises:
         ShareFull: No room; older copies stay.
+        StoreTooNew: A later release changed the store; nothing was written.
     """
+    store.require_writable()
     numbers = _numbers(store)
-    number = numbers[-1] + 1 if numbers else 1
+    entries = (entry.name for entry in store.transport.entries(layout.CATALOG))
+    number = layout.free_number(layout.CATALOG, entries, store.transport.folders(layout.CATALOG))
     archive = folder.with_name(f"{folder.name}.tar")
     try:
         with tarfile.open(archive, "w") as tar:
             for path in sorted(folder.iterdir()):
                 tar.add(path, arcname=path.name)
-        size = archive.stat().st_size
-        names, digests = _write_parts(store, archive, number)
+        for at in range(number, number + _ATTEMPTS - 1):
+            with suppress(NameTaken):  # by something that no listing shows, such as a link
+                copy = _put(store, archive, at, clock())
+                break
+        else:
+            copy = _put(store, archive, number + _ATTEMPTS - 1, clock())
     finally:
         archive.unlink(missing_ok=True)
-    made_at = clock()
+    for old in numbers[: max(len(numbers) + 1 - KEPT, 0)]:
+        with suppress(ObjectUnreadable, ShareRefused):  # the next time, then
+            _delete(store, old)
+    return copy
+
+
+def _put(store: DataStore, archive: Path, number: int, made_at: datetime) -> CatalogCopy:
+    """Write one copy.
+
+    Raises:
+        NameTaken: Something has its number; no part is left.
+    """
+    size = archive.stat().st_size
+    names, digests = _write_parts(store, archive, number)
     document = CatalogCopyDocument(
         number=number,
         made_at=made_at.isoformat(),
@@ -64,9 +95,12 @@ def put_copy(store: DataStore, folder: Path, *, clock: Clock) -> CatalogCopy:
         digests=tuple(digests),
         size_bytes=size,
     )
-    store.write(layout.numbered(layout.CATALOG, number), Kind.CATALOG_COPY, document)
-    for old in numbers[: max(len(numbers) + 1 - KEPT, 0)]:
-        _delete(store, old)
+    try:
+        store.write(layout.numbered(layout.CATALOG, number), Kind.CATALOG_COPY, document)
+    except NameTaken:
+        for name in names:
+            store.for_writing().delete(name)
+        raise
     return CatalogCopy(number, made_at, size)
 
 
@@ -75,15 +109,23 @@ def fetch_newest(store: DataStore, folder: Path) -> CatalogCopy:
 
     Raises:
         ObjectMissing: There is no whole copy.
+        ObjectUnreadable: There may be one, which cannot be read at the moment.
+        StoreTooNew: All there are were written by a later release.
     """
     passed_over: list[str] = []
+    unknown: LikenessError | None = None
     for number in reversed(_numbers(store)):
         try:
             copy = _fetch(store, number, folder)
-        except (Damaged, ObjectMissing) as cause:
+        except LOST as cause:
+            passed_over.append(str(cause))
+        except UNKNOWN as cause:
+            unknown = unknown or cause
             passed_over.append(str(cause))
         else:
             return CatalogCopy(copy.number, copy.made_at, copy.size_bytes, tuple(passed_over))
+    if unknown is not None:
+        raise unknown
     raise ObjectMissing(f"{layout.CATALOG}/ (a whole copy of the catalog)")
 
 
@@ -95,7 +137,8 @@ def _numbers(store: DataStore) -> list[int]:
 def _write_parts(store: DataStore, archive: Path, number: int) -> tuple[list[str], list[str]]:
     names: list[str] = []
     digests: list[str] = []
-    taken = {entry.name for entry in store.transport.entries(layout.CATALOG)}
+    transport = store.for_writing()
+    taken = {entry.name for entry in transport.entries(layout.CATALOG)}
     at = 0
     with archive.open("rb") as file:
         while plain := file.read(_PART_BYTES):
@@ -105,7 +148,7 @@ def _write_parts(store: DataStore, archive: Path, number: int) -> tuple[list[str
             )
             while (name := f"{layout.numbered(layout.CATALOG, number)}-{at:04x}") in taken:
                 at += 1  # left by an attempt that never got to its document
-            store.transport.create(name, [data])
+            transport.create(name, [data])
             at += 1
             names.append(name)
             digests.append(digest([data]).hex())
@@ -114,7 +157,7 @@ def _write_parts(store: DataStore, archive: Path, number: int) -> tuple[list[str
 
 def _fetch(store: DataStore, number: int, folder: Path) -> CatalogCopy:
     name = layout.numbered(layout.CATALOG, number)
-    document, _ = store.read(name, Kind.CATALOG_COPY, CatalogCopyDocument)
+    document, _ = store.read_surely(name, Kind.CATALOG_COPY, CatalogCopyDocument)
     archive = folder.with_name(f"{folder.name}.tar")
     try:
         with archive.open("wb") as file:
@@ -130,19 +173,21 @@ def _fetch(store: DataStore, number: int, folder: Path) -> CatalogCopy:
 
 
 def _read_part(store: DataStore, name: str, expected: str, place: bytes) -> bytes:
-    data = store.transport.read(name, 0, MOST_BLOB_BYTES + 1)
-    if digest([data]).hex() != expected:
-        raise Damaged(name, "it is not what its catalog copy signed for")
-    return read_blob(data, BlobKind.CATALOG_PART, place, keys=store.keys, name=name)
+    def judge(data: bytes) -> bytes:
+        if digest([data]).hex() != expected:
+            raise Damaged(name, "it is not what its catalog copy signed for")
+        return read_blob(data, BlobKind.CATALOG_PART, place, keys=store.keys, name=name)
+
+    return read_surely(store, name, judge, most_bytes=MOST_BLOB_BYTES)
 
 
 def _delete(store: DataStore, number: int) -> None:
     """Delete a copy; its document last, so that an attempt that fails is made again next time."""
-    name = layout.numbered(layout.CATALOG, number)
-    for entry in list(store.transport.entries(layout.CATALOG)):
+    name, transport = layout.numbered(layout.CATALOG, number), store.for_writing()
+    for entry in list(transport.entries(layout.CATALOG)):
         if entry.name.startswith(f"{name}-"):
-            store.transport.delete(entry.name)
-    store.transport.delete(name)
+            transport.delete(entry.name)
+    transport.delete(name)
 
 
 def _place(number: int, part: int) -> bytes:

@@ -11,13 +11,14 @@ from itertools import takewhile
 
 import likeness
 from likeness.clock import Clock
-from likeness.codec.documents import Kind
+from likeness.codec.documents import Frame, Kind
 from likeness.codec.hashing import digest
 from likeness.errors import BadInput, Damaged, NameTaken, ObjectMissing
 from likeness.model.ids import DiskId, VersionId, VmId, random_name
 from likeness.pipelining import bounded_map
 from likeness.store import layout
-from likeness.store.data_store import DataStore, read_frame
+from likeness.store.believing import read_surely, surely
+from likeness.store.data_store import DataStore, set_aside
 from likeness.store.documents import (
     MOST_DISKS,
     DiskRecord,
@@ -31,9 +32,17 @@ from likeness.store.heads import read_witness
 from likeness.store.history import covered_records
 from likeness.store.index import write_index
 from likeness.store.maps import Run, encode_part
+from likeness.store.observations import UNKNOWN, UNREADABLE
 from likeness.store.pack import PackReceipt
 from likeness.store.receipts import DiskReceipt, TransferReceipt
-from likeness.store.versions import Version, last_version, read_version, record_names, stretches
+from likeness.store.versions import (
+    Version,
+    last_version,
+    read_version,
+    read_version_surely,
+    record_names,
+    stretches,
+)
 
 MOST_DELTAS = 30
 """Versions whose deltas may lie on a full map before a new full map is written."""
@@ -75,6 +84,7 @@ def commit_version(
         ShareUnreachable: The share went away, or the store from the share; repeat.
         ShareFull: No room for the maps, the index or the record.
         BadInput: The VM has more disks than a version holds.
+        StoreTooNew: A later release changed the store, or wrote the VM's newest version.
     """
     store.require_writable()
     _require_few_disks(receipt)
@@ -109,7 +119,7 @@ def commit_version(
         store.write(name, Kind.VERSION, clear, encode(_record(receipt, disks)))
     store.require_in_place()  # or else it was recorded beside the store
     step("version recorded")
-    store.transport.delete_folder(layout.inbox(receipt.run))
+    store.for_writing().delete_folder(layout.inbox(receipt.run))
     return read_version(store, name)
 
 
@@ -131,13 +141,18 @@ def _done_before(store: DataStore, vm: VmId, version: VersionId) -> Version | No
     """The version, if an earlier attempt came to its end and only its answer was lost.
 
     A record that it left torn was never given to anybody, and makes room for a whole one.
+
+    Raises:
+        ObjectUnreadable: It is not known whether it came to its end.
     """
     for name in record_names(store, vm):
         if name.endswith(f"-{version}"):
             try:
-                return read_version(store, name)
+                return read_version_surely(store, name)
             except Damaged:
-                store.transport.delete(name)
+                set_aside(store, name)
+            except ObjectMissing:
+                continue
     return None
 
 
@@ -153,24 +168,27 @@ def _set_torn_aside(store: DataStore, vm: VmId) -> None:
         return
     try:
         covered = covered_records(names, torn, read_witness(store).vms.get(vm))
-    except Damaged:
+    except UNREADABLE:
         covered = None
     if covered is None:  # heads or versions are lost: nobody knows what was relied on
         return
     for name in set(torn) - covered:
-        store.transport.rename(name, f"{layout.QUARANTINE}/{random_name()}")
+        set_aside(store, name)
 
 
 def _is_torn(store: DataStore, name: str) -> bool:
-    """Whether a record is not whole.
+    """Whether a record is not whole, seen twice.
 
     One that is whole and not to be believed is no torn one: a store that was opened before a new
-    epoch began does not know that epoch's keys, and must not move its versions.
+    epoch began does not know that epoch's keys, and must not move its versions. Nor is one that
+    nobody could read, or that a later release wrote.
     """
     try:
-        read_frame(store.transport, name)
+        read_surely(store, name, lambda data: Frame.parse(data, name=name))
     except Damaged:
         return True
+    except (ObjectMissing, *UNKNOWN):
+        return False
     return False
 
 
@@ -190,8 +208,11 @@ def _record(receipt: TransferReceipt, disks: tuple[DiskRecord, ...]) -> VersionR
 
 
 def _next_sequence(store: DataStore, vm: VmId, above: int) -> int:
-    names = record_names(store, vm)
-    return max(above, layout.number_of(names[-1]) if names else 0) + 1
+    """One more than anything there has, folders that lie in a record's place too."""
+    folder = layout.versions_of(vm)
+    strange = (f"{folder}/{each}" for each in store.transport.folders(folder))
+    names = (*record_names(store, vm), *filter(layout.is_known, strange))
+    return max((above, *map(layout.number_of, names))) + 1
 
 
 def _admit_packs(store: DataStore, receipt: TransferReceipt) -> None:
@@ -200,16 +221,19 @@ def _admit_packs(store: DataStore, receipt: TransferReceipt) -> None:
         entry.name: entry.size_bytes for entry in store.transport.entries(layout.inbox(receipt.run))
     }
 
+    def require_size(at: DataStore, name: str, sent: int) -> None:
+        size = at.transport.size(name)
+        if size != sent:
+            raise Damaged(name, f"it has {size} bytes and was sent with {sent}")
+
     def admit(pack: PackReceipt) -> None:
         source = layout.arriving_pack(receipt.run, pack.pack)
         target = layout.pack(pack.pack)
-        size = arrived.get(source)
-        if size is None:
-            size = store.transport.size(target)  # moved by an earlier attempt
-        else:
+        here = source if source in arrived else target  # moved by an earlier attempt
+        if arrived.get(here) != pack.size_bytes:
+            surely(lambda at: require_size(at, here, pack.size_bytes), store)
+        if here == source:
             _move(store, source, target)
-        if size != pack.size_bytes:
-            raise Damaged(target, f"it has {size} bytes and was sent with {pack.size_bytes}")
 
     for _ in bounded_map(admit, receipt.packs, workers=_MOVERS, name="admit"):
         pass
@@ -217,7 +241,7 @@ def _admit_packs(store: DataStore, receipt: TransferReceipt) -> None:
 
 def _move(store: DataStore, source: str, target: str) -> None:
     try:
-        store.transport.rename(source, target)
+        store.for_writing().rename(source, target)
     except (NameTaken, ObjectMissing):
         _require_moved(store, source, target)
 
@@ -300,7 +324,7 @@ def _write_part(
             suite=store.suite,
         )
         name = layout.map_object(owner, random_name())
-        store.transport.create(name, [data])
+        store.for_writing().create(name, [data])
         names.append(name)
         digests.append(digest([data]).hex())
         sizes.append(len(data))

@@ -16,7 +16,9 @@ from likeness.errors import Damaged, DocumentForged, NoVault, ObjectMissing, Obj
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
 from likeness.store import layout
-from likeness.store.data_store import DataStore
+from likeness.store.data_store import DataStore, signed_part
+from likeness.store.documents import FormatDocument
+from likeness.store.guard import require_writer
 from likeness.store.second_place import require_second_place
 from likeness.store.vault_goods import Goods
 from likeness.store.vault_mending import Copied, Mending
@@ -70,6 +72,7 @@ def _is_whole_format(store: DataStore, vault: Transport, copy: str) -> bool:
 
     Raises:
         DocumentForged: It is whole, and another store's.
+        StoreTooNew: It is whole, and this release may not write to the vault.
     """
     try:
         data = vault.read(copy, 0, MOST_DOCUMENT_BYTES + 1)
@@ -77,6 +80,7 @@ def _is_whole_format(store: DataStore, vault: Transport, copy: str) -> bool:
     except (Damaged, ObjectMissing, ObjectUnreadable):
         return False
     frame.require_signature(Kind.FORMAT, store.keys.public(max(frame.epoch, FIRST_EPOCH)))
+    require_writer(signed_part(frame.clear, FormatDocument, name=copy))
     return True
 
 
@@ -85,7 +89,7 @@ class _Copying:
 
     def __init__(self, store: DataStore, vault: Transport, stop: StopToken, clock: Clock) -> None:
         self._store, self._stop = store, stop
-        self._vault = DataStore(vault, store.facts, store.keys)
+        self._vault = DataStore(vault, store.facts, store.keys, unfinished=True)
         self._mending = Mending(store, self._vault, clock, stop)
 
     def run(self) -> Iterator[Copied]:

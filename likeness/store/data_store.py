@@ -1,7 +1,7 @@
 """A data store: where it is, what it is, and its keys."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from likeness.codec.aead import Suite
 from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind, write_document
 from likeness.codec.hashing import digest
 from likeness.codec.keys import FIRST_EPOCH, PublicKeys, StoreKeys
-from likeness.codec.records import LARGEST_CHUNK_BYTES, SMALLEST_CHUNK_BYTES
 from likeness.codec.slots import Slot, SlotKind
 from likeness.codec.typed import passphrase_bytes
 from likeness.errors import (
@@ -33,6 +32,7 @@ from likeness.errors import (
 )
 from likeness.model.ids import StoreId, random_name
 from likeness.store import layout
+from likeness.store.believing import LOST, Unopened, read_surely
 from likeness.store.documents import (
     FormatDocument,
     OwnerDocument,
@@ -40,9 +40,9 @@ from likeness.store.documents import (
     decode,
     encode,
 )
+from likeness.store.guard import STORE_FORMAT, is_chunk_size, require_reader, require_writer
 from likeness.transport.base import Transport
 
-STORE_FORMAT = 1
 DEFAULT_CHUNK_BYTES = 256 << 10
 _D = TypeVar("_D", bound=msgspec.Struct)
 
@@ -63,9 +63,17 @@ class NewStore:
 class DataStore:
     """An open store. Everything it reads was verified before it is given out."""
 
-    def __init__(self, transport: Transport, facts: FormatDocument, keys: StoreKeys) -> None:
-        """Use `open_store` or `create_store`."""
+    def __init__(
+        self,
+        transport: Transport,
+        facts: FormatDocument,
+        keys: StoreKeys,
+        *,
+        unfinished: bool = False,
+    ) -> None:
+        """Use `open_store` or `create_store`; a vault that is being filled is `unfinished`."""
         self.transport, self.facts, self.keys = transport, facts, keys
+        self._unfinished = unfinished
 
     def __repr__(self) -> str:
         return f"DataStore({self.facts.store} on {self.transport!r})"
@@ -98,28 +106,53 @@ class DataStore:
         """
         return _verifier(self.keys, frame)
 
+    @contextmanager
+    def again(self) -> Generator["DataStore", None, None]:
+        """The same store over a connection of its own, for a second look; see `believing`.
+
+        Raises:
+            ShareUnreachable: It is not there any more, only a folder is.
+        """
+        with self.transport.again() as transport:
+            if not self._unfinished:
+                require_in_place(transport, self.store_id)
+            yield DataStore(transport, self.facts, self.keys, unfinished=self._unfinished)
+
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
         """The clear part of a signed document, and its frame for the sealed part.
 
         Raises:
             ObjectMissing: It is not there.
             Damaged: It is not whole, or not signed by this store for this place.
+            StoreTooNew: A later release wrote it.
         """
-        frame = read_frame(self.transport, name)
-        frame.require_signature(kind, self.verifier(frame))
-        return decode(frame.clear, clear, name=name), frame
+        return self._judged(name, kind, clear)(_document_bytes(self.transport, name))
+
+    def read_surely(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
+        """As `read`; for decisions that rest on it being lost, see `believing`."""
+        return read_surely(self, name, self._judged(name, kind, clear))
+
+    def _judged(
+        self, name: str, kind: Kind, clear: type[_D]
+    ) -> Callable[[bytes], tuple[_D, Frame]]:
+        return lambda data: signed_document(data, name, kind, clear, self.verifier)
 
     def require_writable(self) -> None:
-        """Return, if this release knows all it must to change the store.
+        """Return, if this release may change the store; see `guard`.
 
         Raises:
             StoreTooNew: It may read it only.
         """
-        if self.facts.oldest_writer > STORE_FORMAT or self.facts.must_know_to_write:
-            raise StoreTooNew(
-                f"data store {self.store_id[:8]} was changed by a later release; this one can read"
-                " and restore from it, but not write to it: install a later release"
-            )
+        require_writer(self.facts)
+
+    def for_writing(self) -> Transport:
+        """The transport, for everybody who creates, renames or deletes an object.
+
+        Raises:
+            StoreTooNew: This release may read the store only; nothing was changed.
+        """
+        self.require_writable()
+        return self.transport
 
     def require_in_place(self) -> None:
         """Return, if the store is still where it was opened.
@@ -130,11 +163,7 @@ class DataStore:
         Raises:
             ShareUnreachable: It is not.
         """
-        if not any(_exists(self.transport, copy) for copy in layout.FORMAT_COPIES):
-            raise ShareUnreachable(
-                f"data store {self.store_id[:8]} is not at {self.transport} any more, only a"
-                " folder is; see whether the share's disk is mounted there, then run again"
-            )
+        require_in_place(self.transport, self.store_id)
 
     def write(
         self, name: str, kind: Kind, clear: msgspec.Struct, sealed: bytes = b""
@@ -149,9 +178,9 @@ class DataStore:
             BadInput: No reader would accept it.
             StoreTooNew: This release may only read the store.
         """
-        self.require_writable()
+        transport = self.for_writing()
         data = write_document(kind, name, encode(clear), sealed, keys=self.keys, suite=self.suite)
-        self.transport.create(name, [data])
+        transport.create(name, [data])
         return digest([data]).hex(), len(data)
 
 
@@ -163,7 +192,59 @@ def read_frame(transport: Transport, name: str) -> Frame:
         Damaged: It is not whole.
         StoreTooNew: A later release wrote it.
     """
-    return Frame.parse(transport.read(name, 0, MOST_DOCUMENT_BYTES + 1), name=name)
+    return Frame.parse(_document_bytes(transport, name), name=name)
+
+
+def require_in_place(transport: Transport, store_id: StoreId) -> None:
+    """See `DataStore.require_in_place`."""
+    if not any(_seems_there(transport, copy) for copy in layout.FORMAT_COPIES):
+        raise ShareUnreachable(
+            f"data store {store_id[:8]} is not at {transport} any more, only a folder is; see"
+            " whether the share's disk is mounted there, then run again"
+        )
+
+
+def set_aside(store: DataStore, name: str) -> None:
+    """Move an object that is surely not whole out of the way; nothing damaged is ever deleted."""
+    with suppress(ObjectMissing):
+        store.for_writing().rename(name, f"{layout.QUARANTINE}/{random_name()}")
+
+
+def signed_document(
+    data: bytes,
+    name: str,
+    kind: Kind,
+    clear: type[_D],
+    verifier: Callable[[Frame], PublicKeys],
+) -> tuple[_D, Frame]:
+    """The clear part of a signed document in `data`, and its frame.
+
+    Raises:
+        Damaged: It is not whole, or not signed by this store for this place.
+        StoreTooNew: A later release wrote it. What is signed and does not read is not damaged.
+    """
+    frame = Frame.parse(data, name=name)
+    frame.require_signature(kind, verifier(frame))
+    return signed_part(frame.clear, clear, name=name), frame
+
+
+def signed_part(data: bytes, kind: type[_D], *, name: str) -> _D:
+    """A part of a document whose signature was verified; so it is as it was written.
+
+    Raises:
+        StoreTooNew: It says what this release does not know.
+    """
+    try:
+        return decode(data, kind, name=name)
+    except Damaged as cause:
+        raise StoreTooNew(
+            f"{name} was written by a later release, and says what this one does not know; install"
+            " a later release"
+        ) from cause
+
+
+def _document_bytes(transport: Transport, name: str) -> bytes:
+    return transport.read(name, 0, MOST_DOCUMENT_BYTES + 1)
 
 
 def create_store(
@@ -199,6 +280,7 @@ def create_store(
     """
     _require_chunk_size(chunk_bytes)
     require_empty(transport)
+    _require_usable(transport)
     master, in_file, on_paper = (slots.fresh_secret() for _ in range(3))
     keys = StoreKeys(StoreId(random_name()), master)
     facts = FormatDocument(
@@ -321,8 +403,7 @@ def public_keys(transport: Transport) -> dict[int, PublicKeys]:
 
 
 def _require_chunk_size(chunk_bytes: int) -> None:
-    inside = SMALLEST_CHUNK_BYTES <= chunk_bytes <= LARGEST_CHUNK_BYTES
-    if not inside or chunk_bytes & (chunk_bytes - 1):
+    if not is_chunk_size(chunk_bytes):
         raise BadInput(
             f"a chunk size of {chunk_bytes} bytes cannot be: choose a power of two"
             " from 64 KiB to 4 MiB"
@@ -345,6 +426,24 @@ def require_empty(transport: Transport) -> None:
         )
 
 
+def _require_usable(transport: Transport) -> None:
+    """Try out all that a store needs of its place, and leave it as it was.
+
+    Raises:
+        ShareRefused: The account may not do something, or the file system cannot.
+    """
+    name, moved = (f"{layout.QUARANTINE}/{random_name()}" for _ in range(2))
+    try:
+        transport.create(name, [bytes(1)])
+        transport.rename(name, moved)
+        transport.read(moved)
+    finally:
+        with suppress(LikenessError):
+            transport.delete(name)
+            transport.delete(moved)
+            transport.delete_folder(layout.QUARANTINE)
+
+
 def _exists(transport: Transport, name: str) -> bool:
     try:
         transport.size(name)
@@ -353,13 +452,21 @@ def _exists(transport: Transport, name: str) -> bool:
     return True
 
 
+def _seems_there(transport: Transport, name: str) -> bool:
+    """Whether something of that name is there, readable or not."""
+    try:
+        return _exists(transport, name)
+    except (ObjectUnreadable, ShareRefused):
+        return True
+
+
 def _write_format(store: DataStore) -> None:
     name = layout.FORMAT_COPIES[0]
     data = write_document(
         Kind.FORMAT, name, encode(store.facts), keys=store.keys, suite=store.suite
     )
     for copy in reversed(layout.FORMAT_COPIES):
-        store.transport.create(copy, [data])
+        store.for_writing().create(copy, [data])
 
 
 def claimed_store(transport: Transport) -> StoreId:
@@ -382,7 +489,9 @@ def claimed_stores(transport: Transport) -> list[StoreId]:
     claims: list[StoreId] = []
 
     def note(frame: Frame) -> FormatDocument:
-        facts = decode(frame.clear, FormatDocument, name=frame.name)
+        if frame.kind != Kind.FORMAT:
+            raise Damaged(frame.name, "it is another document")
+        facts = signed_part(frame.clear, FormatDocument, name=frame.name)
         claims.append(StoreId(facts.store))
         return facts
 
@@ -396,12 +505,8 @@ def claimed_stores(transport: Transport) -> list[StoreId]:
 
 def _verified_format(frame: Frame, keys: StoreKeys) -> FormatDocument:
     frame.require_signature(Kind.FORMAT, _verifier(keys, frame))
-    facts = decode(frame.clear, FormatDocument, name=frame.name)
-    if facts.oldest_reader > STORE_FORMAT or facts.must_know_to_read:
-        raise StoreTooNew(
-            f"this data store has format {facts.format} and needs a release that reads format"
-            f" {facts.oldest_reader}; this one reads format {STORE_FORMAT}: install a later release"
-        )
+    facts = signed_part(frame.clear, FormatDocument, name=frame.name)
+    require_reader(facts)
     return facts
 
 
@@ -434,7 +539,7 @@ def _first_whole(
 
 def _graver(before: LikenessError | None, cause: LikenessError) -> LikenessError:
     """What to say when no copy was to be had: of an unread one nobody knows that it is damaged."""
-    return before if isinstance(before, ObjectUnreadable) else cause
+    return before if isinstance(before, ObjectUnreadable | ShareRefused) else cause
 
 
 def _unlocked(
@@ -451,15 +556,19 @@ def _slots(transport: Transport) -> Iterator[Slot]:
     unread: LikenessError | None = None
     for entry in transport.entries(layout.KEYS):
         if layout.is_known(entry.name) and "/slot-" in entry.name:
+            name = entry.name
             try:
-                frame = read_frame(transport, entry.name)
-                yield decode(frame.clear, Slot, name=entry.name)
-            except (Damaged, ObjectMissing, StoreTooNew):
+                yield read_surely(Unopened(transport), name, partial(_claimed_slot, name=name))
+            except LOST:
                 continue  # another slot may open; the audit reports this one
-            except (ObjectUnreadable, ShareRefused) as cause:
+            except (ObjectUnreadable, ShareRefused, StoreTooNew) as cause:
                 unread = cause
     if unread is not None:
         raise unread  # none of the others opened, and this one might have
+
+
+def _claimed_slot(data: bytes, name: str) -> Slot:
+    return decode(Frame.parse(data, name=name).clear, Slot, name=name)
 
 
 def _newest_epoch(transport: Transport, keys: StoreKeys) -> StoreKeys:
@@ -469,37 +578,64 @@ def _newest_epoch(transport: Transport, keys: StoreKeys) -> StoreKeys:
     not set the store back.
     """
     newest = FIRST_EPOCH
-    for entry in transport.entries(layout.KEYS):
-        if layout.is_known(entry.name) and "/pub-" in entry.name:
-            epoch = int(entry.name.rpartition("-")[2], 16)
-            with suppress(ObjectUnreadable, ShareRefused):  # the owner document tells it too
-                newest = max(newest, epoch if has_epoch(transport, keys, epoch) else FIRST_EPOCH)
     for entry in transport.entries(layout.OWNER):
         if layout.is_known(entry.name):
             newest = max(newest, _signed_in(transport, keys, entry.name))
+    for entry in transport.entries(layout.KEYS):
+        if layout.is_known(entry.name) and "/pub-" in entry.name:
+            newest = max(newest, _claimed_epoch(transport, keys, entry.name, newest))
     return StoreKeys(keys.store, keys.master, epoch=newest)
 
 
-def has_epoch(transport: Transport, keys: StoreKeys, epoch: int) -> bool:
-    """Whether the public keys of an epoch are there, whole, and those the master key gives."""
-    name = layout.public_keys(epoch)
+def _claimed_epoch(transport: Transport, keys: StoreKeys, name: str, newest: int) -> int:
+    """The epoch whose public keys bear that name, if they bear it out.
+
+    Where they cannot be read, their name is enough for the next epoch: whatever that one signed
+    would look forged otherwise.
+    """
+    epoch = int(name.rpartition("-")[2], 16)
     try:
-        frame = read_frame(transport, name)
-        frame.require_signature(Kind.PUBLIC_KEYS, keys.public(max(epoch - 1, FIRST_EPOCH)))
-        said = decode(frame.clear, PublicKeysDocument, name=name)
-    except (Damaged, ObjectMissing, StoreTooNew):
+        return epoch if has_epoch(transport, keys, epoch) else FIRST_EPOCH
+    except (ObjectUnreadable, ShareRefused, StoreTooNew):
+        return epoch if epoch == newest + 1 else FIRST_EPOCH
+
+
+def has_epoch(transport: Transport, keys: StoreKeys, epoch: int) -> bool:
+    """Whether the public keys of an epoch are there, whole, and those the master key gives.
+
+    Raises:
+        ObjectUnreadable: Nobody knows.
+        StoreTooNew: A later release wrote them.
+    """
+    name = layout.public_keys(epoch)
+
+    def judge(data: bytes) -> None:
+        signer = keys.public(max(epoch - 1, FIRST_EPOCH))
+        said, _ = signed_document(
+            data, name, Kind.PUBLIC_KEYS, PublicKeysDocument, lambda _: signer
+        )
+        if bytes.fromhex(said.verify) != keys.public(epoch).verify:
+            raise Damaged(name, "it holds other keys than the master key gives")
+
+    try:
+        read_surely(Unopened(transport), name, judge)
+    except LOST:
         return False
-    return bytes.fromhex(said.verify) == keys.public(epoch).verify
+    return True
 
 
 def _signed_in(transport: Transport, keys: StoreKeys, owner: str) -> int:
     """The epoch an owner document was signed in; the first if it is not to be believed."""
-    try:
-        frame = read_frame(transport, owner)
+
+    def judge(data: bytes) -> int:
+        frame = Frame.parse(data, name=owner)
         frame.require_signature(Kind.OWNER, keys.public(frame.epoch))
-    except (Damaged, ObjectMissing, StoreTooNew, ObjectUnreadable, ShareRefused):
+        return frame.epoch
+
+    try:
+        return read_surely(Unopened(transport), owner, judge)
+    except (*LOST, ObjectUnreadable, ShareRefused, StoreTooNew):
         return FIRST_EPOCH
-    return frame.epoch
 
 
 def _verifier(keys: StoreKeys, frame: Frame) -> PublicKeys:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from likeness.errors import BadInput
+from likeness.transport.local import CANNOT
 
 
 class DiskWriter(Protocol):
@@ -81,7 +82,7 @@ class FileDiskWriter:
             BadInput: There is no room for the image, or meanwhile there is a file of its name.
         """
         try:
-            os.fsync(self._handle)
+            _sync(self._handle)
             self._require_free()
             self._partial.rename(self._path)
             _sync_folder(self._path.parent)
@@ -130,6 +131,15 @@ def _only_handle(path: Path) -> int:
 def _sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        _sync(handle)
     finally:
         os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    """Make durable what the file system can; a restore that a power cut spoils is made again."""
+    try:
+        os.fsync(handle)
+    except OSError as cause:
+        if cause.errno not in CANNOT:
+            raise

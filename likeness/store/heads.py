@@ -6,16 +6,17 @@ or went. Every 64th head says everything, so that reading the present state neve
 is too much for one head goes on in the next ones, as if it had changed since.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from likeness.clock import Clock
-from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
+from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, NameTaken, ObjectMissing, StoreTooNew
+from likeness.errors import Damaged, NameTaken, ObjectUnreadable, ShareRefused, StoreTooNew
 from likeness.model.ids import VmId
 from likeness.store import layout
-from likeness.store.data_store import DataStore
+from likeness.store.believing import LOST, exists_surely, look_twice
+from likeness.store.data_store import DataStore, read_frame
 from likeness.store.documents import HeadDocument, HeadObject, HeadVm
 from likeness.store.versions import record_names, vms
 
@@ -58,7 +59,10 @@ def read_witness(store: DataStore) -> Witness:
     """Put the present state together from the newest heads.
 
     Raises:
-        Damaged: A head that is needed is damaged, missing, or breaks the chain.
+        Damaged: A head that is needed is damaged, or breaks the chain; believed when seen twice.
+        ObjectMissing: It is listed, and is not there.
+        ObjectUnreadable: It cannot be read at the moment.
+        StoreTooNew: A later release wrote it.
     """
     numbers = _numbers(store)
     witness = Witness()
@@ -68,20 +72,21 @@ def read_witness(store: DataStore) -> Witness:
         raise Damaged(name, "the heads before it are gone, and it does not say everything")
     for at, number in enumerate(numbers[start:]):
         name = layout.numbered(layout.HEADS, number)
-        head, _ = store.read(name, Kind.HEAD, HeadDocument)
+        head, frame = store.read_surely(name, Kind.HEAD, HeadDocument)
         if at and (head.previous != witness.digest or number != witness.number + 1):
             raise Damaged(name, "it does not follow the head before it; heads were lost or changed")
         _apply(witness, head)
         witness.number = number
-        witness.digest = digest([store.transport.read(name)]).hex()
+        witness.digest = frame.digest
     return witness
 
 
 def write_head(store: DataStore, *, clock: Clock) -> Witness:
     """Write a head if anything changed since the newest.
 
-    Where the chain is torn or damaged, it begins anew with a head that says everything, under the
-    next number that is due for one. What was lost is told in `Witness.problem`, once.
+    Where the chain is torn, damaged or not to be read, or something else lies under its next name,
+    it begins anew with a head that says everything, under the next number that is due for one. What
+    was lost is told in `Witness.problem`, once.
 
     Where another job writes one at the same moment, this one comes after it.
 
@@ -89,17 +94,22 @@ def write_head(store: DataStore, *, clock: Clock) -> Witness:
         What the newest head says now.
 
     Raises:
+        StoreTooNew: A later release wrote the newest head, or changed the store.
         ShareUnreachable: The share went away, or the store from the share; repeat.
     """
+    store.require_writable()
     store.require_in_place()
     told, attempts = Witness(), 0
+    blocked: set[int] = set()
     for _ in range(FULL_EVERY):
         try:
-            witness, is_all = _write_next(store, clock, told)
-        except NameTaken:
+            witness, is_all = _write_next(store, clock, told, blocked)
+        except NameTaken as cause:
             attempts += 1
             if attempts == _ATTEMPTS:
                 raise
+            if cause.name not in map(_name, _numbers(store)):
+                blocked.add(layout.number_of(cause.name))  # a folder, say, that no listing shows
             continue
         if is_all:
             break
@@ -107,7 +117,9 @@ def write_head(store: DataStore, *, clock: Clock) -> Witness:
     return witness
 
 
-def _write_next(store: DataStore, clock: Clock, told: Witness) -> tuple[Witness, bool]:
+def _write_next(
+    store: DataStore, clock: Clock, told: Witness, blocked: Collection[int]
+) -> tuple[Witness, bool]:
     """Write one head, if need be.
 
     Args:
@@ -115,15 +127,12 @@ def _write_next(store: DataStore, clock: Clock, told: Witness) -> tuple[Witness,
         clock: The present.
         told: What heads said when the writing began, of what the newest do not say again yet;
             gathers what was lost.
+        blocked: Numbers under which something else lies.
 
     Returns:
         What the newest head says now, and whether that is everything.
     """
-    try:
-        witness = read_witness(store)
-    except Damaged as cause:
-        newest = _numbers(store)[-1]
-        witness = Witness(number=-(-newest // FULL_EVERY) * FULL_EVERY, problem=str(cause))
+    witness = _newest_unblocked(store, blocked)
     told.vms |= witness.vms
     told.objects |= witness.objects
     number = witness.number + 1
@@ -150,6 +159,28 @@ def _write_next(store: DataStore, clock: Clock, told: Witness) -> tuple[Witness,
             f"version records that head {number - 1} told of are gone or replaced, of VM {shown}"
         )
     return witness, len(changed) <= MOST_VMS and len(objects) <= MOST_OBJECTS
+
+
+def _newest_unblocked(store: DataStore, blocked: Collection[int]) -> Witness:
+    """What the heads say; where they do not, or have no free name, a witness to begin anew from."""
+    try:
+        witness = read_witness(store)
+    except (*LOST, ObjectUnreadable, ShareRefused) as cause:
+        witness = _anew(_numbers(store)[-1], str(cause))
+    if witness.number + 1 in blocked:
+        witness = _anew(witness.number + 1, f"{_name(witness.number + 1)} is no head; remove it")
+    while witness.number + 1 in blocked:
+        witness.number += FULL_EVERY
+    return witness
+
+
+def _anew(newest: int, problem: str) -> Witness:
+    """Nothing is known; the next head is the first after `newest` that says everything."""
+    return Witness(number=-(-newest // FULL_EVERY) * FULL_EVERY, problem=problem)
+
+
+def _name(number: int) -> str:
+    return layout.numbered(layout.HEADS, number)
 
 
 def _numbers(store: DataStore) -> list[int]:
@@ -195,7 +226,8 @@ def _changed_vms(
     changed, lost = [], []
     present = set(vms(store))
     for vm in sorted(present | set(known)):
-        names = record_names(store, vm) if vm in present else []
+        names = _records(store, vm, known.get(vm))
+        present.update([vm] if names else [])
         now = (len(names), versions_digest(names))
         if seen.vms.get(vm) != now and (vm in present or vm in seen.vms):
             changed.append(HeadVm(vm=vm, versions=now[0], digest=now[1]))
@@ -203,6 +235,16 @@ def _changed_vms(
         if count and versions_digest(names[:count]) != told:
             lost.append(vm)
     return changed, lost
+
+
+def _records(store: DataStore, vm: VmId, known: tuple[int, str] | None) -> list[str]:
+    """A VM's version records; that some are gone is believed when two listings say so."""
+    count, told = known or (0, "")
+
+    def lacks(names: list[str]) -> bool:
+        return count > 0 and versions_digest(names[:count]) != told
+
+    return look_twice(lambda place: record_names(place, vm), store, doubtful=lacks)[-1]
 
 
 def _changed_objects(
@@ -215,6 +257,7 @@ def _changed_objects(
         for entry in store.transport.entries(folder)
         if layout.is_known(entry.name)
     }
+    present.update(n for n in set(known) - present if exists_surely(store, n))
     added = [
         HeadObject(name=name, digest=found)
         for name in sorted(present - set(seen.objects))
@@ -228,15 +271,14 @@ def _changed_objects(
 
 
 def _digest_if_whole(store: DataStore, name: str) -> str:
-    """BLAKE3 of an object, as hex; empty if it is not whole, or not yet, or not any more.
+    """BLAKE3 of a document of ours, as hex; empty if it is not whole, or not yet, or not any more.
 
-    Another job may be writing it at this moment: the next head will tell of it.
+    Another job may be writing it at this moment: the next head will tell of it, as of one that
+    cannot be read now. Nobody else's document gets into a head.
     """
     try:
-        data = store.transport.read(name, 0, MOST_DOCUMENT_BYTES + 1)
-        Frame.parse(data, name=name)
-    except (Damaged, ObjectMissing):
+        frame = read_frame(store.transport, name)
+        frame.require_signature(layout.kind_of(name), store.verifier(frame))
+    except (*LOST, ObjectUnreadable, ShareRefused, StoreTooNew):
         return ""
-    except StoreTooNew:
-        pass
-    return digest([data]).hex()
+    return frame.digest

@@ -97,7 +97,7 @@ def heal_chunks(
     for _ in write_index(store, receipts, run=run, clock=clock):
         pass
     if receipts:
-        store.transport.delete_folder(layout.inbox(run))
+        store.for_writing().delete_folder(layout.inbox(run))
     return Healing(receipts, frozenset(set(wanted) - left))
 
 
@@ -182,7 +182,7 @@ class ChunkWriter:
         return tuple(self._done)
 
     def _write(self) -> None:
-        receipt, transport = (pack := self._packs.finish()).receipt, self._store.transport
+        receipt, transport = (pack := self._packs.finish()).receipt, self._store.for_writing()
         arriving, place = layout.arriving_pack(self._run, receipt.pack), layout.pack(receipt.pack)
         transport.create(arriving, pack.parts)
         try:

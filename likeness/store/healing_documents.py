@@ -6,24 +6,22 @@ bytes that were signed for. Nothing is overwritten: what lies there is set aside
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from likeness.codec.documents import MOST_DOCUMENT_BYTES, Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, ObjectMissing, ObjectUnreadable, ShareRefused
-from likeness.model.ids import random_name
+from likeness.errors import Damaged
 from likeness.stopping import StopToken
 from likeness.store import layout
-from likeness.store.data_store import DataStore
+from likeness.store.believing import LOST, read_surely
+from likeness.store.data_store import DataStore, set_aside
 from likeness.store.documents import VersionRecord, decode
 from likeness.store.history import Record, verified, verified_record
-from likeness.store.observations import UNREADABLE
+from likeness.store.observations import UNKNOWN, UNREADABLE
 from likeness.transport.base import Transport
 
-_UNREAD = (ObjectUnreadable, ShareRefused)
 Judge = Callable[[bytes], object]
-"""Raises one of `UNREADABLE` for bytes that are not the object they should be."""
+"""Raises one of `LOST` for bytes that are not the object they should be."""
 
 
 @dataclass
@@ -63,7 +61,7 @@ class DocumentHealer:
         try:
             record = verified_record(self.store, name, _read(self.store.transport, name))
             maps = dict(self._maps(record))
-        except (*UNREADABLE, *_UNREAD):
+        except UNREADABLE:
             return  # nobody has it, so nobody knows what else it needs
         for each, judge in (*maps.items(), *self._segments(record)):
             self._heal(each, judge)
@@ -102,20 +100,20 @@ class DocumentHealer:
         self._seen.add(name)
         self.stop.check()
         try:
-            if _whole(self.store.transport, name, judge) is not None:
+            if _whole(self.store, name, judge) is not None:
                 return
-        except _UNREAD:
+        except UNKNOWN:
             return  # nobody knows that it is damaged
         try:
-            data = _whole(self.source.transport, name, judge)
-        except _UNREAD as cause:
+            data = _whole(self.source, name, judge)
+        except UNKNOWN as cause:
             self.problem(str(cause))
             return
         if data is None:
             self.problem(f"{name} is not whole there")
             return
-        _set_aside(self.store.transport, name)
-        self.store.transport.create(name, [data])
+        set_aside(self.store, name)
+        self.store.for_writing().create(name, [data])
         self.healed.append(name)
 
 
@@ -127,26 +125,22 @@ def _digest_judge(name: str, its_digest: str) -> Judge:
     return judge
 
 
-def _whole(transport: Transport, name: str, judge: Judge) -> bytes | None:
-    """An object, if it is whole; that it is not is believed when it was seen twice.
+def _whole(store: DataStore, name: str, judge: Judge) -> bytes | None:
+    """An object's bytes; none if it is surely lost.
 
     Raises:
-        ObjectUnreadable, ShareRefused: Whether it is whole is not known.
+        One of `UNKNOWN`: Nobody knows.
     """
-    for _ in range(2):
-        with suppress(*UNREADABLE):
-            data = _read(transport, name)
-            judge(data)
-            return data
-    return None
+
+    def judged(data: bytes) -> bytes:
+        judge(data)
+        return data
+
+    try:
+        return read_surely(store, name, judged)
+    except LOST:
+        return None
 
 
 def _read(transport: Transport, name: str) -> bytes:
     return transport.read(name, 0, MOST_DOCUMENT_BYTES + 1)
-
-
-def _set_aside(transport: Transport, name: str) -> None:
-    try:
-        transport.rename(name, f"{layout.QUARANTINE}/{random_name()}")
-    except ObjectMissing:
-        return

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
-from likeness.codec.hashing import digest
 from likeness.errors import Damaged
 from likeness.model.ids import VersionId, VmId, is_name
 from likeness.store import layout
-from likeness.store.documents import HeadDocument, VersionClear, decode
+from likeness.store.data_store import signed_part
+from likeness.store.documents import HeadDocument, VersionClear
 from likeness.store.heads import FULL_EVERY, Witness, versions_digest
-from likeness.store.observations import UNREADABLE, Observation, Weight, cause_of, trouble
+from likeness.store.observations import UNREADABLE, Observation, Weight, told, trouble
 from likeness.store.public_view import SignedView
 from likeness.transport.base import Entry, Transport
 
@@ -51,7 +51,7 @@ def verified(view: SignedView, name: str, kind: Kind, data: bytes) -> Signed:
     """
     frame = Frame.parse(data, name=name)
     frame.require_signature(kind, view.verifier(frame))
-    return Signed(frame, digest([data]).hex())
+    return Signed(frame, frame.digest)
 
 
 class History:
@@ -93,7 +93,11 @@ class History:
 
     def break_at(self, name: str, cause: str) -> None:
         """Note that the chain ends here and begins anew."""
-        self.breaks.append(trouble(name, cause))
+        self.break_with(trouble(name, cause))
+
+    def break_with(self, found: Observation) -> None:
+        """Likewise, with what is to be said of it."""
+        self.breaks.append(found)
         self._previous = None
         self._forget()
 
@@ -127,11 +131,11 @@ def read_history(view: SignedView, *, whole: bool = False) -> History:
         expected = number + 1
         try:
             signed = read_signed(view, name, Kind.HEAD)
-            head = decode(signed.frame.clear, HeadDocument, name=name)
+            head = signed_part(signed.frame.clear, HeadDocument, name=name)
             if head.number != number:
                 raise Damaged(name, f"it is head {head.number} under another's name")
         except UNREADABLE as cause:
-            history.break_at(name, cause_of(cause))
+            history.break_with(told(name, cause))
         else:
             history.take(number, head, signed)
     return history
@@ -207,7 +211,7 @@ def verified_record(view: SignedView, name: str, data: bytes) -> Record:
         Damaged: It is not whole, or not signed by this store for this place.
     """
     signed = verified(view, name, Kind.VERSION, data)
-    clear = decode(signed.frame.clear, VersionClear, name=name)
+    clear = signed_part(signed.frame.clear, VersionClear, name=name)
     if layout.version_record(VmId(clear.vm), clear.sequence, VersionId(clear.version)) != name:
         raise Damaged(name, "it is the record of another version")
     if clear.digests and len(clear.digests) != len(clear.objects):

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
-from likeness.errors import Damaged, ObjectMissing, ObjectUnreadable, StoreTooNew
+from likeness.errors import Damaged, LikenessError
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, RunId, random_name
 from likeness.store import layout
+from likeness.store.believing import LOST
 from likeness.store.data_store import DataStore
 from likeness.store.documents import HeadObject, IndexClear, IndexedPack
+from likeness.store.observations import UNKNOWN, UNREADABLE
 from likeness.store.pack import MOST_PACK_BYTES, Pack, PackReceipt, Place
 
 MOST_PLACES = 1 << 17
@@ -139,7 +141,7 @@ def known_packs(
     *,
     first: Collection[str] = (),
     chunks: Container[bytes] | None = None,
-    damaged: Callable[[Damaged | ObjectMissing], None] | None = None,
+    damaged: Callable[[LikenessError], None] | None = None,
 ) -> Iterator[KnownPack]:
     """All packs the index knows, or those `wanted`, until each of them was met.
 
@@ -148,7 +150,8 @@ def known_packs(
         wanted: Which; all if none.
         first: Names of segments to look into before the others.
         chunks: Leave out the places of other chunks; all if none.
-        damaged: Told of each segment that cannot be read; without it the first one raises.
+        damaged: Told of each segment that is lost, later than this release, or cannot be read at
+            the moment: one of `UNREADABLE`; without it the first one raises.
     """
     left = None if wanted is None else set(wanted)
     others = (name for name in segments(store) if name not in first)
@@ -160,7 +163,7 @@ def known_packs(
                 yield pack
                 if left is not None:
                     left.discard(pack.pack)
-        except (Damaged, ObjectMissing) as cause:
+        except UNREADABLE as cause:
             if damaged is None:
                 raise
             damaged(cause)
@@ -170,7 +173,7 @@ def unindexed_packs(
     store: DataStore,
     indexed: Container[PackId],
     *,
-    unread: Callable[[ObjectUnreadable], None] | None = None,
+    unread: Callable[[LikenessError], None] | None = None,
 ) -> Iterator[tuple[PackId, tuple[Place, ...]]]:
     """Packs that lie in their place and in no index segment, by their own tables.
 
@@ -179,8 +182,8 @@ def unindexed_packs(
     Args:
         store: Where.
         indexed: Which are left out.
-        unread: Told of each pack that cannot be read at the moment; without it the first one
-            raises.
+        unread: Told of each pack that cannot be read at the moment, or that a later release wrote;
+            without it the first one raises.
     """
     for entry in store.transport.entries(layout.PACKS):
         pack = PackId(entry.name.rpartition("/")[2])
@@ -190,9 +193,9 @@ def unindexed_packs(
         try:
             data = store.transport.read(entry.name)
             yield pack, Pack(data, name=entry.name, store=store.store_id).places(store.keys)
-        except (Damaged, ObjectMissing, StoreTooNew):
+        except LOST:
             continue
-        except ObjectUnreadable as cause:
+        except UNKNOWN as cause:
             if unread is None:
                 raise
             unread(cause)

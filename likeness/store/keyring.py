@@ -20,19 +20,21 @@ from likeness.codec.documents import Kind
 from likeness.codec.keys import FIRST_EPOCH, StoreKeys
 from likeness.codec.slots import Slot, SlotKind
 from likeness.codec.typed import passphrase_bytes, passphrase_forms
-from likeness.errors import BadInput, ObjectMissing, WrongKey
+from likeness.errors import BadInput, WrongKey
 from likeness.model.ids import random_name
 from likeness.store import layout
+from likeness.store.believing import LOST
 from likeness.store.data_store import (
     DataStore,
     add_slot,
     has_epoch,
     open_store,
+    set_aside,
     write_public_keys,
 )
 from likeness.store.documents import OwnerDocument
 from likeness.store.heads import write_head
-from likeness.store.observations import UNREADABLE, cause_of
+from likeness.store.observations import UNKNOWN, UNREADABLE, cause_of
 from likeness.transport.base import Transport
 
 SHORTEST_PASSPHRASE = 12
@@ -146,7 +148,7 @@ def remove_slot(store: DataStore, name: str) -> None:
             f"{name} is the last key slot that is whole; without it nobody opens this store again,"
             " so add another way first"
         )
-    store.transport.delete(name)
+    store.for_writing().delete(name)
 
 
 def begin_epoch(store: DataStore, *, clock: Clock) -> DataStore:
@@ -166,7 +168,7 @@ def begin_epoch(store: DataStore, *, clock: Clock) -> DataStore:
     if owner is None or signed_in == keys.epoch:
         fresh = StoreKeys(keys.store, keys.master, epoch=keys.epoch + 1)
         if not has_epoch(store.transport, fresh, fresh.epoch):
-            _set_aside(store, layout.public_keys(fresh.epoch))
+            set_aside(store, layout.public_keys(fresh.epoch))
             write_public_keys(store, fresh.public(), clock=clock)
         keys = fresh
     begun = DataStore(store.transport, store.facts, keys)
@@ -181,7 +183,7 @@ def begin_epoch(store: DataStore, *, clock: Clock) -> DataStore:
         host=owner.host if owner else "",
     )
     name = layout.numbered(layout.OWNER, number)
-    _set_aside(store, name)
+    set_aside(store, name)
     begun.write(name, Kind.OWNER, document)
     return begun
 
@@ -192,13 +194,9 @@ def renew_public_keys(store: DataStore, *, clock: Clock) -> tuple[str, ...]:
     Returns:
         Names of the documents that were written anew.
     """
-    lost = [
-        epoch
-        for epoch in range(FIRST_EPOCH, store.keys.epoch + 1)
-        if not has_epoch(store.transport, store.keys, epoch)
-    ]
+    lost = [epoch for epoch in range(FIRST_EPOCH, store.keys.epoch + 1) if _is_lost(store, epoch)]
     for epoch in lost:
-        _set_aside(store, layout.public_keys(epoch))
+        set_aside(store, layout.public_keys(epoch))
     if lost:
         write_head(store, clock=clock)  # the heads forget the lost ones first
     for epoch in lost:
@@ -216,21 +214,26 @@ def owner_of(store: DataStore) -> str:
     return owner.installation if owner else ""
 
 
+def _is_lost(store: DataStore, epoch: int) -> bool:
+    """Whether an epoch's public keys are surely not whole; those that cannot be read stay."""
+    try:
+        return not has_epoch(store.transport, store.keys, epoch)
+    except UNKNOWN:
+        return False
+
+
 def _newest_owner(store: DataStore) -> tuple[OwnerDocument | None, int]:
-    """The owner document with the highest number that is whole, and the epoch it was signed in."""
+    """The owner document with the highest number that is whole, and the epoch it was signed in.
+
+    Raises:
+        ObjectUnreadable: Nobody knows which it is.
+        StoreTooNew: A later release wrote it.
+    """
     names = [e.name for e in store.transport.entries(layout.OWNER) if layout.is_known(e.name)]
     for name in sorted(names, reverse=True):
         try:
-            owner, frame = store.read(name, Kind.OWNER, OwnerDocument)
-        except UNREADABLE:
+            owner, frame = store.read_surely(name, Kind.OWNER, OwnerDocument)
+        except LOST:
             continue
         return owner, frame.epoch
     return None, FIRST_EPOCH
-
-
-def _set_aside(store: DataStore, name: str) -> None:
-    """Move what stands in the way of a document, torn or forged, out of it; never delete it."""
-    try:
-        store.transport.rename(name, f"{layout.QUARANTINE}/{random_name()}")
-    except ObjectMissing:
-        return

@@ -5,7 +5,9 @@ and nothing a source says ever becomes part of one.
 """
 
 import re
+from collections.abc import Iterable
 
+from likeness.codec.documents import Kind
 from likeness.model.ids import DiskId, PackId, RunId, VersionId, VmId
 
 FORMAT_COPIES = ("ADS-FORMAT", "ADS-FORMAT.2", "ADS-FORMAT.3")
@@ -14,6 +16,15 @@ INDEX, VERSIONS, HEADS, SWEPT, CATALOG = "index", "versions", "heads", "gc", "ca
 QUARANTINE = "quarantine"
 FOLDERS = (KEYS, OWNER, INBOX, PACKS, MAPS, INDEX, VERSIONS, HEADS, SWEPT, CATALOG, QUARANTINE)
 MANIFEST_SUFFIX = ".mf"
+
+_KINDS = {
+    OWNER: Kind.OWNER,
+    INDEX: Kind.INDEX,
+    SWEPT: Kind.SWEPT,
+    VERSIONS: Kind.VERSION,
+    HEADS: Kind.HEAD,
+    CATALOG: Kind.CATALOG_COPY,
+}
 
 _KNOWN = re.compile(
     r"(?:ADS-FORMAT(?:\.2|\.3)?"
@@ -81,6 +92,29 @@ def numbered(folder: str, number: int) -> str:
 def number_of(name: str) -> int:
     """The number in a name that `numbered` made, or the sequence in a version record's."""
     return int(name.rpartition("/")[2][:16], 16)
+
+
+def free_number(folder: str, entries: Iterable[str], folders: Iterable[str]) -> int:
+    """The next number in `OWNER`, `SWEPT` or `CATALOG` that nothing lies under, 1 for the first.
+
+    Args:
+        folder: Which.
+        entries: Names of the objects in it; parts without their document leave its number free.
+        folders: Names of the folders in it: somebody may have made one where an object should lie.
+    """
+    documents = (name for name in entries if "-" not in name)
+    names = (*documents, *(f"{folder}/{each}" for each in folders))
+    return max((number_of(name) for name in names if is_known(name)), default=0) + 1
+
+
+def kind_of(name: str) -> Kind:
+    """What the document of that name must be signed as."""
+    if name in FORMAT_COPIES:
+        return Kind.FORMAT
+    folder = name.partition("/")[0]
+    if folder == KEYS:
+        return Kind.SLOT if "/slot-" in name else Kind.PUBLIC_KEYS
+    return _KINDS[folder]
 
 
 def public_keys(epoch: int) -> str:

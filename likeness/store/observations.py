@@ -3,13 +3,22 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from likeness.errors import Damaged, ObjectMissing, ObjectUnreadable, ShareRefused, StoreTooNew
+from likeness.errors import (
+    Damaged,
+    LikenessError,
+    ObjectMissing,
+    ObjectUnreadable,
+    ShareRefused,
+    StoreTooNew,
+)
 from likeness.store import layout
+from likeness.store.believing import LOST
 
-UNREADABLE = (Damaged, ObjectMissing, StoreTooNew)
-"""What is wrong with one object, and no reason to stop looking at the others."""
-NOT_READ = (ObjectUnreadable, ShareRefused)
-"""Why one object cannot be read at the moment; whether it is whole is not known."""
+UNKNOWN = (ObjectUnreadable, ShareRefused, StoreTooNew)
+"""Why nothing is known of one object: neither that it is well nor that it is lost."""
+NOT_READ = UNKNOWN
+UNREADABLE = (*LOST, *UNKNOWN)
+"""What may be the matter with one object, and no reason to stop looking at the others."""
 
 
 class Weight(StrEnum):
@@ -81,10 +90,21 @@ def trouble(name: str, cause: str, versions: tuple[str, ...] = ()) -> Observatio
     return Observation(Weight.SPARE_LOST, name, cause, meaning, versions)
 
 
-def unchecked(name: str, cause: object) -> Observation:
+def unchecked(name: str, cause: object, versions: tuple[str, ...] = ()) -> Observation:
     """An object that nothing was learnt about."""
     meaning = "whether it is whole is not known; try again when the store answers"
-    return Observation(Weight.UNCHECKED, name, str(cause), meaning)
+    if isinstance(cause, StoreTooNew):
+        meaning = "whether it is whole is not known to this one"
+    if not versions and name.startswith(f"{layout.VERSIONS}/"):
+        versions = (name,)
+    return Observation(Weight.UNCHECKED, name, str(cause), meaning, versions)
+
+
+def told(name: str, error: LikenessError, versions: tuple[str, ...] = ()) -> Observation:
+    """An observation about an object that one of `UNREADABLE` was raised for."""
+    if isinstance(error, UNKNOWN):
+        return unchecked(name, error, versions)
+    return trouble(name, cause_of(error), versions)
 
 
 def notice(name: str, cause: str, meaning: str) -> Observation:

@@ -18,6 +18,7 @@ finished.
 import random
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from likeness.codec import aead
@@ -163,6 +164,8 @@ class Pack:
             StoreTooNew: A later release wrote it.
         """
         self._data, self._name, self.store = data, name, store
+        with suppress(Damaged):  # a later format, whose end is another, must not pass for damage
+            PackHeader.parse(data, name=name, store=store)
         if not _TRAILER.size + _HEADER.size <= len(data) <= MOST_PACK_BYTES:
             raise Damaged(name, f"{len(data)} bytes cannot be a pack")
         self._table_offset, self._table_bytes, self.records, total, pack, checksum, end = (
@@ -245,13 +248,13 @@ class PackHeader:
         if checksum64(data[:end]) != data[end : end + 8]:
             raise Damaged(name, "its header's checksum does not match")
         if form != PACK_FORMAT:
-            raise StoreTooNew(f"{name} has format {form}; this release reads {PACK_FORMAT}")
+            raise StoreTooNew(
+                f"{name} was written by a later release (format {form}, and this one reads"
+                f" {PACK_FORMAT}); install a later release"
+            )
         if of_store.hex() != store:
             raise Damaged(name, f"it belongs to another store, {of_store.hex()}")
-        try:
-            known = Suite(suite)
-        except ValueError as cause:
-            raise StoreTooNew(f"{name} is sealed with unknown suite {suite}") from cause
+        known = aead.known_suite(suite, name=name)
         sessions = _sessions(data[_HEADER.size : end])
         return cls(PackId(pack.hex()), known, sessions, store, end + 8, name)
 

@@ -6,7 +6,6 @@ so; whatever cannot be read for another reason *could not be checked*, and prove
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -20,6 +19,7 @@ from likeness.errors import (
     Damaged,
     LikenessError,
     ObjectMissing,
+    ObjectUnreadable,
     ShareRefused,
     Stopped,
     StoreTooNew,
@@ -29,16 +29,14 @@ from likeness.model.ids import ChunkId, PackId, RunId, random_name
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
 from likeness.store import layout
+from likeness.store.believing import LOST, differ, look_twice
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
 from likeness.store.index import KnownPack, known_packs
 from likeness.store.maps import positions_of
-from likeness.store.observations import NOT_READ, UNREADABLE
+from likeness.store.observations import UNKNOWN
 from likeness.store.pack import MOST_PACK_BYTES, Pack, PackHeader, Place
 from likeness.store.versions import Version, load_map, read_copy, read_version
-
-Again = Callable[[], AbstractContextManager[DataStore]]
-"""Opens the same store once more, over a connection of its own."""
 
 
 class Finding(StrEnum):
@@ -95,7 +93,6 @@ def prove_packs(
     stop: StopToken,
     segments: Collection[str] = (),
     workers: int | None = None,
-    again: Again | None = None,
 ) -> Iterator[PackProof]:
     """Prove packs, several at once, as they are met in the index.
 
@@ -107,8 +104,6 @@ def prove_packs(
         clock: The present.
         stop: Looked at before every pack.
         workers: Packs at once; as many as there are cores by default.
-        again: For the second look at what seems damaged or missing; over the same connection if
-            none.
 
     Yields:
         One proof for each of `packs`; for one in no index segment, what its own table says.
@@ -116,7 +111,7 @@ def prove_packs(
 
     def prove(pack: KnownPack) -> PackProof:
         stop.check()
-        return prove_pack(store, pack, clock=clock, again=again)
+        return prove_pack(store, pack, clock=clock)
 
     met: set[PackId] = set()
     found = known_packs(store, frozenset(packs), first=segments, damaged=lambda _: None)
@@ -127,7 +122,7 @@ def prove_packs(
         if pack not in met:
             stop.check()
             look = partial(_prove_unindexed, pack=pack, clock=clock)
-            yield _twice(look, store, pack, clock, again)
+            yield _twice(look, store, pack, clock)
 
 
 def _noted(packs: Iterable[KnownPack], met: set[PackId]) -> Iterator[KnownPack]:
@@ -137,32 +132,23 @@ def _noted(packs: Iterable[KnownPack], met: set[PackId]) -> Iterator[KnownPack]:
             yield pack
 
 
-def prove_pack(
-    store: DataStore, pack: KnownPack, *, clock: Clock, again: Again | None = None
-) -> PackProof:
+def prove_pack(store: DataStore, pack: KnownPack, *, clock: Clock) -> PackProof:
     """Prove one pack against what its index segment signed for; see `prove_packs`."""
-    return _twice(lambda where: _look(where, pack, clock), store, pack.pack, clock, again)
+    return _twice(lambda where: _look(where, pack, clock), store, pack.pack, clock)
 
 
 def _twice(
-    look: Callable[[DataStore], PackProof],
-    store: DataStore,
-    pack: PackId,
-    clock: Clock,
-    again: Again | None,
+    look: Callable[[DataStore], PackProof], store: DataStore, pack: PackId, clock: Clock
 ) -> PackProof:
-    """Look a second time at what seems damaged or missing; believe only what shows twice."""
-    first = look(store)
-    if first.finding not in (Finding.DAMAGED, Finding.MISSING):
-        return first
+    """What seems damaged or missing is believed only when it shows twice; see `believing`."""
     try:
-        with again() if again is not None else nullcontext(store) as where:
-            second = look(where)
+        looks = look_twice(look, store, doubtful=_seems_lost)
     except Stopped:
         raise
     except LikenessError as cause:
-        why = f"it seemed {first.finding}, and there was no second look: {cause}"
-        return PackProof(pack, Finding.COULD_NOT_CHECK, clock(), first.read_bytes, 0, cause=why)
+        why = f"it seemed damaged or missing, and there was no second look: {cause}"
+        return PackProof(pack, Finding.COULD_NOT_CHECK, clock(), 0, 0, cause=why)
+    first, second = looks[0], looks[-1]
     if (second.finding, second.damaged) == (first.finding, first.damaged):
         return second
     if second.finding is Finding.PROVED:
@@ -173,9 +159,12 @@ def _twice(
         second.at,
         first.read_bytes + second.read_bytes,
         0,
-        cause=f"two readings differ ({first.cause}; {second.cause or 'whole'}); the network card,"
-        " the memory or the share may be at fault",
+        cause=differ(first.cause, second.cause or "whole"),
     )
+
+
+def _seems_lost(proof: PackProof) -> bool:
+    return proof.finding in (Finding.DAMAGED, Finding.MISSING)
 
 
 def _look(store: DataStore, pack: KnownPack, clock: Clock) -> PackProof:
@@ -188,7 +177,10 @@ def _look(store: DataStore, pack: KnownPack, clock: Clock) -> PackProof:
     except (TransientError, ShareRefused) as cause:
         return PackProof(pack.pack, Finding.COULD_NOT_CHECK, clock(), 0, 0, cause=str(cause))
     as_signed = digest([data]) == pack.digest
-    damaged = tuple(_damaged_chunks(store, data, name, pack.places))
+    try:
+        damaged = tuple(_damaged_chunks(store, data, name, pack.places))
+    except StoreTooNew as cause:
+        return PackProof(pack.pack, Finding.COULD_NOT_CHECK, clock(), 0, 0, cause=str(cause))
     wrong = "" if as_signed else "its bytes are not what its index segment signed for"
     finding = Finding.DAMAGED if damaged else Finding.PROVED
     proved = len(pack.places) - len(damaged)
@@ -202,7 +194,7 @@ def _damaged_chunks(
     try:
         header = PackHeader.parse_any(data, name=name, store=store.store_id, suite=store.suite)
         opener = header.opener(store.keys, chunk_bytes=store.chunk_bytes, id_keys=store.id_keys)
-    except LikenessError as cause:
+    except Damaged as cause:
         yield from (DamagedChunk(p.chunk, p.offset, str(cause)) for p in places)
         return
     for place in places:
@@ -224,9 +216,9 @@ def _prove_unindexed(store: DataStore, pack: PackId, clock: Clock) -> PackProof:
         places = Pack(data, name=name, store=store.store_id).places(store.keys)
     except ObjectMissing as cause:
         return PackProof(pack, Finding.MISSING, clock(), 0, 0, cause=str(cause))
-    except (TransientError, ShareRefused) as cause:
+    except (TransientError, ShareRefused, StoreTooNew) as cause:
         return PackProof(pack, Finding.COULD_NOT_CHECK, clock(), 0, 0, cause=str(cause))
-    except (Damaged, StoreTooNew) as cause:
+    except Damaged as cause:
         return PackProof(pack, Finding.DAMAGED, clock(), 0, 0, cause=str(cause))
     known = KnownPack(pack, len(data), digest([data]), RunId(""), places)
     proof = _look(store, known, clock)
@@ -250,7 +242,7 @@ class DocumentProof:
 
 
 def prove_documents(store: DataStore, name: str, scratch: Path) -> DocumentProof:
-    """Prove what a version needs besides its packs.
+    """Prove what a version needs besides its packs; what seems broken, by two looks.
 
     Args:
         store: Where.
@@ -258,14 +250,23 @@ def prove_documents(store: DataStore, name: str, scratch: Path) -> DocumentProof
         scratch: A folder for a block map while it is needed.
 
     Raises:
-        ShareUnreachable: It could not be checked.
-        ShareRefused: Likewise.
+        ShareUnreachable: It could not be checked; or one of `UNKNOWN`, for the same reason.
     """
+    looks = look_twice(
+        lambda where: _document_look(where, name, scratch),
+        store,
+        doubtful=lambda proof: bool(proof.problems),
+    )
+    first, second = looks[0], looks[-1]
+    if second.problems and second != first:
+        raise ObjectUnreadable(f"{name}: {differ(first.problems[0], second.problems[0])}")
+    return second
+
+
+def _document_look(store: DataStore, name: str, scratch: Path) -> DocumentProof:
     try:
         version = read_version(store, name)
-    except NOT_READ:
-        raise
-    except UNREADABLE as cause:
+    except LOST as cause:
         return DocumentProof(readable=False, problems=(str(cause),))
     return documents_of(store, version, scratch)
 
@@ -276,17 +277,15 @@ def documents_of(store: DataStore, version: Version, scratch: Path) -> DocumentP
     unread: list[str] = []
     try:
         for disk in version.record.disks:
-            _look_at_copies(store, disk, problems, unread)
+            _check_copies(store, disk, problems, unread)
             with load_map(store, disk, scratch / f"{random_name()}.proof-map"):
                 pass
-    except NOT_READ:
-        raise
-    except UNREADABLE as cause:
+    except LOST as cause:
         return DocumentProof(readable=False, problems=(*problems, str(cause)))
     return DocumentProof(readable=True, problems=tuple(problems), unread=tuple(unread))
 
 
-def _look_at_copies(
+def _check_copies(
     store: DataStore, disk: DiskRecord, problems: list[str], unread: list[str]
 ) -> None:
     positions = positions_of(disk.size_bytes, disk.chunk_bytes)
@@ -294,7 +293,7 @@ def _look_at_copies(
         for copy in range(len(part.copies)):
             try:
                 read_copy(store, disk, part, copy, positions)
-            except NOT_READ as cause:
-                unread.append(str(cause))
-            except UNREADABLE as cause:
+            except LOST as cause:
                 problems.append(str(cause))
+            except UNKNOWN as cause:
+                unread.append(str(cause))

@@ -5,27 +5,28 @@ have put others there. A fingerprint from the recovery sheet makes them trustwor
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Protocol, Self, TypeVar
 
 import msgspec
 
-from likeness.codec.documents import Frame, Kind
+from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.keys import FIRST_EPOCH, PublicKeys
-from likeness.errors import (
-    BadInput,
-    Damaged,
-    ObjectMissing,
-    ObjectUnreadable,
-    ShareRefused,
-    StoreTooNew,
-    WrongFingerprint,
-)
+from likeness.errors import BadInput, Damaged, WrongFingerprint
 from likeness.model.ids import StoreId
 from likeness.store import layout
-from likeness.store.data_store import DataStore, claimed_stores, read_frame
+from likeness.store.believing import Unopened, read_surely
+from likeness.store.data_store import (
+    DataStore,
+    claimed_stores,
+    require_in_place,
+    signed_document,
+)
 from likeness.store.documents import PublicKeysDocument, decode
+from likeness.store.observations import UNREADABLE
 from likeness.transport.base import Transport
 
 _FINGERPRINT_DIGITS = 32
@@ -57,7 +58,21 @@ class SignedView(Protocol):
         Raises:
             ObjectMissing: It is not there.
             Damaged: It is not whole, or not signed by this store for this place.
+            StoreTooNew: A later release wrote it.
         """
+
+    def read_surely(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
+        """As `read`; for decisions that rest on it being lost, see `believing`.
+
+        Raises:
+            ObjectMissing: It is not there.
+            Damaged: It is not whole, or not signed by this store for this place.
+            ObjectUnreadable: Two readings differ.
+            StoreTooNew: A later release wrote it.
+        """
+
+    def again(self) -> AbstractContextManager[Self]:
+        """The same store over a connection of its own, for a second look; see `believing`."""
 
 
 class PublicStore:
@@ -89,9 +104,23 @@ class PublicStore:
 
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
         """See `SignedView.read`."""
-        frame = read_frame(self.transport, name)
-        frame.require_signature(kind, self.verifier(frame))
-        return decode(frame.clear, clear, name=name), frame
+        data = self.transport.read(name, 0, MOST_DOCUMENT_BYTES + 1)
+        return signed_document(data, name, kind, clear, self.verifier)
+
+    def read_surely(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
+        """See `SignedView.read_surely`."""
+
+        def judge(data: bytes) -> tuple[_D, Frame]:
+            return signed_document(data, name, kind, clear, self.verifier)
+
+        return read_surely(self, name, judge)
+
+    @contextmanager
+    def again(self) -> Generator["PublicStore", None, None]:
+        """See `SignedView.again`."""
+        with self.transport.again() as transport:
+            require_in_place(transport, self.store_id)
+            yield PublicStore(transport, self.store_id, self.keys)
 
 
 def open_public(transport: Transport, *, fingerprint: str | None = None) -> PublicStore:
@@ -145,15 +174,20 @@ def _claims(transport: Transport, store_id: StoreId) -> list[tuple[int, _Claim]]
         small = entry.size_bytes <= _MOST_KEY_BYTES
         if layout.is_known(entry.name) and "/pub-" in entry.name and small:
             try:
-                frame = read_frame(transport, entry.name)
-                said = decode(frame.clear, PublicKeysDocument, name=entry.name)
-            except (Damaged, ObjectMissing, StoreTooNew, ObjectUnreadable, ShareRefused):
+                judge = partial(_claimed, name=entry.name)
+                said, frame = read_surely(Unopened(transport), entry.name, judge)
+            except UNREADABLE:
                 continue  # the audit tells of it
             box, verify = bytes.fromhex(said.box), bytes.fromhex(said.verify)
             claim = _Claim(PublicKeys(store_id, said.epoch, box, verify), frame)
             if layout.public_keys(said.epoch) == entry.name and said.store == store_id:
                 found.append((said.epoch, claim))
     return found
+
+
+def _claimed(data: bytes, name: str) -> tuple[PublicKeysDocument, Frame]:
+    frame = Frame.parse(data, name=name)
+    return decode(frame.clear, PublicKeysDocument, name=name), frame
 
 
 def require_fingerprint(store: DataStore, fingerprint: str) -> None:

@@ -19,11 +19,19 @@ from typing import TypeVar
 from likeness.codec.blobs import check_blob
 from likeness.codec.documents import Frame, Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, ObjectMissing, ShareRefused, StoreTooNew, TransientError
+from likeness.errors import (
+    Damaged,
+    ObjectMissing,
+    ObjectUnreadable,
+    ShareRefused,
+    StoreTooNew,
+    TransientError,
+)
 from likeness.model.ids import PackId, StoreId
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
 from likeness.store import layout
+from likeness.store.believing import LOST, differ, exists_surely, look_twice
 from likeness.store.data_store import claimed_store
 from likeness.store.documents import IndexClear
 from likeness.store.history import (
@@ -38,7 +46,7 @@ from likeness.store.history import (
     vm_folders,
 )
 from likeness.store.observations import (
-    UNREADABLE,
+    UNKNOWN,
     Observation,
     Weight,
     cause_of,
@@ -52,15 +60,6 @@ from likeness.transport.base import Entry, Transport
 
 MOST_SILENCE = 8
 """Objects in a row that could not be read before the store counts as gone."""
-_KINDS = {
-    layout.OWNER: Kind.OWNER,
-    layout.INDEX: Kind.INDEX,
-    layout.SWEPT: Kind.SWEPT,
-    layout.VERSIONS: Kind.VERSION,
-    layout.HEADS: Kind.HEAD,
-    layout.CATALOG: Kind.CATALOG_COPY,
-}
-
 Progress = Callable[[int], None]
 """Told how many more bytes were read."""
 _T = TypeVar("_T")
@@ -161,6 +160,14 @@ def scrub_signatures(
     yield from scrub.packs()
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What is wrong with an object, and which bytes were read then; nothing if it is well."""
+
+    cause: str = ""
+    digest: bytes = b""
+
+
 class _Reader:
     """Reads objects and judges them: twice before anything is called damaged."""
 
@@ -171,37 +178,36 @@ class _Reader:
     def look(self, name: str, judge: _Judge) -> Observation | None:
         """What is wrong with an object; nothing if it is well, or gone."""
         try:
-            first = self._cause(name, judge)
-            second = first and self._cause(name, judge)
+            looks = look_twice(
+                lambda at: self._judged(at, name, judge), self._transport, doubtful=_is_bad
+            )
         except ObjectMissing:
             return None
-        except ShareRefused as cause:
+        except (ShareRefused, StoreTooNew) as cause:
             return unchecked(name, cause)
         except TransientError as cause:
-            self._silent += 1
+            self._silent += not isinstance(cause, ObjectUnreadable)
             if self._silent >= MOST_SILENCE:
                 raise
             return unchecked(name, cause)
-        except StoreTooNew as cause:
-            return unchecked(name, cause)
         self._silent = 0
-        if first and not second:
-            return unchecked(
-                name,
-                f"two readings differ ({first}; whole); the network card, the memory or the share"
-                " may be at fault",
-            )
-        return trouble(name, second) if second else None
+        if looks[0] != looks[-1]:
+            return unchecked(name, differ(looks[0].cause, looks[-1].cause or "whole"))
+        return trouble(name, looks[-1].cause) if _is_bad(looks[-1]) else None
 
-    def _cause(self, name: str, judge: _Judge) -> str:
+    def _judged(self, at: Transport, name: str, judge: _Judge) -> _Judged:
         self._stop.check()
-        data = self._transport.read(name, 0, MOST_PACK_BYTES + 1)
+        data = at.read(name, 0, MOST_PACK_BYTES + 1)
         self._progress(len(data))
         try:
             judge(data)
         except Damaged as cause:
-            return cause_of(cause)
-        return ""
+            return _Judged(cause_of(cause), digest([data]))
+        return _Judged()
+
+
+def _is_bad(seen: _Judged) -> bool:
+    return bool(seen.cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,13 +226,17 @@ class _SignedScrub:
         self._view, self._reader, self._workers = view, reader, workers
         self._transport = view.transport
         self._witness = history.witness
+        self._told: set[str] = set()
+        self._unindexed: dict[str, Observation] = {}
 
     def documents(self) -> Iterator[Observation]:
         """What is signed itself; version records and heads have their own turn."""
         apart = (layout.PACKS, layout.MAPS, layout.VERSIONS, layout.HEADS)
         names = (entry.name for entry in _ours(self._transport))
         ours = (name for name in names if name.partition("/")[0] not in apart)
-        yield from self._each(ours, self._document)
+        for found in self._each(ours, self._document):
+            self._told.add(found.name)
+            yield found
 
     def versions(self) -> Iterator[Observation]:
         """Version records, the chain of each VM's records, and the block maps they name."""
@@ -244,7 +254,7 @@ class _SignedScrub:
                     yield from self._maps(records[-1])
             covered = covered_records(names, bad, self._witness.vms.get(vm))
             for name, problem in bad.items():
-                known = covered is None or name in covered
+                known = covered is None or name in covered or problem.weight is Weight.UNCHECKED
                 yield problem if known else _uncommitted(problem)
             yield from _breaks(links)
 
@@ -254,6 +264,7 @@ class _SignedScrub:
     def packs(self) -> Iterator[Observation]:
         """Packs, each against the digest that its index segment signed for."""
         yield from self._each(self._indexed(), self._pack)
+        yield from (each for name, each in self._unindexed.items() if name not in self._told)
 
     def _each(
         self, items: Iterable[_T], work: Callable[[_T], Observation | None]
@@ -267,7 +278,7 @@ class _SignedScrub:
                 return check_blob(data, name=name)
             signed_as = layout.FORMAT_COPIES[0] if name in layout.FORMAT_COPIES else name
             frame = Frame.parse(data, name=signed_as)
-            frame.require_signature(_kind_of(name), self._view.verifier(frame))
+            frame.require_signature(layout.kind_of(name), self._view.verifier(frame))
             known = self._witness.objects.get(name)
             if known is not None and digest([data]).hex() != known:
                 raise Damaged(name, "it is signed, but not the one that the heads know")
@@ -280,9 +291,14 @@ class _SignedScrub:
         for entry in self._transport.entries(layout.INDEX):
             if layout.is_known(entry.name):
                 try:
-                    clear, _ = self._view.read(entry.name, Kind.INDEX, IndexClear)
-                except UNREADABLE:
+                    clear, _ = self._view.read_surely(entry.name, Kind.INDEX, IndexClear)
+                except LOST:
                     continue  # told of among the documents
+                except UNKNOWN as cause:
+                    self._unindexed[entry.name] = unchecked(
+                        entry.name, f"{cause}, so its packs were not checked"
+                    )
+                    continue
                 yield from ((layout.pack(PackId(p.pack)), p.digest) for p in clear.packs)
 
     def _pack(self, pack: tuple[str, str]) -> Observation | None:
@@ -310,11 +326,7 @@ class _SignedScrub:
         return found and dataclasses.replace(found, versions=(version,))
 
     def _is_gone(self, name: str) -> bool:
-        try:
-            self._transport.size(name)
-        except ObjectMissing:
-            return True
-        return False
+        return not exists_surely(self._view, name)
 
 
 def _link(record: Record) -> _Link:
@@ -323,10 +335,20 @@ def _link(record: Record) -> _Link:
 
 
 def _breaks(links: list[_Link]) -> Iterator[Observation]:
-    """Where a VM's records, in order, do not follow each other."""
+    """Where a VM's records, in order, do not follow each other.
+
+    A record may follow an earlier one where the one between could not be read in those days, and
+    was put back since.
+    """
+    earlier = {link.digest: link for link in links}
     for one, other in itertools.pairwise(links):
+        followed = earlier.get(other.previous)
         if other.sequence == one.sequence:
             yield trouble(other.name, f"there is a second version {one.sequence}, {one.name}")
+        elif followed is not None and followed.sequence < one.sequence:
+            cause = f"the record after it, {other.name}, follows an earlier one"
+            meaning = "it could not be read when that one was made; no version is lost"
+            yield notice(one.name, cause, meaning)
         elif other.sequence == one.sequence + 1 and other.previous != one.digest:
             cause = f"the record after it, {other.name}, followed another one: it was replaced"
             yield trouble(one.name, cause)
@@ -356,15 +378,6 @@ def _is_blob(name: str) -> bool:
     """Whether an object is sealed and unsigned: a block map, or part of a catalog copy."""
     folder = name.partition("/")[0]
     return folder == layout.MAPS or (folder == layout.CATALOG and "-" in name)
-
-
-def _kind_of(name: str) -> Kind:
-    if name in layout.FORMAT_COPIES:
-        return Kind.FORMAT
-    folder = name.partition("/")[0]
-    if folder == layout.KEYS:
-        return Kind.SLOT if "/slot-" in name else Kind.PUBLIC_KEYS
-    return _KINDS[folder]
 
 
 def _likely_store(transport: Transport) -> StoreId:

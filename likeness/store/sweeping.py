@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
-from likeness.errors import Damaged, ObjectMissing
+from likeness.errors import ObjectUnreadable, ShareRefused
 from likeness.model.ids import PackId, RunId, is_name
 from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import SweptDocument
+from likeness.store.observations import UNREADABLE
 
 _MOST_PACKS = 1 << 18
 """Packs that one statement tells of: about 10 MiB."""
@@ -31,16 +32,17 @@ def sweep_inboxes(store: DataStore, is_live: Callable[[RunId], bool]) -> Swept:
         store: Where.
         is_live: Whether a run is still under way; asked once for every inbox.
     """
-    store.require_writable()
+    transport = store.for_writing()
     objects = freed = 0
-    for run in store.transport.folders(layout.INBOX):
+    for run in transport.folders(layout.INBOX):
         if not is_name(run) or is_live(RunId(run)):
             continue
-        for entry in list(store.transport.entries(layout.inbox(RunId(run)))):
-            store.transport.delete(entry.name)
-            objects += 1
-            freed += entry.size_bytes
-        store.transport.delete_folder(layout.inbox(RunId(run)))
+        for entry in list(transport.entries(layout.inbox(RunId(run)))):
+            with suppress(ObjectUnreadable, ShareRefused):  # the next sweep, then
+                transport.delete(entry.name)
+                objects += 1
+                freed += entry.size_bytes
+        transport.delete_folder(layout.inbox(RunId(run)))
     return Swept(objects, freed)
 
 
@@ -94,12 +96,13 @@ def give_back_packs(
     )
     if packs:
         _state(store, packs, reason, clock)
-    freed = 0
+    gone: dict[PackId, int] = {}
     for pack in packs:
         name = layout.pack(pack)
-        freed += sizes.get(name, 0)
-        store.transport.delete(name)
-    return GivenBack(packs, freed, tuple(sorted(set(asked) - set(packs))))
+        with suppress(ObjectUnreadable, ShareRefused):  # it is kept, and asked for again
+            store.for_writing().delete(name)
+            gone[pack] = sizes.get(name, 0)
+    return GivenBack(tuple(gone), sum(gone.values()), tuple(sorted(set(asked) - set(gone))))
 
 
 def _is_held(holders: Mapping[PackId, int], going: Holders, sizes: Mapping[str, int]) -> bool:
@@ -108,12 +111,8 @@ def _is_held(holders: Mapping[PackId, int], going: Holders, sizes: Mapping[str, 
 
 
 def _state(store: DataStore, packs: tuple[PackId, ...], reason: str, clock: Clock) -> None:
-    numbers = [
-        layout.number_of(entry.name)
-        for entry in store.transport.entries(layout.SWEPT)
-        if layout.is_known(entry.name)
-    ]
-    first = max(numbers, default=0) + 1
+    entries = (entry.name for entry in store.transport.entries(layout.SWEPT))
+    first = layout.free_number(layout.SWEPT, entries, store.transport.folders(layout.SWEPT))
     for number, start in enumerate(range(0, len(packs), _MOST_PACKS), first):
         statement = SweptDocument(
             number=number,
@@ -129,7 +128,7 @@ def given_back(store: DataStore) -> set[PackId]:
     packs: set[PackId] = set()
     for entry in store.transport.entries(layout.SWEPT):
         if layout.is_known(entry.name):
-            with suppress(Damaged, ObjectMissing):  # then its packs look missing, which is safe
+            with suppress(*UNREADABLE):  # then its packs look missing, which is safe
                 statement, _ = store.read(entry.name, Kind.SWEPT, SweptDocument)
                 packs.update(PackId(pack) for pack in statement.packs)
     return packs

@@ -15,25 +15,19 @@ from likeness.errors import (
 )
 from likeness.model.ids import PackId, VmId, as_uuid, random_name
 from likeness.store import layout
-from likeness.store.data_store import DataStore
-from likeness.store.documents import IndexClear, VersionClear, VersionRecord, decode
+from likeness.store.believing import read_surely
+from likeness.store.data_store import DataStore, signed_part
+from likeness.store.documents import IndexClear, VersionClear, VersionRecord
 from likeness.store.index import segments
+from likeness.store.observations import UNREADABLE
 from likeness.store.pack import MOST_PACK_BYTES
 from likeness.store.sweeping import given_back
-from likeness.store.vault_mending import NOT_READ, Copied, Mending, in_words
+from likeness.store.vault_mending import Copied, Mending, in_words
 from likeness.store.versions import last_version
 from likeness.transport.base import Entry, Transport
 
 _MOST_REMEMBERED = 1 << 17
 _MOST_BYTES = max(MOST_BLOB_BYTES, MOST_DOCUMENT_BYTES, MOST_PACK_BYTES)
-_KINDS = {
-    layout.OWNER: Kind.OWNER,
-    layout.INDEX: Kind.INDEX,
-    layout.SWEPT: Kind.SWEPT,
-    layout.VERSIONS: Kind.VERSION,
-    layout.HEADS: Kind.HEAD,
-    layout.CATALOG: Kind.CATALOG_COPY,
-}
 _WORDS = {
     layout.KEYS: "a key of the data store",
     layout.OWNER: "the document that says who owns the data store",
@@ -75,7 +69,7 @@ class Goods:
             return None
         except Waits as cause:
             return Copied(name, 0, str(cause))
-        except NOT_READ as cause:
+        except UNREADABLE as cause:
             return None if self._does_without(name) else self._left_out(name, cause)
         try:
             _put(self._vault.transport, name, data)
@@ -87,7 +81,7 @@ class Goods:
         """Copy a pack that no index segment knows, and that was found whole.
 
         Raises:
-            One of `NOT_READ`: It cannot be had, or the vault cannot take it.
+            One of `UNREADABLE`: It cannot be had, or the vault cannot take it.
         """
         data = _read(self._store.transport, name)
         _put(self._vault.transport, name, data)
@@ -105,7 +99,7 @@ class Goods:
         """Packs that the vault should have and has not, and that were not given back."""
         missing = {pack for pack in self._packs if pack not in there}
         if missing:
-            with suppress(*NOT_READ):  # they are looked up one by one then
+            with suppress(*UNREADABLE):  # they are looked up one by one then
                 self._given_back = given_back(self._store)
         return missing - self._given_back
 
@@ -120,7 +114,7 @@ class Goods:
     def records(self, versions: Iterable[Entry]) -> Iterator[tuple[VersionClear, VersionRecord]]:
         """Records that can be read; the others are told of when they are to be copied."""
         for entry in versions:
-            with suppress(*NOT_READ):
+            with suppress(*UNREADABLE):
                 yield _record(self._store, _read(self._store.transport, entry.name), entry.name)
 
     def unrestorable(self, but: Container[str]) -> Iterator[Copied]:
@@ -128,7 +122,7 @@ class Goods:
         for entry in self._vault.transport.entries(layout.VERSIONS) if self._mending.lost else ():
             if entry.name in but or not layout.is_known(entry.name):
                 continue
-            with suppress(*NOT_READ):
+            with suppress(*UNREADABLE):
                 data = _read(self._vault.transport, entry.name)
                 try:
                     self._require_all_it_needs(*_record(self._vault, data, entry.name))
@@ -142,8 +136,8 @@ class Goods:
 
     def _learn(self, segment: str) -> None:
         for store in (self._store, self._vault):
-            with suppress(*NOT_READ):
-                clear, _ = store.read(segment, Kind.INDEX, IndexClear)
+            with suppress(*UNREADABLE):
+                clear, _ = store.read_surely(segment, Kind.INDEX, IndexClear)
                 self._segments.add(segment)
                 for pack in clear.packs:
                     self._packs[PackId(pack.pack)] = bytes.fromhex(pack.digest), pack.size_bytes
@@ -152,14 +146,12 @@ class Goods:
 
     def _whole(self, name: str) -> bytes:
         """An object as it was signed for; damage is believed when it was read twice."""
-        with suppress(Damaged):
-            return self._required(name)
-        return self._required(name)
 
-    def _required(self, name: str) -> bytes:
-        data = _read(self._store.transport, name)
-        self._require_whole(name, data)
-        return data
+        def judge(data: bytes) -> bytes:
+            self._require_whole(name, data)
+            return data
+
+        return read_surely(self._store, name, judge, most_bytes=_MOST_BYTES)
 
     def _does_without(self, name: str) -> bool:
         """Whether the vault lacks nothing although an object is not whole here.
@@ -170,7 +162,7 @@ class Goods:
             return True
         try:
             self._require_whole(name, _read(self._vault.transport, name))
-        except (*NOT_READ, Waits, NotCommitted):
+        except (*UNREADABLE, Waits, NotCommitted):
             return False
         return True
 
@@ -193,7 +185,7 @@ class Goods:
 
     def _vm_name(self, vm: VmId) -> str:
         for store in (self._store, self._vault):
-            with suppress(*NOT_READ):
+            with suppress(*UNREADABLE):
                 if last := last_version(store, vm):
                     return repr(last.record.vm_name)
         return as_uuid(vm)
@@ -203,7 +195,7 @@ class Goods:
         if not name.startswith(f"{layout.PACKS}/"):
             return False
         if _pack_of(name) not in self._given_back:
-            with suppress(*NOT_READ):
+            with suppress(*UNREADABLE):
                 self._given_back = given_back(self._store)
         return _pack_of(name) in self._given_back
 
@@ -227,7 +219,7 @@ class Goods:
         elif folder == layout.VERSIONS:
             self._require_all_it_needs(*_record(self._store, data, name))
         else:
-            _signed(self._store, _kind_of(name), data, name)
+            _signed(self._store, layout.kind_of(name), data, name)
 
     def _require_all_it_needs(self, clear: VersionClear, record: VersionRecord) -> None:
         """A version is shown in the vault only when it can be restored from there."""
@@ -245,7 +237,7 @@ class Goods:
                     )
         try:
             lost = self._mending.needs_what_is_lost(record)
-        except NOT_READ as cause:
+        except UNREADABLE as cause:
             raise Waits(f"{waits} a block map is {in_words(cause)}; validate it") from cause
         if lost:
             raise Waits(
@@ -266,21 +258,14 @@ class Goods:
 
 def _record(store: DataStore, data: bytes, name: str) -> tuple[VersionClear, VersionRecord]:
     frame = _signed(store, Kind.VERSION, data, name)
-    clear = decode(frame.clear, VersionClear, name=name)
-    return clear, decode(frame.unseal(store.keys), VersionRecord, name=name)
+    clear = signed_part(frame.clear, VersionClear, name=name)
+    return clear, signed_part(frame.unseal(store.keys), VersionRecord, name=name)
 
 
 def _signed(store: DataStore, kind: Kind, data: bytes, name: str) -> Frame:
     frame = Frame.parse(data, name=layout.FORMAT_COPIES[0] if kind is Kind.FORMAT else name)
     frame.require_signature(kind, store.verifier(frame))
     return frame
-
-
-def _kind_of(name: str) -> Kind:
-    folder = name.partition("/")[0]
-    if folder == layout.KEYS:
-        return Kind.SLOT if "/slot-" in name else Kind.PUBLIC_KEYS
-    return Kind.FORMAT if name in layout.FORMAT_COPIES else _KINDS[folder]
 
 
 def _words(name: str) -> str:
@@ -307,6 +292,9 @@ def _has(transport: Transport, name: str) -> bool:
 def _put(vault: Transport, name: str, data: bytes) -> None:
     """Write an object; what is torn in its place is set aside."""
     if _has(vault, name):
+        with suppress(*UNREADABLE):
+            if _read(vault, name) == data:
+                return  # it only seemed to be of another length
         vault.rename(name, f"{layout.QUARANTINE}/{random_name()}")
     try:
         vault.create(name, [data])

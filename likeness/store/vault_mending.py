@@ -16,8 +16,6 @@ from likeness.codec.hashing import digest
 from likeness.errors import (
     Damaged,
     ObjectMissing,
-    ObjectUnreadable,
-    ShareRefused,
     StoreTooNew,
 )
 from likeness.model.ids import ZERO_CHUNK, ChunkId, PackId, RunId, random_name
@@ -28,11 +26,10 @@ from likeness.store.documents import DiskRecord, MapPart, VersionRecord
 from likeness.store.healing import ChunkWriter, whole_chunks
 from likeness.store.index import KnownPack, read_segment, segments, write_index
 from likeness.store.maps import Run, positions_of
+from likeness.store.observations import UNREADABLE
 from likeness.store.pack import MOST_PACK_BYTES, Pack, PackReceipt, Place
 from likeness.store.versions import read_part
 
-NOT_READ = (Damaged, ObjectMissing, StoreTooNew, ObjectUnreadable, ShareRefused)
-"""What is wrong with one object, and no reason to leave the others."""
 _MOST_IN_HAND = 1 << 20  # chunk ids looked up at once: about 100 MiB
 
 
@@ -120,7 +117,7 @@ class Mending:
 
         Args:
             there: Packs that the vault has whole; those that are copied are added.
-            copy: Copies one pack as it is; raises one of `NOT_READ` if it cannot.
+            copy: Copies one pack as it is; raises one of `UNREADABLE` if it cannot.
 
         Yields:
             Each pack that was copied.
@@ -132,7 +129,7 @@ class Mending:
             if pack in indexed or not layout.is_known(entry.name):
                 continue
             self.stop.check()
-            with suppress(*NOT_READ):
+            with suppress(*UNREADABLE):
                 receipt = self._receipt(entry.name)
                 if pack not in there:
                     yield copy(entry.name)
@@ -151,7 +148,7 @@ class Mending:
         wanted: set[ChunkId] = set()
         for record in records:
             for disk in record.disks:
-                with suppress(*NOT_READ):  # then its version waits in any case
+                with suppress(*UNREADABLE):  # then its version waits in any case
                     wanted.update(chunk for _, chunk in self.chunks_of(disk))
             if len(wanted) > _MOST_IN_HAND:
                 self.lost |= wanted - self._in_the_vault(wanted, there)
@@ -197,7 +194,7 @@ class Mending:
     def _runs(self, disk: DiskRecord, part: MapPart, positions: int) -> list[Run]:
         try:
             return read_part(self.store, disk, part, positions)
-        except NOT_READ:
+        except UNREADABLE:
             return read_part(self.vault, disk, part, positions)
 
     def _in_the_vault(self, chunks: set[ChunkId], there: Container[PackId]) -> set[ChunkId]:
@@ -214,7 +211,7 @@ class Mending:
         """Every pack of every index segment that can be read."""
         for store in stores:
             for name in segments(store):
-                with suppress(*NOT_READ):
+                with suppress(*UNREADABLE):
                     yield from read_segment(store, name, chunks=chunks)
 
     def _receipt(self, name: str) -> PackReceipt:

@@ -1,16 +1,25 @@
 """Versions in the store: their records, and the maps the records name."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, LikenessError, UnknownVersion
+from likeness.errors import (
+    Damaged,
+    LikenessError,
+    ObjectUnreadable,
+    ShareRefused,
+    StoreTooNew,
+    UnknownVersion,
+)
 from likeness.model.ids import DiskId, VersionId, VmId, is_name
 from likeness.store import layout
-from likeness.store.data_store import DataStore, read_frame
+from likeness.store.believing import LOST, read_surely
+from likeness.store.data_store import DataStore, read_frame, signed_document, signed_part
 from likeness.store.documents import DiskRecord, MapPart, VersionClear, VersionRecord, decode
 from likeness.store.maps import STRETCH, FlatMap, Run, decode_part, positions_of
 from likeness.store.observations import NOT_READ, UNREADABLE
@@ -71,22 +80,41 @@ def read_version(store: DataStore, name: str) -> Version:
     Raises:
         ObjectMissing: It is not there.
         Damaged: It is not whole, or not signed by this store for this place.
+        StoreTooNew: A later release wrote it.
     """
-    clear, frame = store.read(name, Kind.VERSION, VersionClear)
+    return _version(store, name, store.transport.read(name, 0, MOST_DOCUMENT_BYTES + 1))
+
+
+def read_version_surely(store: DataStore, name: str) -> Version:
+    """As `read_version`; for decisions that rest on its being lost, see `believing`."""
+    return read_surely(store, name, lambda data: _version(store, name, data))
+
+
+def _version(store: DataStore, name: str, data: bytes) -> Version:
+    clear, frame = signed_document(data, name, Kind.VERSION, VersionClear, store.verifier)
     if layout.version_record(VmId(clear.vm), clear.sequence, VersionId(clear.version)) != name:
         raise Damaged(name, "it is the record of another version")
-    record = decode(frame.unseal(store.keys), VersionRecord, name=name)
-    whole = digest([store.transport.read(name)]).hex()
-    return Version(name, clear, record, whole)
+    record = signed_part(frame.unseal(store.keys), VersionRecord, name=name)
+    if any(disk.chunk_bytes != store.chunk_bytes for disk in record.disks):
+        raise StoreTooNew(
+            f"{name} was written by a later release: its disks have data blocks of another size"
+            " than the store's; install a later release"
+        )
+    return Version(name, clear, record, frame.digest)
 
 
 def last_version(store: DataStore, vm: VmId) -> Version | None:
-    """A VM's newest version whose record is whole; none if it has none."""
+    """A VM's newest version whose record is to be had whole; none if it has none.
+
+    What cannot be read at the moment is passed over too: a backup that works from an older version
+    reads more, and lacks nothing.
+
+    Raises:
+        StoreTooNew: A later release wrote the newest.
+    """
     for name in reversed(record_names(store, vm)):
-        try:
-            return read_version(store, name)
-        except Damaged:
-            continue
+        with suppress(*LOST, ObjectUnreadable, ShareRefused):
+            return read_version_surely(store, name)
     return None
 
 
@@ -202,6 +230,8 @@ def read_part(store: DataStore, disk: DiskRecord, part: MapPart, positions: int)
     Raises:
         Damaged: Neither is.
         ObjectUnreadable: One of them cannot be read at the moment, and the other is not whole.
+        ShareRefused: Likewise.
+        StoreTooNew: A later release wrote one of them, and the other is not whole.
     """
     problem: LikenessError | None = None
     unread: LikenessError | None = None

@@ -1,6 +1,7 @@
 """What every transport promises; `tests/contract/test_transport.py` holds each to it."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,6 +92,9 @@ class Transport(Protocol):
 
     def space(self) -> Space:
         """How much room there is."""
+
+    def again(self) -> "AbstractContextManager[Transport]":
+        """The same place over a connection of its own, for a second look at what is in doubt."""
 
     def close(self) -> None:
         """Let go of connections; safe to repeat."""

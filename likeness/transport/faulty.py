@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
@@ -54,6 +55,8 @@ class FaultyTransport:
     Attributes:
         inner: The transport underneath, which never fails on purpose.
         operations: What was counted so far, in order.
+        unreadable: Objects to the error that reading them, and asking for their size, ends with.
+        misread: Objects to how many more times reading them gives a flipped bit.
         go_on: Ends a stall.
         stalled: Set as soon as a stall has begun.
     """
@@ -85,6 +88,8 @@ class FaultyTransport:
         """
         self.inner = inner
         self.operations: list[Operation] = []
+        self.unreadable: dict[str, LikenessError] = {}
+        self.misread: dict[str, int] = {}
         self.go_on = threading.Event()
         self.stalled = threading.Event()
         self._at = at
@@ -116,7 +121,14 @@ class FaultyTransport:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Transport.read`."""
-        return self._pass_on("read", name, lambda: self.inner.read(name, offset, length))
+        data = self._pass_on("read", name, lambda: self.inner.read(name, offset, length))
+        with self._lock:
+            left = self.misread.get(name, 0)
+            self.misread[name] = max(left - 1, 0)
+        if not left or not data:
+            return data
+        middle = len(data) // 2
+        return b"".join((data[:middle], bytes([data[middle] ^ 1]), data[middle + 1 :]))
 
     def size(self, name: str) -> int:
         """See `Transport.size`."""
@@ -146,6 +158,10 @@ class FaultyTransport:
         """See `Transport.space`."""
         return self._pass_on("space", "", self.inner.space)
 
+    def again(self) -> AbstractContextManager["FaultyTransport"]:
+        """See `Transport.again`; what goes wrong goes wrong over every connection."""
+        return nullcontext(self)
+
     def close(self) -> None:
         """See `Transport.close`; never counted."""
         self.inner.close()
@@ -163,6 +179,8 @@ class FaultyTransport:
             counted = method in self._counting
             if counted:
                 self.operations.append(operation)
+        if name in self.unreadable and method in ("read", "size"):
+            raise self.unreadable[name]
         if dead:
             raise self._error(f"{method} {name}: the connection is gone (injected)")
         if counted and operation.number == self._at:

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from likeness.errors import (
@@ -21,6 +21,10 @@ from likeness.transport.base import Entry, Space
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_TROUBLE = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
+_IN_USE = (errno.EBUSY, errno.ETXTBSY, errno.EAGAIN)
+_NO_OBJECT = (errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+CANNOT = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+"""A file system has no such operation, as fsync of a folder over FUSE, 9p and some CIFS mounts."""
 _FOLDER_TRIES = 10
 _NEVER_WAIT = os.O_NONBLOCK  # as opening a pipe that somebody put there would; no file minds
 _WRITEV_PARTS = 512  # the kernel takes at most IOV_MAX (1024) buffers a call
@@ -36,6 +40,7 @@ class LocalTransport:
             StoreMissing: There is no such folder.
         """
         self.root = Path(root).absolute()
+        self._keeps_names = self._afresh = False
         if make:
             with self._translated(str(self.root)):
                 self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,6 +60,7 @@ class LocalTransport:
         """See `Transport.create`: O_EXCL, write, fsync the file, fsync its folder."""
         path = self._path(name)
         with self._translated(name):
+            self._require_names_kept()
             handle = self._open_new(path)
             try:
                 _write_all(handle, parts)
@@ -73,6 +79,9 @@ class LocalTransport:
             handle = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC | _NEVER_WAIT)
             try:
                 size = _size_of_file(name, os.fstat(handle))
+                if self._afresh:
+                    with suppress(OSError):
+                        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
                 wanted = size - offset if length is None else length
                 return _read_exactly(handle, offset, max(wanted, 0))
             finally:
@@ -103,6 +112,7 @@ class LocalTransport:
         """See `Transport.rename`."""
         old, new = self._path(name), self._path(new_name)
         with self._translated(name):
+            self._require_names_kept()
             _make_folder(new.parent)
             if new.exists():
                 raise NameTaken(new_name)
@@ -112,7 +122,7 @@ class LocalTransport:
 
     def delete(self, name: str) -> None:
         """See `Transport.delete`."""
-        with self._translated(name):
+        with self._translated(name), suppress(IsADirectoryError):  # which is no object
             self._path(name).unlink(missing_ok=True)
 
     def delete_folder(self, folder: str) -> None:
@@ -126,6 +136,13 @@ class LocalTransport:
             facts = os.statvfs(self.root)
         return Space(facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize)
 
+    def again(self) -> AbstractContextManager["LocalTransport"]:
+        """See `Transport.again`: read from the disk anew, not from this machine's memory."""
+        self._require_root()
+        other = LocalTransport(self.root)
+        other._afresh = True
+        return nullcontext(other)
+
     def close(self) -> None:
         """See `Transport.close`; there is nothing to let go of."""
 
@@ -138,6 +155,26 @@ class LocalTransport:
         """An unmounted share must not look like an empty one."""
         if not self.root.is_dir():
             raise ShareUnreachable(f"the folder {self.root} is gone; is its share still mounted?")
+
+    def _require_names_kept(self) -> None:
+        """Before anything is written: a name that cannot be made durable may go in a power cut.
+
+        Raises:
+            ShareRefused: The file system has no fsync of folders.
+        """
+        if self._keeps_names:
+            return
+        try:
+            _sync_folder(self.root)
+        except OSError as cause:
+            if cause.errno in CANNOT:
+                raise ShareRefused(
+                    f"the file system at {self.root} cannot make file names durable (fsync of a"
+                    f" folder: {cause.strerror}), so a power cut could take backups away; put the"
+                    " data store on another one, or use the share directly over SMB"
+                ) from cause
+            raise
+        self._keeps_names = True
 
     @contextmanager
     def _translated(self, name: str) -> Generator[None, None, None]:
@@ -188,14 +225,20 @@ def _sort_key(entry: os.DirEntry[str]) -> str:
 def _meaning(name: str, cause: OSError) -> LikenessError:
     if cause.errno == errno.EEXIST:
         return NameTaken(name)
-    if cause.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+    if cause.errno in _NO_OBJECT:
         return ObjectMissing(name)
     if cause.errno in _FULL:
         return ShareFull(f"no room left for {name}; free space on the data store and run again")
     if cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ShareRefused(f"{name}: {cause.strerror}; check the rights on the data store")
-    kind = ObjectUnreadable if cause.errno in _DISK_TROUBLE else ShareUnreachable
-    return kind(f"{name}: {cause.strerror or cause}; is the data store's disk well?")
+    told = f"{name}: {cause.strerror or cause}"
+    if cause.errno in CANNOT:
+        return ShareRefused(f"{told}; its file system cannot do this: put the store on another one")
+    if cause.errno in _DISK_TROUBLE:
+        return ObjectUnreadable(f"{told}; is the data store's disk well?")
+    if cause.errno in _IN_USE:
+        return ObjectUnreadable(f"{told}; somebody else has it open: run again when they are done")
+    return ShareUnreachable(f"{told}; see whether the data store is mounted and its server answers")
 
 
 def _make_folder(path: Path) -> None:

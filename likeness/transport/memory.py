@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from likeness.errors import NameTaken, ObjectMissing, ShareFull, ShareRefused
 from likeness.transport.base import Entry, Space
@@ -93,6 +94,10 @@ class MemoryTransport:
         with self._lock:
             used = self._used_bytes()
         return Space(self._capacity_bytes, self._capacity_bytes - used)
+
+    def again(self) -> AbstractContextManager["MemoryTransport"]:
+        """See `Transport.again`; there is no connection, so it is this very one."""
+        return nullcontext(self)
 
     def close(self) -> None:
         """See `Transport.close`; there is nothing to let go of."""

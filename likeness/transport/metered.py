@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 from likeness.clock import stopwatch
 from likeness.transport.base import Entry, Space, Transport
@@ -90,6 +91,10 @@ class MeteredTransport:
     def space(self) -> Space:
         """See `Transport.space`."""
         return self._inner.space()
+
+    def again(self) -> AbstractContextManager[Transport]:
+        """See `Transport.again`; second looks are no progress, and not counted."""
+        return self._inner.again()
 
     def close(self) -> None:
         """See `Transport.close`."""

@@ -8,7 +8,7 @@ object storage has no rename.
 import hashlib
 import re
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -89,6 +89,7 @@ class S3Transport:
             ShareUnreachable: Nobody answers.
         """
         self._address = address
+        self._account = (access_key, secret_key)
         self._prefix = f"{address.path}/" if address.path else ""
         self._client = boto3.client(
             "s3",
@@ -224,6 +225,11 @@ class S3Transport:
                 Key=self._key(name),
                 Retention={"Mode": "COMPLIANCE", "RetainUntilDate": until},
             )
+
+    def again(self) -> AbstractContextManager["S3Transport"]:
+        """See `Transport.again`."""
+        access_key, secret_key = self._account
+        return closing(S3Transport(self._address, access_key=access_key, secret_key=secret_key))
 
     def close(self) -> None:
         """See `Transport.close`."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from typing import TypeVar
 
 from likeness.errors import BadInput, NameTaken, ShareRefused
@@ -77,8 +78,20 @@ class SmbTransport:
             keep_large_buffers()
             return SmbSession(place, password, encrypt=encrypt, patience=patience)
 
-        # A closure, because the repr of anything else would show the password.
+        # Closures, because the repr of anything else would show the password.
         self._pool = SessionPool(connect, size=connections, idle_seconds=idle_seconds)
+        self._another: Callable[[], SmbTransport] = lambda: SmbTransport(
+            server,
+            share,
+            path,
+            username=username,
+            password=password,
+            port=port,
+            encrypt=encrypt,
+            connections=1,
+            deadline_seconds=deadline_seconds,
+            idle_seconds=idle_seconds,
+        )
 
     def __repr__(self) -> str:
         return f"SmbTransport({str(self.place)!r}, username={self.place.username!r})"
@@ -148,6 +161,10 @@ class SmbTransport:
         """See `Transport.space`: what the server grants this account, quotas included."""
         path = self._folder_path("")
         return self._call("", lambda session: smb_folders.space_at(session, path))
+
+    def again(self) -> AbstractContextManager["SmbTransport"]:
+        """See `Transport.again`."""
+        return closing(self._another())
 
     def close(self) -> None:
         """See `Transport.close`; a later call connects again."""

@@ -4,6 +4,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -108,6 +109,9 @@ class Watched:
 
     def space(self) -> Space:
         return self.inner.space()
+
+    def again(self) -> AbstractContextManager[Transport]:
+        return self.inner.again()
 
     def close(self) -> None:
         self.inner.close()

@@ -95,7 +95,8 @@ def test_a_damaged_chunk_holds_up_the_versions_that_need_it_and_names_their_vm(
     first = workshop.back_up(DISK, vm_name="web")
     flip_a_chunk(workshop)
     elsewhere = workshop.back_up(noise(2, 9 * CHUNK), vm=VmId(random_name()), vm_name="db")
-    second = workshop.back_up(changed(DISK, (CHUNK, b"new")), vm_name="web")
+    at_the_end = (19 * CHUNK, b"new")  # far from the damaged one
+    second = workshop.back_up(changed(DISK, at_the_end), vm_name="web")
     other = noise(3, 20 * CHUNK)
     third = workshop.back_up(other, vm_name="web")
 

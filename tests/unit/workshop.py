@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from likeness.store.sweeping import GivenBack, give_back_packs
 from likeness.store.versions import Version, last_version, load_map
 from likeness.transport.base import Transport
 from likeness.transport.memory import MemoryTransport
+from likeness.transport.metered import MeteredTransport
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -116,6 +118,18 @@ class WithBadSectors(MemoryTransport):
         if name in self.bad:
             raise ObjectUnreadable(f"{name}: bad sector")
         return super().read(name, offset, length)
+
+
+class SecondLook(MeteredTransport):
+    """Lets something happen right before the second look at what seemed lost."""
+
+    def __init__(self, inner: Transport, happens: Callable[[], object]) -> None:
+        super().__init__(inner, folder=layout.PACKS)
+        self._happens = happens
+
+    def again(self) -> AbstractContextManager[Transport]:
+        self._happens()
+        return super().again()
 
 
 class Workshop:

@@ -1,7 +1,7 @@
 """A small store, its catalog and its vault, with a clock that goes where a test wants it."""
 
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,6 @@ class House:
         yield Prover(
             self.catalog,
             store,
-            lambda: nullcontext(self.opened(self.reads)),
             self.limit,
             self.clock,
             self.stop,
