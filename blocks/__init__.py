@@ -1,5 +1,6 @@
 """The addresses: Prefect blocks; configuration and secrets, nothing else."""
 
+import blocks.about_prefect  # noqa: F401  # before anything imports Prefect
 from blocks.catalog_file import CatalogFile
 from blocks.data_store import DataStoreShare, Vault
 from blocks.mail import Mail

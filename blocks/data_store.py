@@ -1,13 +1,15 @@
 """Where backups lie: the data store, and the vault."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 from prefect.blocks.core import Block
 from pydantic import BaseModel, Field, SecretStr
 
+from likeness.errors import LikenessError
 from likeness.store.data_store import DataStore, open_store_with_key_file
 from likeness.store.keyring import owner_of
 from likeness.transport.base import Transport
@@ -110,3 +112,49 @@ class Vault(Share, Block):
 
     _block_type_name: ClassVar[str] = "Vault"
     _block_type_slug: ClassVar[str] = "likeness-vault"
+
+    def connect(self) -> Transport:
+        """See `Share.connect`; what goes wrong there names the vault's block."""
+        with _said_of_the_vault():
+            return cast(Transport, _VaultTransport(super().connect()))
+
+
+class _VaultTransport:
+    """A transport whose sentences send people to the block that it was made from."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def __str__(self) -> str:
+        return str(self._transport)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._transport, name)
+        if not callable(found):
+            return found
+
+        @wraps(found)
+        def said(*args: Any, **kwargs: Any) -> Any:
+            with _said_of_the_vault():
+                answer = found(*args, **kwargs)
+            return _iterated(answer) if isinstance(answer, Generator) else answer
+
+        return said
+
+
+def _iterated(items: Iterator[Any]) -> Iterator[Any]:
+    with _said_of_the_vault():
+        yield from items
+
+
+@contextmanager
+def _said_of_the_vault() -> Generator[None, None, None]:
+    try:
+        yield
+    except LikenessError as problem:
+        said = [
+            str(each).replace("the data store's block", "the vault's block")
+            for each in problem.args
+        ]
+        problem.args = tuple(said)
+        raise

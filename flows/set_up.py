@@ -4,100 +4,18 @@ import argparse
 import getpass
 import socket
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from httpx import HTTPError
-from prefect.settings import PREFECT_API_URL
 from pydantic import SecretStr
 
-from blocks import CatalogFile, DataStoreShare, Site, SiteBlock, Vault, XenPool
-from catalog import schema
+from blocks import DataStoreShare, Vault, XenPool
+from flows.new_site import NewSite, set_up_site
 from likeness.cli.terminal import speak_any_encoding
-from likeness.clock import system_clock
-from likeness.errors import BadInput, CertificateRefused, LikenessError, StoreExists
-from likeness.store.data_store import create_store
+from likeness.errors import CertificateRefused, LikenessError, StoreExists
 from likeness.transport.place import is_share
 from likeness.xen.endpoints import fingerprint_to_confirm
 
-
-@dataclass(frozen=True, slots=True)
-class NewSite:
-    """A site just made.
-
-    Attributes:
-        site: Saved under its name.
-        recovery_words: What opens the store when everything else is lost; kept nowhere.
-        fingerprint: Of the store's public key, for the recovery sheet.
-    """
-
-    site: Site
-    recovery_words: str = field(repr=False)
-    fingerprint: str
-
-
-def set_up_site(
-    name: str,
-    *,
-    pool: XenPool,
-    data_store: DataStoreShare,
-    folder: Path,
-    vault: Vault | None = None,
-) -> NewSite:
-    """Make an empty store and its key file, a catalog, and save the blocks under `name`.
-
-    Args:
-        name: What flows will be given.
-        pool: Where the VMs are; logged in to once, to see that it answers.
-        data_store: An empty place, and a key file that does not exist yet.
-        folder: For the catalog, on a local disk; must not hold one yet.
-        vault: A second place, if there is one.
-
-    Raises:
-        BadInput: The folder has a catalog already, or Prefect does not answer; nothing was made.
-        LoginRefused, HostUnreachable: The pool does not let us in; nothing was made.
-        StoreExists: The place is not empty; nothing was made.
-    """
-    catalog = CatalogFile(folder=str(folder.absolute()))
-    if schema.exists(catalog.file):
-        raise BadInput(f"{folder} holds a catalog already; choose another folder for a new site")
-    with pool.open():
-        pass
-    _require_prefect()
-    installation = catalog.installation(lambda: "")
-    transport = data_store.connect()
-    try:
-        made = create_store(
-            transport,
-            key_file=Path(data_store.key_file),
-            clock=system_clock,
-            installation=installation,
-        )
-    finally:
-        transport.close()
-    catalog.ready(system_clock)
-    blocks = {"xen-pool": pool, "data-store": data_store, "catalog": catalog, "vault": vault}
-    for role, block in blocks.items():
-        if block is not None:
-            block.save(f"{name}-{role}", overwrite=True)
-    SiteBlock(
-        xen_pool=f"{name}-xen-pool",
-        data_store=f"{name}-data-store",
-        catalog=f"{name}-catalog",
-        vault=f"{name}-vault" if vault else "",
-    ).save(name, overwrite=True)
-    return NewSite(Site.named(name), made.recovery_words, made.store.keys.public().fingerprint)
-
-
-def _require_prefect() -> None:
-    """Ask Prefect before anything is made: whatever fails later would cost the recovery words."""
-    try:
-        SiteBlock.register_type_and_schema()
-    except (HTTPError, RuntimeError) as cause:
-        raise BadInput(
-            f"Prefect does not answer at {PREFECT_API_URL.value() or 'its own port'}, so nothing"
-            " was made; start it with `prefect server start`, or correct PREFECT_API_URL"
-        ) from cause
+__all__ = ["NewSite", "set_up_site"]
 
 
 def main() -> int:

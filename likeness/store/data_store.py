@@ -197,7 +197,7 @@ def create_store(
         BadInput: A key file of that name exists, or the chunk size cannot be.
     """
     _require_chunk_size(chunk_bytes)
-    _require_empty(transport)
+    require_empty(transport)
     master, in_file, on_paper = (slots.fresh_secret() for _ in range(3))
     keys = StoreKeys(StoreId(random_name()), master)
     facts = FormatDocument(
@@ -328,7 +328,12 @@ def _require_chunk_size(chunk_bytes: int) -> None:
         )
 
 
-def _require_empty(transport: Transport) -> None:
+def require_empty(transport: Transport) -> None:
+    """See that a store can be made at a place.
+
+    Raises:
+        StoreExists: It holds a store, or anything else.
+    """
     if any(name for name in layout.FORMAT_COPIES if _exists(transport, name)):
         raise StoreExists("there is a data store already; open it with its key instead")
     first = next(iter(transport.entries("")), None)

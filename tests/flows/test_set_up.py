@@ -1,30 +1,55 @@
 """A new site: refused before anything is made, or made whole."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from pydantic import SecretStr
 
-from blocks import DataStoreShare, XenPool
+from blocks import DataStoreShare, Vault, XenPool
+from flows.backup import backup_job
 from flows.set_up import NewSite, set_up_site
-from likeness.errors import BadInput, LoginRefused
+from likeness.codec.slots import SlotKind, from_words
+from likeness.errors import BadInput, LoginRefused, NoVault, StoreMissing
+from likeness.model.job import BackupJob
+from likeness.store.data_store import open_store
+from likeness.transport.local import LocalTransport
 from tests.flows.installation import free_port
 from tests.flows.scene import Scene
 
+ROOT = Path(__file__).resolve().parents[2]
+TRY = """
+import sys
+from pathlib import Path
+from pydantic import SecretStr
+from blocks import DataStoreShare, XenPool
+from flows.set_up import set_up_site
+name, url, password, place, folder = sys.argv[1:]
+set_up_site(
+    name, pool=XenPool(url=url, password=SecretStr(password)), folder=Path(folder),
+    data_store=DataStoreShare(place=place, key_file=folder + "/another.key"))
+"""
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 
 
-def set_up(site: Scene, folder: Path, *, password: str = "") -> NewSite:
+def set_up(
+    site: Scene, folder: Path, *, password: str = "", name: str = "", vault: Vault | None = None
+) -> NewSite:
     pool = site.site.xen_pool
     right = pool.password.get_secret_value()
     return set_up_site(
-        f"another-than-{site.name}",
+        name or f"another-than-{site.name}",
         pool=XenPool(url=pool.url, password=SecretStr(password or right)),
         data_store=DataStoreShare(
             place=str(site.folder / "new"), key_file=str(folder / "another.key")
         ),
         folder=folder,
+        vault=vault,
     )
 
 
@@ -42,7 +67,50 @@ def test_a_site_that_cannot_be_made_leaves_nothing_and_tells_why(site: Scene) ->
     ):
         set_up(site, folder)
 
+    with pytest.raises(BadInput, match=r"a site cannot be called 'A_b'; use lower-case letters"):
+        set_up(site, folder, name="A_b")
+    with pytest.raises(BadInput, match=f"there is a site '{site.name}' already"):
+        set_up(site, folder, name=site.name)
+    (site.folder / "file").touch()
+    with pytest.raises(BadInput, match="cannot be written"):
+        set_up(site, site.folder / "file" / "there")
+    for wrong, why in (("nowhere", StoreMissing), ("link", NoVault)):
+        (site.folder / "link").unlink(missing_ok=True)
+        (site.folder / "link").symlink_to(place)
+        with pytest.raises(why):
+            set_up(site, folder, vault=Vault(place=str(site.folder / wrong)))
+
     assert list(place.iterdir()) == []
     assert not folder.exists()
     assert len(set_up(site, folder).recovery_words.split()) == 24
     assert (folder / "another.key").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("sign", ["keys", "ADS-FORMAT"])
+def test_a_second_try_goes_on_where_the_first_was_killed(site: Scene, sign: str) -> None:
+    place, folder = site.folder / "new", site.folder / "there"
+    place.mkdir()
+    name, pool = f"another-than-{site.name}", site.site.xen_pool
+    given = [name, pool.url, pool.password.get_secret_value(), str(place), str(folder)]
+    first = subprocess.Popen(
+        [sys.executable, "-c", TRY, *given],
+        cwd=ROOT,
+        env={**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)},
+    )
+    while not (place / sign).exists() and first.poll() is None:
+        time.sleep(0.0005)
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+    assert (folder / "set-up").exists()
+
+    made = set_up(site, folder)
+
+    assert not (folder / "set-up").exists()
+    job = BackupJob.model_validate({"name": "first", "vms": ["db"]})
+    assert backup_job(job, site=name, return_state=True).is_completed()
+    store = open_store(
+        LocalTransport(place), from_words(made.recovery_words), SlotKind.RECOVERY_WORDS
+    )
+    assert store.keys.public().fingerprint == made.fingerprint
+    with pytest.raises(BadInput, match="holds a catalog already"):
+        set_up(site, folder)
