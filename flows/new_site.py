@@ -20,6 +20,7 @@ from likeness.clock import system_clock
 from likeness.errors import BadInput
 from likeness.store.data_store import DataStore, create_store, require_empty
 from likeness.store.half_made import finish_store, try_out
+from likeness.store.second_place import require_second_place
 from likeness.transport.base import Transport
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -180,7 +181,8 @@ def _try_vault(vault: Vault | None, place: Transport) -> None:
     """Log in to the vault, write there, and see that it is not the data store by another path."""
     if vault is not None:
         with _connected(vault) as second:
-            try_out(second, [place])
+            try_out(second)
+            require_second_place(place, second)
 
 
 def _store(

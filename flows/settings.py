@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from blocks import SiteBlock
 from blocks.loading import load_block
 from blocks.site import ROLES
+from likeness.cli.terminal import speak_any_encoding
 from likeness.errors import BadInput, LikenessError
 
 
@@ -56,6 +57,7 @@ def _fields() -> list[str]:
 
 def main() -> int:
     """Show the settings of a site, after changing those that are given."""
+    speak_any_encoding()
     given = {each: value for each, value in vars(_arguments()).items() if value is not None}
     name = str(given.pop("name"))
     try:

@@ -15,7 +15,7 @@ from blocks import DataStoreShare, Vault, XenPool
 from flows.backup import backup_job
 from flows.set_up import NewSite, set_up_site
 from likeness.codec.slots import SlotKind, from_words
-from likeness.errors import BadInput, LoginRefused, ShareRefused, StoreMissing
+from likeness.errors import BadInput, LoginRefused, NoVault, StoreMissing
 from likeness.model.job import BackupJob
 from likeness.store.data_store import open_store
 from likeness.transport.local import LocalTransport
@@ -74,7 +74,7 @@ def test_a_site_that_cannot_be_made_leaves_nothing_and_tells_why(site: Scene) ->
     (site.folder / "file").touch()
     with pytest.raises(BadInput, match="cannot be written"):
         set_up(site, site.folder / "file" / "there")
-    for wrong, why in (("nowhere", StoreMissing), ("link", ShareRefused)):
+    for wrong, why in (("nowhere", StoreMissing), ("link", NoVault)):
         (site.folder / "link").unlink(missing_ok=True)
         (site.folder / "link").symlink_to(place)
         with pytest.raises(why):
