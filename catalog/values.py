@@ -368,17 +368,6 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotIntent:
-    """A snapshot that may exist and is ours to drop."""
-
-    run: RunId
-    vm: VmId
-    label: str
-    snapshot: str
-    intended_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class ExportedCopy:
     """A copy of the catalog in a folder.
 

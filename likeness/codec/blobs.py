@@ -1,4 +1,4 @@
-"""Sealed objects that a signed document names by digest: block maps, catalog copies, manifests.
+"""Sealed objects that a signed document names by digest: block maps, catalog copies.
 
 Layout, integers little-endian::
 
@@ -27,7 +27,6 @@ class BlobKind(IntEnum):
 
     MAP = 1
     CATALOG_PART = 2
-    MANIFEST = 3
 
 
 def write_blob(

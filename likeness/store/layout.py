@@ -15,7 +15,6 @@ KEYS, OWNER, INBOX, PACKS, MAPS = "keys", "owner", "in", "packs", "maps"
 INDEX, VERSIONS, HEADS, SWEPT, CATALOG = "index", "versions", "heads", "gc", "catalog"
 QUARANTINE = "quarantine"
 FOLDERS = (KEYS, OWNER, INBOX, PACKS, MAPS, INDEX, VERSIONS, HEADS, SWEPT, CATALOG, QUARANTINE)
-MANIFEST_SUFFIX = ".mf"
 
 _KINDS = {
     OWNER: Kind.OWNER,
@@ -31,7 +30,7 @@ _KNOWN = re.compile(
     r"|keys/slot-[0-9a-f]{16}|keys/pub-[0-9a-f]{8}"
     r"|(?:owner|heads|gc|catalog)/[0-9a-f]{16}"
     r"|catalog/[0-9a-f]{16}-[0-9a-f]{4}"
-    r"|in/[0-9a-f]{32}/[0-9a-f]{32}(?:\.mf)?"
+    r"|in/[0-9a-f]{32}/[0-9a-f]{32}"
     r"|packs/[0-9a-f]{2}/[0-9a-f]{32}"
     r"|maps/[0-9a-f]{32}/[0-9a-f]{32}"
     r"|index/[0-9a-f]{32}|quarantine/[0-9a-f]{32}"
@@ -57,11 +56,6 @@ def inbox(run: RunId) -> str:
 def arriving_pack(run: RunId, pack_id: PackId) -> str:
     """A pack that no commit has admitted yet."""
     return f"{INBOX}/{run}/{pack_id}"
-
-
-def arriving_manifest(run: RunId, name: str) -> str:
-    """One part of what a source says it left; `name` is random."""
-    return f"{INBOX}/{run}/{name}{MANIFEST_SUFFIX}"
 
 
 def map_object(disk: DiskId, name: str) -> str:

@@ -223,8 +223,7 @@ def out_of_place(
         if strange:
             yield entry.name
     for entry in store.transport.entries(layout.INBOX):
-        manifest = entry.name.endswith(layout.MANIFEST_SUFFIX)
-        if layout.is_known(entry.name) and not manifest and entry.size_bytes <= MOST_PACK_BYTES:
+        if layout.is_known(entry.name) and entry.size_bytes <= MOST_PACK_BYTES:
             yield entry.name
 
 

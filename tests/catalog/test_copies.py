@@ -10,7 +10,6 @@ from catalog.copies import MANIFEST, export_copy, import_copy
 from catalog.dedup import drop_duplicates
 from catalog.proofs import record_proofs
 from catalog.runs import begin_run, finish_run, last_runs, record_outcome
-from catalog.snapshots import intend_snapshot, open_snapshots
 from catalog.validation import incidents, verdict_history
 from catalog.vaulting import record_vaulted, record_version_vaulted
 from catalog.versions import list_versions
@@ -33,7 +32,6 @@ def full(catalog: CatalogFile) -> History:
     begin_run(catalog, run(1), "nightly", NOW)
     record_outcome(catalog, run(1), VmOutcome("web", VmState.DONE, vm("web")), NOW)
     finish_run(catalog, run(1), "completed", 'it said "fine",\n§ and ü', NOW)
-    intend_snapshot(catalog, run(1), vm("web"), "likeness", NOW)
     record_vaulted(catalog, "far", [("packs/aa/bb", 7)], NOW)
     record_version_vaulted(catalog, "far", list(history.versions)[:1], NOW)
     fill_what_is_empty(catalog)
@@ -82,7 +80,6 @@ def test_p3_an_imported_copy_equals_the_original(full: History, tmp_path: Path) 
     assert list_versions(other, NOW, MONTH) == list_versions(full.catalog, NOW, MONTH)
     assert incidents(other) == incidents(full.catalog)
     assert last_runs(other) == last_runs(full.catalog)
-    assert open_snapshots(other) == open_snapshots(full.catalog)
     for version in full.versions:
         assert verdict_history(other, version) == verdict_history(full.catalog, version)
 

@@ -1,4 +1,4 @@
-"""Runs, snapshots and vaults: what was begun, how it ended, what may be left over."""
+"""Runs and vaults: what was begun, how it ended, what may be left over."""
 
 from datetime import timedelta
 
@@ -6,12 +6,6 @@ import pytest
 
 from catalog.connection import CatalogFile
 from catalog.runs import begin_run, finish_run, last_runs, live_runs, record_outcome
-from catalog.snapshots import (
-    intend_snapshot,
-    open_snapshots,
-    snapshot_dropped,
-    snapshot_taken,
-)
 from catalog.vaulting import (
     not_vaulted,
     record_vault_contents,
@@ -94,23 +88,6 @@ def test_the_newest_runs_come_first(catalog: CatalogFile) -> None:
         begin_run(catalog, run(number), f"job {number % 2}", NOW + number * HOUR)
     assert [row.run for row in last_runs(catalog, 2)] == [run(4), run(3)]
     assert [row.run for row in last_runs(catalog, job="job 1")] == [run(3), run(1)]
-
-
-def test_a_snapshot_stays_open_until_it_is_dropped(catalog: CatalogFile) -> None:
-    for _ in range(2):
-        intend_snapshot(catalog, run(1), vm("web"), "likeness 1", NOW)
-    intend_snapshot(catalog, run(1), vm("db"), "likeness 1", NOW + HOUR)
-    snapshot_taken(catalog, run(1), vm("web"), "likeness 1", "uuid-1")
-    first, second = open_snapshots(catalog)
-    assert (first.run, first.vm, first.label, first.snapshot, first.intended_at) == (
-        *(run(1), vm("web"), "likeness 1", "uuid-1", NOW),
-    )
-    assert (second.vm, second.snapshot) == (vm("db"), "")
-    for _ in range(2):
-        snapshot_dropped(catalog, run(1), vm("web"), "likeness 1", NOW + DAY)
-    assert open_snapshots(catalog) == [second]
-    intend_snapshot(catalog, run(1), vm("web"), "likeness 1", NOW + DAY)
-    assert len(open_snapshots(catalog)) == 2
 
 
 def test_a_vault_is_told_what_it_has(catalog: CatalogFile) -> None:

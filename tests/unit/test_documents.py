@@ -190,16 +190,6 @@ def test_nothing_is_written_that_could_not_be_read_back() -> None:
         encode(long)
 
 
-def test_a_vm_with_an_endless_name_is_refused_before_anything_is_committed(
-    workshop: Workshop,
-) -> None:
-    receipt = workshop.transfer(b"disk", vm_name="x" * 5000)
-
-    with pytest.raises(BadInput, match="vm_name"):
-        workshop.commit(receipt)
-    assert not workshop.names("versions")
-
-
 # --- sealed objects ---
 
 

@@ -15,7 +15,6 @@ from likeness.errors import Damaged, StoreTooNew
 from likeness.model.ids import RunId, random_name
 from likeness.stopping import StopToken
 from likeness.store import layout
-from likeness.store.arrivals import discard_manifest, open_inbox
 from likeness.store.auditing import audit_presence
 from likeness.store.catalog_copies import put_copy
 from likeness.store.copying import copy_to_vault
@@ -61,8 +60,6 @@ WRITERS: dict[str, Callable[[DataStore, Workshop], object]] = {
         store, next(name for name in shop.names(layout.KEYS) if "/slot-" in name)
     ),
     "epoch": lambda store, shop: begin_epoch(store, clock=shop.clock),
-    "inbox": lambda store, _: open_inbox(store, RunId("ab" * 16)),
-    "manifest": lambda store, _: discard_manifest(store, RunId("ab" * 16)),
 }
 
 
