@@ -13,8 +13,8 @@ PINS := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-header --no-strip-extras
 # Right after the pinned Prefect was built: what is newer it cannot have been tested with.
 PREFECT_DAY := 2026-10-07T00:00:00Z
-OURS := asyncssh blake3 certifi cryptography duckdb mnemonic msgspec pynacl smbprotocol xenapi \
-	xxhash zstandard
+OURS := asyncssh blake3 certifi cryptography duckdb mnemonic msgspec numpy pynacl smbprotocol \
+	xenapi xxhash zstandard
 OF_THAT_DAY := --exclude-newer $(PREFECT_DAY) $(OURS:%=--exclude-newer-package %=false)
 PYTEST := $(BIN)/python -m pytest
 export PYTHON
