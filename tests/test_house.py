@@ -1,5 +1,6 @@
 """Promises of the tool chain: what is pinned, what ships, what is never written down."""
 
+import os
 import re
 import subprocess
 import sys
@@ -98,3 +99,29 @@ def test_the_wheel_holds_the_product_and_nothing_of_the_stage(tmp_path: Path) ->
     assert tops == {"flows", "tasks", "blocks", "catalog", "likeness"}
     migrations = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("catalog/**/*.sql")}
     assert migrations <= set(names)
+
+
+def test_the_installed_command_is_the_one_of_the_module(tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module, _, name = project["scripts"]["likeness"].partition(":")
+    command = tmp_path / "likeness"
+    command.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom {module} import {name}\nsys.exit({name}())\n"
+    )
+    command.chmod(0o700)
+    answers = [
+        subprocess.run(
+            [*words, "list", "--store", str(tmp_path / "nowhere"), "--words"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            input="\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for words in ([str(command)], [sys.executable, "-m", "likeness"])
+    ]
+    assert {(each.returncode, each.stdout, each.stderr) for each in answers} == {
+        (2, "", answers[0].stderr)
+    }
+    assert "nowhere" in answers[0].stderr
