@@ -13,46 +13,91 @@ from likeness.errors import LikenessError
 from likeness.store.data_store import DataStore, open_store_with_key_file
 from likeness.store.keyring import owner_of
 from likeness.transport.base import Transport
-from likeness.transport.place import open_place
+from likeness.transport.place import BucketServer, open_place
 
 
-class Share(BaseModel):
-    """A folder, or a share and the account for it."""
+class _Account(BaseModel):
+    """A folder, or a share or bucket and the account for it."""
 
     place: str = Field(
         title="Place",
         description="A folder of this machine that exists, such as /backup/ads,"
-        r" or a share such as smb://server/share/folder or \\server\share\folder.",
+        r" a share such as smb://server/share/folder or \\server\share\folder,"
+        " or a bucket such as s3://bucket/folder.",
     )
     username: str = Field(
-        default="", title="Account", description="The share's account; a folder needs none."
+        default="",
+        title="Account",
+        description="The share's account, or the access key of a bucket; a folder needs none.",
     )
     password: SecretStr = Field(
-        default=SecretStr(""), title="Password", description="The account's password."
+        default=SecretStr(""),
+        title="Password",
+        description="The account's password, or the secret key of a bucket.",
     )
     encrypt: bool = Field(
         default=True,
         title="Encrypt the connection",
-        description="Refuse a share that does not encrypt SMB; it is signed in any case.",
+        description="Refuse a share that does not encrypt SMB, and a bucket's server without https;"
+        " both are signed in any case.",
+    )
+
+
+class _WithKey(_Account):
+    """The key comes before what was added to shares later: the order is part of a saved block."""
+
+    key_file: str = Field(
+        title="Key file",
+        description="The file on this machine with the store's key, readable by its owner alone,"
+        " such as /var/lib/likeness/store.key.",
+        pattern="^/",
+    )
+
+
+class Share(_Account):
+    """A folder, share or bucket that can be connected to."""
+
+    endpoint: str = Field(
+        default="",
+        title="Bucket: endpoint",
+        description="The server of a bucket, such as https://minio.example:9000; empty: AWS.",
+    )
+    region: str = Field(
+        default="us-east-1",
+        title="Bucket: region",
+        description="The region that requests to a bucket are signed for.",
+    )
+    path_style: bool = Field(
+        default=True,
+        title="Bucket: name it in the path",
+        description="As most servers want it; off: in the server's name.",
+    )
+    ca_file: str = Field(
+        default="",
+        title="Bucket: CA file",
+        description="A file on this machine with the certificates to trust for a bucket's server;"
+        " empty: those of the system.",
+        pattern="^(|/.*)$",
     )
 
     def connect(self) -> Transport:
         """Connect to the place, without opening a store there.
 
         Raises:
-            BadInput: The place is neither a folder nor a share.
-            StoreMissing: There is no such folder.
+            BadInput: The place is no folder, share or bucket, or its server cannot be.
+            StoreMissing: There is no such folder or bucket.
         """
         return open_place(
             self.place,
             username=self.username,
             password=self.password.get_secret_value(),
             encrypt=self.encrypt,
+            s3=BucketServer(self.endpoint, self.region, self.path_style, self.ca_file),
         )
 
 
-class DataStoreShare(Share, Block):
-    """The data store (ADS): a share or folder, the account for it, and the key that opens it.
+class DataStoreShare(Share, _WithKey, Block):
+    """The data store (ADS): a folder, share or bucket, its account, and the key that opens it.
 
     Example:
         ```python
@@ -66,13 +111,6 @@ class DataStoreShare(Share, Block):
 
     _block_type_name: ClassVar[str] = "Data Store Share"
     _block_type_slug: ClassVar[str] = "likeness-data-store"
-
-    key_file: str = Field(
-        title="Key file",
-        description="The file on this machine with the store's key, readable by its owner alone,"
-        " such as /var/lib/likeness/store.key.",
-        pattern="^/",
-    )
 
     @contextmanager
     def open(self) -> Generator[DataStore, None, None]:
@@ -96,7 +134,7 @@ class DataStoreShare(Share, Block):
 
 
 class Vault(Share, Block):
-    """The second place, where versions are copied to: a share or folder, and its account.
+    """The second place, where versions are copied to: a share, folder or bucket, and its account.
 
     A vault opens with the same keys as the data store it was filled from.
     Give it an account of its own: whoever gets hold of the data store's must not reach it.

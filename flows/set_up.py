@@ -12,7 +12,7 @@ from blocks import DataStoreShare, Vault, XenPool
 from flows.new_site import NewSite, set_up_site
 from likeness.cli.terminal import speak_any_encoding
 from likeness.errors import CertificateRefused, LikenessError, StoreExists
-from likeness.transport.place import is_share
+from likeness.transport.place import needs_account
 from likeness.xen.endpoints import fingerprint_to_confirm
 
 __all__ = ["NewSite", "set_up_site"]
@@ -37,6 +37,9 @@ def main() -> int:
                 username=arguments.store_account,
                 password=_share_password(arguments.store, arguments.store_account),
                 key_file=str(arguments.folder / "store.key"),
+                endpoint=arguments.store_endpoint,
+                region=arguments.store_region,
+                ca_file=arguments.store_ca_file,
             ),
             folder=arguments.folder,
             vault=_vault(arguments),
@@ -88,11 +91,24 @@ def _arguments() -> argparse.Namespace:
         help="SHA-256 of the pool's certificate; shown and asked for where it is needed",
     )
     parser.add_argument(
-        "--store", required=True, help="an empty folder, or smb://server/share/folder"
+        "--store",
+        required=True,
+        help="an empty folder, smb://server/share/folder, or s3://bucket/folder",
     )
-    parser.add_argument("--store-account", default="", help="of the share")
-    parser.add_argument("--vault", default="", help="a second folder or share")
-    parser.add_argument("--vault-account", default="", help="of the second share")
+    parser.add_argument("--vault", default="", help="a second folder, share or bucket")
+    for place in ("store", "vault"):
+        parser.add_argument(
+            f"--{place}-account", default="", help="of the share; the access key of a bucket"
+        )
+        parser.add_argument(
+            f"--{place}-endpoint", default="", help="the server of a bucket; empty: AWS"
+        )
+        parser.add_argument(
+            f"--{place}-region", default="us-east-1", help="of a bucket (us-east-1)"
+        )
+        parser.add_argument(
+            f"--{place}-ca-file", default="", help="certificates to trust for a bucket's server"
+        )
     parser.add_argument(
         "--folder",
         type=lambda text: Path(text).absolute(),
@@ -106,11 +122,18 @@ def _vault(arguments: argparse.Namespace) -> Vault | None:
     if not arguments.vault:
         return None
     password = _share_password(arguments.vault, arguments.vault_account)
-    return Vault(place=arguments.vault, username=arguments.vault_account, password=password)
+    return Vault(
+        place=arguments.vault,
+        username=arguments.vault_account,
+        password=password,
+        endpoint=arguments.vault_endpoint,
+        region=arguments.vault_region,
+        ca_file=arguments.vault_ca_file,
+    )
 
 
 def _share_password(place: str, account: str) -> SecretStr:
-    return _password(account, place) if is_share(place) else SecretStr("")
+    return _password(account, place) if needs_account(place) else SecretStr("")
 
 
 def _password(account: str, place: str) -> SecretStr:

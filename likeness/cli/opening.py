@@ -12,7 +12,7 @@ from likeness.store.keyring import open_with_passphrase
 from likeness.store.public_view import PublicStore, open_public, require_fingerprint
 from likeness.transport.base import Transport
 from likeness.transport.local import LocalTransport
-from likeness.transport.place import is_share, open_place, share_of
+from likeness.transport.place import BucketServer, needs_account, open_place, require_place
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
@@ -22,20 +22,37 @@ def add_place(parser: argparse.ArgumentParser) -> None:
         "--store",
         required=True,
         metavar="PLACE",
-        help=r"a folder, or a share: smb://server[:port]/share[/folder] or \\server\share[\folder]",
+        help=r"a folder, a share: smb://server[:port]/share[/folder] or \\server\share[\folder],"
+        " or a bucket: s3://bucket[/folder]",
     )
-    group.add_argument("--user", metavar="NAME", help="the share's account; DOMAIN\\name works too")
+    group.add_argument(
+        "--user",
+        metavar="NAME",
+        help="the share's account, DOMAIN\\name works too; or the access key of a bucket",
+    )
     group.add_argument(
         "--password-file",
         type=Path,
         metavar="FILE",
-        help="a file with the account's password, readable by you alone;"
+        help="a file with the account's password or secret key, readable by you alone;"
         " without it you are asked, or it is the first line of standard input",
     )
     group.add_argument(
         "--signed-only",
         action="store_true",
-        help="accept a server that signs SMB but does not encrypt it",
+        help="accept a server that signs SMB but does not encrypt it, or a bucket's without https",
+    )
+    group.add_argument(
+        "--endpoint", default="", metavar="URL", help="the server of a bucket; AWS by default"
+    )
+    group.add_argument(
+        "--region", default="us-east-1", metavar="NAME", help="of a bucket; us-east-1 by default"
+    )
+    group.add_argument(
+        "--ca-file",
+        default="",
+        metavar="FILE",
+        help="certificates to trust for a bucket's server; the system's by default",
     )
 
 
@@ -67,19 +84,23 @@ def transport_of(options: argparse.Namespace, *, make: bool = False) -> Transpor
     """
     place: str = options.store
     if not place.strip():
-        raise BadInput("no place was named; give a folder or a share after --store")
-    if not is_share(place):
+        raise BadInput("no place was named; give a folder, share or bucket after --store")
+    if not needs_account(place):
         return LocalTransport(Path(place).absolute(), make=make)
-    share_of(place)  # what is wrong with it is said before a password is asked for
+    require_place(place)  # what is wrong with it is said before a password is asked for
     if not options.user:
         raise BadInput(f"which account may use {place}? name it with --user")
     password = (
         secret_in(options.password_file)
         if options.password_file
-        else ask_secret(f"Password of {options.user} on the share")
+        else ask_secret(f"Password of {options.user} at {place}")
     )
     return open_place(
-        place, username=options.user, password=password, encrypt=not options.signed_only
+        place,
+        username=options.user,
+        password=password,
+        encrypt=not options.signed_only,
+        s3=BucketServer(options.endpoint, options.region, ca_file=options.ca_file),
     )
 
 

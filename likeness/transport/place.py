@@ -1,6 +1,7 @@
-r"""Where a store lies, as a person writes or pastes it: a folder, or a share.
+r"""Where a store lies, as a person writes or pastes it: a folder, a share or a bucket.
 
-A share is written as a file manager or browser shows it: ``smb://server:1445/share/my%20folder``,
+A bucket of object storage is written as ``s3://bucket/folder``, its server apart from it. A share
+is written as a file manager or browser shows it: ``smb://server:1445/share/my%20folder``,
 ``\\server\share\my folder``, ``//server/share``, ``smb://[fd00::7]/share``.
 """
 
@@ -15,6 +16,7 @@ from likeness.transport.base import Transport
 from likeness.transport.local import LocalTransport
 from likeness.transport.smb import SmbTransport
 
+_BUCKET = re.compile(r"s3://", re.IGNORECASE)
 _URL = re.compile(r"(?:smb|cifs)://", re.IGNORECASE)
 _SERVER = re.compile(r"(?P<server>\[[^]]+\]|[^:\[\]]+)(?::(?P<port>[0-9]+))?\Z")
 _LITERAL = re.compile(r"(?P<address>[0-9a-f-]+(?:s[0-9a-z]+)?)\.ipv6-literal\.net\Z", re.IGNORECASE)
@@ -40,21 +42,47 @@ class SharePlace:
     folder: str
 
 
-def open_place(place: str, *, username: str, password: str, encrypt: bool) -> Transport:
-    """Connect to a folder or a share.
+@dataclass(frozen=True, slots=True)
+class BucketServer:
+    """How to reach the server of a bucket.
+
+    Attributes:
+        endpoint: Such as ``https://minio.example:9000``; AWS's own if empty.
+        region: The region the requests are signed for.
+        path_style: Name the bucket in the path instead of the host.
+        ca_file: Certificates to trust instead of the system's, if not empty.
+    """
+
+    endpoint: str = ""
+    region: str = "us-east-1"
+    path_style: bool = True
+    ca_file: str = ""
+
+
+AWS = BucketServer()
+
+
+def open_place(
+    place: str, *, username: str, password: str, encrypt: bool, s3: BucketServer = AWS
+) -> Transport:
+    """Connect to a folder, a share or a bucket.
 
     Args:
-        place: ``/folder`` on this machine, or a share; see this module.
-        username: For a share.
-        password: For a share.
-        encrypt: Whether SMB must encrypt; it signs in any case.
+        place: ``/folder`` on this machine, a share, or ``s3://bucket/folder``; see this module.
+        username: For a share; a bucket's access key.
+        password: For a share; a bucket's secret key.
+        encrypt: Whether SMB must encrypt, and a bucket's server speak TLS; requests are signed in
+            any case.
+        s3: The server of a bucket.
 
     Raises:
-        BadInput: `place` is neither.
-        StoreMissing: There is no such folder.
+        BadInput: `place` is none of them, or `s3` cannot be.
+        StoreMissing: There is no such folder or bucket.
         ShareUnreachable: The server does not answer.
         ShareRefused: It does not accept the account.
     """
+    if is_bucket(place):
+        return _open_bucket(place, username, password, s3, encrypt=encrypt)
     share = share_of(place)
     if share is None:
         return LocalTransport(Path(place.strip()))
@@ -67,6 +95,50 @@ def open_place(place: str, *, username: str, password: str, encrypt: bool) -> Tr
         port=share.port,
         encrypt=encrypt,
     )
+
+
+def needs_account(place: str) -> bool:
+    """Whether it is a share or a bucket, well or badly written, which nobody uses without one."""
+    return is_share(place) or is_bucket(place)
+
+
+def require_place(place: str) -> None:
+    """See that it is written as a place can be, before anybody is asked for a password.
+
+    Raises:
+        BadInput: It is not.
+    """
+    if is_bucket(place):
+        from likeness.transport.s3 import S3Address  # a heavy library, for buckets alone
+
+        S3Address.of(place)
+    else:
+        share_of(place)
+
+
+def is_bucket(place: str) -> bool:
+    """Whether it is written as a bucket, well or badly."""
+    return bool(_BUCKET.match(place.strip()))
+
+
+def _open_bucket(
+    place: str, access_key: str, secret_key: str, s3: BucketServer, *, encrypt: bool
+) -> Transport:
+    from likeness.transport.s3 import S3Address, S3Transport  # a heavy library, for buckets alone
+
+    address = S3Address.of(
+        place,
+        endpoint=s3.endpoint.strip(),
+        region=s3.region,
+        path_style=s3.path_style,
+        ca_file=s3.ca_file,
+    )
+    if encrypt and address.endpoint.lower().startswith("http:"):
+        raise BadInput(
+            f"the server of {place.strip()} does not encrypt the connection; write its endpoint"
+            " with https, or say that signed requests are enough"
+        )
+    return S3Transport(address, access_key=access_key, secret_key=secret_key)
 
 
 def is_share(place: str) -> bool:
@@ -95,7 +167,7 @@ def share_of(place: str) -> SharePlace | None:
     shown = "this place" if "@" in text else repr(text)
     raise BadInput(
         f"{shown} is neither a folder such as /backup/ads nor a share such as"
-        " smb://server/share/folder"
+        " smb://server/share/folder nor a bucket such as s3://bucket/folder"
     )
 
 

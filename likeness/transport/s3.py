@@ -11,9 +11,10 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-import boto3
+import boto3.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
@@ -39,7 +40,10 @@ _FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507", "En
 _BEYOND_END = {"InvalidRange", "416"}
 _ROOM = 1 << 60
 _CONNECTIONS = 16
-_PLACE = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<path>.*?))?/*\Z")
+_PLACE = re.compile(
+    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<path>.*))?\Z", re.IGNORECASE
+)
+_ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +75,32 @@ class S3Address:
         Raises:
             BadInput: It is no such place.
         """
-        match = _PLACE.match(place)
-        if match is None:
-            raise BadInput(f"{place!r} is no bucket: write it as s3://bucket/folder")
-        return cls(bucket=match["bucket"], path=match["path"] or "", **settings)
+        text = place.strip()
+        match = _PLACE.match(text)
+        parts = [part for part in (match["path"] or "").split("/") if part] if match else []
+        if match is None or match["bucket"] != match["bucket"].lower() or not _are_names(parts):
+            shown = "this place" if "@" in text else repr(text)  # it may hold a password
+            raise BadInput(f"{shown} is no bucket: write it as s3://bucket/folder")
+        return cls(bucket=match["bucket"], path="/".join(parts), **settings)
+
+    def require_usable(self) -> None:
+        """See that the server can be such a one.
+
+        Raises:
+            BadInput: It cannot; the sentence shows nothing that may be a password.
+        """
+        if self.endpoint and not _ENDPOINT.match(self.endpoint):
+            raise BadInput(
+                f"the endpoint of bucket {self.bucket} is no server: write it as"
+                " https://server:port, without account or path"
+            )
+        if not self.region:
+            raise BadInput(f"bucket {self.bucket} has no region; us-east-1 fits most servers")
+        if self.ca_file and not Path(self.ca_file).is_file():
+            raise BadInput(
+                f"there is no file {self.ca_file} with the certificates for bucket {self.bucket};"
+                " correct its name"
+            )
 
 
 class S3Transport:
@@ -84,14 +110,21 @@ class S3Transport:
         """Reach a bucket with an account that may put, get, list and, for sweeping, delete.
 
         Raises:
+            BadInput: The address cannot be used, or no account is given.
             StoreMissing: There is no such bucket.
             ShareRefused: The account may not use it.
             ShareUnreachable: Nobody answers.
         """
+        address.require_usable()
+        if not (access_key and secret_key):  # others than these are never taken
+            raise BadInput(
+                f"bucket {address.bucket} needs an access key as its account and a secret key as"
+                " its password"
+            )
         self._address = address
         self._account = (access_key, secret_key)
         self._prefix = f"{address.path}/" if address.path else ""
-        self._client = boto3.client(
+        self._client = boto3.session.Session().client(  # the default session is for one thread
             "s3",
             endpoint_url=address.endpoint or None,
             region_name=address.region,
@@ -289,6 +322,10 @@ class S3Transport:
                 " rights and the bucket's locks"
             )
         return ShareUnreachable(f"{self} could not serve {name}: {_words(cause)}")
+
+
+def _are_names(parts: Sequence[str]) -> bool:
+    return not any(part in (".", "..") or not part.isprintable() for part in parts)
 
 
 def _code(cause: ClientError) -> str:

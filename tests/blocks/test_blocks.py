@@ -59,6 +59,17 @@ def test_every_field_has_a_title_and_a_full_sentence(block: type[Block]) -> None
             assert field.description.endswith("."), f"{block.__name__}.{name}: {field.description}"
 
 
+def test_new_fields_come_after_those_of_saved_blocks() -> None:
+    """Their order is part of the schema that Prefect knows a saved block by."""
+    shared = ["place", "username", "password", "encrypt"]
+    added = ["endpoint", "region", "path_style", "ca_file"]
+    fields = {
+        kind: [each for each in kind.model_fields if not each.startswith("_")]
+        for kind in (DataStoreShare, Vault)
+    }
+    assert fields == {DataStoreShare: [*shared, "key_file", *added], Vault: [*shared, *added]}
+
+
 @all_blocks
 def test_no_form_nests_a_block(block: type[Block]) -> None:
     """Prefect's editor saves a nested block inline, with asterisks in place of its passwords."""

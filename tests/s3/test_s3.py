@@ -1,17 +1,24 @@
 """What object storage has of its own: conditional puts, locks, versions, and no renames."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from likeness.errors import (
     BadInput,
     NameTaken,
+    NoVault,
     ObjectMissing,
     ShareRefused,
     ShareUnreachable,
     StoreMissing,
 )
+from likeness.store.second_place import require_second_place
+from likeness.transport.local import LocalTransport
 from likeness.transport.s3 import S3Address, S3Transport
 from tests.s3.server import KEY, SECRET, S3Server
 
@@ -81,14 +88,30 @@ def test_a_deleted_name_may_be_created_again(s3: S3Server) -> None:
 
 @pytest.mark.parametrize(
     ("place", "bucket", "path"),
-    [("s3://abc", "abc", ""), ("s3://abc/", "abc", ""), ("s3://a.b-c/x/y/", "a.b-c", "x/y")],
+    [
+        ("s3://abc", "abc", ""),
+        ("s3://abc/", "abc", ""),
+        ("s3://a.b-c/x/y/", "a.b-c", "x/y"),
+        (" S3://abc//x y//z\n", "abc", "x y/z"),
+    ],
 )
 def test_a_place_is_read(place: str, bucket: str, path: str) -> None:
     address = S3Address.of(place)
     assert (address.bucket, address.path) == (bucket, path)
 
 
-@pytest.mark.parametrize("place", ["s3://", "s3:///x", "s3://UPPER/x", "smb://a/b"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "s3://",
+        "s3:///x",
+        "s3://UPPER/x",
+        "smb://a/b",
+        "s3://abc/../x",
+        "s3://abc/x\0",
+        "s3://abc/a\nb",
+    ],
+)
 def test_what_is_no_place_is_refused(place: str) -> None:
     with pytest.raises(BadInput):
         S3Address.of(place)
@@ -99,3 +122,45 @@ def test_a_secret_is_in_no_error(s3: S3Server) -> None:
     with pytest.raises(ShareUnreachable) as told:
         S3Transport(address, access_key=KEY, secret_key=SECRET)
     assert SECRET not in repr(told.value)
+
+
+def test_what_cannot_be_reached_is_said_before_anybody_is_asked() -> None:
+    wrong: list[dict[str, Any]] = [
+        {"endpoint": "minio.example:9000"},
+        {"endpoint": f"https://me:{SECRET}@minio.example"},
+        {"endpoint": "https://minio.example/bucket"},
+        {"ca_file": "/nowhere/ca.pem"},
+        {"region": ""},
+    ]
+    for settings in wrong:
+        with pytest.raises(BadInput) as told:
+            S3Transport(S3Address("abc", **settings), access_key=KEY, secret_key=SECRET)
+        assert SECRET not in str(told.value)
+    with pytest.raises(BadInput, match="needs an access key"):
+        S3Transport(S3Address("abc"), access_key="", secret_key="")
+    with pytest.raises(BadInput) as told:
+        S3Address.of(f"s3://{KEY}:{SECRET}@minio/abc")
+    assert SECRET not in str(told.value)
+
+
+def test_who_uses_no_bucket_does_not_load_the_library() -> None:
+    code = (
+        "import sys, likeness.cli.running, likeness.transport.place, blocks;"
+        "sys.exit('boto3' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_vault_in_the_data_stores_own_bucket_folder_is_no_second_place(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    bucket = s3.bucket()
+    store, inside, beside = (s3.transport(bucket, each) for each in ("ads", "ads/in it", "vault"))
+    other = LocalTransport(tmp_path)
+    for vault in (store, inside, s3.transport(bucket)):
+        with pytest.raises(NoVault):
+            require_second_place(store, vault)
+    for one, two in ((store, beside), (store, other), (other, store)):
+        require_second_place(one, two)
+    assert not s3.client().list_objects_v2(Bucket=bucket).get("Contents")
+    assert not list(other.entries(""))

@@ -1,0 +1,106 @@
+"""A bucket of object storage as the vault, and as the data store, on a real S3 server."""
+
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from blocks import DataStoreShare
+from catalog.values import Verdict
+from flows.set_up import set_up_site
+from flows.vault import vault
+from likeness.errors import BadInput, NoVault
+from tests.cli.conftest import Shell
+from tests.flows.scene import Scene, sha256
+from tests.s3.server import KEY, SECRET, S3Server
+
+pytestmark = [pytest.mark.prefect, pytest.mark.lab]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Generator[S3Server, None, None]:
+    server = S3Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def account(server: S3Server, place: str) -> dict[str, Any]:
+    return {
+        "place": place,
+        "username": KEY,
+        "password": SecretStr(SECRET),
+        "endpoint": server.endpoint,
+        "encrypt": False,  # the test's server has no certificate
+    }
+
+
+def test_a_vault_in_a_bucket_restores_when_the_data_store_is_gone(
+    site: Scene, s3: S3Server, tmp_path: Path
+) -> None:
+    bucket = s3.bucket()
+    site.save(vault=account(s3, f"s3://{bucket}/far away"))
+    ended = site.back_up("web", "db", vault=True)
+    assert ended.name == "Completed", ended.message
+    again: Any = vault(site=site.name)
+    assert (again.objects, again.problems) == (0, ())
+    rows = {vm: site.newest(vm) for vm in ("web", "db")}
+    assert rows["web"].vaults == (f"s3://{bucket}/far away",)
+    shutil.rmtree(site.place)
+
+    for vm, row in rows.items():
+        assert site.restore(row.version, from_vault=True) == site.disks(vm)
+    (tmp_path / "words").write_text(site.recovery_words)
+    (tmp_path / "secret").write_text(SECRET)
+    for name in ("words", "secret"):
+        (tmp_path / name).chmod(0o600)
+    to = tmp_path / "db.raw"
+    done = Shell(tmp_path).run(
+        *("restore", rows["db"].version, "--to", to, "--store", f"s3://{bucket}/far away"),
+        *("--user", KEY, "--password-file", tmp_path / "secret", "--endpoint", s3.endpoint),
+        *("--signed-only", "--words-file", tmp_path / "words"),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert [sha256(to.read_bytes())] == site.disks("db")
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_a_data_store_in_a_bucket_is_backed_up_to_validated_and_restored_from(
+    site: Scene, s3: S3Server
+) -> None:
+    place = f"s3://{s3.bucket()}/ads"
+    name, folder = f"{site.name}-s3", site.folder / "there"
+    store = DataStoreShare(key_file=str(folder / "store.key"), **account(s3, place))
+    made = set_up_site(name, pool=site.site.xen_pool, data_store=store, folder=folder)
+    here = Scene(name, made.site, site.lab, site.folder, made.recovery_words)
+
+    for _ in range(2):
+        assert here.back_up("web", "db").name == "Completed"
+    assert here.validate().is_completed()
+
+    assert here.verdicts() == [Verdict.GOOD] * 4
+    for row in here.listed():
+        assert here.restore(row.version) == here.disks(row.vm_name)
+    assert sum(row.counts.sent_bytes > 0 for row in here.listed()) == 2, "only what changed"
+
+
+def test_a_vault_that_is_the_bucket_of_the_data_store_is_refused(site: Scene, s3: S3Server) -> None:
+    place = f"s3://{s3.bucket()}"
+    site.save(data_store={**account(s3, f"{place}/ads")}, vault=account(s3, f"{place}/ads"))
+    data_store, second = site.site.data_store, site.site.vault
+    assert second is not None
+    folder = site.folder / "there"
+    store = data_store.model_copy(update={"key_file": str(folder / "store.key")})
+
+    with pytest.raises(NoVault, match="second place"):
+        set_up_site(
+            "another", pool=site.site.xen_pool, data_store=store, folder=folder, vault=second
+        )
+    with pytest.raises(BadInput, match="does not encrypt the connection"):
+        second.model_copy(update={"encrypt": True}).connect()
