@@ -1,5 +1,6 @@
 """One installation: everything a flow needs to know, by role."""
 
+from datetime import timedelta
 from typing import Any, ClassVar, TypeVar
 
 from prefect.blocks.core import Block
@@ -54,6 +55,26 @@ class SiteSettings(BaseModel):
         " or custom-webhook/ops; empty: none.",
         pattern=r"^(|[a-z0-9-]+/[a-z0-9-]+)$",
     )
+    alarm_after_hours: int = Field(
+        default=36,
+        ge=0,
+        le=87_600,
+        title="Alarm after hours",
+        description="A VM whose last good version is older, a job that has not run for longer, and"
+        " what waits longer for validation or vault, are alarms of the flow watch; 0: never.",
+    )
+    ping_url: str = Field(
+        default="",
+        title="Ping this address while all is well",
+        description="An http or https address that the flow watch calls when it finds nothing"
+        " wrong, and whose owner tells you when no call comes; empty: none.",
+        pattern=r"^(|https?://[^\s/@]+(/\S*)?)$",
+    )
+
+    @property
+    def alarm_after(self) -> timedelta | None:
+        """How long something may fail to happen; for ever if none."""
+        return timedelta(hours=self.alarm_after_hours) if self.alarm_after_hours else None
 
 
 def _name_of(kind: str, *, optional: str = "") -> Any:

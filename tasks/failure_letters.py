@@ -33,6 +33,10 @@ _MEANING = {
         "VMs that no job backs up have no new versions; which they are is on the page unprotected.",
         "Add them to a job, or give them the tag that keeps them out.",
     ),
+    "watch": (
+        "Nobody looked whether everything that should happen does.",
+        "The next watch looks again.",
+    ),
 }
 _OTHER = ("What it was to do is not done.", "Start it again, or leave it to its schedule.")
 

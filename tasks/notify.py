@@ -273,9 +273,9 @@ def _try(site: Site, delivery: Delivery) -> str:
     """Deliver one message; what went wrong, or nothing."""
     try:
         if delivery.channel == "mail":
-            _within_patience(lambda: _mail(site, delivery.message), "the mail server")
+            within_patience(lambda: _mail(site, delivery.message), "the mail server")
         else:
-            _within_patience(lambda: _call(site, delivery.message), "the webhook")
+            within_patience(lambda: _call(site, delivery.message), "the webhook")
     except Exception as cause:  # noqa: BLE001  # whatever it is, the message waits
         said = str(cause) or type(cause).__name__
         return said if isinstance(cause, LikenessError) else f"{type(cause).__name__}: {said}"
@@ -297,7 +297,7 @@ def _call(site: Site, message: Message) -> None:
     cast(Any, block).notify(body=message.body, subject=message.subject)
 
 
-def _within_patience(call: Callable[[], None], who: str) -> None:
+def within_patience(call: Callable[[], None], who: str, seconds: float | None = None) -> None:
     """Call from another thread, and wait a minute: no library here has a deadline of its own.
 
     Raises:
@@ -316,8 +316,9 @@ def _within_patience(call: Callable[[], None], who: str) -> None:
 
     context = contextvars.copy_context()  # so that Prefect's settings are known there too
     threading.Thread(target=lambda: context.run(run), name="tell", daemon=True).start()
-    if not done.wait(_PATIENCE_SECONDS):
-        raise NotTold(f"{who} did not answer within {_PATIENCE_SECONDS:.0f} s")
+    patience = _PATIENCE_SECONDS if seconds is None else seconds
+    if not done.wait(patience):
+        raise NotTold(f"{who} did not answer within {patience:.0f} s")
     if problems:
         raise problems[0]
 

@@ -15,6 +15,7 @@ from likeness.store.versions import Version
 from likeness.xen.inventory import XenVm
 from tasks.dedup import Dropped
 from tasks.failure_letters import HAS_UNPROTECTED
+from tasks.overdue import Cause
 from tasks.protection import Unprotected
 from tasks.restore import RestoredDisk
 from tasks.sweep import SweepReport
@@ -22,13 +23,15 @@ from tasks.vault import Vaulted
 
 DAMAGE_FOUND = "damage found: "
 _MOST_NAMES = 8
+_MOST_CAUSES = 20
 HAD_ERRORS = "CompletedWithErrors"
 HAD_WARNINGS = "CompletedWithWarnings"
+OVERDUE = "Overdue"
 
 
 def is_told_otherwise(state: State[Any]) -> bool:
-    """Whether people are told of a failure by an incident, or by the report of a job."""
-    return state.name == HAD_ERRORS or (state.message or "").startswith(DAMAGE_FOUND)
+    """Whether people are told of a failure by an incident, a job's report or the watch itself."""
+    return state.name in (HAD_ERRORS, OVERDUE) or (state.message or "").startswith(DAMAGE_FOUND)
 
 
 class JobHadErrors(LikenessError):
@@ -63,6 +66,18 @@ class UnprotectedFound(LikenessError):
 
     def __init__(self, message: str, vms: Sequence[Unprotected]) -> None:
         self.vms = tuple(vms)
+        super().__init__(message)
+
+
+class OverdueFound(LikenessError):
+    """Something should have happened and has not.
+
+    Attributes:
+        causes: What.
+    """
+
+    def __init__(self, message: str, causes: Sequence[Cause]) -> None:
+        self.causes = tuple(causes)
         super().__init__(message)
 
 
@@ -206,6 +221,18 @@ def unprotected_state(found: Sequence[Unprotected]) -> State[Any]:
     more = f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
     message = f"no job backs up {counted(len(found), 'VM')} by itself: {names}{more}"
     return Failed(name=HAS_UNPROTECTED, message=message, data=UnprotectedFound(message, found))
+
+
+def watched_state(found: Sequence[Cause], missed: str = "") -> State[Any]:
+    """How a watch ends: *Overdue*, a failure, while something is; a lost ping fails nothing."""
+    if found:
+        said = [each.sentence for each in found[:_MOST_CAUSES]]
+        more = [f"and {len(found) - _MOST_CAUSES} more"] if len(found) > _MOST_CAUSES else []
+        message = "; ".join((*said, *more))
+        return Failed(name=OVERDUE, message=message, data=OverdueFound(message, found))
+    if missed:
+        return Completed(name=HAD_WARNINGS, message=missed, data=())
+    return Completed(message="nothing is overdue", data=())
 
 
 def _sentence(state: State[Any]) -> str:

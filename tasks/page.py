@@ -17,10 +17,11 @@ from likeness.store import layout
 from tasks.ages import AgeLimit, age_limit
 from tasks.artifacts import newest_link
 from tasks.claims import is_live
-from tasks.last_results import last_results, result_lines
+from tasks.last_results import LastResult, last_results, result_lines
 
 MARKS = {Verdict.GOOD: "✅", Verdict.BAD: "❌", Verdict.UNCHECKED: "⏳", Verdict.STALE: "🟠"}
 _DAY = timedelta(days=1)
+_WATCH_EVERY = timedelta(hours=3)
 _WHAT_IF = tuple(timedelta(days=days) for days in (7, 14, 30, 60, 90))
 _MOST_VMS = 50
 _MOST_MARKS = 30
@@ -91,8 +92,9 @@ def page_facts(site: Site, arrived: str) -> tuple[str, ...]:
     limit, now, catalog = age_limit(site.revalidate_after), system_clock(), site.catalog.file
     rows = catalog_versions.list_versions(catalog, now, limit.green_for)
     seen = validation.proof_outlook(catalog, now, limit.due_after)
-    away = store_problem(site)
+    away, results = store_problem(site), last_results(site.name)
     return (
+        *overdue_lines(results, now),
         *away_lines(site, away),
         f"{arrived} Committed and never read back: {counted(seen.unproved_packs, 'pack')},"
         f" {readable_size(seen.unproved_bytes)}.",
@@ -101,12 +103,22 @@ def page_facts(site: Site, arrived: str) -> tuple[str, ...]:
         "",
         *incident_lines(incidents.list_incidents(catalog)),
         "",
-        *result_lines(last_results(site.name), now),
+        *result_lines(results, now),
         *vm_lines(rows, now, site.key_of("versions"), known=not away),
         *vault_lines(site, rows),
         *_age_lines(site, seen, limit, now),
         *_store_lines(site),
     )
+
+
+def overdue_lines(results: Sequence[LastResult], now: datetime) -> Iterator[str]:
+    """What the last watch found; and whether anybody watches."""
+    for watch in (each for each in results if each.what == "watch"):
+        if not watch.well:
+            yield from (f"❌ **{watch.state}**: {watch.message}", "")
+        if now - watch.ended_at > _WATCH_EVERY:
+            yield f"🟠 The last watch ended {age_of(watch.ended_at, now)}; see that it runs."
+            yield ""
 
 
 def store_problem(site: Site) -> str:

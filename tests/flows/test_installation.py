@@ -253,7 +253,7 @@ def test_every_schedule_starts_runs_and_a_job_that_one_started_ends_green(
     installation: Installation,
 ) -> None:
     planned = installation.scheduled()
-    assert sorted(planned) == ["nightly", "revalidate", "sweep", "unprotected", "vault"]
+    assert sorted(planned) == ["nightly", "revalidate", "sweep", "unprotected", "vault", "watch"]
     soon = (datetime.now(UTC) + timedelta(seconds=12)).isoformat()
     for name, deployment in planned.items():
         # As in prefect.yaml, but nobody waits until the evening for the job.
