@@ -28,11 +28,11 @@ from likeness.xen.restoring import (
     RestoredVm,
     create_vm,
     destroy_vm,
-    find_storage,
     release_vm,
     start_vm,
     write_disk,
 )
+from likeness.xen.storages import find_storage
 from tasks.progress import shown
 from tasks.restore_sources import Notes, sources, version_in
 from tasks.retries import STEP

@@ -18,10 +18,10 @@ from likeness.xen.restoring import (
     create_vm,
     destroy_disk,
     destroy_vm,
-    find_storage,
     release_vm,
     write_disk,
 )
+from likeness.xen.storages import find_storage
 from likeness.xen.sweeping import sweep_snapshots
 from tests.xen.conftest import MIB, Died, Stage, let_it_die, login, wait_for_the_pool
 
