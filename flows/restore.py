@@ -67,7 +67,7 @@ def restore_disks(
                 done=done,
                 accept_damage=accept_damage,
             )
-            show_restore(chosen, disks, site=here)
+            show_restore(chosen.version, disks, site=here)
     except BaseException:
         stop.stop()
         raise

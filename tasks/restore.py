@@ -19,7 +19,7 @@ from likeness.store.restoring import Progress, restore_disk
 from likeness.store.versions import Version
 from likeness.transport.tuning import keep_large_buffers
 from tasks.progress import shown
-from tasks.restore_sources import Notes, sources, version_in
+from tasks.restore_sources import Chosen, Notes, sources, version_in
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
 
@@ -51,9 +51,9 @@ class DisksDone:
     disks: dict[Path, RestoredDisk] = field(default_factory=dict)
 
 
-@task(task_run_name="restore version {version}", **STEP)
+@task(task_run_name="restore version {version.version}", **STEP)
 def restore_version_disks(
-    version: str,
+    version: Chosen,
     folder: Path,
     *,
     run: RunId,

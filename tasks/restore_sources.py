@@ -12,7 +12,7 @@ from catalog.values import Verdict, VersionRow
 from catalog.versions import list_versions
 from likeness.clock import system_clock
 from likeness.errors import BadInput, LikenessError, UnknownVersion, UnknownVm
-from likeness.model.choosing import ambiguous, called, offered
+from likeness.model.choosing import ambiguous, called, offered, shown
 from likeness.model.ids import VmId, as_uuid
 from likeness.model.points_in_time import wanted_version
 from likeness.store.data_store import DataStore, open_store_with_key_file
@@ -95,12 +95,37 @@ def _vault_of(site: Site) -> Transport:
     return vault.connect()
 
 
-def version_in(stores: Sequence[DataStore], version: str) -> Version:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The version that a person means.
+
+    Attributes:
+        version: Its id, or the beginning of it.
+        vm: Name or uuid of its VM, where the catalog could not tell whether it is that one's.
+    """
+
+    version: str
+    vm: str = ""
+
+
+def version_in(stores: Sequence[DataStore], chosen: Chosen) -> Version:
     """A version from the first of the stores that has its record whole.
 
     Raises:
         UnknownVersion: None has; or several versions have an id that begins so.
+        BadInput: It is another VM's.
     """
+    version = _version_in(stores, chosen.version)
+    its_vm = _Known(as_uuid(version.vm), version.record.vm_name)
+    if chosen.vm and not called(chosen.vm, [its_vm]):
+        raise BadInput(
+            f"version {version.version[:12]} is none of VM {chosen.vm} but of {shown(its_vm)};"
+            " give a version of that VM, or the VM's uuid"
+        )
+    return version
+
+
+def _version_in(stores: Sequence[DataStore], version: str) -> Version:
     problem: LikenessError | None = None
     for store in stores:
         try:
@@ -119,8 +144,8 @@ class _Known:
 
 
 @task(task_run_name="choose the version of {vm}", **STEP)
-def choose_version(vm: str, version: str, *, site: Site) -> str:
-    """The id of the version that is meant, see `likeness.model.points_in_time`.
+def choose_version(vm: str, version: str, *, site: Site) -> Chosen:
+    """The version that is meant, see `likeness.model.points_in_time`.
 
     Without a VM it must be an id, which then need not be in the catalog.
 
@@ -137,24 +162,39 @@ def choose_version(vm: str, version: str, *, site: Site) -> str:
     if not vm.strip():
         if not wanted.digits:
             raise BadInput(f"{version!r} is of which VM? name it, or give a version's id")
-        return wanted.digits
-    green_for = age_limit(site.revalidate_after).green_for
-    rows = list_versions(site.catalog.file, system_clock(), green_for)
-    mine = [row for row in rows if row.vm == _vm_called(vm, rows)]
+        return Chosen(wanted.digits)
+    rows = _listed(site, needed=not wanted.digits)
     if wanted.digits:
         digits = wanted.digits.lower().replace("-", "")
+        if not any(row.version.startswith(digits) for row in rows):
+            return Chosen(wanted.digits, vm)  # what the catalog lacks a store may have
+    its = _vm_called(vm, rows)
+    mine = [row for row in rows if row.vm == its]
+    if wanted.digits:
         found = [row for row in mine if row.version.startswith(digits)]
         if len(found) != 1:
             many = "several versions" if found else "no version"
             raise UnknownVersion(f"VM {vm} has {many} that begin with {digits!r}; give another id")
-        return found[0].version
+        return Chosen(found[0].version)
     within = [row for row in mine if wanted.before is None or row.taken_at < wanted.before]
     good = [row for row in within if row.verdict in _PROVED]
     if good:
-        return good[0].version
+        return Chosen(good[0].version)
     raise UnknownVersion(
         f"VM {vm} has no version{_when(version)} that was proved good{_near(within)}"
     )
+
+
+def _listed(site: Site, *, needed: bool) -> Sequence[VersionRow]:
+    """What the catalog knows; nothing where it cannot be read, and an id will do."""
+    try:
+        green_for = age_limit(site.revalidate_after).green_for
+        return list_versions(site.catalog.file, system_clock(), green_for)
+    except LikenessError as problem:
+        if needed:
+            raise
+        get_run_logger().info("the catalog does not say of which VM the id is: %s", problem)
+        return ()
 
 
 def _when(version: str) -> str:

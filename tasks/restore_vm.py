@@ -34,7 +34,7 @@ from likeness.xen.restoring import (
 )
 from likeness.xen.storages import find_storage
 from tasks.progress import shown
-from tasks.restore_sources import Notes, sources, version_in
+from tasks.restore_sources import Chosen, Notes, sources, version_in
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
 
@@ -44,7 +44,7 @@ class VmRestore:
     """What is to be made, and where.
 
     Attributes:
-        version: Its id.
+        version: Which.
         name: What the new VM is called; empty: as it was, or so with a date where that is taken.
         storage: Name or uuid; empty: the pool's default.
         networks: Networks as they were, by uuid or name, to those to use instead.
@@ -53,7 +53,7 @@ class VmRestore:
         from_vault: Read from the vault alone.
     """
 
-    version: str
+    version: Chosen
     name: str = ""
     storage: str = ""
     networks: Mapping[str, str] = field(default_factory=dict)

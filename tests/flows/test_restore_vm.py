@@ -203,3 +203,15 @@ def test_the_vault_stands_in_for_a_lost_store_and_for_a_damaged_block(site: Scen
     assert ended.name == "CompletedWithWarnings", ended.message
     assert "the data store cannot be read, the vault is instead" in str(ended.message)
     assert site.disks("two") == site.disks("web")
+
+
+def test_an_id_is_enough_without_a_catalog_and_another_vms_is_refused(site: Scene) -> None:
+    site.back_up("db")
+    version = site.newest("db").version[:8]
+    site.forget_catalog()
+
+    wrong = restore_vm("web", version, site=site.name, return_state=True)
+    assert f"version {version}" in str(wrong.message)
+    assert "is none of VM web but of 'db'" in str(wrong.message)
+    right = restore_vm("db", version, new_name="again", site=site.name, return_state=True)
+    assert right.name == "Completed", right.message
