@@ -56,6 +56,13 @@ VersionDigits = Annotated[
     WithJsonSchema(_DIGITS),
     titled("Version"),
 ]
+VersionWords = Annotated[
+    str,
+    WrapValidator(_as_typed),
+    refused_in_words('give an id, or words such as "last good before 2026-11-20"'),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}]}),
+    titled("Version"),
+]
 Gib = Annotated[
     int, Field(ge=0, le=1 << 30), refused_in_words(f"give a whole number from 0 to {1 << 30}")
 ]

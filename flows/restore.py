@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
+from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 
 from blocks import Site
@@ -16,6 +17,7 @@ from tasks.claims import run_claimed
 from tasks.outcomes import restored_state
 from tasks.reporting import show_restore
 from tasks.restore import DisksDone, restore_version_disks
+from tasks.restore_sources import Notes, choose_version
 
 LONGEST_FILE_NAME = 200
 """Characters; what is restored has shorter ones."""
@@ -27,14 +29,22 @@ def restore_disks(
     folder: Annotated[str, refused_in_words("give a folder"), titled("Folder", pattern="^/")],
     site: SiteName = "main",
     from_vault: Annotated[bool, titled("From the vault")] = False,
+    vm: Annotated[str, refused_in_words("give a VM's name or uuid"), titled("VM")] = "",
+    accept_damage: Annotated[bool, titled("Accept damage")] = False,
 ) -> State[Any]:
     """Write the disks of a version to sparse raw images, every data block proved on its way.
 
+    What is damaged in the data store is taken from the vault, if there is one, and that is said.
+
     Args:
-        version: Its id from the list of versions, or four digits or more of the beginning.
+        version: Its id from the list of versions, or four digits or more of the beginning; or, with
+            a VM, words such as "last good" or "last good before 2026-11-20" (UTC).
         folder: On the machine that runs this, such as /restore; made if it is not there.
         site: Name of the Site block.
         from_vault: Read from the vault instead of the data store.
+        vm: Name or uuid; needed where the version is not an id.
+        accept_damage: Where data is lost for good, write zeros and a map of them beside the image;
+            otherwise the restore fails and names the bytes.
     """
     if not Path(folder).is_absolute():
         raise BadInput(
@@ -45,20 +55,23 @@ def restore_disks(
     here, run, stop = Site.named(site), this_run(), StopToken()
     try:
         with run_claimed(here, run):
+            done = DisksDone(Notes(get_run_logger().warning))
+            chosen = choose_version(vm, version, site=here)
             disks = restore_version_disks(
-                version,
+                chosen,
                 Path(folder),
                 run=run,
                 site=here,
                 from_vault=from_vault,
                 stop=stop,
-                done=DisksDone(),
+                done=done,
+                accept_damage=accept_damage,
             )
-            show_restore(version, disks, site=here)
+            show_restore(chosen.version, disks, site=here)
     except BaseException:
         stop.stop()
         raise
-    return restored_state(disks, folder)
+    return restored_state(disks, folder, tuple(done.notes.said))
 
 
 def require_possible(folder: str) -> None:

@@ -11,6 +11,7 @@ from likeness.errors import LikenessError, PermanentError, Stopped, TransientErr
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted, readable_size
+from likeness.store.disk_writers import damage_map_of
 from likeness.store.versions import Version
 from likeness.xen.inventory import XenVm
 from tasks.dedup import Dropped
@@ -18,6 +19,7 @@ from tasks.failure_letters import HAS_UNPROTECTED
 from tasks.overdue import Cause
 from tasks.protection import Unprotected
 from tasks.restore import RestoredDisk
+from tasks.restore_vm import VmBack
 from tasks.sweep import SweepReport
 from tasks.vault import Vaulted
 
@@ -181,12 +183,47 @@ def untold_troubles(afterwards: Sequence[State[Any]]) -> list[str]:
     ]
 
 
-def restored_state(disks: Sequence[RestoredDisk], folder: str) -> State[Any]:
-    """How a restore ends that gave back every disk."""
-    size = readable_size(sum(disk.size_bytes for disk in disks))
+class DamageAccepted(PermanentError):
+    """Images were restored that have zeros where data is lost, as was asked for.
+
+    Attributes:
+        disks: All that were restored.
+    """
+
+    def __init__(self, message: str, disks: Sequence[RestoredDisk]) -> None:
+        self.disks = tuple(disks)
+        super().__init__(message)
+
+
+def restored_state(
+    disks: Sequence[RestoredDisk], folder: str, notes: Sequence[str] = ()
+) -> State[Any]:
+    """How a restore ends that gave back every disk: never well where some of it is zeros."""
+    lost = sum(disk.lost_bytes for disk in disks)
+    size = readable_size(sum(disk.size_bytes for disk in disks) - lost)
     names = ", ".join(disk.path.name for disk in disks)
     message = f"{size} proved and written to {folder}: {names}"
+    if lost:
+        where = ", ".join(damage_map_of(disk.path).name for disk in disks if disk.lost_bytes)
+        message = f"{lost:,} bytes are lost and are zeros, see {where}; {message}"
+        return Failed(name=HAD_ERRORS, message=message, data=DamageAccepted(message, disks))
+    if notes:
+        message = "; ".join((message, *notes))
+        return Completed(name=HAD_WARNINGS, message=message, data=tuple(disks))
     return Completed(message=message, data=tuple(disks))
+
+
+def vm_back_state(vm: VmBack) -> State[Any]:
+    """How the restore of a VM ends; what is not as it was is a warning."""
+    message = (
+        f"VM {vm.name} ({vm.uuid}) is back as of {vm.taken_at:%Y-%m-%d %H:%M} UTC:"
+        f" {counted(len(vm.disks), 'disk')}, {readable_size(vm.written_bytes)} proved and written;"
+        f" it {'was started' if vm.started else 'is halted'}"
+    )
+    if vm.notes:
+        message = "; ".join((message, *vm.notes))
+        return Completed(name=HAD_WARNINGS, message=message, data=vm)
+    return Completed(message=message, data=vm)
 
 
 def vaulted_state(copied: Vaulted) -> State[Any]:

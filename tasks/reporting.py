@@ -27,6 +27,7 @@ from tasks.page import MARKS, age_of, store_problem
 from tasks.protection import Unprotected
 from tasks.proving import Validated
 from tasks.restore import RestoredDisk
+from tasks.restore_vm import VmBack
 from tasks.sweep import SweepReport
 from tasks.vault import Vaulted
 
@@ -215,11 +216,27 @@ def show_vault(copied: Vaulted, *, site: Site) -> None:
 def show_restore(version: str, disks: Sequence[RestoredDisk], *, site: Site) -> None:
     """Where the restored disks are."""
     rows = [
-        {"disk": disk.name, "file": str(disk.path), "size": readable_size(disk.size_bytes)}
+        {
+            "disk": disk.name,
+            "file": str(disk.path),
+            "size": readable_size(disk.size_bytes),
+            "proved": "all of it" if not disk.lost_bytes else f"❌ {disk.lost_bytes:,} bytes lost",
+        }
         for disk in disks
     ]
     said = f"Version {version[:8]}, every data block proved on its way"
     put_table(site.key_of("restore"), rows, said)
+
+
+def show_vm_back(vm: VmBack, *, site: Site) -> None:
+    """The VM that is back, disk by disk, and what is not as it was."""
+    rows = [{"disk": name, "size": readable_size(size)} for name, size in vm.disks]
+    said = (
+        f"VM **{vm.name}** ({vm.uuid}), version {vm.version[:8]} of {_moment(vm.taken_at)} UTC,"
+        f" {readable_size(vm.written_bytes)} written, every data block proved on its way"
+    )
+    said += "".join(f"\n\n⚠ {note}" for note in vm.notes)
+    put_table(site.key_of("restore-vm"), rows, said)
 
 
 def show_unprotected(vms: Sequence[Unprotected], *, jobs: int, site: Site) -> None:

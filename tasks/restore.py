@@ -1,5 +1,6 @@
 """Restore: the disks of a version, as raw images, every chunk proved on its way."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,36 +12,48 @@ from likeness.model.ids import RunId
 from likeness.model.naming import disk_file_name, disk_label
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
-from likeness.store.data_store import DataStore, open_store_with_key_file
+from likeness.store.chunk_source import DataLost
 from likeness.store.disk_writers import FileDiskWriter
-from likeness.store.restoring import restore_disk
-from likeness.store.versions import Version, find_version
-from likeness.transport.base import Transport
+from likeness.store.documents import DiskRecord
+from likeness.store.restoring import Progress, restore_disk
+from likeness.store.versions import Version
 from likeness.transport.tuning import keep_large_buffers
 from tasks.progress import shown
+from tasks.restore_sources import Chosen, Notes, sources, version_in
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
 
 
 @dataclass(frozen=True, slots=True)
 class RestoredDisk:
-    """A disk that was restored whole."""
+    """A disk that was restored.
+
+    Attributes:
+        lost_bytes: How much of it is lost and zero in the image, where that was accepted; a map of
+            it lies beside the image.
+    """
 
     name: str
     path: Path
     size_bytes: int
+    lost_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DisksDone:
-    """Those that this run has restored, whatever became of the attempt that did."""
+    """Those that this run has restored, whatever became of the attempt that did.
 
+    Attributes:
+        notes: Takes what people should know of it, such as what came from the vault.
+    """
+
+    notes: Notes
     disks: dict[Path, RestoredDisk] = field(default_factory=dict)
 
 
-@task(task_run_name="restore version {version}", **STEP)
+@task(task_run_name="restore version {version.version}", **STEP)
 def restore_version_disks(
-    version: str,
+    version: Chosen,
     folder: Path,
     *,
     run: RunId,
@@ -48,6 +61,7 @@ def restore_version_disks(
     from_vault: bool,
     stop: StopToken,
     done: DisksDone,
+    accept_damage: bool = False,
 ) -> tuple[RestoredDisk, ...]:
     """Write the disks of a version to new sparse files in `folder`.
 
@@ -56,35 +70,37 @@ def restore_version_disks(
 
     Raises:
         UnknownVersion: No version, or several, have an id that begins so.
-        DataLost: Some bytes of a disk are not to be had; none of that disk is left behind.
+        DataLost: Some bytes of a disk are not to be had, and that was not accepted; none of that
+            disk is left behind.
         BadInput: A file of that name exists, or the folder cannot be written.
     """
     keep_large_buffers()
-    place = _place(site, from_vault=from_vault)
-    try:
-        store = open_store_with_key_file(place, Path(site.data_store.key_file))
-        found = find_version(store, version)
-        with scratch_folder(site, run) as scratch:
-            return _restore_all(store, found, folder, scratch, stop, done.disks)
-    finally:
-        place.close()
+    with (
+        sources(site, from_vault=from_vault, say=done.notes) as stores,
+        scratch_folder(site, run) as scratch,
+    ):
+        found = version_in(stores, version)
 
+        def restore(disk: DiskRecord, path: Path, progress: Progress) -> DataLost | None:
+            return restore_disk(
+                stores,
+                disk,
+                FileDiskWriter(path, disk.size_bytes),
+                scratch=scratch,
+                stop=stop,
+                progress=progress,
+                say=done.notes,
+                accept_damage=accept_damage,
+            )
 
-def _place(site: Site, *, from_vault: bool) -> Transport:
-    if not from_vault:
-        return site.data_store.connect()
-    if site.vault is None:
-        raise BadInput("this site has no vault to restore from; add a Vault block to its Site")
-    return site.vault.connect()
+        return _restore_all(found, folder, done.disks, restore)
 
 
 def _restore_all(
-    store: DataStore,
     version: Version,
     folder: Path,
-    scratch: Path,
-    stop: StopToken,
     done: dict[Path, RestoredDisk],
+    restore: Callable[[DiskRecord, Path, Progress], DataLost | None],
 ) -> tuple[RestoredDisk, ...]:
     name, at = version.record.vm_name, version.taken_at
     targets = [
@@ -96,11 +112,16 @@ def _restore_all(
             raise BadInput(f"{path} exists already; choose another folder or remove it first")
     for disk, path in left:
         progress = _Progress(disk.size_bytes)
-        writer = FileDiskWriter(path, disk.size_bytes)
         with shown(f"restore-{version.version[:12]}", f"Restore of {path.name}", progress.percent):
-            restore_disk(store, disk, writer, scratch=scratch, stop=stop, progress=progress.add)
-        get_run_logger().info("%s: restored and proved, %s", path, readable_size(disk.size_bytes))
-        done[path] = RestoredDisk(disk_label(disk.position, disk.name), path, disk.size_bytes)
+            lost = restore(disk, path, progress.add)
+        label, lost_bytes = disk_label(disk.position, disk.name), 0
+        if lost is None:
+            size = readable_size(disk.size_bytes)
+            get_run_logger().info("%s: restored and proved, %s", path, size)
+        else:
+            lost_bytes = sum(extent.length for extent in lost.extents)
+            get_run_logger().error("%s has zeros where data is lost: %s", path, lost)
+        done[path] = RestoredDisk(label, path, disk.size_bytes, lost_bytes)
     return tuple(done[path] for _, path in targets)
 
 

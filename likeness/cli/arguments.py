@@ -8,6 +8,7 @@ import likeness
 from likeness.cli import checks, key_commands, reading, serving
 from likeness.cli.opening import add_keys, add_place
 from likeness.model.sizes import shortened
+from likeness.serving.converting import FORMATS
 
 _EPILOG = """\
 exit codes: 0 all is well, 1 something is damaged or the fingerprint is another
@@ -73,7 +74,7 @@ def _reading(commands: "_Commands") -> None:
     )
     show.set_defaults(command=reading.show_version)
 
-    restore = _command(commands, "restore", "Write one disk of a version to a file: a raw image.")
+    restore = _command(commands, "restore", "Write one disk of a version to a file: an image.")
     add_keys(restore)
     restore.add_argument("version", metavar="VERSION", help="the first digits of its id")
     restore.add_argument(
@@ -94,6 +95,18 @@ def _reading(commands: "_Commands") -> None:
         type=Path,
         metavar="FOLDER",
         help="where to keep the block map meanwhile (0.01 %% of the disk); beside FILE by default",
+    )
+    restore.add_argument(
+        "--format",
+        choices=["raw", *FORMATS],
+        default="raw",
+        help="of the image; all but raw need qemu-img",
+    )
+    restore.add_argument(
+        "--accept-damage",
+        action="store_true",
+        help="where data is lost for good, write zeros and FILE.damage.json, a map of them;"
+        " otherwise the restore fails and names the bytes",
     )
     restore.set_defaults(command=reading.restore)
 

@@ -14,9 +14,12 @@ from likeness.model.choosing import disk_called, looks
 from likeness.model.ids import VmId, as_uuid
 from likeness.model.naming import disk_file_name, disk_label
 from likeness.model.sizes import readable_size
+from likeness.serving.converting import convert_disk, require_converter
 from likeness.stopping import StopToken
+from likeness.store.chunk_source import DataLost
 from likeness.store.data_store import DataStore
-from likeness.store.disk_writers import FileDiskWriter
+from likeness.store.disk_view import open_disk
+from likeness.store.disk_writers import FileDiskWriter, damage_map_of
 from likeness.store.documents import DiskRecord
 from likeness.store.observations import Weight
 from likeness.store.recorded import Recorded, recorded_versions
@@ -84,44 +87,94 @@ def _renamed(store: DataStore, version: Version) -> str:
 
 
 def restore(options: argparse.Namespace, stop: StopToken) -> int:
-    """Write one disk to a file; nothing is left of it when that fails."""
+    """Write one disk to a file; nothing is left of it when that fails, and 1 if it has zeros."""
+    _require_possible(options)
     store = opened(options)
     version = find_version(store, options.version)
     disk = _disk(version, options.disk)
-    target: Path = options.to
-    if target.is_dir():
-        record = version.record
-        target /= disk_file_name(record.vm_name, version.taken_at, disk.position)
+    target = _target(options, version, disk)
     tell(
         f"{_label(disk)} of {shown_name(version.record.vm_name)},"
         f" {readable_size(disk.size_bytes)}, as it was at {version.taken_at:%Y-%m-%d %H:%M} UTC"
     )
-    writer = FileDiskWriter(target, disk.size_bytes)
     meter = Meter("restored", disk.size_bytes)
-    with _scratch(options.scratch or target.absolute().parent, writer) as scratch:
-        restore_disk(
-            store,
-            disk,
-            writer,
-            scratch=Path(scratch),
-            stop=stop,
-            progress=meter.add,
-            say=lambda text: tell(printable(text)),
-        )
+    with _scratch(options.scratch or target.absolute().parent) as scratch:
+        write = _write_raw if options.format == "raw" else _write_converted
+        lost = write(store, disk, target, options, Path(scratch), stop, meter)
     meter.finish()
+    if lost is not None:
+        where = damage_map_of(target)
+        tell(
+            printable(
+                f"{target} is NOT whole, it has zeros where data is lost, see {where}: {lost}"
+            )
+        )
+        return 1
     tell(f"{target} is whole: every chunk was proved on its way")
     return 0
+
+
+def _target(options: argparse.Namespace, version: Version, disk: DiskRecord) -> Path:
+    target: Path = options.to
+    if not target.is_dir():
+        return target
+    name = disk_file_name(version.record.vm_name, version.taken_at, disk.position)
+    return target / Path(name).with_suffix(f".{options.format}")
+
+
+def _write_raw(
+    store: DataStore,
+    disk: DiskRecord,
+    target: Path,
+    options: argparse.Namespace,
+    scratch: Path,
+    stop: StopToken,
+    meter: Meter,
+) -> DataLost | None:
+    return restore_disk(
+        store,
+        disk,
+        FileDiskWriter(target, disk.size_bytes),
+        scratch=scratch,
+        stop=stop,
+        progress=meter.add,
+        say=lambda text: tell(printable(text)),
+        accept_damage=options.accept_damage,
+    )
+
+
+def _write_converted(
+    store: DataStore,
+    disk: DiskRecord,
+    target: Path,
+    options: argparse.Namespace,
+    scratch: Path,
+    stop: StopToken,
+    meter: Meter,
+) -> None:
+    with open_disk([store], disk, scratch, say=lambda text: tell(printable(text))) as view:
+        convert_disk(view, target, options.format, stop=stop, progress=meter.add)
+
+
+def _require_possible(options: argparse.Namespace) -> None:
+    if options.format == "raw":
+        return
+    require_converter()
+    if options.accept_damage:
+        raise BadInput(
+            "only a raw image can have a map of what is lost; accept damage with --format raw, then"
+            " convert the image"
+        )
 
 
 def _label(disk: DiskRecord) -> str:
     return printable(disk_label(disk.position, disk.name))
 
 
-def _scratch(folder: Path, writer: FileDiskWriter) -> "tempfile.TemporaryDirectory[str]":
+def _scratch(folder: Path) -> "tempfile.TemporaryDirectory[str]":
     try:
         return tempfile.TemporaryDirectory(prefix=".likeness-", dir=folder)
     except OSError as cause:
-        writer.abandon()
         raise BadInput(
             f"the block map cannot be kept in {folder}: {cause.strerror}; name another folder with"
             " --scratch"

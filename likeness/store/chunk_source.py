@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from likeness.codec.records import Opener
-from likeness.errors import ChunkCorrupt, Damaged, LikenessError
+from likeness.errors import ChunkCorrupt, Damaged, LikenessError, ObjectUnreadable
 from likeness.model.disk import Extent
 from likeness.model.ids import ChunkId, PackId
 from likeness.pipelining import bounded_map
@@ -48,7 +48,7 @@ class DataLost(Damaged):
     """
 
     def __init__(self, disk: DiskRecord, extents: tuple[Extent, ...], cause: str) -> None:
-        self.extents = extents
+        self.extents, self.cause = extents, cause
         lost = sum(extent.length for extent in extents)
         first = extents[0].offset if extents else 0
         super().__init__(
@@ -317,18 +317,22 @@ class ChunkSource:
         for problem in problems:
             self.cause = str(problem)
             self._failed[which].add(pack)
-            if isinstance(problem, NOT_READ):
-                self._unread = problem
+            self._note_not_read(problem)
 
     def _note_segment(self, problem: LikenessError) -> None:
         self.cause = str(problem)
         self._say_once(self.cause)
-        if isinstance(problem, NOT_READ):
-            self._unread = problem
+        self._note_not_read(problem)
 
     def _note_unread(self, _: str, problem: LikenessError) -> None:
         """What cannot be read may hold what nothing else does, and is not known to be lost."""
-        self.cause, self._unread = str(problem), problem
+        self.cause = str(problem)
+        self._note_not_read(problem)
+
+    def _note_not_read(self, problem: LikenessError) -> None:
+        """Of what could not be read, a whole place says more than one object in it."""
+        if isinstance(problem, NOT_READ) and isinstance(self._unread, ObjectUnreadable | None):
+            self._unread = problem
 
     def _say_once(self, text: str) -> None:
         with self._searching:

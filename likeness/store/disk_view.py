@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from likeness.errors import BadInput, LikenessError
+from likeness.model.disk import Extent, Segment
 from likeness.model.ids import random_name
+from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
 from likeness.store.chunk_source import ChunkSource, Say
 from likeness.store.data_store import DataStore
@@ -21,6 +23,7 @@ from likeness.store.versions import load_map
 
 DEFAULT_CACHE_BYTES = 64 << 20
 _READ_WORKERS = 4
+_SEGMENT_BYTES = 4 << 20
 
 
 class DiskView:
@@ -60,6 +63,30 @@ class DiskView:
         """Whether a range is zeros for certain, as the block map says."""
         first, last = offset // self._chunk_bytes, -(-(offset + length) // self._chunk_bytes)
         return bool((self._source.chunks.at[first:last] == self._source.chunks.ZERO).all())
+
+    def segments(self, *, stop: StopToken) -> Iterator[Segment]:
+        """Everything that is not zeros, in ascending order; some of it read ahead.
+
+        Raises:
+            DataLost: Some of it is in no whole pack.
+            ShareUnreachable: Something could not be read at the moment.
+            Stopped: On request.
+        """
+
+        def read(extent: Extent) -> Segment:
+            stop.check()
+            return Segment(extent.offset, self.read(extent.offset, extent.length))
+
+        return bounded_map(read, self._filled(), workers=_READ_WORKERS, name="view")
+
+    def _filled(self) -> Iterator[Extent]:
+        positions = np.flatnonzero(self._source.chunks.at != self._source.chunks.ZERO)
+        longest = max(_SEGMENT_BYTES // self._chunk_bytes, 1)
+        for run in np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1):
+            for first in range(0, len(run), longest):
+                offset = int(run[first]) * self._chunk_bytes
+                end = (int(run[min(first + longest, len(run)) - 1]) + 1) * self._chunk_bytes
+                yield Extent(offset, min(end, self.size_bytes) - offset)
 
     def close(self) -> None:
         """Give up reads under way; safe to repeat."""

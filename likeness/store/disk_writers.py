@@ -1,12 +1,15 @@
 """Where a restored disk goes: a sparse raw image that has its name only when it is whole."""
 
 import fcntl
+import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from likeness.errors import BadInput
+from likeness.model.disk import Extent
 from likeness.transport.local import CANNOT
 
 
@@ -15,6 +18,9 @@ class DiskWriter(Protocol):
 
     def write(self, offset: int, data: bytes) -> None:
         """Put `data` at `offset`; may be called from several threads."""
+
+    def mark_lost(self, extents: Sequence[Extent], cause: str) -> None:
+        """These ranges are lost and stay zero; told before `finish`, where that is accepted."""
 
     def finish(self) -> None:
         """Everything is written: make it durable."""
@@ -33,6 +39,8 @@ class FileDiskWriter:
             BadInput: There is a file already, it cannot be made, or another restore is making it.
         """
         self._path, self._partial = path, path.with_name(f"{path.name}.partial")
+        self._map, self._size = damage_map_of(path), size_bytes
+        self._map_made = False
         try:
             self._require_free()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,10 +64,9 @@ class FileDiskWriter:
             raise self._refused(cause) from cause
 
     def _require_free(self) -> None:
-        if self._path.exists():
-            raise BadInput(
-                f"{self._path} exists already; restore to another name or remove it first"
-            )
+        for path in (self._path, *(() if self._map_made else (self._map,))):
+            if path.exists():
+                raise BadInput(f"{path} exists already; restore to another name or remove it first")
 
     def write(self, offset: int, data: bytes) -> None:
         """See `DiskWriter.write`.
@@ -74,6 +81,28 @@ class FileDiskWriter:
                 offset, view = offset + written, view[written:]
         except OSError as cause:
             raise self._refused(cause) from cause
+
+    def mark_lost(self, extents: Sequence[Extent], cause: str) -> None:
+        """See `DiskWriter.mark_lost`: a map beside the image, there before the image has its name.
+
+        Raises:
+            BadInput: There is no room for the map, or a file of its name.
+        """
+        facts = {
+            "image": self._path.name,
+            "size_bytes": self._size,
+            "lost_bytes": sum(extent.length for extent in extents),
+            "lost": [{"offset": extent.offset, "length": extent.length} for extent in extents],
+            "cause": cause,
+        }
+        try:
+            with open(_private(self._map), "w", encoding="utf-8") as file:
+                self._map_made = True
+                json.dump(facts, file, indent=1)
+                file.flush()
+                _sync(file.fileno())
+        except OSError as problem:
+            raise self._refused(problem) from problem
 
     def finish(self) -> None:
         """See `DiskWriter.finish`.
@@ -94,6 +123,8 @@ class FileDiskWriter:
         """See `DiskWriter.abandon`; safe to repeat."""
         if self._handle >= 0:
             self._partial.unlink(missing_ok=True)
+            if self._map_made:
+                self._map.unlink(missing_ok=True)
             self._close()
 
     def _close(self) -> None:
@@ -105,6 +136,15 @@ class FileDiskWriter:
             f"{self._partial} cannot be written: {cause.strerror}; make room or choose another"
             " place, then restore again"
         )
+
+
+def damage_map_of(image: Path) -> Path:
+    """Where the map of an image's lost ranges lies."""
+    return image.with_name(f"{image.name}.damage.json")
+
+
+def _private(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
 def _only_handle(path: Path) -> int:

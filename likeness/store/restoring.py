@@ -2,7 +2,8 @@
 
 Chunks are fetched pack by pack, whatever their order on the disk. A chunk that fails its proof is
 looked for in every other place that may have it; if there is none, the restore fails and says
-which bytes of the disk are lost. It never writes a byte that was not proved.
+which bytes of the disk are lost, or, where that is accepted, leaves zeros there and a map of them.
+It never writes a byte that was not proved.
 """
 
 import os
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from likeness.errors import ObjectUnreadable
 from likeness.model.ids import random_name
 from likeness.stopping import StopToken
-from likeness.store.chunk_source import ChunkSource, Say
+from likeness.store.chunk_source import ChunkSource, DataLost, Say
 from likeness.store.data_store import DataStore
 from likeness.store.disk_view import first_whole_map
 from likeness.store.disk_writers import DiskWriter
@@ -33,7 +35,8 @@ def restore_disk(
     stop: StopToken,
     progress: Progress = lambda _: None,
     say: Say = lambda _: None,
-) -> None:
+    accept_damage: bool = False,
+) -> DataLost | None:
     """Write one disk of a version.
 
     Args:
@@ -44,6 +47,11 @@ def restore_disk(
         stop: Looked at between packs.
         progress: Told of bytes done.
         say: Told of what had to be taken from elsewhere, and why.
+        accept_damage: Go on where bytes are lost for good: the target is told which they are, and
+            has zeros there.
+
+    Returns:
+        What is lost, if that was accepted; nothing when the disk is whole.
 
     Raises:
         DataLost: Some bytes are not to be had; nothing is left at the target.
@@ -56,16 +64,31 @@ def restore_disk(
     try:
         with first_whole_map(among, disk, scratch / f"{random_name()}.restore-map") as chunk_map:
             source = ChunkSource(among, disk, chunk_map, say=say)
-            _write_all(source, target, stop, progress)
+            damage = _write_all(source, target, stop, progress, accept_damage=accept_damage)
+        if damage is not None:
+            if not accept_damage:
+                raise damage
+            target.mark_lost(damage.extents, damage.cause)
         target.finish()
     except BaseException:
         target.abandon()
         raise
+    return damage
 
 
 def _write_all(
-    source: ChunkSource, target: DiskWriter, stop: StopToken, progress: Progress
-) -> None:
+    source: ChunkSource,
+    target: DiskWriter,
+    stop: StopToken,
+    progress: Progress,
+    *,
+    accept_damage: bool,
+) -> DataLost | None:
+    """Write what is to be had; what is lost.
+
+    Raises:
+        ShareUnreachable: What may hold the rest cannot be read at the moment.
+    """
     size = source.disk.chunk_bytes
     telling = threading.Lock()
     progress(source.zero_bytes)
@@ -79,5 +102,10 @@ def _write_all(
 
     every = np.arange(source.chunks.count)
     lost = source.fetch(every, write, stop=stop, workers=os.cpu_count() or 1)
-    if len(lost):
-        raise source.unread or source.lost(lost)
+    if not len(lost):
+        return None
+    if source.unread is not None and not (
+        accept_damage and isinstance(source.unread, ObjectUnreadable)
+    ):
+        raise source.unread  # another attempt may find it whole
+    return source.lost(lost)

@@ -103,7 +103,7 @@ _BUSY: dict[str, tuple[str, str]] = {
     "SESSION_INVALID": ("the session ended", "try again"),
 }
 
-_NO_SPACE = "free space on the storage, or move the VM to storage with room, then run the job again"
+_NO_SPACE = "free space on the storage, or use storage with room, then run it again"
 _NO_SNAPSHOT = "change the disk, or leave it out of the job"
 
 _REFUSED: dict[str, tuple[str, str]] = {
@@ -121,7 +121,7 @@ _REFUSED: dict[str, tuple[str, str]] = {
         "bring it into that state or choose another snapshot mode",
     ),
     "SR_FULL": ("the storage is full", _NO_SPACE),
-    "SR_BACKEND_FAILURE_44": ("the storage has no room for a snapshot ({1})", _NO_SPACE),
+    "SR_BACKEND_FAILURE_44": ("the storage has no room ({1})", _NO_SPACE),
     "SR_BACKEND_FAILURE_180": ("the storage has no room ({1})", _NO_SPACE),
     "SR_BACKEND_FAILURE_109": (
         "a disk's snapshot chain is too long ({1})",

@@ -8,6 +8,7 @@ from likeness.errors import BadInput, UnknownVm
 from likeness.model.choosing import ambiguous, called, disk_called, offered, uuid_in
 from likeness.model.ids import DiskId, VmId, as_uuid, from_uuid
 from likeness.model.sizes import counted
+from likeness.xen import marks
 from likeness.xen.failures import Refusal, explained
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
 
@@ -44,7 +45,7 @@ class XenDisk:
 
 @dataclass(frozen=True, slots=True)
 class XenVm:
-    """A VM of a pool: no template, no snapshot, no control domain.
+    """A VM of a pool: no template, snapshot, control domain or unfinished restore.
 
     Attributes:
         vm: The same from version to version; its uuid without dashes.
@@ -228,8 +229,12 @@ def _places(xen: XenSession, class_name: str, wanted: Collection[str]) -> list[_
 
 
 def _is_vm(record: Mapping[str, Any]) -> bool:
+    """What a restore is still filling is none yet: it has its VM's tags, and half of its data."""
     return not (
-        record["is_a_template"] or record["is_a_snapshot"] or record.get("is_control_domain")
+        record["is_a_template"]
+        or record["is_a_snapshot"]
+        or record.get("is_control_domain")
+        or marks.owner_of_restore(record)
     )
 
 

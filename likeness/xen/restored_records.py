@@ -87,6 +87,9 @@ _NOT_RESTORED: Mapping[str, str] = {
     "VUSBs": "its USB devices were left out: plug them in by hand",
 }
 
+LEAVE_OUT = "none"
+"""In place of a network: the card is not made."""
+
 _BLOCKED = "Likeness is still restoring this VM"
 
 
@@ -197,7 +200,8 @@ class NetworkFinder:
     Attributes:
         xen: The session.
         known: The networks as they were, by XenServer's reference of then.
-        wanted: Uuid of a network as it was to uuid or name of the one to use.
+        wanted: Uuid or name of a network as it was to uuid or name of the one to use, or
+            `LEAVE_OUT`.
     """
 
     xen: XenSession
@@ -206,34 +210,52 @@ class NetworkFinder:
     here: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def network_for(self, card: Mapping[str, Any]) -> tuple[str, str]:
-        """The network's reference, empty if there is none, and what to tell about it.
+        """The network's reference, empty if the card is to be left out, and what to tell about it.
+
+        It is the network that was named, else the one of its uuid, else the one of its VLAN and
+        name.
 
         Raises:
-            BadInput: The network to use instead is not in the pool.
+            BadInput: There is no such network in the pool; it says which there are.
             Refusal: The pool refused.
         """
         self.here = self.here or dict(self.xen.call("network.get_all_records"))
         old = self.known.get(card["network"], {})
         uuid, name = str(old.get("uuid", "")), str(old.get("name_label", ""))
-        if uuid in self.wanted:
-            return self._chosen(self.wanted[uuid]), ""
+        for known in filter(None, (uuid, name)):
+            if known in self.wanted:
+                return self._chosen(card, self.wanted[known])
         by_uuid = self._where("uuid", uuid)
         if by_uuid:
             return by_uuid, ""
+        vlans = set(old.get("vlans", ()))
         by_name = self._where("name_label", name)
-        if by_name:
+        if by_name and (not vlans or self._vlan(by_name) in vlans):
             return by_name, f"network card {card['device']} is on the network called {name} here"
-        return "", (
-            f"network card {card['device']} was left out: this pool has no network {name!r}; "
-            "add the card by hand or say which network to use instead"
+        tag = next((f" (VLAN {vlan})" for vlan in sorted(vlans) if vlan >= 0), "")
+        raise BadInput(
+            f"network card {card['device']} was on {name!r}{tag}, which is not here; say which"
+            f" network to use for it, or {LEAVE_OUT!r}: {self._names()}"
         )
+
+    def _vlan(self, ref: str) -> int:
+        pifs = self.here[ref]["PIFs"]
+        return int(self.xen.call("PIF.get_VLAN", pifs[0])) if pifs else -1
+
+    def _names(self) -> str:
+        return ", ".join(sorted({repr(record["name_label"]) for record in self.here.values()})[:8])
 
     def _where(self, key: str, value: str) -> str:
         found = [ref for ref, record in self.here.items() if value and record[key] == value]
         return found[0] if len(found) == 1 else ""
 
-    def _chosen(self, uuid_or_name: str) -> str:
+    def _chosen(self, card: Mapping[str, Any], uuid_or_name: str) -> tuple[str, str]:
+        if uuid_or_name == LEAVE_OUT:
+            return "", f"network card {card['device']} was left out, as asked for"
         found = self._where("uuid", uuid_or_name) or self._where("name_label", uuid_or_name)
         if not found:
-            raise BadInput(f"this pool has no one network {uuid_or_name!r}")
-        return found
+            raise BadInput(
+                f"this pool has no network, or several, called {uuid_or_name!r}; name one by its"
+                f" uuid: {self._names()}"
+            )
+        return found, ""

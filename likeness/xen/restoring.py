@@ -76,35 +76,6 @@ class RestoredVm:
     notes: tuple[str, ...]
 
 
-def find_storage(xen: XenSession, name_or_uuid: str = "") -> str:
-    """XenServer's reference to a storage; without a name the pool's default one.
-
-    Raises:
-        BadInput: There is none, or several of that name.
-        HostUnreachable, HostBusy, HostRefused: The pool did not say.
-    """
-    with explained(f"looking for storage in {xen.url}"):
-        if not name_or_uuid:
-            pools = xen.call("pool.get_all_records").values()
-            default = next((str(pool["default_SR"]) for pool in pools), NULL)
-            if default not in ("", NULL):
-                return default
-            raise BadInput(f"the pool {xen.url} has no default storage; name one")
-        storages = xen.call("SR.get_all_records")
-    found = [
-        str(ref)
-        for ref, record in storages.items()
-        if name_or_uuid in (record["name_label"], record["uuid"])
-    ]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        uuids = ", ".join(sorted(storages[ref]["uuid"] for ref in found))
-        raise BadInput(f"{len(found)} storages are called {name_or_uuid!r}; name one of {uuids}")
-    names = ", ".join(sorted({repr(record["name_label"]) for record in storages.values()}))
-    raise BadInput(f"the pool {xen.url} has no storage {name_or_uuid!r}; it has {names}")
-
-
 def create_vm(
     xen: XenSession,
     configuration: str,
@@ -127,21 +98,24 @@ def create_vm(
             bytes; disks that were not backed up are left out.
         name: Its name in the end; empty: as it was.
         keep_addresses: Give its network cards the hardware addresses they had; otherwise new ones.
-        networks: Uuid of a network as it was to uuid or name of the one to use instead.
+        networks: Uuid or name of a network as it was to uuid or name of the one to use instead,
+            or to `none` to leave its cards out.
 
     Raises:
-        BadInput: The configuration cannot be read.
+        BadInput: The configuration cannot be read, or a network is not here; nothing was made.
         HostBusy, HostRefused, HostUnreachable: Not possible; what was made is removed again.
     """
     facts = parsed(configuration)
     final = name or str(facts["vm"]["name_label"])
     with explained(f"making VM {final}"):
+        finder = NetworkFinder(xen, facts["networks"], networks or {})
+        cards = [(card, *finder.network_for(card)) for card in facts["cards"]]
         ref = str(xen.call("VM.create", vm_record(facts["vm"], final, owner)))
         try:
             marks.put_marks(xen, "VM", ref, owner=owner, kind=marks.RESTORED)
             disks = _with_disks(xen, ref, facts, owner, storage_ref, sizes)
             notes = (
-                *_with_cards(xen, ref, facts, networks or {}, keep_addresses=keep_addresses),
+                *_with_cards(xen, ref, cards, keep_addresses=keep_addresses),
                 *_with_firmware(xen, ref, facts["vm"]),
                 *left_behind(facts, sizes),
             )
@@ -231,18 +205,30 @@ def release_vm(xen: XenSession, vm: RestoredVm) -> None:
             marks.drop_marks(xen, "VDI", disk.ref)
 
 
+def start_vm(xen: XenSession, vm: RestoredVm) -> None:
+    """Start a VM that was released.
+
+    Raises:
+        HostBusy, HostRefused, HostUnreachable: Not possible.
+    """
+    with explained(f"starting VM {vm.name}"):
+        run_task(xen, "VM.start", vm.ref, False, False, deadline_seconds=_STEP_SECONDS)  # noqa: FBT003
+
+
 def destroy_vm(
     xen: XenSession, ref: str, *, tries: int = TRIES, pause_seconds: float = PAUSE_SECONDS
 ) -> None:
     """Take away an unfinished restore: the VM, then the disks that were made for it.
 
-    Disks without our mark are none of ours and stay. Safe to repeat.
+    A VM or disk without our mark is none of ours, or not any more, and stays. Safe to repeat.
 
     Raises:
         HostBusy, HostRefused, HostUnreachable: Not possible now; the sweep tries again.
     """
     with explained("removing an unfinished restore"), suppress_gone():
         record = xen.call("VM.get_record", ref)
+        if marks.owner_of_restore(record) is None:
+            return
         drives = [xen.call("VBD.get_record", vbd) for vbd in record["VBDs"]]
         disks = [str(drive["VDI"]) for drive in drives if drive["VDI"] not in ("", NULL)]
         with suppress_gone():
@@ -312,7 +298,7 @@ def _new_disk(
         "name_description": str(old.get("name_description", "")),
         "SR": storage_ref,
         "virtual_size": str(size_bytes),
-        "type": "user",
+        "type": "system" if old.get("type") == "system" else "user",
         "sharable": False,
         "read_only": False,
         "other_config": marks.without_marks(old.get("other_config", {}))
@@ -333,15 +319,12 @@ def _new_disk(
 def _with_cards(
     xen: XenSession,
     vm_ref: str,
-    facts: Mapping[str, Any],
-    networks: Mapping[str, str],
+    cards: Iterable[tuple[Mapping[str, Any], str, str]],
     *,
     keep_addresses: bool,
 ) -> tuple[str, ...]:
-    finder = NetworkFinder(xen, facts["networks"], networks)
     notes = []
-    for card in facts["cards"]:
-        network, note = finder.network_for(card)
+    for card, network, note in cards:
         if network:
             address = str(card["MAC"]) if keep_addresses else ""
             xen.call("VIF.create", card_record(card, vm_ref, network, address))

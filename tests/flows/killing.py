@@ -11,7 +11,7 @@ from typing import Any
 from prefect.settings import PREFECT_API_URL
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["flows.backup", "flows.validate", "flows.vault"])
+_FORKS.set_forkserver_preload(["flows.backup", "flows.restore_vm", "flows.validate", "flows.vault"])
 HANG_SECONDS = 120.0
 
 
@@ -23,6 +23,7 @@ def run_flow(api: str, flow: str, parameters: dict[str, Any]) -> None:
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.backup import backup_job
+    from flows.restore_vm import restore_vm
     from flows.validate import validate
     from flows.vault import vault
     from likeness.model.job import BackupJob
@@ -32,7 +33,12 @@ def run_flow(api: str, flow: str, parameters: dict[str, Any]) -> None:
             job = BackupJob.model_validate(parameters.pop("job"))
             backup_job(job, return_state=True, **parameters)
         else:
-            (validate if flow == "validate" else vault)(return_state=True, **parameters)
+            others: dict[str, Any] = {
+                "validate": validate,
+                "vault": vault,
+                "restore_vm": restore_vm,
+            }
+            others[flow](return_state=True, **parameters)
 
 
 def start(flow: str, **parameters: Any) -> BaseProcess:

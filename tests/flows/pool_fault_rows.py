@@ -131,7 +131,7 @@ ROWS: Mapping[str, tuple[Cell, Cell, Cell]] = {
         Cell(
             fails("disk.snapshot", "SR_BACKEND_FAILURE_44", *FULL, at=2),
             done=False,
-            says="snapshot of VM snapshot: the storage has no room for a snapshot .*; free space",
+            says="snapshot of VM snapshot: the storage has no room .*; free space",
         ),
         Cell(export("second-answer")),
         Cell(

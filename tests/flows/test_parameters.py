@@ -23,7 +23,7 @@ SNAPSHOT = Path(__file__).with_name("parameter_schemas.json")
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())[
     "deployments"
 ]
-ASKED_EACH_TIME = {"restore": {"version": "0123abcd"}}
+ASKED_EACH_TIME = {"restore": {"version": "0123abcd"}, "restore-vm": {"vm": "web"}}
 each_deployment = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
 
 

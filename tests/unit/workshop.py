@@ -12,7 +12,7 @@ from likeness.agent.reader import FileDiskReader
 from likeness.agent.transfer import Bundle, DiskJob, transfer
 from likeness.codec.aead import Suite
 from likeness.errors import ObjectUnreadable
-from likeness.model.disk import DiskFacts, Skips, VmFacts
+from likeness.model.disk import DiskFacts, Extent, Skips, VmFacts
 from likeness.model.ids import ZERO_CHUNK, DiskId, PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store import layout
@@ -79,9 +79,14 @@ class DiskInMemory:
     def __init__(self, size_bytes: int) -> None:
         self._data = bytearray(size_bytes)
         self.whole: bytes | None = None
+        self.lost: tuple[Extent, ...] = ()
 
     def write(self, offset: int, data: bytes) -> None:
         self._data[offset : offset + len(data)] = data
+
+    def mark_lost(self, extents: Sequence[Extent], cause: str) -> None:
+        assert cause
+        self.lost = tuple(extents)
 
     def finish(self) -> None:
         self.whole = bytes(self._data)

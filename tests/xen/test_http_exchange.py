@@ -9,9 +9,10 @@ from likeness.errors import HostRefused, LikenessError, TransferBroken
 from likeness.model.disk import Segment
 from likeness.stopping import StopToken
 from likeness.xen.http_reader import HttpDiskReader
-from likeness.xen.restoring import create_disk, find_storage, write_disk
+from likeness.xen.restoring import create_disk, write_disk
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk
+from likeness.xen.storages import find_storage
 from tests.xen.conftest import MIB, Stage, read_all
 from tests.xen.passage import Passage
 

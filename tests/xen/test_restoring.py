@@ -11,17 +11,17 @@ from likeness.model.disk import Segment
 from likeness.model.ids import DiskId
 from likeness.stopping import StopToken
 from likeness.xen import marks
-from likeness.xen.inventory import find_vm
+from likeness.xen.inventory import find_vm, list_vms
 from likeness.xen.restoring import (
     RestoredVm,
     create_disk,
     create_vm,
     destroy_disk,
     destroy_vm,
-    find_storage,
     release_vm,
     write_disk,
 )
+from likeness.xen.storages import find_storage
 from likeness.xen.sweeping import sweep_snapshots
 from tests.xen.conftest import MIB, Died, Stage, let_it_die, login, wait_for_the_pool
 
@@ -102,33 +102,77 @@ def test_network_cards_get_new_addresses_unless_the_old_ones_are_asked_for(stage
     assert address(restore(stage, keep_addresses=True)) == old
 
 
-def test_a_network_that_is_not_here_is_left_out_and_told(stage: Stage) -> None:
+def test_a_network_that_is_not_here_is_asked_for_before_anything_is_made(stage: Stage) -> None:
     text, sizes = configuration(stage)
     facts = json.loads(text)
     for network in facts["networks"].values():
-        network["uuid"], network["name_label"] = "elsewhere", "VLAN 12"
+        network["uuid"], network["name_label"], network["vlans"] = "elsewhere", "Guests", [12]
+    before = stage.objects()
 
-    vm = create_vm(
-        stage.xen,
-        json.dumps(facts),
-        owner=stage.owner,
-        storage_ref=find_storage(stage.xen),
-        sizes=sizes,
-    )
-    assert stage.pool.db.get("VM", vm.ref, "VIFs") == []
-    assert "no network 'VLAN 12'" in vm.notes[0]
+    def make(**networks: str) -> RestoredVm:
+        return create_vm(
+            stage.xen,
+            json.dumps(facts),
+            owner=stage.owner,
+            storage_ref=find_storage(stage.xen),
+            sizes=sizes,
+            networks=networks,
+        )
+
+    with pytest.raises(BadInput, match=r"'Guests' \(VLAN 12\), which is not here; say which"):
+        make()
+    with pytest.raises(BadInput, match="no network, or several, called 'nowhere'"):
+        make(elsewhere="nowhere")
+    assert stage.objects() == before
 
     chosen = stage.pool.db.get("network", stage.pool.db.refs("network")[0], "uuid")
-    mapped = create_vm(
-        stage.xen,
-        json.dumps(facts),
-        owner=stage.owner,
-        storage_ref=find_storage(stage.xen),
-        sizes=sizes,
-        networks={"elsewhere": chosen},
-    )
-    assert len(stage.pool.db.get("VM", mapped.ref, "VIFs")) == 1
-    assert mapped.notes == ()
+    for by in ("elsewhere", "Guests"):
+        mapped = make(**{by: chosen})
+        assert len(stage.pool.db.get("VM", mapped.ref, "VIFs")) == 1
+        assert mapped.notes == ()
+    without = make(elsewhere="none")
+    assert stage.pool.db.get("VM", without.ref, "VIFs") == []
+    assert "left out, as asked for" in without.notes[0]
+
+
+def test_a_network_of_the_same_name_is_taken_only_with_the_same_vlan(stage: Stage) -> None:
+    text, sizes = configuration(stage)
+    facts = json.loads(text)
+    (network,) = facts["networks"].values()
+    network["uuid"] = "elsewhere"
+
+    def make() -> RestoredVm:
+        return create_vm(
+            stage.xen,
+            json.dumps(facts),
+            owner=stage.owner,
+            storage_ref=find_storage(stage.xen),
+            sizes=sizes,
+        )
+
+    assert "is on the network called" in make().notes[0]
+    network["vlans"] = [12]
+    with pytest.raises(BadInput, match="VLAN 12"):
+        make()
+
+
+def test_what_a_restore_is_filling_is_no_vm_for_a_job_yet(stage: Stage) -> None:
+    before = {vm.uuid for vm in list_vms(stage.xen)}
+    vm = restore(stage, name="again")
+    assert {each.uuid for each in list_vms(stage.xen)} == before
+
+    release_vm(stage.xen, vm)
+    assert {each.uuid for each in list_vms(stage.xen)} == before | {vm.uuid}
+
+
+def test_a_vm_that_was_released_is_not_taken_away_any_more(stage: Stage) -> None:
+    vm = restore(stage, name="again")
+    marks.drop_marks(stage.xen, "VM", vm.ref)  # as far as its release came
+
+    destroy_vm(stage.xen, vm.ref)
+
+    assert stage.pool.db.exists("VM", vm.ref)
+    assert all(stage.pool.db.exists("VDI", disk.ref) for disk in vm.disks)
 
 
 def test_a_sparse_disk_is_written_only_where_it_holds_something(stage: Stage) -> None:

@@ -23,9 +23,10 @@ from likeness.xen.inventory import find_vm
 from likeness.xen.marks import Owner
 from likeness.xen.reading import Way, open_reader
 from likeness.xen.references import drop_references
-from likeness.xen.restoring import create_disk, create_vm, find_storage, release_vm, write_disk
+from likeness.xen.restoring import create_disk, create_vm, release_vm, write_disk
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot, take_snapshot
+from likeness.xen.storages import find_storage
 from tests.xen.conftest import MIB, read_all
 
 CHUNK = 256 << 10

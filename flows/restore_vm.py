@@ -1,0 +1,72 @@
+"""Restore: a whole VM, back into the site's pool as a new one."""
+
+from typing import Annotated, Any
+
+from prefect.client.schemas.objects import State
+
+from blocks import Site
+from flows.forms import SiteName, VersionWords, refused_in_words, titled
+from flows.runs import our_flow, this_run
+from likeness.errors import BadInput
+from likeness.stopping import StopToken
+from tasks.claims import run_claimed
+from tasks.outcomes import vm_back_state
+from tasks.reporting import show_vm_back
+from tasks.restore_sources import choose_version
+from tasks.restore_vm import VmRestore, restored_vm
+
+_Words = refused_in_words("give a text")
+_Networks = refused_in_words("give names or uuids of networks, each with the one to use instead")
+
+
+@our_flow("restore VM {vm}")
+def restore_vm(
+    vm: Annotated[str, refused_in_words("give a VM's name or uuid"), titled("VM", minLength=1)],
+    version: VersionWords = "",
+    new_name: Annotated[str, _Words, titled("New name")] = "",
+    storage: Annotated[str, _Words, titled("Storage")] = "",
+    networks: Annotated[dict[str, str] | None, _Networks, titled("Networks")] = None,
+    keep_addresses: Annotated[bool, titled("Keep hardware addresses")] = False,
+    start: Annotated[bool, titled("Start it")] = False,
+    site: SiteName = "main",
+    from_vault: Annotated[bool, titled("From the vault")] = False,
+) -> State[Any]:
+    """Make a new VM of a version, every data block proved on its way; no VM is ever overwritten.
+
+    Until it is whole it cannot be started. When the restore fails nothing of it is left.
+
+    Args:
+        vm: Name or uuid of the VM that was backed up; it need not exist any more.
+        version: Words such as "last good before 2026-11-20" (UTC), or four digits or more of an
+            id; empty for the last good one.
+        new_name: What the new VM is called; empty for the old name, with the version's date if a
+            VM of that name is there.
+        storage: Name or uuid of the storage for its disks; empty for the pool's default.
+        networks: Old network to new network, each by name or uuid, or to "none" to leave the card
+            out; needed only for a network that the pool does not have.
+        keep_addresses: Give its network cards the hardware addresses (MAC) they had, instead of
+            new ones.
+        start: Start the VM when it is whole.
+        site: Name of the Site block.
+        from_vault: Read from the vault instead of the data store.
+    """
+    if not vm.strip():
+        raise BadInput("no VM was named; give the name or uuid of a VM that was backed up")
+    here, run, stop = Site.named(site), this_run(), StopToken()
+    try:
+        with run_claimed(here, run):
+            wanted = VmRestore(
+                version=choose_version(vm, version, site=here),
+                name=new_name.strip(),
+                storage=storage,
+                networks=networks or {},
+                keep_addresses=keep_addresses,
+                start=start,
+                from_vault=from_vault,
+            )
+            back = restored_vm(wanted, run=run, site=here, stop=stop)
+            show_vm_back(back, site=here)
+    except BaseException:
+        stop.stop()
+        raise
+    return vm_back_state(back)

@@ -1,0 +1,217 @@
+"""A VM comes back whole into the pool, or nothing of it is left that can be started."""
+
+import json
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flows.restore_vm import restore_vm
+from flows.sweep import sweep
+from tests.flows.killing import kill_when, start
+from tests.flows.scene import MIB, Scene, noise
+from tests.flows.waiting import wait_until
+
+pytestmark = [pytest.mark.prefect, pytest.mark.lab]
+
+VM_FIELDS = (
+    "name_description", "user_version", "memory_static_max", "memory_dynamic_max",
+    "memory_dynamic_min", "memory_static_min", "VCPUs_params", "VCPUs_max", "VCPUs_at_startup",
+    "actions_after_shutdown", "actions_after_reboot", "actions_after_crash", "PV_args",
+    "HVM_boot_policy", "HVM_boot_params", "platform", "tags", "order", "start_delay",
+    "has_vendor_device", "domain_type",
+)  # fmt: skip
+"""What must be as it was. Another: uuid, references, name, mac_seed; not kept: host, appliance."""
+DRIVE_FIELDS = ("userdevice", "bootable", "mode", "type", "unpluggable")
+DISK_FIELDS = ("name_label", "name_description", "virtual_size", "type", "sharable", "read_only")
+CARD_FIELDS = ("device", "MTU", "network", "locking_mode", "ipv4_allowed", "ipv6_allowed")
+
+
+def record_of(site: Scene, vm: str) -> dict[str, Any]:
+    """What of a VM must come back, by name."""
+    db = site.pool.db
+    ref = site.pool.vm(vm)
+    record = db.record("VM", ref)
+    drives = [db.record("VBD", each) for each in record["VBDs"]]
+    disks = [db.record("VDI", each["VDI"]) for each in drives if each["type"] == "Disk"]
+    config = dict(record["other_config"])
+    config.pop("mac_seed", None)
+    return {
+        "vm": {key: record[key] for key in VM_FIELDS} | {"other_config": config},
+        "drives": by(drives, DRIVE_FIELDS),
+        "disks": by(disks, DISK_FIELDS),
+        "cards": by([db.record("VIF", each) for each in record["VIFs"]], CARD_FIELDS),
+    }
+
+
+def by(records: list[dict[str, Any]], fields: tuple[str, ...]) -> list[dict[str, Any]]:
+    return sorted(({key: each[key] for key in fields} for each in records), key=str)
+
+
+def addresses(site: Scene, vm: str) -> list[str]:
+    db = site.pool.db
+    return [db.get("VIF", vif, "MAC") for vif in db.get("VM", site.pool.vm(vm), "VIFs")]
+
+
+def objects(site: Scene) -> dict[str, int]:
+    db = site.pool.db
+    return {
+        "VM": db.count("VM"),
+        "VIF": db.count("VIF"),
+        "disks": len(db.where("VDI", managed=True)),
+    }
+
+
+def test_a_vm_comes_back_as_it_was_and_starts(site: Scene) -> None:
+    site.back_up("web", validated=True)
+    was, held = record_of(site, "web"), site.disks("web")
+    site.pool.write("web", disk=0, offset=0, data=noise("later", MIB))
+
+    ended = restore_vm("web", new_name="web again", start=True, site=site.name, return_state=True)
+
+    assert ended.name == "Completed", ended.message
+    assert "was started" in str(ended.message)
+    assert site.disks("web again") == held != site.disks("web")
+    assert record_of(site, "web again") == was
+    assert addresses(site, "web again") != addresses(site, "web")
+    again = site.pool.db.record("VM", site.pool.vm("web again"))
+    assert again["power_state"] == "Running"
+    assert again["blocked_operations"] == {}
+    assert not sweep(site=site.name).snapshots  # type: ignore[attr-defined]
+
+
+def test_the_version_is_chosen_by_words_and_only_a_proved_one_is_good(site: Scene) -> None:
+    site.back_up("db")
+    unproved = restore_vm("db", site=site.name, return_state=True)
+    assert "VM db has no version that was proved good; the newest is" in str(unproved.message)
+    assert "(unchecked)" in str(unproved.message)
+
+    site.validate()
+    early = restore_vm("db", "last good before 2020-01-01", site=site.name, return_state=True)
+    assert "no version before 2020-01-01" in str(early.message)
+    unclear = restore_vm("db", "yesterday", site=site.name, return_state=True)
+    assert "'yesterday' says no version" in str(unclear.message)
+    nobody = restore_vm("bd", site=site.name, return_state=True)
+    assert "did you mean 'db'" in str(nobody.message)
+
+    kept = restore_vm(
+        "db", "last good before 2999-01-01", keep_addresses=True, site=site.name, return_state=True
+    )
+    assert kept.name == "Completed", kept.message
+    back: Any = kept.result()
+    name = str(back.name)
+    assert name.startswith("db (as of ")
+    was, now = site.pool.disk_of("db", 0), site.pool.disk_of(name, 0)
+    padded = was.read(0, was.size).ljust(now.size, b"\0")  # the storage rounds sizes up
+    assert now.read(0, now.size) == padded
+    assert addresses(site, name) == addresses(site, "db")
+    assert site.pool.db.get("VM", site.pool.vm(name), "power_state") == "Halted"
+
+
+def test_storage_that_is_full_fails_with_a_sentence_and_leaves_nothing(site: Scene) -> None:
+    site.back_up("web", validated=True)
+    before = objects(site)
+
+    site.pool.faults.fail("VDI.create", "SR_FULL", "1", "0", at=2)
+    full = restore_vm("web", new_name="again", site=site.name, return_state=True)
+    assert full.is_failed()
+    assert "the storage is full" in str(full.message)
+    assert objects(site) == before
+
+    site.pool.faults.fail("task.get_status", "SR_BACKEND_FAILURE_44", "", "no space", at=3, times=0)
+    late = restore_vm("web", new_name="again", site=site.name, return_state=True)
+    site.pool.faults.clear()
+    assert late.is_failed()
+    assert "the storage has no room" in str(late.message)
+    sweep(site=site.name)
+    assert objects(site) == before
+
+
+def test_a_network_that_is_not_here_has_to_be_named(site: Scene) -> None:
+    site.back_up("db", validated=True)
+    db = site.pool.db
+    (vif,) = db.get("VM", site.pool.vm("db"), "VIFs")
+    old = db.get("VIF", vif, "network")
+    db.put("network", old, uuid="0" * 8 + "-0000-4000-8000-" + "0" * 12, name_label="Office")
+    before = objects(site)
+
+    asked = restore_vm("db", new_name="again", site=site.name, return_state=True)
+    assert "which is not here; say which network to use" in str(asked.message)
+    assert "'Office'" in str(asked.message)
+    assert objects(site) == before
+
+    known = site.stored()[0].record.configuration
+    name = next(iter(json.loads(known)["networks"].values()))["name_label"]
+    told = restore_vm(
+        "db", new_name="again", networks={name: "Office"}, site=site.name, return_state=True
+    )
+    assert told.name == "Completed", told.message
+    (card,) = db.get("VM", site.pool.vm("again"), "VIFs")
+    assert db.get("VIF", card, "network") == old
+    without = restore_vm(
+        "db", new_name="bare", networks={name: "none"}, site=site.name, return_state=True
+    )
+    assert "left out, as asked for" in str(without.message)
+    assert db.get("VM", site.pool.vm("bare"), "VIFs") == []
+
+
+def test_a_killed_restore_leaves_nothing_that_starts_and_is_swept(
+    new_site: Callable[..., Scene],
+) -> None:
+    site = new_site({"web": [noise("web", 48 * MIB), noise("logs", 8 * MIB)]})
+    site.back_up("web", validated=True)
+    before = objects(site)
+
+    def half_written() -> bool:
+        return any(site.pool.counters()["imported_bytes"].values())
+
+    process = start("restore_vm", vm="web", new_name="again", site=site.name)
+    assert kill_when(process, half_written)
+
+    db = site.pool.db
+    (left,) = [vm for vm in db.refs("VM") if "being restored" in db.get("VM", vm, "name_label")]
+    assert {"start", "start_on"} <= db.get("VM", left, "blocked_operations").keys()
+    assert db.get("VM", left, "power_state") == "Halted"
+
+    def swept() -> bool:
+        sweep(site=site.name, return_state=True)
+        return bool(objects(site) == before)
+
+    wait_until(swept, "the sweep has removed what the killed restore left")
+    assert not [vm for vm in db.refs("VM") if "being restored" in db.get("VM", vm, "name_label")]
+    second = restore_vm("web", new_name="again", site=site.name, return_state=True)
+    assert second.name == "Completed", second.message
+    assert site.disks("again") == site.disks("web")
+
+
+def test_the_vault_stands_in_for_a_lost_store_and_for_a_damaged_block(site: Scene) -> None:
+    site.back_up("web", validated=True, vault=True)
+    for pack in site.packs():
+        content = bytearray(pack.read_bytes())
+        content[len(content) // 3] ^= 1
+        pack.chmod(0o600)
+        pack.write_bytes(content)
+
+    mended = restore_vm("web", new_name="one", site=site.name, return_state=True)
+    assert mended.name == "CompletedWithWarnings"
+    assert "a data block was taken from" in str(mended.message)
+    assert site.disks("one") == site.disks("web")
+
+    shutil.rmtree(site.place)
+    ended = restore_vm("web", new_name="two", site=site.name, return_state=True)
+    assert ended.name == "CompletedWithWarnings", ended.message
+    assert "the data store cannot be read, the vault is instead" in str(ended.message)
+    assert site.disks("two") == site.disks("web")
+
+
+def test_an_id_is_enough_without_a_catalog_and_another_vms_is_refused(site: Scene) -> None:
+    site.back_up("db")
+    version = site.newest("db").version[:8]
+    site.forget_catalog()
+
+    wrong = restore_vm("web", version, site=site.name, return_state=True)
+    assert f"version {version}" in str(wrong.message)
+    assert "is none of VM web but of 'db'" in str(wrong.message)
+    right = restore_vm("db", version, new_name="again", site=site.name, return_state=True)
+    assert right.name == "Completed", right.message
