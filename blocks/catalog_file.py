@@ -1,7 +1,7 @@
 """Where this installation keeps its memory."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -78,13 +78,40 @@ class CatalogFile(Block):
         kept = Path(self.folder) / "installation"
         if not kept.exists():
             _write_once(kept, owner() or random_name())
-        found = kept.read_text(errors="replace").strip()
-        if not is_name(found):
-            raise BadInput(
-                f"{kept} does not hold the 32 hex digits of this installation; move it away, and"
-                " the data store's owner is taken"
-            )
-        return found
+        return _name_in(kept)
+
+    @property
+    def kept_installation(self) -> str:
+        """Which installation this is; empty if that was not written down yet.
+
+        Raises:
+            BadInput: What is kept there is no such id.
+        """
+        kept = Path(self.folder) / "installation"
+        return _name_in(kept) if kept.exists() else ""
+
+    @property
+    def predecessors(self) -> tuple[str, ...]:
+        """Installations that this one came in place of; their marks in the pool are its own."""
+        kept = Path(self.folder) / "predecessors"
+        lines = kept.read_text(errors="replace").split() if kept.exists() else ()
+        return tuple(each for each in lines if is_name(each))
+
+    def note_predecessors(self, installations: Iterable[str]) -> None:
+        """Say in whose place this installation came; once."""
+        kept = Path(self.folder) / "predecessors"
+        if text := "\n".join(installations):
+            _write_once(kept, text)
+
+
+def _name_in(kept: Path) -> str:
+    found = kept.read_text(errors="replace").strip()
+    if not is_name(found):
+        raise BadInput(
+            f"{kept} does not hold the 32 hex digits of this installation; move it away, and"
+            " the data store's owner is taken"
+        )
+    return found
 
 
 def _write_once(path: Path, text: str) -> None:

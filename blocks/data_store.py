@@ -1,17 +1,17 @@
 """Where backups lie: the data store, and the vault."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 from prefect.blocks.core import Block
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr
 
 from likeness.errors import LikenessError
 from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.keyring import owner_of
+from likeness.store.owning import Fence, owner_of
 from likeness.transport.base import Transport
 from likeness.transport.place import BucketServer, open_place
 
@@ -112,6 +112,13 @@ class DataStoreShare(Share, _WithKey, Block):
     _block_type_name: ClassVar[str] = "Data Store Share"
     _block_type_slug: ClassVar[str] = "likeness-data-store"
 
+    _user: Callable[[], str] | None = PrivateAttr(default=None)
+
+    def used_by(self, installation: Callable[[], str]) -> Self:
+        """The same block; an installation that does not own the store may not change it."""
+        self._user = installation
+        return self
+
     @contextmanager
     def open(self) -> Generator[DataStore, None, None]:
         """Open the store for as long as the `with` lasts.
@@ -123,7 +130,10 @@ class DataStoreShare(Share, _WithKey, Block):
         """
         transport = self.connect()
         try:
-            yield open_store_with_key_file(transport, Path(self.key_file))
+            store = open_store_with_key_file(transport, Path(self.key_file))
+            if self._user is not None:
+                store.fence = Fence(self._user)
+            yield store
         finally:
             transport.close()
 

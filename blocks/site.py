@@ -159,7 +159,7 @@ class Site(SiteSettings):
     @property
     def data_store(self) -> DataStoreShare:
         """Where versions are kept."""
-        return self._needed("data_store", DataStoreShare)
+        return self._needed("data_store", DataStoreShare).used_by(self._kept_installation)
 
     @property
     def catalog(self) -> CatalogFile:
@@ -180,6 +180,15 @@ class Site(SiteSettings):
     def installation(self) -> str:
         """32 hex digits that tell this installation's snapshots from others'."""
         return self.catalog.installation(self.data_store.owner)
+
+    @property
+    def installations(self) -> tuple[str, ...]:
+        """This installation and those it came in place of: their marks in the pool are ours."""
+        return (self.installation, *self.catalog.predecessors)
+
+    def _kept_installation(self) -> str:
+        """Which installation this is, if that was ever written down."""
+        return self.catalog.kept_installation
 
     def key_of(self, artifact: str) -> str:
         """Key of something people look at: every site has its own; *main*'s are the plain words."""

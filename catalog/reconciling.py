@@ -23,6 +23,7 @@ from likeness.store.index import KnownPack
 
 LOST = "the data store does not have its record any more"
 _BACK = "its record is in the data store again"
+_RECOVERED = "the installation was recovered, and nothing is proved again yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,34 @@ def versions_are_back(catalog: CatalogFile, versions: Iterable[VersionId], now: 
         refresh_uses(connection)
         refresh_facts(connection, "back")
         return _count(connection, "SELECT count(*) FROM back")
+
+
+def doubt_everything(catalog: CatalogFile, now: datetime) -> None:
+    """Take back every proof, since nobody knows what happened to the store meanwhile.
+
+    Every version is unchecked until it is validated again, and vaulted once the vault is looked at.
+    """
+    with writing(catalog) as connection:
+        connection.execute(
+            "UPDATE packs SET proved_at = NULL, checked_at = NULL WHERE pack_no <> 0"
+        )
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE doubted AS SELECT version_no, vm_no, turn FROM versions
+            WHERE state = 'committed'"""
+        )
+        connection.execute(
+            """INSERT INTO verdicts (version_no, verdict, reason, decided_at)
+            SELECT version_no, 'unchecked', ?, ? FROM versions
+            WHERE state = 'committed' AND verdict <> 'unchecked'""",
+            [_RECOVERED, to_utc(now)],
+        )
+        connection.execute(
+            """UPDATE versions SET verdict = 'unchecked', documents = NULL, documents_at = NULL,
+                documents_problem = NULL, judged_at = NULL WHERE state = 'committed'"""
+        )
+        refresh_facts(connection, "doubted")
+        connection.execute("DELETE FROM vaulted_versions")
+        connection.execute("DELETE FROM vault_objects")
 
 
 def known_packs_by_state(catalog: CatalogFile) -> dict[PackId, str]:

@@ -71,25 +71,25 @@ def set_up_site(
     """
     catalog = CatalogFile(folder=str(folder.absolute()))
     blocks = {"xen-pool": pool, "data-store": data_store, "catalog": catalog, "vault": vault}
-    begun = _Begun(folder.absolute() / "set-up", name, data_store)
-    _require_folders(begun, catalog, data_store)
+    begun = Begun(folder.absolute() / "set-up", name, data_store)
+    require_folders(begun, catalog, data_store)
     with pool.open():
         pass
-    _require_prefect(name, begun)
-    with _connected(data_store) as place:
+    require_prefect(name, begun)
+    with connected(data_store) as place:
         if not begun.before:
             require_empty(place)
         try_out(place)
-        _try_vault(vault, place)
+        try_vault(vault, place)
         begun.note()
         store, words = _store(begun, place, data_store, catalog)
     catalog.ready(system_clock)
-    _save(name, blocks)
+    save_site(name, blocks)
     begun.over()
     return NewSite(Site.named(name), words, store.keys.public().fingerprint)
 
 
-class _Begun:
+class Begun:
     """A note beside the catalog that a site is being made: for which name, and where."""
 
     def __init__(self, path: Path, name: str, data_store: DataStoreShare) -> None:
@@ -107,7 +107,7 @@ class _Begun:
         self.path.unlink()
 
 
-def _require_folders(begun: _Begun, catalog: CatalogFile, data_store: DataStoreShare) -> None:
+def require_folders(begun: Begun, catalog: CatalogFile, data_store: DataStoreShare) -> None:
     """See that the catalog and the key file can be written, and that none is there.
 
     Raises:
@@ -132,7 +132,7 @@ def _require_folders(begun: _Begun, catalog: CatalogFile, data_store: DataStoreS
             )
 
 
-def _require_prefect(name: str, begun: _Begun) -> None:
+def require_prefect(name: str, begun: Begun) -> None:
     """Ask Prefect before anything is made, also for the types of all blocks.
 
     Raises:
@@ -169,7 +169,8 @@ def _is_saved(name: str) -> bool:
 
 
 @contextmanager
-def _connected(share: DataStoreShare | Vault) -> Generator[Transport, None, None]:
+def connected(share: DataStoreShare | Vault) -> Generator[Transport, None, None]:
+    """The place, without opening a store there, for as long as the `with` lasts."""
     transport = share.connect()
     try:
         yield transport
@@ -177,16 +178,16 @@ def _connected(share: DataStoreShare | Vault) -> Generator[Transport, None, None
         transport.close()
 
 
-def _try_vault(vault: Vault | None, place: Transport) -> None:
+def try_vault(vault: Vault | None, place: Transport) -> None:
     """Log in to the vault, write there, and see that it is not the data store by another path."""
     if vault is not None:
-        with _connected(vault) as second:
+        with connected(vault) as second:
             try_out(second)
             require_second_place(place, second)
 
 
 def _store(
-    begun: _Begun, place: Transport, data_store: DataStoreShare, catalog: CatalogFile
+    begun: Begun, place: Transport, data_store: DataStoreShare, catalog: CatalogFile
 ) -> tuple[DataStore, str]:
     """The new store, or the one that an earlier try made, and its recovery words."""
     key_file = Path(data_store.key_file)
@@ -201,7 +202,8 @@ def _store(
     return made.store, made.recovery_words
 
 
-def _save(name: str, blocks: Mapping[str, Block | None]) -> None:
+def save_site(name: str, blocks: Mapping[str, Block | None]) -> None:
+    """Save the blocks of a site, by role, and the Site block that names them."""
     for role, block in blocks.items():
         if block is not None:
             block.save(f"{name}-{role}", overwrite=True)

@@ -23,7 +23,7 @@ def main() -> int:
     speak_any_encoding()  # the words are shown once, whatever the place is called
     arguments = _arguments()
     try:
-        fingerprint = arguments.fingerprint or _confirmed(arguments.pool)
+        fingerprint = arguments.fingerprint or confirmed(arguments.pool)
         made = set_up_site(
             arguments.name,
             pool=XenPool(
@@ -51,7 +51,7 @@ def main() -> int:
     return 0
 
 
-def _confirmed(pool: str) -> str:
+def confirmed(pool: str) -> str:
     """The fingerprint of a pool's own certificate, once a person has said that it is the right one.
 
     Raises:

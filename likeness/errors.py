@@ -21,6 +21,7 @@
         * StoreMissing         there is no data store at this place
         * StoreExists          there is a data store already
         * StoreTooNew          the store was made by a later release
+        * StoreTakenOver       another installation owns the store now
         * WrongKey             no slot of the store opens with this key
             * WrongFingerprint the store's public key is not the one that was expected
         * ShareFull            no room on the share
@@ -159,6 +160,10 @@ class StoreExists(PermanentError):
 
 class StoreTooNew(PermanentError):
     """The store was made or changed by a later release than this one."""
+
+
+class StoreTakenOver(PermanentError):
+    """Another installation owns the store now; nothing was written."""
 
 
 class WrongKey(PermanentError):

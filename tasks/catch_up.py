@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
-from prefect import get_run_logger, task
+from prefect import task
 
 from blocks import Site
 from catalog import audits, reconciling
@@ -36,6 +36,7 @@ from likeness.store.data_store import DataStore
 from likeness.store.index import known_packs
 from likeness.store.observations import Weight
 from likeness.store.versions import read_version, record_names, vms
+from tasks.logs import step_logger
 from tasks.mend_catalog import ready_catalog, require_catalog_of
 from tasks.remember import remember_version
 from tasks.retries import STEP
@@ -61,14 +62,25 @@ def catch_up(*, site: Site) -> int:
     """
     ready_catalog(site)
     with site.data_store.open() as store:
-        require_catalog_of(site, store)
-        work = _CatchUp(site, store)
-        work.versions()
-        work.packs_apart()
+        recorded, _ = bring_together(site, store)
+    return recorded
+
+
+def bring_together(site: Site, store: DataStore) -> tuple[int, tuple[str, ...]]:
+    """See `catch_up`; the catalog is ready, the store is open, with whatever key.
+
+    Returns:
+        How many versions there were to record, and what was left out, in words.
+    """
+    require_catalog_of(site, store)
+    work = _CatchUp(site, store)
+    work.versions()
+    work.packs_apart()
     work.write_troubles()
     if work.recorded:
-        get_run_logger().info("recorded %d versions that only the store knew", work.recorded)
-    return work.recorded
+        step_logger().info("recorded %d versions that only the store knew", work.recorded)
+    left_out = (f"{each.name}: {each.cause}" for each in work.troubles.values())
+    return work.recorded, tuple(left_out)
 
 
 @dataclass
@@ -97,7 +109,7 @@ class _CatchUp:
         except Exception as cause:
             if isinstance(cause, ShareUnreachable) and not isinstance(cause, ObjectUnreadable):
                 raise
-            get_run_logger().warning("%s: %s; %s", what, cause, _LEFT_OUT)
+            step_logger().warning("%s: %s; %s", what, cause, _LEFT_OUT)
             name = f"{OF_THE_CATALOG}{what}"
             self.troubles[name] = Trouble(
                 name, Weight.UNCHECKED.value, str(cause), _LEFT_OUT, system_clock()
@@ -124,7 +136,7 @@ class _CatchUp:
         if count:
             self.lost += count
             said = f"{counted(count, 'version')} expired: {reconciling.LOST}"
-            get_run_logger().error("VM %s: %s", who, said)
+            step_logger().error("VM %s: %s", who, said)
 
     def _remember(self, name: str) -> None:
         remember_version(self.site, self.store, read_version(self.store, name))
@@ -167,7 +179,7 @@ class _CatchUp:
         spare = {each.pack for each in unreferenced_packs(self.site.catalog.file, now)}
         missing = {pack for pack in spare & states.keys() if pack not in there}
         if missing:
-            with self.site.data_store.open() as again:
+            with self.store.again() as again:
                 missing -= self._pack_names(again)
             packs_given_back(self.site.catalog.file, missing, now)
 
@@ -177,7 +189,7 @@ class _CatchUp:
         return {PackId(name.rpartition("/")[2]) for name in names if layout.is_known(name)}
 
     def _unread(self, cause: Exception) -> None:
-        get_run_logger().warning("%s; its packs are left out", cause)
+        step_logger().warning("%s; its packs are left out", cause)
 
     def write_troubles(self) -> None:
         """What is the matter stands on the page until it is over."""

@@ -54,7 +54,7 @@ def unread_of(
     if last is None or all(record.disk != disk.facts.disk for record in last.record.disks):
         return Unread()
     try:
-        references = list_references(xen, site.installation)
+        references = list_references(xen, site.installations)
     except (HostBusy, HostRefused) as cause:
         return Unread(reason=_sentence(disk, str(cause)))
     base = [
@@ -76,7 +76,7 @@ def keep_only_newest(xen: XenSession, snapshot: XenSnapshot, site: Site) -> None
     """Remove the records of changes that the version just committed has replaced."""
     drop_references(
         xen,
-        site.installation,
+        site.installations,
         vm=snapshot.vm.vm,
         disks=[disk.facts.disk for disk in snapshot.disks],
         keep=[disk.uuid for disk in snapshot.disks],
@@ -86,7 +86,7 @@ def keep_only_newest(xen: XenSession, snapshot: XenSnapshot, site: Site) -> None
 def drop_own(xen: XenSession, snapshot: XenSnapshot, site: Site) -> None:
     """Remove the records of changes of a snapshot whose version was not committed."""
     own = {disk.uuid for disk in snapshot.disks}
-    for reference in list_references(xen, site.installation):
+    for reference in list_references(xen, site.installations):
         if reference.uuid in own:
             drop_reference(xen, reference)
 

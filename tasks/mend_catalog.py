@@ -7,8 +7,6 @@ store adds what that does not know, as unchecked.
 
 from pathlib import Path
 
-from prefect import get_run_logger
-
 from blocks import Site
 from catalog import audits, mending, messages, runs
 from catalog.audits import OF_THE_CATALOG, Trouble
@@ -18,12 +16,14 @@ from catalog.messages import Message, message_id
 from catalog.reconciling import note_store, store_of
 from catalog.staging import private_folder
 from likeness.clock import system_clock
-from likeness.errors import BadInput, Damaged, ObjectMissing, StoreTooNew
+from likeness.errors import BadInput, Damaged, ObjectMissing, ObjectUnreadable, StoreTooNew
 from likeness.store.catalog_copies import fetch_newest
 from likeness.store.data_store import DataStore
 from likeness.store.observations import Weight
 from tasks.claims import is_live
+from tasks.logs import step_logger
 
+WHAT_THE_STORE_SAYS = "what the data store says"
 _ANOTHERS = "it belongs to another data store"
 _MEANING = (
     "versions that its replacement did not know are recorded from the data store as unchecked;"
@@ -73,21 +73,40 @@ def _replace(site: Site, store: DataStore, cause: str, *, damaged: bool) -> None
         if damaged and mending.without_its_log(file, draft, now):
             source = "the file without the log that it was torn in"
         else:
-            source = _from_copy(store, folder, draft) or "what the data store says"
+            source = newest_copy(store, folder, draft) or WHAT_THE_STORE_SAYS
         kept = mending.replace_with(file, draft, now, store=store.store_id)
     if kept is not None:
         _say(site, cause, source, kept)
 
 
-def _from_copy(store: DataStore, folder: Path, draft: CatalogFile) -> str:
-    """Make the draft of the newest copy in the store; in words which, empty if there is none."""
-    try:
-        copy = fetch_newest(store, folder / "copy")
-        import_copy(folder / "copy", draft, system_clock())
-    except (ObjectMissing, Damaged, StoreTooNew, BadInput) as cause:
-        get_run_logger().warning("no copy of the catalog is of use: %s", cause)
-        return ""
-    return f"copy {copy.number} of {copy.made_at:%Y-%m-%d %H:%M} from the data store"
+def newest_copy(store: DataStore, folder: Path, draft: CatalogFile) -> str:
+    """Make the draft of the newest copy in the store that is sound; one that is not is passed over.
+
+    Args:
+        store: Where the copies are.
+        folder: For their files, private and gone afterwards.
+        draft: Where there is no catalog yet.
+
+    Returns:
+        In words which copy it is; empty if none is of use.
+    """
+    before = 0
+    while True:
+        files = folder / f"copy-{before}"
+        try:
+            copy = fetch_newest(store, files, before=before)
+        except (ObjectMissing, Damaged, ObjectUnreadable, StoreTooNew) as cause:
+            step_logger().warning("no copy of the catalog is of use: %s", cause)
+            return ""
+        for each in copy.passed_over:
+            step_logger().warning("%s; the copy before it is taken", each)
+        try:
+            import_copy(files, draft, system_clock())
+        except (Damaged, StoreTooNew, BadInput) as cause:
+            step_logger().warning("%s; the copy before it is taken", cause)
+            before = copy.number
+        else:
+            return f"copy {copy.number} of {copy.made_at:%Y-%m-%d %H:%M} from the data store"
 
 
 def _say(site: Site, cause: str, source: str, kept: Path) -> None:
@@ -95,7 +114,7 @@ def _say(site: Site, cause: str, source: str, kept: Path) -> None:
     from tasks.notify import channels  # which asks for the catalog itself
 
     said = f"the catalog was set aside as {kept}: {cause}; it goes on with {source}"
-    get_run_logger().error("%s", said)
+    step_logger().error("%s", said)
     file, now = site.catalog.file, system_clock()
     site.catalog.ready(system_clock)
     why = f"{cause}; it goes on with {source}"

@@ -48,7 +48,7 @@ def sweep_pool(run: RunId, *, site: Site) -> tuple[SweptSnapshot, ...]:
     with site.xen_pool.open(owner=Owner(site.installation, run)) as xen:
         found = sweep_snapshots(
             xen,
-            site.installation,
+            site.installations,
             lambda run: is_live(site, run),
             is_compared_with=lambda kept: (kept.vm, kept.disk, kept.run) in newest(),
         )

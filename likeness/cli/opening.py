@@ -118,7 +118,11 @@ def opened(options: argparse.Namespace) -> DataStore:
         WrongKey: The key does not open it.
         ShareUnreachable: The share does not answer.
     """
-    transport = transport_of(options)
+    return opened_at(transport_of(options), options)
+
+
+def opened_at(transport: Transport, options: argparse.Namespace) -> DataStore:
+    """The same, over a transport that is there."""
     if options.key_file:
         return open_store(transport, slots.read_key_file(options.key_file), SlotKind.KEY_FILE)
     if options.escrow_file:

@@ -104,8 +104,13 @@ def _put(store: DataStore, archive: Path, number: int, made_at: datetime) -> Cat
     return CatalogCopy(number, made_at, size)
 
 
-def fetch_newest(store: DataStore, folder: Path) -> CatalogCopy:
+def fetch_newest(store: DataStore, folder: Path, *, before: int = 0) -> CatalogCopy:
     """Put the files of the newest whole copy into `folder`.
+
+    Args:
+        store: Where.
+        folder: Not there yet.
+        before: Only copies with a lower number, since this one proved to be of no use; 0: all.
 
     Raises:
         ObjectMissing: There is no whole copy.
@@ -114,7 +119,7 @@ def fetch_newest(store: DataStore, folder: Path) -> CatalogCopy:
     """
     passed_over: list[str] = []
     unknown: LikenessError | None = None
-    for number in reversed(_numbers(store)):
+    for number in reversed([each for each in _numbers(store) if not before or each < before]):
         try:
             copy = _fetch(store, number, folder)
         except LOST as cause:

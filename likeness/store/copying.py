@@ -19,6 +19,7 @@ from likeness.store import layout
 from likeness.store.data_store import DataStore, signed_part
 from likeness.store.documents import FormatDocument
 from likeness.store.guard import require_writer
+from likeness.store.owning import require_no_other_owner
 from likeness.store.second_place import require_second_place
 from likeness.store.vault_goods import Goods
 from likeness.store.vault_mending import Copied, Mending
@@ -46,12 +47,14 @@ def copy_to_vault(
         NoVault: The vault is another store's, or is the data store by another name; nothing was
             copied.
         StoreTooNew: This release may only read the store.
+        StoreTakenOver: Another installation owns the data store now, or the vault.
         ShareFull: The vault has no room left.
         ShareUnreachable: One of the two places does not answer.
     """
     store.require_writable()
     require_second_place(store.transport, vault)
     _require_own_vault(store, vault)
+    require_no_other_owner(store, DataStore(vault, store.facts, store.keys, unfinished=True))
     yield from _Copying(store, vault, stop, clock).run()
 
 

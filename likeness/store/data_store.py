@@ -70,10 +70,14 @@ class DataStore:
         keys: StoreKeys,
         *,
         unfinished: bool = False,
+        fence: "Callable[[DataStore], None]" = lambda _: None,
     ) -> None:
-        """Use `open_store` or `create_store`; a vault that is being filled is `unfinished`."""
+        """Use `open_store` or `create_store`; a vault that is being filled is `unfinished`.
+
+        `fence` refuses an installation that does not own the store any more; see `owning`.
+        """
         self.transport, self.facts, self.keys = transport, facts, keys
-        self._unfinished = unfinished
+        self._unfinished, self.fence = unfinished, fence
 
     def __repr__(self) -> str:
         return f"DataStore({self.facts.store} on {self.transport!r})"
@@ -116,7 +120,9 @@ class DataStore:
         with self.transport.again() as transport:
             if not self._unfinished:
                 require_in_place(transport, self.store_id)
-            yield DataStore(transport, self.facts, self.keys, unfinished=self._unfinished)
+            yield DataStore(
+                transport, self.facts, self.keys, unfinished=self._unfinished, fence=self.fence
+            )
 
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
         """The clear part of a signed document, and its frame for the sealed part.
@@ -138,18 +144,21 @@ class DataStore:
         return lambda data: signed_document(data, name, kind, clear, self.verifier)
 
     def require_writable(self) -> None:
-        """Return, if this release may change the store; see `guard`.
+        """Return, if this release and this installation may change the store; see `guard`.
 
         Raises:
-            StoreTooNew: It may read it only.
+            StoreTooNew: This release may read it only.
+            StoreTakenOver: Another installation owns it now.
         """
         require_writer(self.facts)
+        self.fence(self)
 
     def for_writing(self) -> Transport:
         """The transport, for everybody who creates, renames or deletes an object.
 
         Raises:
             StoreTooNew: This release may read the store only; nothing was changed.
+            StoreTakenOver: Another installation owns it now; nothing was changed.
         """
         self.require_writable()
         return self.transport

@@ -1,7 +1,8 @@
 """The guard: what must hold before a store is read, and before anything in it is changed.
 
 Everybody who creates, renames or deletes an object does so over `DataStore.for_writing`, which
-asks here. A store says itself what one must know to read it, and to change it.
+asks here, and the fence of `owning`. A store says itself what one must know to read it, and to
+change it.
 """
 
 from likeness.codec.aead import Suite

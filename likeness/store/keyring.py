@@ -23,7 +23,6 @@ from likeness.codec.typed import passphrase_bytes, passphrase_forms
 from likeness.errors import BadInput, WrongKey
 from likeness.model.ids import random_name
 from likeness.store import layout
-from likeness.store.believing import LOST
 from likeness.store.data_store import (
     DataStore,
     add_slot,
@@ -35,6 +34,7 @@ from likeness.store.data_store import (
 from likeness.store.documents import OwnerDocument
 from likeness.store.heads import write_head
 from likeness.store.observations import UNKNOWN, UNREADABLE, cause_of
+from likeness.store.owning import newest_owner
 from likeness.transport.base import Transport
 
 SHORTEST_PASSPHRASE = 12
@@ -164,7 +164,7 @@ def begin_epoch(store: DataStore, *, clock: Clock) -> DataStore:
         ShareUnreachable: Nobody knows how far it came; open the store again and repeat.
     """
     keys = store.keys
-    owner, signed_in = _newest_owner(store)
+    owner, signed_in = newest_owner(store)
     if owner is None or signed_in == keys.epoch:
         fresh = StoreKeys(keys.store, keys.master, epoch=keys.epoch + 1)
         if not has_epoch(store.transport, fresh, fresh.epoch):
@@ -172,7 +172,7 @@ def begin_epoch(store: DataStore, *, clock: Clock) -> DataStore:
             write_public_keys(store, fresh.public(), clock=clock)
         keys = fresh
     begun = DataStore(store.transport, store.facts, keys)
-    owner, signed_in = _newest_owner(begun)
+    owner, signed_in = newest_owner(begun)
     if owner is not None and signed_in == keys.epoch:
         return begun  # an earlier attempt came to its end, unknown to this one
     number = owner.number + 1 if owner else 1
@@ -208,32 +208,9 @@ def renew_public_keys(store: DataStore, *, clock: Clock) -> tuple[str, ...]:
     return tuple(layout.public_keys(epoch) for epoch in lost)
 
 
-def owner_of(store: DataStore) -> str:
-    """The installation that owns a store, as 32 hex digits; empty when no document says so."""
-    owner, _ = _newest_owner(store)
-    return owner.installation if owner else ""
-
-
 def _is_lost(store: DataStore, epoch: int) -> bool:
     """Whether an epoch's public keys are surely not whole; those that cannot be read stay."""
     try:
         return not has_epoch(store.transport, store.keys, epoch)
     except UNKNOWN:
         return False
-
-
-def _newest_owner(store: DataStore) -> tuple[OwnerDocument | None, int]:
-    """The owner document with the highest number that is whole, and the epoch it was signed in.
-
-    Raises:
-        ObjectUnreadable: Nobody knows which it is.
-        StoreTooNew: A later release wrote it.
-    """
-    names = [e.name for e in store.transport.entries(layout.OWNER) if layout.is_known(e.name)]
-    for name in sorted(names, reverse=True):
-        try:
-            owner, frame = store.read_surely(name, Kind.OWNER, OwnerDocument)
-        except LOST:
-            continue
-        return owner, frame.epoch
-    return None, FIRST_EPOCH

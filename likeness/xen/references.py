@@ -53,8 +53,8 @@ class Reference:
     usable: bool
 
 
-def list_references(xen: XenSession, installation: str) -> tuple[Reference, ...]:
-    """Every reference of this installation in the pool.
+def list_references(xen: XenSession, installations: Collection[str]) -> tuple[Reference, ...]:
+    """Every reference of these installations in the pool.
 
     Raises:
         HostUnreachable, HostBusy, HostRefused: The pool did not say.
@@ -64,14 +64,14 @@ def list_references(xen: XenSession, installation: str) -> tuple[Reference, ...]
     found = []
     for ref, record in disks.items():
         owner = marks.owner_in_marks(record, marks.REFERENCE)
-        if owner is not None and owner.installation == installation:
+        if owner is not None and owner.installation in installations:
             found.append(_reference(ref, record, owner, disks))
     return tuple(sorted(found, key=lambda reference: reference.uuid))
 
 
 def drop_references(
     xen: XenSession,
-    installation: str,
+    installations: Collection[str],
     *,
     vm: VmId,
     disks: Collection[DiskId],
@@ -84,7 +84,7 @@ def drop_references(
 
     Args:
         xen: The session.
-        installation: 32 hex digits.
+        installations: Whose, 32 hex digits each.
         vm: The VM; other VMs' references of the same disks stay.
         disks: The live disks; references whose live disk is gone are removed as well.
         keep: Uuids of the references to keep; unusable ones go all the same.
@@ -96,7 +96,7 @@ def drop_references(
         HostUnreachable, HostBusy, HostRefused: The pool did not say, or did not allow it.
     """
     dropped = []
-    for reference in list_references(xen, installation):
+    for reference in list_references(xen, installations):
         wanted = reference.uuid in keep and reference.usable
         mine = reference.disk in disks and reference.vm in (vm, None)
         concerned = reference.disk is None or mine

@@ -1,6 +1,6 @@
 """Removing what crashed runs left in a pool, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class Swept:
 
 def sweep_snapshots(
     xen: XenSession,
-    installation: str,
+    installations: Collection[str],
     is_live: Callable[[RunId], bool],
     *,
     is_compared_with: Callable[[Reference], bool] = lambda _: True,
@@ -54,7 +54,8 @@ def sweep_snapshots(
 
     Args:
         xen: The session.
-        installation: 32 hex digits; other installations' objects are none of ours.
+        installations: This one and those it came in place of, 32 hex digits each; the objects of
+            others are none of ours.
         is_live: Whether a run may still need what it made.
         is_compared_with: Whether the next run can make use of a record of changes.
         tries: How often to try while something holds a disk.
@@ -66,7 +67,7 @@ def sweep_snapshots(
     Raises:
         HostUnreachable, HostBusy, HostRefused: The pool could not even be listed.
     """
-    over = _Over(installation, is_live)
+    over = _Over(installations, is_live)
     with explained(f"looking for leftovers in {xen.url}"):
         swept = [_ended(xen, *found) for found in over.tasks(owned_tasks(xen))]
         vms = xen.call("VM.get_all_records", deadline_seconds=LISTING_SECONDS)
@@ -105,7 +106,7 @@ def sweep_snapshots(
     ]
     swept += [
         _forgotten(xen, reference)
-        for reference in list_references(xen, installation)
+        for reference in list_references(xen, installations)
         if not (is_live(reference.run) or (reference.usable and is_compared_with(reference)))
     ]
     return tuple(swept)
@@ -115,7 +116,7 @@ def sweep_snapshots(
 class _Over:
     """Finds what belongs to this installation's runs that are over."""
 
-    installation: str
+    installations: Collection[str]
     is_live: Callable[[RunId], bool]
 
     def tasks(
@@ -169,7 +170,7 @@ class _Over:
     def _is_over(self, owner: Owner | None) -> bool:
         return (
             owner is not None
-            and owner.installation == self.installation
+            and owner.installation in self.installations
             and not self.is_live(owner.run)
         )
 

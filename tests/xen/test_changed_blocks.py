@@ -83,7 +83,7 @@ def test_a_reference_keeps_no_data_and_serves_the_next_run(stage: Stage) -> None
     stage.pool.write("web-1", 1, 0, b"z")
     new = stage.snapshot()
 
-    references = list_references(stage.xen, stage.owner.installation)
+    references = list_references(stage.xen, {stage.owner.installation})
     assert {r.uuid for r in references} == {d.uuid for d in base.disks}
     assert all(r.usable and r.run == stage.owner.run for r in references)
     assert {r.disk for r in references} == {d.facts.disk for d in base.disks}
@@ -103,7 +103,7 @@ def test_a_reference_survives_the_sweep_and_one_that_still_has_data_does_not(
         drop_snapshot(stage.xen, half_way, keep_references=True, tries=2, pause_seconds=0.01)
 
     swept = sweep_snapshots(
-        stage.xen, stage.owner.installation, lambda run: False, tries=20, pause_seconds=0.1
+        stage.xen, {stage.owner.installation}, lambda run: False, tries=20, pause_seconds=0.1
     )
 
     assert {s.uuid for s in swept} == {d.uuid for d in half_way.disks}
@@ -121,14 +121,14 @@ def test_references_that_no_version_needs_are_dropped_and_others_kept(stage: Sta
 
     dropped = drop_references(
         stage.xen,
-        stage.owner.installation,
+        {stage.owner.installation},
         vm=new.vm.vm,
         disks=[disk.facts.disk for disk in new.disks],
         keep=[disk.uuid for disk in new.disks],
     )
 
     assert {r.uuid for r in dropped} == {d.uuid for d in old.disks}
-    left = list_references(stage.xen, stage.owner.installation)
+    left = list_references(stage.xen, {stage.owner.installation})
     assert {r.uuid for r in left} == {d.uuid for d in new.disks}
 
 
@@ -139,7 +139,8 @@ def test_references_of_disks_nobody_asked_about_stay(stage: Stage) -> None:
 
     for of, which in ((vm, [DiskId("0" * 32)]), (VmId("0" * 32), disks)):
         assert (
-            drop_references(stage.xen, stage.owner.installation, vm=of, disks=which, keep=[]) == ()
+            drop_references(stage.xen, {stage.owner.installation}, vm=of, disks=which, keep=[])
+            == ()
         )
 
 

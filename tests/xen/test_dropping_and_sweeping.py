@@ -35,7 +35,7 @@ def drop(stage: Stage, snapshot: XenSnapshot) -> None:
 
 def sweep(stage: Stage, is_live: Callable[[RunId], bool] = nobody) -> tuple[Swept, ...]:
     return sweep_snapshots(
-        stage.xen, stage.owner.installation, is_live, tries=20, pause_seconds=0.1
+        stage.xen, {stage.owner.installation}, is_live, tries=20, pause_seconds=0.1
     )
 
 
@@ -187,7 +187,7 @@ def test_a_task_that_cannot_be_ended_is_said_so_and_its_record_stays(stage: Stag
     stage.pool.db.put("task", task, other_config={MARK: mark}, status="cancelling")
 
     with login(stage.server, task_seconds=0.2) as xen:
-        (swept,) = sweep_snapshots(xen, stage.owner.installation, nobody)
+        (swept,) = sweep_snapshots(xen, {stage.owner.installation}, nobody)
 
     assert "the pool has not ended it" in swept.problem
     assert stage.pool.db.exists("task", task)
@@ -331,7 +331,7 @@ def test_one_problem_does_not_stop_the_sweep(stage: Stage) -> None:
     )
 
     swept = sweep_snapshots(
-        stage.xen, stage.owner.installation, nobody, tries=2, pause_seconds=0.05
+        stage.xen, {stage.owner.installation}, nobody, tries=2, pause_seconds=0.05
     )
 
     problems = {s.uuid: bool(s.problem) for s in swept}
@@ -350,7 +350,7 @@ def test_a_sweep_that_dies_at_any_call_is_finished_by_the_next(
     let_it_die(doomed, calls_before)
 
     with suppress(Died):
-        sweep_snapshots(doomed, stage.owner.installation, nobody, tries=20, pause_seconds=0.1)
+        sweep_snapshots(doomed, {stage.owner.installation}, nobody, tries=20, pause_seconds=0.1)
     doomed.close()
     wait_for_the_pool(stage)
     sweep(stage)

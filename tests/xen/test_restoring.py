@@ -258,7 +258,7 @@ def test_an_unfinished_restore_is_swept_and_a_finished_one_is_not(stage: Stage) 
     unfinished = restore(stage, name="unfinished")
 
     swept = sweep_snapshots(
-        stage.xen, stage.owner.installation, lambda run: False, tries=20, pause_seconds=0.1
+        stage.xen, {stage.owner.installation}, lambda run: False, tries=20, pause_seconds=0.1
     )
 
     assert [s.name.split(" (")[0] for s in swept if s.what == "unfinished VM"] == ["unfinished"]
@@ -306,7 +306,7 @@ def test_a_disk_that_was_just_written_is_taken_away_when_the_host_lets_go(stage:
 
 def drop_everything_frozen(stage: Stage) -> None:
     sweep_snapshots(
-        stage.xen, stage.owner.installation, lambda run: False, tries=20, pause_seconds=0.1
+        stage.xen, {stage.owner.installation}, lambda run: False, tries=20, pause_seconds=0.1
     )
 
 

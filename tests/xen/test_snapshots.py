@@ -241,7 +241,7 @@ def test_memory_left_by_a_killed_run_is_swept(stage: Stage) -> None:
     stage.xen.call("VM.destroy", snapshot.ref)
 
     swept = sweep_snapshots(
-        stage.xen, stage.owner.installation, lambda run: False, tries=20, pause_seconds=0.1
+        stage.xen, {stage.owner.installation}, lambda run: False, tries=20, pause_seconds=0.1
     )
 
     assert len(swept) == 3

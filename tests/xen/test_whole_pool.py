@@ -123,7 +123,7 @@ def test_every_day_reads_what_changed_and_gives_the_disk_as_it_was(site: Site) -
         drop_snapshot(site.xen, snapshot, keep_references=True, tries=50, pause_seconds=0.1)
         drop_references(
             site.xen,
-            site.owner.installation,
+            {site.owner.installation},
             vm=snapshot.vm.vm,
             disks=[disk.facts.disk],
             keep=[disk.uuid],

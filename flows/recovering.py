@@ -1,0 +1,184 @@
+"""A lost installation brought back: its key, its memory, its ownership and its blocks.
+
+Whatever can go wrong is looked for first. A try that was cut short is gone on with by the next one
+for the same name and places: each step is safe to repeat.
+"""
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from blocks import CatalogFile, DataStoreShare, Site, Vault, XenPool
+from catalog import schema
+from catalog.connection import make_room
+from catalog.reconciling import doubt_everything
+from catalog.runs import last_runs
+from catalog.staging import private_folder
+from catalog.values import VersionRow
+from catalog.versions import list_versions
+from flows.new_site import (
+    Begun,
+    connected,
+    require_folders,
+    require_prefect,
+    save_site,
+    try_vault,
+)
+from likeness.clock import system_clock
+from likeness.errors import LikenessError, WrongKey
+from likeness.store.data_store import DataStore, open_store_with_key_file
+from likeness.store.documents import OwnerDocument
+from likeness.store.heads import read_witness, write_head
+from likeness.store.keyring import add_key_file
+from likeness.store.owning import newest_owner, owners, take_over
+from likeness.transport.base import Transport
+from tasks.catch_up import bring_together
+from tasks.mend_catalog import WHAT_THE_STORE_SAYS, newest_copy
+
+Opener = Callable[[Transport], DataStore]
+"""Opens the store at a place with what is at hand: words, a key file, a passphrase."""
+
+_STALE = timedelta(days=30)
+_RUNS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a recovery found, and did if it was no rehearsal.
+
+    Attributes:
+        site: Saved under its name; none after a rehearsal.
+        store: The store's id.
+        versions: All of them, unchecked until they are validated.
+        memory: Where the catalog comes from, in words.
+        added: How many versions only the store knew.
+        left_out: What could not be recorded, in words.
+        owner: Who owned the store before; none if no document said so.
+        head: The store's newest head when it was found, or why there is none to believe.
+        jobs: Jobs that ran, with the VMs of their last run: their deployments are not kept.
+    """
+
+    site: Site | None
+    store: str
+    versions: tuple[VersionRow, ...]
+    memory: str
+    added: int
+    left_out: tuple[str, ...]
+    owner: OwnerDocument | None
+    head: str
+    jobs: dict[str, tuple[str, ...]]
+
+
+def recover(
+    name: str,
+    *,
+    open_with: Opener,
+    pool: XenPool,
+    data_store: DataStoreShare,
+    folder: Path,
+    vault: Vault | None = None,
+    dry_run: bool = False,
+) -> Recovered:
+    """Bring a lost installation back from its store, or from its vault, and take the store over.
+
+    From then on the installation that owned it is refused whatever it wants to write, and its
+    snapshots in the pool are this one's to use and to sweep.
+
+    Args:
+        name: Of the site: what flows will be given.
+        open_with: Opens the store.
+        pool: Where the VMs are; logged in to once.
+        data_store: Where the store is, or the vault; and a key file that does not exist yet.
+        folder: For the catalog, on a local disk; must not hold one yet.
+        vault: The second place, if there is one; written to once, unless it is a rehearsal.
+        dry_run: Do all of it that changes nothing: neither the store nor this machine.
+
+    Raises:
+        BadInput: The name, the folder or the key file cannot be, or Prefect does not answer;
+            nothing was made.
+        LoginRefused, HostUnreachable: The pool does not let us in; nothing was made.
+        StoreMissing, WrongKey, ShareUnreachable: The store does not open; nothing was made.
+        StoreTakenOver: Somebody else took the store over at the same moment.
+    """
+    catalog = CatalogFile(folder=str(folder.absolute()))
+    begun = Begun(folder.absolute() / "recovery", name, data_store)
+    require_folders(begun, catalog, data_store)
+    with pool.open():
+        pass
+    require_prefect(name, begun)
+    with connected(data_store) as place:
+        store = open_with(place)
+        store.require_writable()
+        if dry_run:
+            with TemporaryDirectory(prefix="likeness-rehearsal-") as scratch:
+                here = CatalogFile(folder=scratch)
+                return _remembered(store, Site(xen_pool=pool, data_store=data_store, catalog=here))
+        try_vault(vault, place)
+        begun.note()
+        _make_key(store, Path(data_store.key_file))
+        site = Site(name=name, xen_pool=pool, data_store=data_store, catalog=catalog)
+        found = _remembered(store, site)
+        _own(store, catalog)
+    blocks = {"xen-pool": pool, "data-store": data_store, "catalog": catalog, "vault": vault}
+    save_site(name, blocks)
+    begun.over()
+    return replace(found, site=Site.named(name))
+
+
+def _make_key(store: DataStore, key_file: Path) -> None:
+    """A slot and a key file for this machine; a file that an earlier try left may have no slot."""
+    if key_file.exists():
+        with suppress(WrongKey):
+            open_store_with_key_file(store.transport, key_file)
+            return
+        key_file.unlink()
+    key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    add_key_file(store, key_file)
+
+
+def _remembered(store: DataStore, site: Site) -> Recovered:
+    """Make the catalog: of the best copy that the store has, and what that does not know."""
+    file = site.catalog.file
+    memory = WHAT_THE_STORE_SAYS
+    if not schema.exists(file):
+        make_room(file)
+        with private_folder(file) as folder:
+            memory = newest_copy(store, folder, file) or memory
+    site.catalog.ready(system_clock)
+    doubt_everything(file, system_clock())
+    added, left_out = bring_together(site, store)
+    jobs: dict[str, tuple[str, ...]] = {}
+    for run in last_runs(file, _RUNS):
+        jobs.setdefault(run.job, tuple(each.name for each in run.vms))
+    owner, _ = newest_owner(store)
+    return Recovered(
+        site=None,
+        store=store.store_id,
+        versions=tuple(list_versions(file, system_clock(), _STALE)),
+        memory=memory,
+        added=added,
+        left_out=left_out,
+        owner=owner,
+        head=_head(store),
+        jobs=jobs,
+    )
+
+
+def _head(store: DataStore) -> str:
+    try:
+        return read_witness(store).short
+    except LikenessError as cause:
+        return f"no head to be believed: {cause}"
+
+
+def _own(store: DataStore, catalog: CatalogFile) -> None:
+    """Take the store over under a name of its own, so that whoever owned it is told apart."""
+    before = [each.installation for each in owners(store)]
+    mine = catalog.installation(lambda: "")
+    catalog.note_predecessors(dict.fromkeys(each for each in before if each != mine))
+    take_over(store, mine, host=socket.gethostname(), clock=system_clock)
+    write_head(store, clock=system_clock)

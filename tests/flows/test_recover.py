@@ -1,0 +1,302 @@
+"""A lost installation: back from its store or its vault, and the old one kept out."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL
+from pydantic import SecretStr
+
+from blocks import DataStoreShare, Site, SiteBlock, XenPool
+from catalog.values import Verdict
+from flows.recover import Recovered, recover
+from flows.sweep import sweep
+from flows.validate import validate
+from flows.vault import vault
+from likeness.clock import system_clock
+from likeness.codec.slots import SlotKind, from_words
+from likeness.errors import StoreTakenOver, WrongKey
+from likeness.model.ids import random_name
+from likeness.store import layout
+from likeness.store.data_store import open_store
+from likeness.store.heads import write_head
+from likeness.store.sweeping import give_back_packs
+from tests.flows.scene import MIB, Scene, noise, outcomes, sizes
+
+pytestmark = [pytest.mark.prefect, pytest.mark.lab]
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {"web": [noise("web", 2 * MIB)], "db": [noise("db", MIB)]}
+
+
+def lose(site: Scene) -> None:
+    """The machine is gone: its catalog, its key file, its blocks."""
+    shutil.rmtree(site.folder / "here")
+    SiteBlock.delete(site.name)
+
+
+def recovered(site: Scene, *, place: Path | None = None, name: str = "", **more: object) -> Scene:
+    """The site on another machine, recovered with the words alone."""
+    new = more.get("folder") or site.folder / "there"
+    found = by_words(site, place=place or site.place, name=name or site.name, folder=new, **more)
+    assert found.site is not None
+    return Scene(name or site.name, found.site, site.lab, site.folder, site.recovery_words)
+
+
+def by_words(site: Scene, *, place: Path, name: str, **more: object) -> Recovered:
+    folder = Path(str(more.pop("folder", site.folder / "there")))
+    words = partial(open_store, opener=from_words(site.recovery_words))
+    return recover(
+        name,
+        open_with=partial(words, kind=SlotKind.RECOVERY_WORDS),
+        pool=XenPool(
+            url=site.lab.url,
+            username=site.lab.username,
+            password=SecretStr(site.lab.password),
+        ),
+        data_store=DataStoreShare(place=str(place), key_file=str(folder / "store.key")),
+        folder=folder,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def lists(site: Scene) -> list[tuple[str, int, str]]:
+    return [(row.vm_name, row.sequence, row.version) for row in site.listed()]
+
+
+def spoil(path: Path) -> None:
+    """Flip one bit."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+
+def catalog_copies(site: Scene) -> list[Path]:
+    return sorted(path for path in (site.place / "catalog").iterdir() if "-" not in path.name)
+
+
+def test_a_lost_installation_comes_back_with_the_words_alone(
+    new_site: Callable[..., Scene],
+) -> None:
+    site = new_site(SMALL)
+    assert site.back_up("web", "db", validated=True).name == "Completed"
+    site.pool.write("web", disk=0, offset=0, data=noise("night two", 100_000))
+    assert site.back_up("web", "db", validated=True).name == "Completed"
+    before, old = lists(site), site.site.installation
+    lose(site)
+
+    again = recovered(site)
+
+    assert lists(again) == before
+    assert set(again.verdicts()) == {Verdict.UNCHECKED}
+    assert again.site.installation != old
+    site.pool.write("web", disk=0, offset=MIB, data=noise("night three", 100_000))
+    ended = again.back_up("web", "db")
+    assert ended.name == "Completed", ended.message
+    done = outcomes(ended)
+    assert done["web"].read_bytes == 256 << 10, "only what changed was read, and sent"
+    assert 100_000 <= done["web"].sent_bytes < 300_000
+    assert (done["db"].read_bytes, done["db"].sent_bytes) == (0, 0)
+    assert validate(site=site.name, return_state=True).is_completed()
+    assert set(again.verdicts()) == {Verdict.GOOD}
+    assert again.restore(again.newest("web").version) == site.disks("web")
+    assert again.site.data_store.owner() == again.site.installation
+
+
+def test_what_the_lost_installation_left_in_the_pool_is_swept_by_its_heir(
+    new_site: Callable[..., Scene],
+) -> None:
+    site = new_site({"db": [noise("db", MIB)]})
+    old, run = site.site.installation, random_name()
+    ref = site.pool.db.where("VM", name_label="db")[0]
+    with site.site.xen_pool.open() as xen:
+        xen.call("VM.snapshot", ref, f"db [likeness {old} {run}]")
+    assert site.left_in_the_pool()["snapshots"] == 1
+    lose(site)
+
+    recovered(site)
+
+    assert sweep(site=site.name, return_state=True).is_completed()
+    assert site.left_in_the_pool()["snapshots"] == 0
+
+
+def test_from_the_vault_alone(new_site: Callable[..., Scene]) -> None:
+    site = new_site(SMALL)
+    assert site.back_up("web", "db", validated=True).name == "Completed"
+    assert vault(site=site.name, return_state=True).is_completed()
+    before = lists(site)
+    lose(site)
+    shutil.rmtree(site.place)
+
+    again = recovered(site, place=site.folder / "vault")
+
+    assert lists(again) == before
+    for vm in ("web", "db"):
+        assert again.restore(again.newest(vm).version) == site.disks(vm)
+    assert again.back_up("web", "db").name == "Completed"
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_damaged_copies_of_the_catalog_are_passed_over(
+    new_site: Callable[..., Scene], *, all_of_them: bool
+) -> None:
+    site = new_site({"db": [noise("db", MIB)]})
+    for _ in range(3):
+        assert site.back_up("db").name == "Completed"
+    before, copies = lists(site), catalog_copies(site)
+    assert len(copies) == 3
+    for path in copies if all_of_them else copies[2:]:
+        spoil(path)
+    lose(site)
+
+    found = by_words(site, place=site.place, name=site.name)
+
+    expected = "what the data store says" if all_of_them else "copy 2 of"
+    assert found.memory.startswith(expected)
+    assert found.added == (3 if all_of_them else 1)
+    assert found.left_out == ()
+    assert [(row.vm_name, row.sequence, row.version) for row in found.versions] == before
+    assert {row.verdict for row in found.versions} == {Verdict.UNCHECKED}
+
+
+def test_the_old_controller_is_refused_whatever_it_wants_to_write(
+    new_site: Callable[..., Scene],
+) -> None:
+    site = new_site(SMALL)
+    assert site.back_up("web", "db", validated=True).name == "Completed"
+    with site.store() as asleep:
+        asleep.require_writable()  # it has seen that it is the owner, and wakes up later
+        again = recovered(site, name=f"{site.name}-again")
+        assert again.back_up("web", "db").name == "Completed"
+        before, versions = site.objects(), lists(again)
+
+        pack = asleep.transport
+        with pytest.raises(StoreTakenOver, match="was taken over by installation"):
+            write_head(asleep, clock=system_clock)
+        with pytest.raises(StoreTakenOver):
+            give_back_packs(asleep, dict, reason="spare", clock=system_clock)
+        with pytest.raises(StoreTakenOver), asleep.again() as second:
+            second.for_writing()
+        assert pack is asleep.transport
+
+    site.pool.write("web", disk=0, offset=0, data=noise("late", 100_000))
+    ended = site.back_up("web", "db")
+    assert ended.is_failed()
+    assert {"taken over" in each.sentence for each in outcomes(ended).values()} == {True}
+    vault(site=site.name, return_state=True)
+    assert list((site.folder / "vault").rglob("*-*")) == [], "not one version went to the vault"
+    assert site.objects() == before
+    assert lists(again) == versions
+    assert site.left_in_the_pool()["snapshots"] == 0
+    assert again.back_up("web", "db").name == "Completed"
+
+
+def test_a_vault_that_somebody_took_over_takes_nothing_from_the_old_store(
+    new_site: Callable[..., Scene],
+) -> None:
+    site = new_site({"db": [noise("db", MIB)]})
+    assert site.back_up("db").name == "Completed"
+    assert vault(site=site.name, return_state=True).is_completed()
+    place = site.folder / "vault"
+    recovered(site, place=place, name=f"{site.name}-again")
+    before = sizes(place)
+    assert site.back_up("db").name == "Completed"
+
+    ended = vault(site=site.name, return_state=True)
+
+    assert not ended.is_completed()
+    assert sizes(place) == before
+
+
+def test_a_rehearsal_changes_nothing(new_site: Callable[..., Scene]) -> None:
+    site = new_site({"db": [noise("db", MIB)]})
+    assert site.back_up("db", validated=True).name == "Completed"
+    before = sizes(site.folder)
+
+    found = by_words(site, place=site.place, name=f"{site.name}-again", dry_run=True)
+
+    assert found.site is None
+    assert [row.version for row in found.versions] == [row.version for row in site.listed()]
+    assert found.jobs == {"nightly": ("db",)}
+    assert found.head.startswith("head ")
+    assert sizes(site.folder) == before
+    assert site.back_up("db").name == "Completed"
+
+
+def test_the_wrong_words_change_nothing(site: Scene, new_site: Callable[..., Scene]) -> None:
+    other = new_site({"db": [noise("db", MIB)]})
+    before = sizes(site.folder)
+    with pytest.raises(WrongKey):
+        by_words(other, place=site.place, name="x", folder=other.folder / "there")
+    assert sizes(site.folder) == before
+    assert not (other.folder / "there").exists()
+
+
+def test_a_recovery_that_was_cut_short_is_gone_on_with(
+    new_site: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = new_site({"db": [noise("db", MIB)]})
+    assert site.back_up("db").name == "Completed"
+    before = lists(site)
+    lose(site)
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.recovering.save_site", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            recovered(site)
+
+    again = recovered(site)
+
+    assert lists(again) == before
+    assert [path.name for path in sorted((site.place / "owner").iterdir())] == [
+        layout.numbered("x", each)[2:] for each in (1, 2)
+    ]
+    assert again.back_up("db").name == "Completed"
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_commands_of_the_recovery_page(new_site: Callable[..., Scene]) -> None:
+    site = new_site({"db": [noise("db", MIB)]})
+    assert site.back_up("db").name == "Completed"
+    lose(site)
+    name, folder = site.name, site.folder / "there"
+
+    def command(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "flows.recover", "--name", name, "--pool", site.lab.url),
+                *("--account", site.lab.username, "--store", str(site.place)),
+                *("--folder", str(folder), "--vault", str(site.folder / "vault"), *more),
+            ],
+            cwd=ROOT,
+            env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
+            input=f"{site.lab.password}\n{site.recovery_words}\n",
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    rehearsed = command("--dry-run")
+    assert rehearsed.returncode == 0, rehearsed.stderr
+    assert "REHEARSAL: nothing was changed" in rehearsed.stdout
+    assert not folder.exists()
+
+    done = command()
+    assert done.returncode == 0, done.stderr
+    assert "  versions      1, unchecked until they are validated\n    db: 1" in done.stdout
+    assert "    nightly: db" in done.stdout
+    assert site.recovery_words.split()[0] not in done.stdout.split()
+    assert (folder / "store.key").stat().st_mode & 0o777 == 0o600
+    assert Site.named(name).vault is not None
+
+    refused = command()
+    assert refused.returncode == 2
+    assert "holds a catalog already" in refused.stderr
