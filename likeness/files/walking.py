@@ -10,6 +10,7 @@ from dissect.target.filesystem import DirEntry
 from likeness.files.messages import MOST_READ, Data, Entry, Hole, Trouble
 
 _DEEPEST = 512
+_ONE_PLACE = ("ext", "xfs", "ntfs")  # a folder's number is its own, and it is in one place
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
 _ZEROS = bytes(4096)
 _OF_NTFS = frozenset(
@@ -85,6 +86,7 @@ def described(path: Path, entry: Any) -> Entry:
 def walked(path: Path, entry: Any, *, with_data: bool) -> Iterator[Walked]:
     """A thing and, in depth, whatever is in it; files with their content if asked for."""
     waiting: list[tuple[Path, Any]] = [(path, entry)]
+    seen: set[int] = set()
     while waiting:
         path, entry = waiting.pop()
         try:
@@ -93,14 +95,21 @@ def walked(path: Path, entry: Any, *, with_data: bool) -> Iterator[Walked]:
             told = described(path, entry)
             yield told
             if told.kind == "folder":
-                if len(path) >= _DEEPEST:
-                    raise ValueError("folders lie in one another without end")
+                _not_again(entry, path, seen)
                 inside = list(children(entry, path))
                 waiting.extend(reversed(inside))
             elif told.kind == "file" and with_data:
                 yield from content(entry, told.size_bytes)
         except Exception as cause:  # noqa: BLE001 -- as above
             yield Trouble(path, _said(cause))
+
+
+def _not_again(folder: Any, path: Path, seen: set[int]) -> None:
+    """A hostile file system may say that a folder lies in itself; nobody walks that to its end."""
+    number = int(folder.lstat().st_ino)
+    if len(path) >= _DEEPEST or (folder.fs.__type__ in _ONE_PLACE and number in seen):
+        raise ValueError("folders lie in one another without end")
+    seen.add(number)
 
 
 def content(entry: Any, size: int) -> Iterator[Data | Hole]:

@@ -141,13 +141,16 @@ class TreeWriter:
             self._drop_file()
             self._lose(path, "left out: it could not be read to its end")
             return
-        self._file = None
         try:
             os.ftruncate(handle, told.size_bytes)
-            _settle(handle, told)
-            self.files += 1
-        finally:
-            os.close(handle)
+        except (OSError, OverflowError) as cause:  # a guest may say any size
+            self._drop_file()
+            self._lose(path, f"left out: {cause}")
+            return
+        _settle(handle, told)
+        self.files += 1
+        self._file = None
+        os.close(handle)
 
     def _drop_file(self) -> None:
         if self._file is not None:

@@ -130,6 +130,15 @@ def test_what_is_not_whole_is_not_left(tmp_path: Path) -> None:
     assert len(said) == 2
 
 
+@pytest.mark.parametrize("size", [-1, 2**62, 2**64 - 1])
+def test_a_size_that_cannot_be_costs_that_file_alone(tmp_path: Path, size: int) -> None:
+    told: list[Told] = [entry(b"odd", size=size), Hole(max(size, 0)), entry(b"fine")]
+    writer, _ = written(tmp_path, *told)
+    assert (tmp_path / "out" / "top" / "fine").is_file()
+    if size < 0:
+        assert not writer.whole
+
+
 def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out" / "top").mkdir(parents=True)
     (tmp_path / "out" / "top" / "mine").write_text("mine")
