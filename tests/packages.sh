@@ -21,6 +21,12 @@ acl_xattr.so samba-vfs-modules accounts that may create and nothing else
 chromium   chromium     a test that fills in a form of the Prefect UI
 chromedriver chromium-driver a test that fills in a form of the Prefect UI
 qemu-img   qemu-utils   tests that compare disks with an independent reader
+mkfs.xfs   xfsprogs     files read from XFS
+mkfs.btrfs btrfs-progs  files read from btrfs
+mkfs.vfat  dosfstools   files read from FAT
+mcopy      mtools       files read from FAT
+mkntfs     ntfs-3g      files read from NTFS
+lvcreate   lvm2         files read from LVM over two disks
 "
 
 present() { # program, or module of samba

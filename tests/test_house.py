@@ -58,7 +58,7 @@ def test_every_requirement_has_one_version_and_hashes(path: Path) -> None:
     assert [line for line in lines if not pinned.match(line)] == []
 
 
-@pytest.mark.parametrize("smaller", ["run.txt", "agent.txt"])
+@pytest.mark.parametrize("smaller", ["run.txt", "agent.txt", "files.txt"])
 def test_what_runs_is_pinned_to_what_is_tested(smaller: str) -> None:
     tested = pins_of(ROOT / "requirements" / "dev.txt")
     assert pins_of(ROOT / "requirements" / smaller).items() <= tested.items()
@@ -67,13 +67,16 @@ def test_what_runs_is_pinned_to_what_is_tested(smaller: str) -> None:
 def test_the_pins_answer_every_dependency_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups = project["dependency-groups"]
+    extra = project["project"]["optional-dependencies"]["files"]
     for name, asked in {
         "run.txt": project["project"]["dependencies"],
-        "dev.txt": project["project"]["dependencies"] + groups["dev"],
+        "dev.txt": project["project"]["dependencies"] + groups["dev"] + extra,
+        "files.txt": project["project"]["dependencies"] + extra,
         "agent.txt": groups["agent"],
         "torture.txt": groups["torture"],
     }.items():
-        wanted = {re.split(r"[<>=!~;\[ ]", line)[0].lower().replace("_", "-") for line in asked}
+        wanted = {re.split(r"[<>=!~;\[ ]", line)[0].lower() for line in asked}
+        wanted = {re.sub("[._]", "-", each) for each in wanted}
         assert wanted <= pins_of(ROOT / "requirements" / name).keys(), name
 
 

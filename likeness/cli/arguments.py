@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import likeness
-from likeness.cli import checks, key_commands, reading, serving
+from likeness.cli import checks, files, key_commands, reading, serving
 from likeness.cli.opening import add_keys, add_place
 from likeness.model.sizes import shortened
 from likeness.serving.converting import FORMATS
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
     _reading(commands)
     _serving(commands)
+    _files(commands)
     _checking(commands)
     _keys(commands)
     return top
@@ -136,6 +137,26 @@ def _serving(commands: "_Commands") -> None:
         "--scratch", type=Path, metavar="FOLDER", help="for the block maps and the changes"
     )
     serve.set_defaults(command=serving.serve)
+
+
+def _files(commands: "_Commands") -> None:
+    command = _command(
+        commands, "files", "List, find and take out files of a version's disks; needs dissect."
+    )
+    add_keys(command)
+    command.add_argument("version", metavar="VERSION", help="the first digits of its id")
+    command.add_argument(
+        "path", nargs="?", metavar="PATH", help="such as 0-1/etc; without it, the volumes are named"
+    )
+    command.add_argument("--disk", metavar="POSITION", help="only volumes that lie on this disk")
+    command.add_argument(
+        "--find", metavar="NAME", help="whatever has this in its name, or is so named with * and ?"
+    )
+    command.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="take PATH out into it; nothing is overwritten"
+    )
+    command.add_argument("--scratch", type=Path, metavar="FOLDER", help="for the block maps")
+    command.set_defaults(command=files.files)
 
 
 def _checking(commands: "_Commands") -> None:

@@ -1,0 +1,113 @@
+"""The command that lists, finds and takes out files of a version's disks."""
+
+import argparse
+import stat
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from likeness.cli.opening import opened
+from likeness.cli.terminal import printable, say, tell
+from likeness.errors import BadInput
+from likeness.files.messages import Ask, Entry, Trouble, Volume
+from likeness.files.opening import GuestFiles, open_files
+from likeness.files.writing import TreeWriter
+from likeness.model.choosing import disk_called
+from likeness.model.naming import fit_for_file
+from likeness.model.sizes import readable_size
+from likeness.stopping import StopToken
+from likeness.store.disk_view import open_disk
+from likeness.store.versions import find_version
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def files(options: argparse.Namespace, _stop: StopToken) -> int:
+    """Look into a version's disks; 1 if some of what was asked for could not be read."""
+    store = opened(options)
+    version = find_version(store, options.version)
+    with ExitStack() as held:
+        scratch = Path(
+            held.enter_context(tempfile.TemporaryDirectory(prefix="likeness-", dir=options.scratch))
+        )
+        disks = [
+            (
+                fit_for_file(disk.position),
+                held.enter_context(open_disk([store], disk, scratch, say=tell)),
+            )
+            for disk in version.record.disks
+        ]
+        guest = held.enter_context(open_files(disks))
+        volumes = guest.volumes()
+        if options.disk is not None:
+            chosen = disk_called(
+                options.disk, version.record.disks, f"version {version.version[:12]}"
+            )
+            number = version.record.disks.index(chosen)
+            volumes = [volume for volume in volumes if number in volume.disks]
+        return _looked(guest, volumes, options)
+
+
+def _looked(guest: GuestFiles, volumes: list[Volume], options: argparse.Namespace) -> int:
+    volume, path = _path(options.path or "")
+    if volume and volume not in [each.name for each in volumes]:
+        names = ", ".join(_shown((each.name,)) for each in volumes) or "none"
+        raise BadInput(f"no volume {_shown((volume,))!r} in this version; it has {names}")
+    if options.to is not None:
+        if not volume or options.find:
+            raise BadInput("name the one file or folder to take out, as a listing shows it")
+        return _taken(guest, volume, path, options.to)
+    if options.find:
+        asked = [volume] if volume else [each.name for each in volumes if each.kind]
+        codes = [_printed(guest, Ask("find", each, path, options.find)) for each in asked]
+        return max(codes, default=0)
+    if volume:
+        return _printed(guest, Ask("list", volume, path))
+    for each in volumes:
+        facts = f"{each.kind or '-':<6}  {readable_size(each.size_bytes):>10}"
+        say(f"{facts}  {_shown((each.name,))}  {printable(each.note)}".rstrip())
+    return 0
+
+
+def _path(text: str) -> tuple[bytes, tuple[bytes, ...]]:
+    parts = [part for part in text.encode(errors="surrogateescape").split(b"/") if part]
+    return (parts[0], tuple(parts[1:])) if parts else (b"", ())
+
+
+def _printed(guest: GuestFiles, ask: Ask) -> int:
+    code = 0
+    for told in guest.asked(ask):
+        if isinstance(told, Entry):
+            say(_line(ask.volume, told))
+        elif isinstance(told, Trouble):
+            tell(f"{_shown((ask.volume, *told.path))}: could not be read: {printable(told.cause)}")
+            code = 1
+    return code
+
+
+def _line(volume: bytes, told: Entry) -> str:
+    kinds = {"folder": stat.S_IFDIR, "link": stat.S_IFLNK, "file": stat.S_IFREG}
+    mode = stat.filemode(kinds.get(told.kind, 0) | told.mode & 0o7777)
+    try:
+        moment = f"{_EPOCH + timedelta(microseconds=told.modified_ns // 1000):%Y-%m-%d %H:%M}"
+    except OverflowError:
+        moment = "-"
+    target = f" -> {printable(told.target.decode(errors='replace'))}" if told.target else ""
+    size = readable_size(told.size_bytes) if told.kind == "file" else "-"
+    return f"{mode}  {size:>10}  {moment:<16}  {_shown((volume, *told.path))}{target}"
+
+
+def _taken(guest: GuestFiles, volume: bytes, path: tuple[bytes, ...], to: Path) -> int:
+    def note(where: tuple[bytes, ...], what: str) -> None:
+        tell(f"{_shown((volume, *where))}: {printable(what)}")
+
+    writer = TreeWriter(to, len(path), note)
+    writer.take(guest.asked(Ask("take", volume, path)), path[-1] if path else volume)
+    tell(f"{writer.files} files are in {to}")
+    return 0 if writer.whole else 1
+
+
+def _shown(parts: Iterable[bytes]) -> str:
+    return printable("/".join(part.decode(errors="backslashreplace") for part in parts))

@@ -1,0 +1,174 @@
+"""In the reader's process: which file systems a version's disks hold, by name."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import msgspec
+from dissect.target.filesystem import Filesystem
+from dissect.target.filesystems.btrfs import BtrfsFilesystem
+from dissect.target.filesystems.exfat import ExfatFilesystem
+from dissect.target.filesystems.extfs import ExtFilesystem
+from dissect.target.filesystems.fat import FatFilesystem
+from dissect.target.filesystems.ntfs import NtfsFilesystem
+from dissect.target.filesystems.xfs import XfsFilesystem
+from dissect.target.volumes.disk import DissectVolumeSystem
+from dissect.target.volumes.lvm import LvmVolumeSystem
+
+from likeness.files.messages import Volume
+from likeness.files.sources import DiskFile
+
+_KNOWN = (
+    NtfsFilesystem,
+    ExtFilesystem,
+    XfsFilesystem,
+    FatFilesystem,
+    ExfatFilesystem,
+    BtrfsFilesystem,
+)
+_IN_THE_BOOT_SECTOR = (NtfsFilesystem, FatFilesystem, ExfatFilesystem)  # it looks like an MBR
+_OTHERS = (
+    (0, b"LUKS\xba\xbe", "encrypted by LUKS: it cannot be read without its key"),
+    (3, b"-FVE-FS-", "encrypted by BitLocker: it cannot be read without its key"),
+    (4086, b"SWAPSPACE2", "swap space: no files"),
+)
+_LOST_GROUP = "of an LVM group that is not whole here: a disk of it may be missing"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A volume as it is told of, and its file system if it has one."""
+
+    told: Volume
+    files: Any = None  # a Filesystem
+
+
+@dataclass(frozen=True)
+class _Piece:
+    name: str
+    disks: tuple[int, ...]
+    size_bytes: int
+    file: BinaryIO
+
+
+def find_volumes(disks: list[tuple[str, DiskFile]]) -> list[Found]:
+    """Every volume of these disks: partitions, whole disks, and LVM across them."""
+    pieces: list[_Piece] = []
+    for position, disk in disks:
+        pieces.extend(_pieces_of(position, disk))
+    grouped, logical = _lvm(pieces)
+    found: list[Found] = []
+    btrfs: dict[bytes, list[_Piece]] = {}
+    for piece in [*(p for p in pieces if p not in grouped), *logical]:
+        if _is(BtrfsFilesystem, piece.file):
+            btrfs.setdefault(BtrfsFilesystem.detect_id(piece.file) or b"", []).append(piece)
+        else:
+            found.append(_looked_at(piece))
+    for members in btrfs.values():
+        found.append(_opened(members[0], BtrfsFilesystem, [m.file for m in members]))
+    return _named_apart(sorted(found, key=lambda each: each.told.name))
+
+
+def _pieces_of(position: str, disk: DiskFile) -> Iterator[_Piece]:
+    whole = _Piece(position, (disk.number,), disk.size, cast("BinaryIO", disk))
+    kind = _kind(whole.file)
+    volumes = [] if kind in _IN_THE_BOOT_SECTOR else _partitions(disk)
+    if kind is not None or not volumes:
+        yield whole
+    for number, volume in enumerate(volumes, 1):
+        yield _Piece(
+            f"{position}-{volume.number or number}", (disk.number,), volume.size or 0, volume
+        )
+
+
+def _partitions(disk: DiskFile) -> list[Any]:
+    disk.seek(0)
+    try:
+        return [v for v in DissectVolumeSystem(disk).volumes if v.size]
+    except Exception:  # noqa: BLE001 -- a guest's bytes may make the library fail in any way
+        return []
+
+
+def _lvm(pieces: list[_Piece]) -> tuple[list[_Piece], list[_Piece]]:
+    """The pieces that are in whole volume groups, and the logical volumes there."""
+    members = [piece for piece in pieces if _in_lvm(piece.file)]
+    logical: list[_Piece] = []
+    grouped: list[_Piece] = []
+    try:
+        groups = list(LvmVolumeSystem.open_all([piece.file for piece in members]))
+    except Exception:  # noqa: BLE001 -- as above
+        groups = []
+    for group in groups:
+        inside = [p for p in members if any(p.file is one for one in group.disk)]
+        disks = tuple(sorted({number for piece in inside for number in piece.disks}))
+        try:
+            volumes = list(group.volumes)
+        except Exception:  # noqa: BLE001 -- as above; its pieces are told of as they are
+            volumes = []
+        grouped += inside if volumes else []
+        logical += [_Piece(v.name, disks, v.size or 0, v) for v in volumes]
+    return grouped, logical
+
+
+def _in_lvm(file: BinaryIO) -> bool:
+    try:
+        return bool(LvmVolumeSystem.detect_volume(file))
+    except Exception:  # noqa: BLE001 -- as above
+        return False
+
+
+def _looked_at(piece: _Piece) -> Found:
+    if (kind := _kind(piece.file)) is not None:
+        return _opened(piece, kind, piece.file)
+    note = _LOST_GROUP if _in_lvm(piece.file) else _other(piece.file)
+    return Found(_told(piece, "", note))
+
+
+def _opened(piece: _Piece, kind: type[Filesystem], files: object) -> Found:
+    try:
+        opened = kind(files)
+    except Exception as cause:  # noqa: BLE001 -- as above
+        return Found(_told(piece, "", f"{kind.__type__}, but it cannot be read: {cause!r}"[:200]))
+    return Found(_told(piece, kind.__type__, ""), opened)
+
+
+def _told(piece: _Piece, kind: str, note: str) -> Volume:
+    name = piece.name.encode(errors="backslashreplace").replace(b"/", b"-").replace(b"\0", b"")
+    return Volume(name[:200] or b"unnamed", piece.disks, piece.size_bytes, kind, note)
+
+
+def _kind(file: BinaryIO) -> type[Filesystem] | None:
+    return next((kind for kind in _KNOWN if _is(kind, file)), None)
+
+
+def _is(kind: type[Filesystem], file: BinaryIO) -> bool:
+    try:
+        return bool(kind.detect(file))
+    except Exception:  # noqa: BLE001 -- as above
+        return False
+
+
+def _other(file: BinaryIO) -> str:
+    file.seek(0)
+    try:
+        begin = file.read(4096)
+    except Exception:  # noqa: BLE001 -- as above
+        return "it cannot be read"
+    for offset, magic, meaning in _OTHERS:
+        if begin[offset : offset + len(magic)] == magic:
+            return meaning
+    return "no file system that is known here"
+
+
+def _named_apart(found: list[Found]) -> list[Found]:
+    """No two volumes of one name: a guest may have named its groups as it likes."""
+    seen: dict[bytes, int] = {}
+    apart: list[Found] = []
+    for each in found:
+        name = each.told.name
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1:
+            other = msgspec.structs.replace(each.told, name=name + b"~%d" % seen[name])
+            each = Found(other, each.files)
+        apart.append(each)
+    return apart

@@ -1,0 +1,165 @@
+"""In the reader's process: what lies in a file system, and what is in its files."""
+
+import fnmatch
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from dissect.target.filesystem import DirEntry
+
+from likeness.files.messages import MOST_READ, Data, Entry, Hole, Trouble
+
+_DEEPEST = 512
+_ONE_PLACE = ("ext", "xfs", "ntfs")  # a folder's number is its own, and it is in one place
+_KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
+_ZEROS = bytes(4096)
+_OF_NTFS = frozenset(
+    f"${name}"
+    for name in (
+        *("MFT", "MFTMirr", "LogFile", "Volume", "AttrDef", "Bitmap", "Boot", "BadClus"),
+        *("Secure", "UpCase", "Extend"),
+    )
+)
+"""Where NTFS keeps itself: nobody's files."""
+_LATEST_NS = (1 << 62) - 1
+
+Path = tuple[bytes, ...]
+Walked = Entry | Trouble | Data | Hole
+
+
+def as_bytes(name: str) -> bytes:
+    """A name as the guest wrote it, as far as the library kept it."""
+    try:
+        return name.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return name.encode(errors="backslashreplace")
+
+
+def at_path(files: Any, path: Path) -> Any:
+    """The entry that a path names, links on the way not followed.
+
+    Raises:
+        LookupError: There is no such thing.
+    """
+    here = files.get("/")
+    for part in path:
+        if not here.is_dir(follow_symlinks=False):
+            raise LookupError
+        here = next((e for e in here.scandir() if as_bytes(e.name) == part), None)
+        if here is None:
+            raise LookupError
+        here = here.get()
+    return here
+
+
+def children(folder: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """What is directly in a folder, by name."""
+    own = _OF_NTFS if not path and folder.fs.__type__ == "ntfs" else frozenset()
+    for entry in folder.scandir():
+        if entry.name not in own:
+            yield (*path, as_bytes(entry.name)), entry
+
+
+def listed(path: Path, entry: Any) -> Entry | Trouble:
+    """What is told of one thing."""
+    try:
+        return described(path, entry.get())
+    except Exception as cause:  # noqa: BLE001 -- a guest's bytes may make the library fail in any way
+        return Trouble(path, _said(cause))
+
+
+def described(path: Path, entry: Any) -> Entry:
+    """The same, of an entry that is opened."""
+    facts = entry.lstat()
+    kind = _KINDS.get(stat.S_IFMT(int(facts.st_mode)), "other")
+    return Entry(
+        path,
+        kind,
+        max(int(facts.st_size), 0),
+        stat.S_IMODE(int(facts.st_mode)),
+        _moment(facts.st_mtime_ns, facts.st_mtime),
+        _moment(facts.st_atime_ns, facts.st_atime),
+        as_bytes(entry.readlink()) if kind == "link" else b"",
+    )
+
+
+def walked(path: Path, entry: Any, *, with_data: bool) -> Iterator[Walked]:
+    """A thing and, in depth, whatever is in it; files with their content if asked for."""
+    waiting: list[tuple[Path, Any]] = [(path, entry)]
+    seen: set[int] = set()
+    while waiting:
+        path, entry = waiting.pop()
+        try:
+            if isinstance(entry, DirEntry):
+                entry = entry.get()
+            told = described(path, entry)
+            yield told
+            if told.kind == "folder":
+                _not_again(entry, path, seen)
+                inside = list(children(entry, path))
+                waiting.extend(reversed(inside))
+            elif told.kind == "file" and with_data:
+                yield from content(entry, told.size_bytes)
+        except Exception as cause:  # noqa: BLE001 -- as above
+            yield Trouble(path, _said(cause))
+
+
+def _not_again(folder: Any, path: Path, seen: set[int]) -> None:
+    """A hostile file system may say that a folder lies in itself; nobody walks that to its end."""
+    number = int(folder.lstat().st_ino)
+    if len(path) >= _DEEPEST or (folder.fs.__type__ in _ONE_PLACE and number in seen):
+        raise ValueError("folders lie in one another without end")
+    seen.add(number)
+
+
+def content(entry: Any, size: int) -> Iterator[Data | Hole]:
+    """The bytes of a file, up to the size it says; what takes no room in the guest as holes."""
+    file = entry.open()
+    at = 0
+    for begin, end in _holes(file, size):
+        yield from _stretch(file, at, begin)
+        yield Hole(end - begin)
+        at = end
+    yield from _stretch(file, at, size)
+
+
+def _stretch(file: Any, at: int, end: int) -> Iterator[Data | Hole]:
+    file.seek(at)
+    while at < end:
+        data = file.read(min(MOST_READ, end - at))
+        if not data:
+            raise ValueError("it ends before its size")
+        at += len(data)
+        yield Hole(len(data)) if _zeros(data) else Data(data)
+
+
+def _zeros(data: bytes) -> bool:
+    return data.startswith(_ZEROS[: len(data)]) and not data.strip(b"\0")
+
+
+def _holes(file: Any, size: int) -> Iterator[tuple[int, int]]:
+    """Where the library's own list of runs says that nothing is stored."""
+    runs, block = getattr(file, "runlist", None), getattr(file, "block_size", 0)
+    at = 0
+    for run in runs if isinstance(runs, list) and block else []:
+        place, count = run[0], run[1]
+        end = min(at + count * block, size)
+        if place is None and end > at:
+            yield at, end
+        at = end
+
+
+def matching(name: str) -> Any:
+    """Whether a name is what was looked for: whole with * and ?, else some part of it."""
+    wanted = name.casefold()
+    pattern = wanted if any(c in wanted for c in "*?[") else f"*{wanted}*"
+    return lambda given: fnmatch.fnmatchcase(given.decode(errors="replace").casefold(), pattern)
+
+
+def _moment(exact: Any, rough: Any) -> int:
+    moment = int(exact) if exact else int(rough * 1_000_000_000)
+    return max(min(moment, _LATEST_NS), -_LATEST_NS)
+
+
+def _said(cause: Exception) -> str:
+    return f"{type(cause).__name__}: {cause}"[:200] if str(cause) else type(cause).__name__

@@ -1,0 +1,170 @@
+"""Disks made by the real tools, and a tree of files that is hard to keep."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.unit.workshop import noise
+
+MIB = 1 << 20
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+
+
+def run(*words: object, cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        [str(word) for word in words],
+        env={**os.environ, "PATH": PATH, "LVM_SUPPRESS_FD_WARNINGS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=60,
+    )
+    assert done.returncode == 0, (words, done.stderr)
+    return done.stdout
+
+
+def blank(path: Path, mib: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(mib * MIB)
+    return path
+
+
+def plain_tree(folder: Path) -> dict[str, bytes]:
+    """Files that every file system can hold, by their paths."""
+    files = {
+        "a.txt": b"hello\n",
+        "empty": b"",
+        "deep/er/and deeper/big.bin": noise("big", 3 * MIB + 17),
+        "deep/zeros.bin": bytes(300_000) + b"end",
+        f"deep/{'long' * 50}.txt": b"a long name",
+        "ümläut-日本.txt": b"not ASCII",
+    }
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        os.utime(path, ns=(1_600_000_000_000_000_000, 1_700_000_000_000_000_000))
+    return files
+
+
+def full_tree(folder: Path) -> dict[str, bytes]:
+    """The same, and what only a file system of Unix holds."""
+    files = plain_tree(folder)
+    with (folder / "sparse").open("wb") as file:
+        file.seek(40 * MIB)
+        file.write(b"at the end")
+    os.link(folder / "a.txt", folder / "deep" / "hard link")
+    (folder / "deep" / "in").symlink_to("../a.txt")
+    (folder / "deep" / "out").symlink_to("/etc/passwd")
+    (folder / "line\nbreak").write_bytes(b"a name of two lines")
+    (folder / "a.txt").chmod(0o640)
+    files |= {"sparse": bytes(40 * MIB) + b"at the end", "deep/hard link": files["a.txt"]}
+    return {**files, "line\nbreak": b"a name of two lines"}
+
+
+def ext4(image: Path, tree: Path) -> None:
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, blank(image, 128))
+
+
+def btrfs(image: Path, tree: Path) -> None:
+    run("mkfs.btrfs", "-q", "--rootdir", tree, blank(image, 256))
+
+
+def xfs(image: Path, tree: Path) -> None:
+    """By a prototype file, which has no names with blanks."""
+
+    def lines(folder: Path) -> list[str]:
+        told = []
+        for each in sorted(folder.iterdir()):
+            if " " in each.name:
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
+            elif each.is_dir():
+                told += [f"{each.name} d--755 0 0", *lines(each), "$"]
+            else:
+                told.append(f"{each.name} ---644 0 0 {each}")
+        return told
+
+    prototype = image.with_suffix(".proto")
+    prototype.write_text("\n".join(["/", "0 0", "d--755 0 0", *lines(tree), "$", ""]))
+    run("mkfs.xfs", "-q", "-f", "-p", prototype, blank(image, 320))
+
+
+def fat(image: Path, tree: Path) -> None:
+    run("mkfs.vfat", "-F", "32", blank(image, 64))
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "PATH": PATH}
+    words = ["mcopy", "-s", "-m", "-i", str(image), *map(str, tree.iterdir()), "::/"]
+    subprocess.run(words, env=environment, check=True, capture_output=True)
+
+
+def ntfs(image: Path, tree: Path) -> None:
+    """Files at the top alone: the tool that copies makes no folders."""
+    run("mkntfs", "-q", "-F", "-Q", blank(image, 64))
+    for file in sorted(f for f in tree.rglob("*") if f.is_file()):
+        run("ntfscp", "-q", image, file, file.name)
+
+
+MAKERS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
+    "ext4": (ext4, ("mke2fs",)),
+    "xfs": (xfs, ("mkfs.xfs",)),
+    "btrfs": (btrfs, ("mkfs.btrfs",)),
+    "fat": (fat, ("mkfs.vfat", "mcopy")),
+    "ntfs": (ntfs, ("mkntfs", "ntfscp")),
+}
+
+
+def partitioned(image: Path, parts: list[Path], label: str) -> None:
+    """A disk with a table of that kind, and an image in each partition."""
+    sizes = [part.stat().st_size // MIB for part in parts]
+    blank(image, sum(sizes) + 4)
+    script = f"label: {label}\n" + "".join(f"size={size}MiB\n" for size in sizes)
+    subprocess.run(
+        ["sfdisk", "-q", str(image)],
+        input=script,
+        env={**os.environ, "PATH": PATH},
+        check=True,
+        text=True,
+        capture_output=True,
+    )
+    at = 1
+    for part, size in zip(parts, sizes, strict=True):
+        put(image, at * MIB, part.read_bytes())
+        at += size
+
+
+def put(image: Path, offset: int, data: bytes) -> None:
+    with image.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def lvm(folder: Path, content: Path) -> list[Path]:
+    """Two disks, and one logical volume over both with this content (120 MiB).
+
+    Written by the real tools on loop devices, without the kernel's device mapper: its extents are
+    filled by hand, where the tools say that they are.
+    """
+    disks = [blank(folder / f"pv{n}.raw", 64) for n in (0, 1)]
+    loops: list[str] = []
+    try:
+        loops += [run("losetup", "-f", "--show", disk).strip() for disk in disks]
+        accept = ",".join(f'"a|^{loop}$|"' for loop in loops)
+        settings = (
+            f'devices {{ filter=[{accept},"r|.*|"] use_devicesfile=0 }}'
+            f' global {{ locking_dir="{folder}" }} backup {{ backup=0 archive=0 }}'
+        )
+        options = ("-q", "--driverloaded", "n", "--config", settings)
+        run("pvcreate", *options, *loops)
+        run("vgcreate", *options, "vg-0", *loops)
+        inactive = ("-an", "-Zn", "-Wn", "-l", "100%FREE", "-n", "root")
+        run("lvcreate", *options, *inactive, "vg-0")
+    finally:
+        for loop in loops:
+            run("losetup", "-d", loop)
+    data = content.read_bytes()
+    for number, disk in enumerate(disks):
+        put(disk, MIB, data[number * 60 * MIB : (number + 1) * 60 * MIB])
+    return disks

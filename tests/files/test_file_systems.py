@@ -1,0 +1,182 @@
+"""Every file of real file systems comes out as it went in."""
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from likeness.files.messages import Ask, Data, Entry, Hole, Trouble
+from likeness.files.opening import GuestFiles, open_files
+from likeness.files.writing import TreeWriter
+from tests.files import images
+from tests.files.images import MAKERS, MIB
+from tests.unit.workshop import noise
+
+
+class ImageFile:
+    """A disk as a version's view gives it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.size_bytes = path, path.stat().st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+
+def disks_of(*paths: Path) -> list[tuple[str, ImageFile]]:
+    return [(str(number), ImageFile(path)) for number, path in enumerate(paths)]
+
+
+def hashes(guest: GuestFiles, volume: bytes) -> dict[str, str]:
+    """Path to SHA-256, of every file."""
+    found: dict[str, hashlib._Hash] = {}
+    path = ""
+    for told in guest.asked(Ask("take", volume)):
+        assert not isinstance(told, Trouble), told
+        if isinstance(told, Entry) and told.kind == "file":
+            path = b"/".join(told.path).decode()
+            found[path] = hashlib.sha256()
+        elif isinstance(told, Data):
+            found[path].update(told.data)
+        elif isinstance(told, Hole):
+            found[path].update(bytes(told.length))
+    return {path: digest.hexdigest() for path, digest in found.items()}
+
+
+def expected(tree: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in tree.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def made(kind: str, folder: Path) -> tuple[Path, dict[str, str]]:
+    tree = folder / f"tree-{kind}"
+    tree.mkdir()
+    (images.full_tree if kind in ("ext4", "btrfs") else images.plain_tree)(tree)
+    image = folder / f"{kind}.raw"
+    MAKERS[kind][0](image, tree)
+    wanted = expected(tree)
+    if kind == "ntfs":
+        wanted = {Path(path).name: digest for path, digest in wanted.items()}
+    return image, wanted
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=pytest.mark.needs(*programs)) for k, (_, programs) in MAKERS.items()],
+)
+def test_every_file_has_the_hash_of_the_original(kind: str, tmp_path: Path) -> None:
+    image, wanted = made(kind, tmp_path)
+    with open_files(disks_of(image)) as guest:
+        (volume,) = guest.volumes()
+        assert volume.name == b"0"
+        assert volume.kind.startswith(kind[:3])
+        assert hashes(guest, volume.name) == wanted
+        assert len(wanted) >= 3
+
+
+@pytest.mark.needs("mke2fs", "sfdisk", "mkfs.vfat", "mcopy")
+@pytest.mark.parametrize("label", ["gpt", "dos"])
+def test_partitions_are_found(label: str, tmp_path: Path) -> None:
+    (one, first), (two, second) = made("fat", tmp_path), made("ext4", tmp_path)
+    disk = tmp_path / "disk.raw"
+    images.partitioned(disk, [one, two], label)
+    with open_files(disks_of(disk)) as guest:
+        volumes = guest.volumes()
+        assert [(v.name, v.kind) for v in volumes] == [(b"0-1", "fat"), (b"0-2", "ext")]
+        assert [hashes(guest, v.name) for v in volumes] == [first, second]
+
+
+def loop_devices_work(folder: Path) -> bool:
+    image = images.blank(folder / "loop", 1)
+    done = subprocess.run(
+        ["losetup", "-f", "--show", str(image)],
+        env={**os.environ, "PATH": images.PATH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 0:
+        images.run("losetup", "-d", done.stdout.strip())
+    return done.returncode == 0
+
+
+@pytest.mark.needs("mke2fs", "lvcreate", "losetup")
+def test_a_logical_volume_over_two_disks_is_read_and_half_of_it_is_told(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not loop_devices_work(tmp_path):
+        pytest.skip("no loop devices here, which the tools of LVM need to make a volume")
+    image, wanted = made("ext4", tmp_path)
+    with image.open("r+b") as file:
+        file.truncate(120 * MIB)
+    images.run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tmp_path / "tree-ext4", image)
+    disks = images.lvm(tmp_path, image)
+    with open_files(disks_of(*disks)) as guest:
+        (volume,) = guest.volumes()
+        assert (volume.name, volume.disks) == (b"vg--0-root", (0, 1))
+        assert hashes(guest, volume.name) == wanted
+    with open_files(disks_of(disks[0])) as guest:
+        (volume,) = guest.volumes()
+        assert volume.kind == ""
+        assert "not whole here" in volume.note
+
+
+@pytest.mark.needs("mke2fs")
+def test_a_folder_comes_out_with_times_modes_holes_and_safe_links(tmp_path: Path) -> None:
+    image, _ = made("ext4", tmp_path)
+    told: list[str] = []
+    with open_files(disks_of(image)) as guest:
+        writer = TreeWriter(tmp_path / "out", 0, lambda path, what: told.append(what))
+        writer.take(guest.asked(Ask("take", b"0")), b"root")
+    out, tree = tmp_path / "out" / "root", tmp_path / "tree-ext4"
+    assert writer.whole
+    assert expected(out) == expected(tree)
+    assert (out / "a.txt").stat().st_mtime_ns == 1_700_000_000_000_000_000
+    assert (out / "a.txt").stat().st_mode & 0o7777 == 0o640
+    assert (out / "sparse").stat().st_blocks * 512 < MIB
+    assert (out / "deep" / "in").readlink() == Path("../a.txt")
+    assert not (out / "deep" / "out").is_symlink()
+    assert told == ["left out: a link out of what is taken, to /etc/passwd"]
+    assert (out / "deep").stat().st_mtime_ns // 10**9 == (tree / "deep").stat().st_mtime_ns // 10**9
+
+
+@pytest.mark.needs("mke2fs")
+def test_what_is_looked_for_is_found_by_any_part_of_its_name(tmp_path: Path) -> None:
+    image, _ = made("ext4", tmp_path)
+    with open_files(disks_of(image)) as guest:
+        for wanted in ("BIG", "big.*"):
+            (told,) = list(guest.asked(Ask("find", b"0", (), wanted)))
+            assert isinstance(told, Entry)
+            assert told.path == (b"deep", b"er", b"and deeper", b"big.bin")
+
+
+def test_a_disk_of_noise_has_no_file_system_and_breaks_nothing(tmp_path: Path) -> None:
+    disk = tmp_path / "noise.raw"
+    disk.write_bytes(noise("noise", 4 * MIB))
+    with open_files(disks_of(disk)) as guest:
+        (volume,) = guest.volumes()
+        assert volume.note == "no file system that is known here"
+
+
+@pytest.mark.needs("mke2fs")
+def test_the_reader_has_no_secret_no_file_and_no_other_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIKENESS_SECRET", "hunter2")
+    image, _ = made("ext4", tmp_path)
+    with open_files(disks_of(image)) as guest:
+        guest.volumes()
+        (reader,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        facts = Path(f"/proc/{reader}/status").read_text()
+        assert b"hunter2" not in Path(f"/proc/{reader}/environ").read_bytes()
+        assert "NoNewPrivs:\t1" in facts
+        if os.geteuid() == 0:
+            assert "Uid:\t65534\t65534\t65534\t65534" in facts
+        handles = [handle.readlink() for handle in Path(f"/proc/{reader}/fd").iterdir()]
+        kinds = {str(handle).split(":")[0] for handle in handles}
+        assert kinds <= {"/dev/null", "socket"}
