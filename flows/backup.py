@@ -22,7 +22,7 @@ from likeness.model.outcome import VmOutcome
 from likeness.stopping import StopToken
 from likeness.store.receipts import TransferReceipt
 from likeness.xen.inventory import XenVm
-from likeness.xen.pacing import BandwidthCap
+from likeness.pacing import BandwidthCap
 from likeness.xen.snapshots import XenSnapshot
 from tasks.afterwards import Afterwards, told_once
 from tasks.announcing import announce_commit

@@ -26,7 +26,7 @@ from likeness.store.observations import UNREADABLE
 from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
 from likeness.store.versions import Version, last_version, load_map
 from likeness.transport.tuning import keep_large_buffers
-from likeness.xen.pacing import BandwidthCap
+from likeness.pacing import BandwidthCap
 from likeness.xen.reading import Way, open_reader
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot
