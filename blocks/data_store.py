@@ -73,6 +73,17 @@ class DataStoreShare(Share, Block):
         " such as /var/lib/likeness/store.key.",
         pattern="^/",
     )
+    drop_box_username: str = Field(
+        default="",
+        title="Account of delegates",
+        description="An account of the share that may add files below in/ and nothing else; jobs"
+        " with source enhanced need it.",
+    )
+    drop_box_password: SecretStr = Field(
+        default=SecretStr(""),
+        title="Password of delegates' account",
+        description="It is handed to each delegate for the time of its transfer.",
+    )
 
     @contextmanager
     def open(self) -> Generator[DataStore, None, None]:

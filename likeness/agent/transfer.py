@@ -98,6 +98,11 @@ class Tally:
         with self._lock:
             self.passed_bytes += segment_end - before
 
+    def reached(self, passed_bytes: int) -> None:
+        """Note how far all disks have come, as another process tells."""
+        with self._lock:
+            self.passed_bytes = max(self.passed_bytes, passed_bytes)
+
     def percent(self) -> float:
         """How far all disks together have come, 0 to 100."""
         with self._lock:

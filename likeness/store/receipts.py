@@ -70,6 +70,15 @@ class PackLog:
         self._path.touch(mode=0o600, exist_ok=False)
         self.packs = 0
 
+    @classmethod
+    def continued(cls, path: Path) -> "PackLog":
+        """The log of an earlier attempt at `path`, or an empty one."""
+        found = cls.__new__(cls)
+        found._path = path
+        found._path.touch(mode=0o600)
+        found.packs = sum(1 for _ in found)
+        return found
+
     def append(self, receipt: PackReceipt) -> None:
         """Add a pack that the store has acknowledged."""
         with self._path.open("ab") as file:

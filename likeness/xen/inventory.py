@@ -8,6 +8,7 @@ from likeness.errors import BadInput, UnknownVm
 from likeness.model.choosing import ambiguous, called, disk_called, offered, uuid_in
 from likeness.model.ids import DiskId, VmId, as_uuid, from_uuid
 from likeness.model.sizes import counted
+from likeness.xen import marks
 from likeness.xen.failures import Refusal, explained
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
 
@@ -229,7 +230,10 @@ def _places(xen: XenSession, class_name: str, wanted: Collection[str]) -> list[_
 
 def _is_vm(record: Mapping[str, Any]) -> bool:
     return not (
-        record["is_a_template"] or record["is_a_snapshot"] or record.get("is_control_domain")
+        record["is_a_template"]
+        or record["is_a_snapshot"]
+        or record.get("is_control_domain")
+        or marks.owner_of_delegate(record)
     )
 
 

@@ -102,9 +102,8 @@ def test_a_second_attempt_sends_only_the_rest(workshop: Workshop) -> None:
 
         threading.Thread(target=when_some_are_sent, daemon=True).start()
 
-    slow = {"bytes_per_second": 16 * MIB}
     with pytest.raises(TransferBroken, match="ended before it was done"):
-        ordered.attempt(**slow).run(kill_later)
+        ordered.attempt(bytes_per_second=16 * MIB).run(kill_later)
     finished = sum(pack.size_bytes for pack in ordered.log)
     assert 24 * PACK <= finished < len(disk)
     held = {place.chunk for pack in ordered.log for place in pack.places}
