@@ -279,7 +279,9 @@ async def _over_ssh(address: Address, order: Order) -> Done:
             " network reaches this machine, then run the job again"
         ) from cause
     try:
-        process = await connection.create_process(address.command, encoding=None)
+        process = await connection.create_process(
+            address.command, encoding=None, stderr=asyncssh.DEVNULL
+        )
         return await order.converse(process.stdout, process.stdin)
     except asyncssh.Error as cause:
         raise TransferBroken(
