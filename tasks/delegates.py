@@ -13,7 +13,7 @@ from blocks import Site
 from likeness.agent.protocol import AGENT_PACK_BYTES, PROTOCOL, Header, OrderedDisk
 from likeness.agent.remote import Address, Order, RemoteDisk, run_over_ssh
 from likeness.agent.transfer import Bundle
-from likeness.errors import BadInput
+from likeness.errors import BadInput, ShareRefused, ShareUnreachable, StoreMissing
 from likeness.model.disk import Skips
 from likeness.model.ids import PackId, RunId, random_name
 from likeness.model.job import BackupJob
@@ -137,7 +137,12 @@ def delegate_for(
         private = key.export_private_key().decode()
         address = Address(made.address, made.port, made.host_key, private)
         ready = ReadyDelegate(made, address, job, site)
-        _try_out(ready, run, trial, scratch, stop)
+        try:
+            _try_out(ready, run, trial, scratch, stop)
+        except (ShareUnreachable, ShareRefused, StoreMissing) as cause:
+            raise type(cause)(
+                f"no snapshot of VM {vm.name} was taken: seen from its delegate, {cause}"
+            ) from cause
         yield ready
     finally:
         _dismiss(made, owner, trial, site)
