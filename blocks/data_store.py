@@ -112,6 +112,17 @@ class DataStoreShare(Share, _WithKey, Block):
     _block_type_name: ClassVar[str] = "Data Store Share"
     _block_type_slug: ClassVar[str] = "likeness-data-store"
 
+    drop_box_username: str = Field(
+        default="",
+        title="Account of delegates",
+        description="An account of the share that may add files below in/ and nothing else; jobs"
+        " with source enhanced need it.",
+    )
+    drop_box_password: SecretStr = Field(
+        default=SecretStr(""),
+        title="Password of delegates' account",
+        description="It is handed to each delegate for the time of its transfer.",
+    )
     _user: Callable[[], str] | None = PrivateAttr(default=None)
 
     def used_by(self, installation: Callable[[], str]) -> Self:

@@ -8,6 +8,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
 from likeness.stopping import StopToken
+from likeness.xen.delegates import DEFAULT_TAG
 from likeness.xen.owner import Owner
 from likeness.xen.session import XenSession
 
@@ -66,6 +67,19 @@ class XenPool(Block):
         title="Longest silence of a transfer, seconds",
         description="When a disk gives no data for so long the connection is given up, and the"
         " disk is read again from the same snapshot.",
+    )
+    delegate_template: str = Field(
+        default=DEFAULT_TAG,
+        min_length=1,
+        title="Template of delegates",
+        description="Uuid of a template in the pool, or a tag that one template has: delegates of"
+        " jobs with source enhanced are cloned from it.",
+    )
+    delegate_network: str = Field(
+        default="",
+        title="Network of delegates",
+        description="Name or uuid of the network a delegate is on, such as a VLAN that reaches the"
+        " data store; empty: the template's. Addresses come by DHCP.",
     )
 
     @contextmanager

@@ -19,10 +19,10 @@ from likeness.clock import stopwatch, system_clock
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome
+from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.store.receipts import TransferReceipt
 from likeness.xen.inventory import XenVm
-from likeness.xen.pacing import BandwidthCap
 from likeness.xen.snapshots import XenSnapshot
 from tasks.afterwards import Afterwards, told_once
 from tasks.announcing import announce_commit
@@ -31,6 +31,7 @@ from tasks.claims import job_claimed, run_claimed, vm_claimed
 from tasks.commit import commit_version, made_by_this_run, record_committed
 from tasks.dashboard import job_shown
 from tasks.dedup import Dropped, drop_duplicates
+from tasks.delegates import delegate_for
 from tasks.journal import finish_run, journaled
 from tasks.notify import tell_aftermath, tell_job
 from tasks.outcomes import done_before, failed_vm, final_state, finished_vm, untold_troubles
@@ -228,23 +229,26 @@ def bring_in(
 
     Whatever waits for the store afterwards must not make the pool's chains of disks grow.
     """
-    taken_at, begun = system_clock(), stopwatch()
-    snapshot = take_snapshot(vm, job=job, run=run, site=site, stop=stop)
-    receipt = None
-    try:
-        receipt = transfer_disks(
-            snapshot,
-            job=job,
-            run=run,
-            site=site,
-            scratch=scratch,
-            taken_at=taken_at,
-            stop=stop,
-            cap=cap,
-        )
-    finally:
-        note = release_snapshot(snapshot, site, read=receipt is not None)
-    return BroughtIn(snapshot, receipt, stopwatch() - begun, note)
+    with delegate_for(vm, job=job, run=run, site=site, scratch=scratch, stop=stop) as delegate:
+        taken_at, begun = system_clock(), stopwatch()
+        snapshot = take_snapshot(vm, job=job, run=run, site=site, stop=stop)
+        receipt = None
+        try:
+            receipt = transfer_disks(
+                snapshot,
+                job=job,
+                run=run,
+                site=site,
+                scratch=scratch,
+                taken_at=taken_at,
+                stop=stop,
+                cap=cap,
+                delegate=delegate,
+            )
+        finally:
+            note = release_snapshot(snapshot, site, read=receipt is not None)
+            seconds = stopwatch() - begun
+    return BroughtIn(snapshot, receipt, seconds, note)
 
 
 def outcome_of(vm: XenVm, future: PrefectFuture[VmOutcome]) -> VmOutcome:

@@ -1,9 +1,8 @@
 """Transfer: what is new of a VM's disks, from the snapshot straight to the store."""
 
 import errno
-import secrets
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -13,12 +12,13 @@ from prefect.runtime import task_run
 
 from blocks import Site
 from catalog.chunks import damaged_ids, must_read
-from likeness.agent.transfer import Bundle, DiskJob, Tally, transfer
+from likeness.agent.transfer import DiskJob, Tally, transfer
 from likeness.errors import BadInput
 from likeness.model.disk import Skips
 from likeness.model.ids import RunId, random_name
 from likeness.model.job import BackupJob
 from likeness.model.sizes import readable_size
+from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore
 from likeness.store.maps import FlatMap, positions_of
@@ -26,11 +26,11 @@ from likeness.store.observations import UNREADABLE
 from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
 from likeness.store.versions import Version, last_version, load_map
 from likeness.transport.tuning import keep_large_buffers
-from likeness.xen.pacing import BandwidthCap
 from likeness.xen.reading import Way, open_reader
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot
 from tasks.changes import Unread, unread_of
+from tasks.delegates import Moved, ReadyDelegate, bundle_of, transfer_through
 from tasks.progress import transferring
 from tasks.retries import STEP
 
@@ -68,6 +68,7 @@ def transfer_disks(
     taken_at: datetime,
     stop: StopToken,
     cap: BandwidthCap | None,
+    delegate: ReadyDelegate | None = None,
 ) -> TransferReceipt:
     """Read every disk of a snapshot and send what the VM's last version does not have.
 
@@ -100,24 +101,10 @@ def transfer_disks(
             else Unread()  # tracking may be on for another job's sake; this one wants all read
             for disk in snapshot.disks
         ]
-        disks = [
-            held.enter_context(_disk_job(xen, disk, store, last, each.skips, attempt, stop, cap))
-            for disk, each in zip(snapshot.disks, unread, strict=True)
-        ]
-        todo = sum(disk.facts.size_bytes for disk in disks)
-        tally = Tally(todo)
-        log = PackLog(attempt / "packs")
-        with transferring(run, snapshot.vm.vm, snapshot.vm.name, todo, lambda: tally.passed_bytes):
-            counts = transfer(
-                disks,
-                run=run,
-                bundle=_bundle(store),
-                inbox=store.for_writing(),
-                log=log,
-                stop=stop,
-                distrusted=frozenset(damaged_ids(site.catalog.file)),
-                tally=tally,
-            )
+        distrusted = frozenset(damaged_ids(site.catalog.file))
+        skips = [each.skips for each in unread]
+        moved = _send(xen, store, last, skips, attempt, stop, snapshot, cap, delegate, distrusted)
+    counts = moved.counts
     get_run_logger().info(
         "%s: read %s, sent %s",
         snapshot.vm.name,
@@ -132,10 +119,67 @@ def transfer_disks(
         consistency=snapshot.obtained,
         consistency_asked=snapshot.requested,
         note="; ".join(filter(None, (snapshot.reason, *(each.reason for each in unread)))),
-        disks=tuple(DiskReceipt(d.facts, d.chunk_map, d.previous) for d in disks),
-        packs=log,
+        disks=moved.disks,
+        packs=moved.log,
         counts=counts,
+        from_agent=delegate is not None,
     )
+
+
+def _send(
+    xen: XenSession,
+    store: DataStore,
+    last: Version | None,
+    skips: Sequence[Skips | None],
+    attempt: Path,
+    stop: StopToken,
+    snapshot: XenSnapshot,
+    cap: BandwidthCap | None,
+    delegate: ReadyDelegate | None,
+    distrusted: frozenset[bytes],
+) -> Moved:
+    """From here, or through a delegate: the very same transfer runs in either place."""
+    todo = sum(disk.facts.size_bytes for disk in snapshot.disks)
+    tally = Tally(todo)
+    run, vm = snapshot.owner.run, snapshot.vm
+    with ExitStack() as held:
+        held.enter_context(transferring(run, vm.vm, vm.name, todo, lambda: tally.passed_bytes))
+        if delegate is not None:
+            previous = [
+                next(
+                    _previous_map(store, last, disk, attempt / f"{disk.facts.disk}.previous"), None
+                )
+                for disk in snapshot.disks
+            ]
+            return transfer_through(
+                delegate,
+                snapshot,
+                xen=xen,
+                store=store,
+                previous=previous,
+                skips=skips,
+                distrusted=distrusted,
+                attempt=attempt,
+                stop=stop,
+                passed=tally.reached,
+            )
+        disks = [
+            held.enter_context(_disk_job(xen, disk, store, last, skip, attempt, stop, cap))
+            for disk, skip in zip(snapshot.disks, skips, strict=True)
+        ]
+        log = PackLog(attempt / "packs")
+        counts = transfer(
+            disks,
+            run=run,
+            bundle=bundle_of(store),
+            inbox=store.for_writing(),
+            log=log,
+            stop=stop,
+            distrusted=distrusted,
+            tally=tally,
+        )
+        receipts = (DiskReceipt(d.facts, d.chunk_map, d.previous) for d in disks)
+        return Moved(tuple(receipts), log, counts)
 
 
 @contextmanager
@@ -185,14 +229,3 @@ def _previous_map(
                 path.unlink(missing_ok=True)
                 told = "disk %s: what the last version says of it cannot be read (%s); all is read"
                 get_run_logger().warning(told, disk.facts.position, cause)
-
-
-def _bundle(store: DataStore) -> Bundle:
-    return Bundle(
-        store=store.store_id,
-        box=store.keys.public().box,
-        chunk_id_key=store.keys.chunk_id_key,
-        chunk_bytes=store.chunk_bytes,
-        suite=store.suite,
-        seed=secrets.token_bytes(32),
-    )

@@ -1,7 +1,9 @@
 """The first deduplication, at the source: what need not be sent, told without asking anybody."""
 
 import threading
+from collections.abc import Iterable
 from enum import Enum, auto
+from itertools import islice
 
 from likeness.codec.hashing import chunk_id, is_zero
 from likeness.model.ids import CHUNK_ID_BYTES, ZERO_CHUNK, ChunkId
@@ -25,17 +27,24 @@ class Finding(Enum):
 class LocalDedup:
     """Sorts chunks into zero, unchanged, repeated and new; for many threads."""
 
-    def __init__(self, *, id_key: bytes, distrusted: frozenset[bytes] = frozenset()) -> None:
-        """Begin with an empty memory.
+    def __init__(
+        self,
+        *,
+        id_key: bytes,
+        distrusted: frozenset[bytes] = frozenset(),
+        sent: Iterable[ChunkId] = (),
+    ) -> None:
+        """Begin with what an earlier attempt has sent in mind, usually nothing.
 
         Args:
             id_key: 32 bytes, the chunk id key.
             distrusted: The first 16 bytes of chunk ids whose stored bytes are damaged or missing;
                 they are sent again although nothing changed.
+            sent: Chunks that are in the inbox already.
         """
         self._id_key = id_key
         self._distrusted = distrusted
-        self._seen: set[bytes] = set()
+        self._seen: set[bytes] = set(islice(sent, MOST_REMEMBERED))
         self._lock = threading.Lock()
 
     def sort(self, plaintext: bytes, previous: bytes) -> tuple[Finding, ChunkId]:

@@ -11,7 +11,7 @@ from likeness.model.ids import ChunkId, RunId, StoreId
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.pack import FinishedPack, PackBuilder
-from likeness.store.receipts import PackLog
+from likeness.store.receipts import Acknowledged
 from likeness.transport.base import Transport
 
 _WRITERS = 2
@@ -30,7 +30,7 @@ class Sender:
         self,
         inbox: Transport,
         run: RunId,
-        log: PackLog,
+        log: Acknowledged,
         *,
         store: StoreId,
         session: SessionKey,

@@ -8,7 +8,7 @@ the size of the disk.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -20,12 +20,12 @@ from likeness.codec.keys import SessionKey
 from likeness.codec.records import Sealer
 from likeness.errors import DiskShrank, TransferBroken
 from likeness.model.disk import DiskFacts, DiskReader, Extent, Segment, Skips
-from likeness.model.ids import CHUNK_ID_BYTES, RunId, StoreId
+from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, RunId, StoreId
 from likeness.stopping import StopToken
 from likeness.store.documents import Counts
 from likeness.store.maps import FlatMap
 from likeness.store.pack import PACK_TARGET_BYTES
-from likeness.store.receipts import PackLog
+from likeness.store.receipts import Acknowledged
 from likeness.transport.base import Transport
 
 SEGMENT_BYTES = 4 << 20
@@ -98,6 +98,11 @@ class Tally:
         with self._lock:
             self.passed_bytes += segment_end - before
 
+    def reached(self, passed_bytes: int) -> None:
+        """Note how far all disks have come, as another process tells."""
+        with self._lock:
+            self.passed_bytes = max(self.passed_bytes, passed_bytes)
+
     def percent(self) -> float:
         """How far all disks together have come, 0 to 100."""
         with self._lock:
@@ -115,9 +120,10 @@ def transfer(
     run: RunId,
     bundle: Bundle,
     inbox: Transport,
-    log: PackLog,
+    log: Acknowledged,
     stop: StopToken,
     distrusted: frozenset[bytes] = frozenset(),
+    sent: Iterable[ChunkId] = (),
     tally: Tally | None = None,
     pauses: Sequence[float] = PAUSES,
 ) -> Counts:
@@ -131,6 +137,7 @@ def transfer(
         log: Filled with the packs that were acknowledged.
         stop: Looked at between segments.
         distrusted: First 16 bytes of chunk ids to send again even where nothing changed.
+        sent: Chunks that lie in packs of an earlier attempt of this run; not sent again.
         tally: Counts to watch from another thread.
         pauses: Seconds to wait before each further attempt to write a pack that the store did not
             acknowledge.
@@ -146,7 +153,7 @@ def transfer(
         ShareFull: No room.
     """
     tally = tally or Tally(sum(disk.facts.size_bytes for disk in disks))
-    dedup = LocalDedup(id_key=bundle.chunk_id_key, distrusted=distrusted)
+    dedup = LocalDedup(id_key=bundle.chunk_id_key, distrusted=distrusted, sent=sent)
     session = SessionKey.fresh(bundle.box)
     sealer = Sealer(
         bundle.store, session, suite=bundle.suite, level=bundle.level, seed=bundle.seed or None

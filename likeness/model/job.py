@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from likeness.model.sizes import shortened
 
 Consistency = Literal["standard", "quiesced", "memory", "offline"]
+Source = Literal["direct", "enhanced"]
 PowerState = Literal["Running", "Halted", "Suspended", "Paused"]
 MOST_MIB = 1 << 20
 _LONGEST = 1024
@@ -83,6 +84,13 @@ class BackupJob(BaseModel):
         description="standard: as after a power cut; quiesced: the guest writes out first; memory:"
         " with the running VM's memory; offline: shut down and started again. What was obtained is"
         " recorded with the version.",
+    )
+    source: Source = Field(
+        default="direct",
+        title="Source",
+        description="direct: this machine reads the disks; enhanced: for each VM in flight a small"
+        " delegate VM (ABD), cloned from the Xen Pool block's template, reads its disks and sends"
+        " them straight to the data store.",
     )
     vault: bool = Field(
         default=False,
@@ -178,6 +186,7 @@ RULES = {
     "pools": _NAMES,
     "concurrency": "give a whole number from 1 to 64",
     "consistency": "choose standard, quiesced, memory or offline",
+    "source": "choose direct or enhanced",
     "vault": _TRUTH,
     "power_states": "choose of Running, Halted, Suspended and Paused",
     "excluded_tag": "give one tag, or nothing",

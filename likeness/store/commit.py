@@ -35,6 +35,7 @@ from likeness.store.maps import Run, encode_part
 from likeness.store.observations import UNKNOWN, UNREADABLE
 from likeness.store.pack import PackReceipt
 from likeness.store.receipts import DiskReceipt, TransferReceipt
+from likeness.store.salvaging import read_table
 from likeness.store.versions import (
     Version,
     last_version,
@@ -43,6 +44,7 @@ from likeness.store.versions import (
     record_names,
     stretches,
 )
+from likeness.transport.base import Entry
 
 MOST_DELTAS = 30
 """Versions whose deltas may lie on a full map before a new full map is written."""
@@ -232,11 +234,23 @@ def _admit_packs(store: DataStore, receipt: TransferReceipt) -> None:
         here = source if source in arrived else target  # moved by an earlier attempt
         if arrived.get(here) != pack.size_bytes:
             surely(lambda at: require_size(at, here, pack.size_bytes), store)
+        if receipt.from_agent:
+            surely(lambda at: _require_own_table(at, here, pack), store)
         if here == source:
             _move(store, source, target)
 
     for _ in bounded_map(admit, receipt.packs, workers=_MOVERS, name="admit"):
         pass
+
+
+def _require_own_table(store: DataStore, name: str, pack: PackReceipt) -> None:
+    """A pack holds what another machine says it holds, as far as its own table tells.
+
+    Raises:
+        Damaged: It does not.
+    """
+    if read_table(store, Entry(name, pack.size_bytes)) != pack.places:
+        raise Damaged(name, "it does not hold what its sender says; run the job again")
 
 
 def _move(store: DataStore, source: str, target: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from likeness.model.disk import DiskFacts, VmFacts
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, RunId
@@ -20,6 +21,46 @@ _PACK = struct.Struct("<16sQ32s16sI")
 _PLACE = struct.Struct(f"<{CHUNK_ID_BYTES}sII")
 
 
+class Acknowledged(Protocol):
+    """Takes the receipts of packs, one at a time, as the store acknowledges them."""
+
+    def append(self, receipt: PackReceipt) -> None:
+        """Add a pack that the store has acknowledged."""
+
+
+def encode_receipt(receipt: PackReceipt) -> bytes:
+    """A pack's receipt as it lies in a log and travels from an agent, integers little-endian.
+
+    pack 16 | size u64 | digest 32 | checksum 16 | places u32, and for each place
+    chunk id 32 | offset u32 | length u32.
+    """
+    head = _PACK.pack(
+        bytes.fromhex(receipt.pack),
+        receipt.size_bytes,
+        receipt.digest,
+        receipt.checksum,
+        len(receipt.places),
+    )
+    return head + b"".join(_PLACE.pack(p.chunk, p.offset, p.length) for p in receipt.places)
+
+
+def decode_receipt(data: bytes) -> PackReceipt:
+    """The receipt that `encode_receipt` wrote.
+
+    Raises:
+        ValueError: It is cut short, or longer than its places.
+    """
+    if len(data) < _PACK.size:
+        raise ValueError("a receipt is cut short")
+    pack, size, digest, checksum, count = _PACK.unpack_from(data)
+    if len(data) != _PACK.size + count * _PLACE.size:
+        raise ValueError("a receipt has another length than its places")
+    places = tuple(
+        Place(ChunkId(c), o, n) for c, o, n in _PLACE.iter_unpack(memoryview(data)[_PACK.size :])
+    )
+    return PackReceipt(PackId(pack.hex()), size, digest, checksum, places)
+
+
 class PackLog:
     """Receipts of packs in a local file; one writer at a time."""
 
@@ -29,28 +70,27 @@ class PackLog:
         self._path.touch(mode=0o600, exist_ok=False)
         self.packs = 0
 
+    @classmethod
+    def continued(cls, path: Path) -> "PackLog":
+        """The log of an earlier attempt at `path`, or an empty one."""
+        found = cls.__new__(cls)
+        found._path = path
+        found._path.touch(mode=0o600)
+        found.packs = sum(1 for _ in found)
+        return found
+
     def append(self, receipt: PackReceipt) -> None:
         """Add a pack that the store has acknowledged."""
-        head = _PACK.pack(
-            bytes.fromhex(receipt.pack),
-            receipt.size_bytes,
-            receipt.digest,
-            receipt.checksum,
-            len(receipt.places),
-        )
-        body = b"".join(_PLACE.pack(p.chunk, p.offset, p.length) for p in receipt.places)
         with self._path.open("ab") as file:
-            file.write(head + body)
+            file.write(encode_receipt(receipt))
         self.packs += 1
 
     def __iter__(self) -> Iterator[PackReceipt]:
         """Every pack, in the order they were acknowledged."""
         with self._path.open("rb") as file:
             while head := file.read(_PACK.size):
-                pack, size, digest, checksum, count = _PACK.unpack(head)
-                body = file.read(count * _PLACE.size)
-                places = tuple(Place(ChunkId(c), o, n) for c, o, n in _PLACE.iter_unpack(body))
-                yield PackReceipt(PackId(pack.hex()), size, digest, checksum, places)
+                *_, count = _PACK.unpack(head)
+                yield decode_receipt(head + file.read(count * _PLACE.size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +110,11 @@ class DiskReceipt:
 
 @dataclass(frozen=True, slots=True)
 class TransferReceipt:
-    """Everything the commit needs to make a version of what a transfer brought."""
+    """Everything the commit needs to make a version of what a transfer brought.
+
+    Attributes:
+        from_agent: Whether another machine says so: then every pack's own table is asked too.
+    """
 
     run: RunId
     job: str
@@ -82,6 +126,7 @@ class TransferReceipt:
     disks: tuple[DiskReceipt, ...]
     packs: PackLog
     counts: Counts
+    from_agent: bool = False
 
     def discard(self) -> None:
         """Let go of the maps once the version is committed; safe to repeat."""

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager
 
 from likeness.errors import DiskShrank, HostBusy, LikenessError, TransferBroken
 from likeness.model.disk import Segment, Skips
+from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.xen.failures import Refusal, explained
 from likeness.xen.http_exchange import Body, SessionForgotten, get_body, second_answer
-from likeness.xen.pacing import BandwidthCap
 from likeness.xen.pieces import pieces_to_read
 from likeness.xen.session import XenSession
 from likeness.xen.snapshot_facts import SnapshotDisk

@@ -35,6 +35,12 @@ REFERENCE = "reference"
 RESTORED = "restored"
 """A VM or disk that a restore is still filling."""
 
+DELEGATE = "delegate"
+"""A VM of ours that reads another VM's frozen disks for one run."""
+
+DELEGATE_NAME = "ABD for "
+"""How a delegate's name begins."""
+
 
 def owner_in_marks(record: Mapping[str, Any], kind: str) -> Owner | None:
     """Whose an object is by its marks; nothing unless they were put on this very object."""
@@ -58,6 +64,19 @@ def owner_of_restore(record: Mapping[str, Any]) -> Owner | None:
     return owner_in_marks({**record, "other_config": marks}, RESTORED)
 
 
+def owner_of_delegate(record: Mapping[str, Any]) -> Owner | None:
+    """Whose delegate a VM is; by its name if it died between its making and its mark.
+
+    A clone that somebody made of a delegate carries that one's mark, and is theirs.
+    """
+    if record.get("is_a_snapshot"):
+        return None
+    name, own = str(record.get("name_label")), record.get("other_config") or {}
+    if SELF in own:
+        return owner_in_marks(record, DELEGATE)
+    return owner_in_label(name) if name.startswith(DELEGATE_NAME) else None
+
+
 def put_marks(
     xen: XenSession, class_name: str, ref: str, *, owner: Owner, kind: str, uuid: str = ""
 ) -> None:
@@ -70,7 +89,7 @@ def put_marks(
         class_name: ``VM`` or ``VDI``.
         ref: The object.
         owner: Whose it shall be.
-        kind: `SNAPSHOT`, `REFERENCE` or `RESTORED`.
+        kind: `SNAPSHOT`, `REFERENCE`, `RESTORED` or `DELEGATE`.
         uuid: Its uuid, when known already.
 
     Raises:
@@ -124,6 +143,7 @@ __all__ = [
     "marks_to_be_made_with",
     "owner_in_label",
     "owner_in_marks",
+    "owner_of_delegate",
     "owner_of_restore",
     "put_marks",
     "set_mark",

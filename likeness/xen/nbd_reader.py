@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from likeness.errors import DiskShrank, TransferBroken
 from likeness.model.disk import Extent, Segment, Skips
+from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.xen.endpoints import fingerprint_of_pem
 from likeness.xen.failures import Refusal, reason
 from likeness.xen.nbd import READ_LIMIT, NbdConnection, NbdServer, first_that_answers
-from likeness.xen.pacing import BandwidthCap
 from likeness.xen.pieces import pieces_to_read
 from likeness.xen.session import XenSession
 from likeness.xen.snapshot_facts import SnapshotDisk

@@ -4,10 +4,10 @@ import enum
 from dataclasses import dataclass
 
 from likeness.errors import BadInput
+from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.xen.http_reader import HttpDiskReader
 from likeness.xen.nbd_reader import NbdDiskReader, NotOffered
-from likeness.xen.pacing import BandwidthCap
 from likeness.xen.session import XenSession
 from likeness.xen.snapshot_facts import SnapshotDisk
 

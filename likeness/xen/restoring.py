@@ -12,12 +12,12 @@ from typing import Any
 from likeness.errors import BadInput, HostBusy, TransferBroken
 from likeness.model.disk import Segment
 from likeness.model.ids import DiskId, from_uuid
+from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.xen import marks
 from likeness.xen.failures import Refusal, explained, reason, suppress_gone
 from likeness.xen.http_exchange import SessionForgotten, Upload, put_body
 from likeness.xen.marks import Owner
-from likeness.xen.pacing import BandwidthCap
 from likeness.xen.restored_records import (
     NetworkFinder,
     bios_strings,

@@ -7,6 +7,7 @@ from typing import Any
 from likeness.errors import LikenessError
 from likeness.model.ids import RunId
 from likeness.xen import marks
+from likeness.xen.delegates import destroy_delegate, destroy_own_disk
 from likeness.xen.dropping import Leftover, drop_leftover, leftover_of
 from likeness.xen.failures import explained
 from likeness.xen.owner import Owner, without_owner
@@ -49,8 +50,8 @@ def sweep_snapshots(
     """Remove what runs that are over left in the pool; start VMs they left halted.
 
     Only what carries this installation's own mark, put on that very object, is touched, and of
-    that only tasks, snapshots, frozen disks, unfinished restores and records of changes that
-    nothing is compared with any more. Safe to repeat, and to run beside live runs.
+    that only tasks, delegates, snapshots, frozen disks, unfinished restores and records of changes
+    that nothing is compared with any more. Safe to repeat, and to run beside live runs.
 
     Args:
         xen: The session.
@@ -72,6 +73,8 @@ def sweep_snapshots(
         swept = [_ended(xen, *found) for found in over.tasks(owned_tasks(xen))]
         vms = xen.call("VM.get_all_records", deadline_seconds=LISTING_SECONDS)
         disks = xen.call("VDI.get_all_records", deadline_seconds=LISTING_SECONDS)
+    for ref, owner in over.delegates(vms):  # first of all: they hold others' frozen disks
+        swept.append(_dismissed(xen, ref, owner, vms.pop(ref), tries, pause_seconds))
     swept += [_restarted(xen, ref, owner, vms[ref]) for ref, owner in over.halted(vms)]
     swept += [
         _dropped(xen, ref, owner, vms[ref], tries, pause_seconds)
@@ -156,6 +159,14 @@ class _Over:
             and self._is_over(owner)
         ]
 
+    def delegates(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+        """Delegates, running or not."""
+        return [
+            (ref, owner)
+            for ref, record in vms.items()
+            if (owner := marks.owner_of_delegate(record)) is not None and self._is_over(owner)
+        ]
+
     def restored(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
         """VMs that a restore has made and not finished."""
         return [
@@ -187,9 +198,9 @@ def _owner_in_name(record: dict[str, Any], source: dict[str, Any] | None) -> Own
 
 def _owner_of_disk(record: dict[str, Any]) -> Owner | None:
     """Whose a disk is, if it is none to keep: a reference has lost its data already."""
-    restored = marks.owner_of_restore(record)
-    if restored is not None:
-        return restored
+    made = marks.owner_of_restore(record) or marks.owner_in_marks(record, marks.DELEGATE)
+    if made is not None:
+        return made
     if not record["is_a_snapshot"] and record["type"] != "suspend":
         return None
     owner = marks.owner_in_marks(record, marks.SNAPSHOT)
@@ -229,6 +240,22 @@ def _dropped(
     return Swept("snapshot", name, str(record["uuid"]), owner.run, problem)
 
 
+def _dismissed(
+    xen: XenSession,
+    ref: str,
+    owner: Owner,
+    record: dict[str, Any],
+    tries: int,
+    pause_seconds: float,
+) -> Swept:
+    name = without_owner(str(record["name_label"]))
+    problem = _problem(
+        lambda: destroy_delegate(xen, ref, tries=tries, pause_seconds=pause_seconds),
+        f"removing delegate {name}",
+    )
+    return Swept("delegate", name, str(record["uuid"]), owner.run, problem)
+
+
 def _unmade(
     xen: XenSession,
     ref: str,
@@ -264,6 +291,9 @@ def _disk_dropped(
     what = "frozen disk" if record["is_a_snapshot"] else "unfinished disk"
 
     def drop() -> None:
+        if marks.owner_in_marks(record, marks.DELEGATE):
+            destroy_own_disk(xen, ref, tries=tries, pause_seconds=pause_seconds)
+            return
         if what == "unfinished disk" and record["type"] != "suspend":
             destroy_disk(xen, ref, tries=tries, pause_seconds=pause_seconds)
             return

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from likeness.clock import stopwatch
 from likeness.errors import Stopped
+from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.xen.http_reader import HttpDiskReader
-from likeness.xen.pacing import BandwidthCap
 from tests.xen.conftest import MIB, Stage, read_all
 
 KIB = 1 << 10

@@ -1,0 +1,281 @@
+"""What controller and agent say to each other; docs/agent.md has it in words.
+
+Frames in both directions: kind u8 | length u32 | payload, integers little-endian. What is short
+is JSON; what grows with a disk is binary and comes in pieces: neither side holds a map in memory.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from itertools import islice
+from typing import Annotated, TypeVar
+
+from msgspec import DecodeError, Meta, Struct, json
+
+from likeness.errors import BadInput
+from likeness.model.disk import Extent
+from likeness.model.ids import CHUNK_ID_BYTES, ChunkId
+from likeness.store.documents import Count, Counts, Document, Hex32, Hex64, Text
+from likeness.store.maps import FlatMap, Run
+
+PROTOCOL = 1
+"""Raised by every change that an agent or a controller of before would misread."""
+MOST_FRAME_BYTES = 32 << 20
+ALIVE_SECONDS = 5.0
+"""How often the controller says that it is there, and the agent how far it is at the latest."""
+SILENCE_SECONDS = 20
+"""An agent that hears nothing for so long ends."""
+AGENT_PACK_BYTES = 8 << 20
+"""When a pack is full: several are in memory at once, and a delegate has little of it."""
+DISTRUSTED_BYTES = 16
+_HEAD = struct.Struct("<BI")
+HEAD_BYTES = _HEAD.size
+_RUN = struct.Struct("<HQ")
+_DISK = struct.Struct("<H")
+_EXTENT = struct.Struct("<QQ")
+_PIECE = 1 << 14
+_STRETCH = 1 << 12
+_MOST_DISKS = 1024
+_T = TypeVar("_T")
+_D = TypeVar("_D", bound=Document)
+
+
+class Kind(IntEnum):
+    """What a frame is; below 64 from the controller, above from the agent."""
+
+    HEADER = 1
+    PREVIOUS = 2
+    SKIP = 3
+    DISTRUSTED = 4
+    SENT = 5
+    GO = 6
+    ALIVE = 7
+    HELLO = 65
+    PROGRESS = 66
+    LOG = 67
+    RECEIPT = 68
+    MAP = 69
+    END = 70
+    ERROR = 71
+
+
+class OrderedDisk(Document, frozen=True):
+    """A disk to read.
+
+    Attributes:
+        path: A device or file where the agent runs.
+        previous: Whether its ids in the VM's last version follow.
+    """
+
+    disk: Hex32
+    name: Text
+    position: Text
+    path: Text
+    size_bytes: Count
+    previous: bool
+
+
+class Header(Document, frozen=True):
+    """The first frame: what to do. Nothing in it opens a stored byte.
+
+    Attributes:
+        trial: Name of an object to create in the inbox before anything else, to see that it can be
+            done from there; empty for none.
+        nice: Added to the agent's niceness.
+        bytes_per_second: How fast disks are read at most; 0 for as fast as it goes.
+        silence_seconds: An agent that hears nothing for so long ends.
+    """
+
+    protocol: Count
+    run: Hex32
+    store: Hex32
+    box: Hex64
+    chunk_id_key: Hex64
+    chunk_bytes: Count
+    suite: Count
+    level: Count
+    seed: Hex64
+    pack_bytes: Count
+    workers: Count
+    place: Text
+    username: Text
+    password: Text
+    encrypt: bool
+    disks: Annotated[tuple[OrderedDisk, ...], Meta(max_length=_MOST_DISKS)]
+    trial: Text = ""
+    nice: Count = 10
+    bytes_per_second: Count = 0
+    silence_seconds: Count = SILENCE_SECONDS
+
+    def __repr__(self) -> str:
+        return f"Header({self.run}, {len(self.disks)} disks)"
+
+
+class Hello(Document, frozen=True):
+    """The agent's first frame."""
+
+    protocol: Count
+    release: Text
+
+
+class Progress(Document, frozen=True):
+    """How far it is."""
+
+    passed_bytes: Count
+    counts: Counts
+
+
+class Log(Document, frozen=True):
+    """Something to be told."""
+
+    message: Text
+
+
+class End(Document, frozen=True):
+    """All is done: every pack is durable, and the map is told.
+
+    Attributes:
+        roots: Of the disks' maps, in the order of the header.
+        packs: How many were sent by this attempt.
+        cpu_seconds: Of the agent's process.
+        peak_bytes: The most memory it had.
+    """
+
+    roots: Annotated[tuple[Hex64, ...], Meta(max_length=_MOST_DISKS)]
+    packs: Count
+    counts: Counts
+    cpu_seconds: float
+    peak_bytes: Count
+
+
+class Failure(Document, frozen=True):
+    """It cannot be done.
+
+    Attributes:
+        type: An error of `likeness.errors`, or empty.
+        retry: Whether another attempt may help.
+    """
+
+    type: Text
+    message: Text
+    retry: bool
+
+
+def frame(kind: Kind, payload: bytes = b"") -> bytes:
+    """A frame's bytes."""
+    return _HEAD.pack(kind, len(payload)) + payload
+
+
+def head_of(data: bytes) -> tuple[Kind, int]:
+    """Kind and length of the frame that begins with these bytes.
+
+    Raises:
+        BadInput: No frame begins so.
+    """
+    kind, length = _HEAD.unpack(data)
+    if kind not in Kind.__members__.values() or length > MOST_FRAME_BYTES:
+        raise BadInput(
+            "the other side does not speak the agent's language; see that nothing else, such as a"
+            " login script, writes to its output"
+        )
+    return Kind(kind), length
+
+
+class _Version(Struct):
+    protocol: int
+
+
+def opening(payload: bytes, kind: type[_D], *, of: str) -> _D:
+    """The first thing the other side says; its version is looked at before anything else.
+
+    Raises:
+        BadInput: It speaks another version, or is no agent or controller at all.
+    """
+    try:
+        theirs = json.decode(payload, type=_Version).protocol
+        if theirs == PROTOCOL:
+            return json.decode(payload, type=kind)
+    except (DecodeError, UnicodeDecodeError, RecursionError) as cause:
+        raise BadInput(f"the {of} does not say what it is ({cause}); install it anew") from cause
+    raise BadInput(
+        f"the {of} speaks version {theirs} of the agent's protocol and the other side version"
+        f" {PROTOCOL}; install the same release on both"
+    )
+
+
+def map_frames(kind: Kind, disk: int, runs: Iterable[Run]) -> Iterator[bytes]:
+    """Runs of a map as frames."""
+    for run in runs:
+        for at in range(0, run.count, _PIECE):
+            ids = run.ids[at * CHUNK_ID_BYTES : (at + _PIECE) * CHUNK_ID_BYTES]
+            yield frame(kind, _RUN.pack(disk, run.first + at) + ids)
+
+
+def runs_between(new: FlatMap, base: FlatMap | None) -> Iterator[Run]:
+    """All runs of a map that differ from another one, or from zero."""
+    yield from runs_within(new, new.positions, base)
+
+
+def runs_within(new: FlatMap, positions: int, base: FlatMap | None = None) -> Iterator[Run]:
+    """The same of the first so many positions: a disk may have become smaller."""
+    end = min(new.positions, positions)
+    for first in range(0, end, _STRETCH):
+        yield from new.runs_unlike(base, first, min(_STRETCH, end - first))
+
+
+def take_run(payload: bytes, maps: "list[FlatMap | None]") -> None:
+    """Write a run that came into the map it is of.
+
+    Raises:
+        BadInput: There is no such disk, or it has no such positions.
+    """
+    disk, first = _RUN.unpack_from(payload) if len(payload) >= _RUN.size else (len(maps), 0)
+    ids = payload[_RUN.size :]
+    target = maps[disk] if disk < len(maps) else None
+    count, rest = divmod(len(ids), CHUNK_ID_BYTES)
+    if target is None or rest or first + count > target.positions:
+        raise BadInput("a map speaks of positions that its disk does not have; run the job again")
+    target.write(first, ids)
+
+
+def skip_frames(disk: int, extents: Iterable[Extent]) -> Iterator[bytes]:
+    """Ranges that need not be read, as frames."""
+    for piece in _pieces(extents):
+        body = b"".join(_EXTENT.pack(each.offset, each.length) for each in piece)
+        yield frame(Kind.SKIP, _DISK.pack(disk) + body)
+
+
+def read_skips(payload: bytes, disks: int) -> tuple[int, list[Extent]]:
+    """The ranges in a frame, and whose they are.
+
+    Raises:
+        BadInput: It is no such frame.
+    """
+    (disk,) = _DISK.unpack_from(payload) if len(payload) >= _DISK.size else (disks,)
+    body = payload[_DISK.size :]
+    if disk >= disks or len(body) % _EXTENT.size:
+        raise BadInput("ranges to leave out are of no disk that was ordered")
+    return disk, [Extent(offset, length) for offset, length in _EXTENT.iter_unpack(body)]
+
+
+def joined_frames(kind: Kind, each: Iterable[bytes]) -> Iterator[bytes]:
+    """Ids of one length, many to a frame."""
+    for piece in _pieces(each):
+        yield frame(kind, b"".join(piece))
+
+
+def split(payload: bytes, length: int) -> Iterator[ChunkId]:
+    """The ids of such a frame.
+
+    Raises:
+        BadInput: They are of another length.
+    """
+    if len(payload) % length:
+        raise BadInput("a list of ids is cut short")
+    return (ChunkId(payload[at : at + length]) for at in range(0, len(payload), length))
+
+
+def _pieces(each: Iterable[_T]) -> Iterator[list[_T]]:
+    iterator = iter(each)
+    while piece := list(islice(iterator, _PIECE)):
+        yield piece

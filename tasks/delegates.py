@@ -1,0 +1,293 @@
+"""Delegates: a small VM for each VM in flight, which reads its disks and sends them by itself."""
+
+import secrets
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncssh
+from prefect import get_run_logger
+
+from blocks import Site
+from likeness.agent.protocol import AGENT_PACK_BYTES, PROTOCOL, Header, OrderedDisk
+from likeness.agent.remote import Address, Order, RemoteDisk, run_over_ssh
+from likeness.agent.transfer import Bundle
+from likeness.errors import BadInput, ShareRefused, ShareUnreachable, StoreMissing
+from likeness.model.disk import Skips
+from likeness.model.ids import PackId, RunId, random_name
+from likeness.model.job import BackupJob
+from likeness.model.sizes import readable_size
+from likeness.stopping import StopToken
+from likeness.store import layout
+from likeness.store.data_store import DataStore
+from likeness.store.documents import Counts
+from likeness.store.maps import FlatMap, positions_of
+from likeness.store.receipts import DiskReceipt, PackLog
+from likeness.transport.place import is_share
+from likeness.xen.delegates import (
+    DelegateWish,
+    XenDelegate,
+    destroy_delegate,
+    find_template,
+    plug_disks,
+    start_delegate,
+    unplug_disks,
+)
+from likeness.xen.inventory import XenVm
+from likeness.xen.marks import Owner
+from likeness.xen.session import XenSession
+from likeness.xen.snapshots import XenSnapshot
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyDelegate:
+    """A delegate that answers and reaches the data store.
+
+    Attributes:
+        delegate: The VM.
+        address: Where its agent is started.
+        job: The job that it was made for.
+        site: Its installation.
+    """
+
+    delegate: XenDelegate
+    address: Address = field(repr=False)
+    job: BackupJob
+    site: Site
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a transfer brought.
+
+    Attributes:
+        disks: Each with its new map.
+        log: The packs.
+        counts: What was measured.
+    """
+
+    disks: tuple[DiskReceipt, ...]
+    log: PackLog
+    counts: Counts
+
+
+def require_enhanced(job: BackupJob, site: Site) -> None:
+    """Leave if the job can never be done through delegates.
+
+    Raises:
+        BadInput: It cannot; why, and what to change.
+    """
+    if job.source != "enhanced":
+        return
+    ads = site.data_store
+    if not is_share(ads.place):
+        raise BadInput(
+            f"the data store {ads.place} is a folder of this machine, which no delegate reaches;"
+            " choose source direct"
+        )
+    if not ads.drop_box_username:
+        raise BadInput(
+            "the data store's block names no account of delegates; make one that may add files"
+            " below in/ alone and name it there, or choose source direct"
+        )
+    if job.consistency == "memory":
+        raise BadInput(
+            "a snapshot with memory cannot be read by a delegate; choose source direct, or another"
+            " kind of snapshot"
+        )
+    with site.xen_pool.open() as xen:
+        find_template(xen, _wish(site))
+
+
+@contextmanager
+def delegate_for(
+    vm: XenVm, *, job: BackupJob, run: RunId, site: Site, scratch: Path, stop: StopToken
+) -> Generator[ReadyDelegate | None, None, None]:
+    """A delegate for one VM, as long as the `with` lasts; none for a job that is done directly.
+
+    It was seen to write into the run's inbox before anything is frozen for its sake. What it wrote
+    then keeps the inbox's folder until it goes: a delegate may make files there and no folder.
+
+    Raises:
+        BadInput: The job cannot be done through delegates.
+        HostBusy, HostRefused, HostUnreachable: No delegate can be had, or none answers.
+        ShareUnreachable, ShareRefused: It does not reach the data store, or may not write there.
+    """
+    if job.source != "enhanced":
+        yield None
+        return
+    require_enhanced(job, site)
+    owner, key = Owner(site.installation, run), asyncssh.generate_private_key("ssh-ed25519")
+    trial = layout.arriving_pack(run, PackId(random_name()))
+    with site.xen_pool.open(stop=stop, owner=owner) as xen:
+        made = start_delegate(
+            xen,
+            _wish(site),
+            vm_name=vm.name,
+            vm_ref=vm.ref,
+            owner=owner,
+            public_key=key.export_public_key().decode().strip(),
+            stop=stop,
+            say=get_run_logger().info,
+        )
+    try:
+        private = key.export_private_key().decode()
+        address = Address(made.address, made.port, made.host_key, private)
+        ready = ReadyDelegate(made, address, job, site)
+        try:
+            _try_out(ready, run, trial, scratch, stop)
+        except (ShareUnreachable, ShareRefused, StoreMissing) as cause:
+            raise type(cause)(
+                f"no snapshot of VM {vm.name} was taken: seen from its delegate, {cause}"
+            ) from cause
+        yield ready
+    finally:
+        _dismiss(made, owner, trial, site)
+
+
+def _wish(site: Site) -> DelegateWish:
+    pool = site.xen_pool
+    return DelegateWish(pool.delegate_template, pool.delegate_network, protocol=PROTOCOL)
+
+
+def _try_out(ready: ReadyDelegate, run: RunId, trial: str, scratch: Path, stop: StopToken) -> None:
+    """Let it write into the inbox, whose folder we make since it may not."""
+    with ready.site.data_store.open() as store:
+        hold = layout.arriving_pack(run, PackId(random_name()))
+        store.for_writing().create(hold, [])
+        try:
+            header = _header(run, bundle_of(store), (), ready, trial=trial)
+            log = PackLog(scratch / f"{random_name()}.packs")
+            run_over_ssh(ready.address, Order(header, (), log, stop=stop))
+        finally:
+            store.for_writing().delete(hold)
+
+
+def _dismiss(made: XenDelegate, owner: Owner, trial: str, site: Site) -> None:
+    """Take everything away; what cannot be taken away now the sweep removes."""
+    try:
+        with site.xen_pool.open(owner=owner) as xen:
+            destroy_delegate(xen, made.ref)
+        with site.data_store.open() as store:
+            store.for_writing().delete(trial)
+    except Exception as cause:  # noqa: BLE001  # whatever it is, the sweep comes
+        get_run_logger().warning("%s stays for the next sweep: %s", made.name, cause)
+
+
+def transfer_through(
+    ready: ReadyDelegate,
+    snapshot: XenSnapshot,
+    *,
+    xen: XenSession,
+    store: DataStore,
+    previous: Sequence[FlatMap | None],
+    skips: Sequence[Skips | None],
+    distrusted: Collection[bytes],
+    attempt: Path,
+    stop: StopToken,
+    passed: Callable[[int], None],
+) -> Moved:
+    """Plug the frozen disks into a delegate, and let its agent send what is new of them.
+
+    Packs that an earlier attempt of this transfer has sent are not sent again.
+
+    Raises:
+        TransferBroken: The agent ended half-way; tried again.
+        ShareUnreachable: The store went away; tried again.
+    """
+    disks = [
+        RemoteDisk(
+            FlatMap(
+                attempt / f"{disk.facts.disk}.map",
+                positions_of(disk.facts.size_bytes, store.chunk_bytes),
+            ),
+            old,
+            skip if old is not None else None,
+        )
+        for disk, old, skip in zip(snapshot.disks, previous, skips, strict=True)
+    ]
+    log = PackLog.continued(attempt.parent / "packs")
+    unplug_disks(xen, ready.delegate)  # an attempt before this one may have left some
+    try:
+        paths = plug_disks(xen, ready.delegate, snapshot.disks)
+        ordered = tuple(
+            OrderedDisk(
+                disk=disk.facts.disk,
+                name=disk.facts.name[:1000],
+                position=disk.facts.position,
+                path=path,
+                size_bytes=disk.facts.size_bytes,
+                previous=remote.previous is not None,
+            )
+            for disk, remote, path in zip(snapshot.disks, disks, paths, strict=True)
+        )
+        header = _header(snapshot.owner.run, bundle_of(store), ordered, ready)
+        order = Order(
+            header,
+            disks,
+            log,
+            stop=stop,
+            distrusted=distrusted,
+            passed=passed,
+            say=get_run_logger().info,
+        )
+        done = run_over_ssh(ready.address, order)
+    finally:
+        unplug_disks(xen, ready.delegate)
+    get_run_logger().info(
+        "%s: its delegate took %.1f s of CPU and %s of memory at most",
+        snapshot.vm.name,
+        done.cpu_seconds,
+        readable_size(done.peak_bytes),
+    )
+    receipts = (
+        DiskReceipt(disk.facts, remote.chunk_map, remote.previous)
+        for disk, remote in zip(snapshot.disks, disks, strict=True)
+    )
+    return Moved(tuple(receipts), log, done.counts)
+
+
+def bundle_of(store: DataStore) -> Bundle:
+    """What a source is told about the store."""
+    return Bundle(
+        store=store.store_id,
+        box=store.keys.public().box,
+        chunk_id_key=store.keys.chunk_id_key,
+        chunk_bytes=store.chunk_bytes,
+        suite=store.suite,
+        seed=secrets.token_bytes(32),
+    )
+
+
+def _header(
+    run: RunId,
+    bundle: Bundle,
+    disks: tuple[OrderedDisk, ...],
+    ready: ReadyDelegate,
+    *,
+    trial: str = "",
+) -> Header:
+    ads, job = ready.site.data_store, ready.job
+    return Header(
+        protocol=PROTOCOL,
+        run=run,
+        store=bundle.store,
+        box=bundle.box.hex(),
+        chunk_id_key=bundle.chunk_id_key.hex(),
+        chunk_bytes=bundle.chunk_bytes,
+        suite=int(bundle.suite),
+        level=bundle.level,
+        seed=bundle.seed.hex(),
+        pack_bytes=AGENT_PACK_BYTES,
+        workers=0,
+        place=ads.place,
+        username=ads.drop_box_username,
+        password=ads.drop_box_password.get_secret_value(),
+        encrypt=ads.encrypt,
+        disks=disks,
+        trial=trial,
+        bytes_per_second=job.bandwidth_mib * MIB // job.concurrency,
+    )
