@@ -66,7 +66,7 @@ def backup_job(
         validation: By a run of its own that the commit event starts, or right here.
     """
     here, run, after = Site.named(site), this_run(), Afterwards()
-    with run_claimed(here, run):
+    with here.session(), run_claimed(here, run):
         with job_claimed(here, job.name):
             outcomes = back_up(job, run, site, here, after)
             report(job, run, outcomes, here, after)
