@@ -94,6 +94,7 @@ def transfer_disks(
                 site=site,
                 chunk_bytes=store.chunk_bytes,
                 must_read=wanted,
+                known=snapshot.references,
                 stop=stop,
             )
             if job.changed_blocks
@@ -135,6 +136,7 @@ def transfer_disks(
         disks=tuple(DiskReceipt(d.facts, d.chunk_map, d.previous) for d in disks),
         packs=log,
         counts=counts,
+        last=last,
     )
 
 

@@ -15,6 +15,7 @@ from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, RunId
 from likeness.store.documents import Counts
 from likeness.store.maps import FlatMap
 from likeness.store.pack import PackReceipt, Place
+from likeness.store.versions import Version
 
 _PACK = struct.Struct("<16sQ32s16sI")
 _PLACE = struct.Struct(f"<{CHUNK_ID_BYTES}sII")
@@ -70,7 +71,11 @@ class DiskReceipt:
 
 @dataclass(frozen=True, slots=True)
 class TransferReceipt:
-    """Everything the commit needs to make a version of what a transfer brought."""
+    """Everything the commit needs to make a version of what a transfer brought.
+
+    Attributes:
+        last: The VM's last version as the transfer read it, if it had one; see `last_version`.
+    """
 
     run: RunId
     job: str
@@ -82,9 +87,10 @@ class TransferReceipt:
     disks: tuple[DiskReceipt, ...]
     packs: PackLog
     counts: Counts
+    last: Version | None = None
 
     def discard(self) -> None:
-        """Let go of the maps once the version is committed; safe to repeat."""
+        """Let go of the maps once the version is recorded; safe to repeat."""
         for disk in self.disks:
             disk.chunk_map.close()
             if disk.previous is not None:

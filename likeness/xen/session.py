@@ -53,6 +53,7 @@ class _Login:
     idle: list[RpcConnection] = field(default_factory=list)
     ref: str = ""
     closed: bool = False
+    known: dict[tuple[str, str], Any] = field(default_factory=dict)
 
 
 class XenSession:
@@ -218,6 +219,12 @@ class XenSession:
                 return self._once(method, params, session=used, seconds=seconds)
             except (SessionGone, NotReached, AnswerLost, Refusal) as problem:
                 self._recover(method, problem, patience, used)
+
+    def once(self, method: str, ref: str) -> Any:
+        """What a message said of an object the first time, for what hardly ever changes."""
+        if (method, ref) not in self._login.known:
+            self._login.known[method, ref] = self.call(method, ref)
+        return self._login.known[method, ref]
 
     def close(self) -> None:
         """Log out and hang up; safe to repeat, never fails."""
