@@ -146,17 +146,19 @@ def _version_id(receipt: TransferReceipt) -> VersionId:
 def _done_before(store: DataStore, names: list[str], version: VersionId) -> Version | None:
     """The version, if an earlier attempt came to its end and only its answer was lost.
 
-    A record that it left torn was never given to anybody, and makes room for a whole one.
+    A record that it left torn was never given to anybody, and makes room for a whole one; `names`
+    lacks it then.
 
     Raises:
         ObjectUnreadable: It is not known whether it came to its end.
     """
-    for name in names:
+    for name in tuple(names):
         if name.endswith(f"-{version}"):
             try:
                 return read_version_surely(store, name)
             except Damaged:
                 set_aside(store, name)
+                names.remove(name)
             except ObjectMissing:
                 continue
     return None
@@ -179,6 +181,7 @@ def _set_torn_aside(store: DataStore, vm: VmId, names: list[str]) -> None:
         return
     for name in set(torn) - covered:
         set_aside(store, name)
+        names.remove(name)
 
 
 def _is_torn(store: DataStore, name: str) -> bool:
