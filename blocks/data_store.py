@@ -1,5 +1,6 @@
 """Where backups lie: the data store, and the vault."""
 
+import copy
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Self, cast
 from prefect.blocks.core import Block
 from pydantic import BaseModel, Field, PrivateAttr, SecretStr
 
+from blocks.session import shared_opening
 from likeness.errors import LikenessError
 from likeness.store.data_store import DataStore, open_store_with_key_file
 from likeness.store.owning import Fence, owner_of
@@ -132,13 +134,23 @@ class DataStoreShare(Share, _WithKey, Block):
 
     @contextmanager
     def open(self) -> Generator[DataStore, None, None]:
-        """Open the store for as long as the `with` lasts.
+        """Open the store for as long as the `with` lasts; within a session it is shared.
 
         Raises:
             StoreMissing: There is none.
             WrongKey: The key file opens another store.
             ShareUnreachable: The server does not answer.
         """
+        shared = shared_opening(self)
+        if shared is None:
+            with self._opened() as store:
+                yield store
+            return
+        with shared.use(self._opened, DataStore.require_in_place) as store:
+            yield copy.copy(store)  # what one does to it is not another's
+
+    @contextmanager
+    def _opened(self) -> Generator[DataStore, None, None]:
         transport = self.connect()
         try:
             store = open_store_with_key_file(transport, Path(self.key_file))

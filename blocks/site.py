@@ -1,5 +1,7 @@
 """One installation: everything a flow needs to know, by role."""
 
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar, TypeVar
 
@@ -10,7 +12,9 @@ from blocks.catalog_file import CatalogFile
 from blocks.data_store import DataStoreShare, Vault
 from blocks.loading import load_block
 from blocks.mail import Mail
+from blocks.session import sharing
 from blocks.xen_pool import XenPool
+from catalog.session import catalog_session
 from likeness.errors import BadInput
 
 B = TypeVar("B", bound=Block)
@@ -189,6 +193,21 @@ class Site(SiteSettings):
     def _kept_installation(self) -> str:
         """Which installation this is, if that was ever written down."""
         return self.catalog.kept_installation
+
+    @contextmanager
+    def session(self) -> Generator[None, None, None]:
+        """Share one opening of the store, the pool and the catalog while the `with` lasts.
+
+        Nothing is opened before it is needed; a block that cannot be used says so to whoever needs
+        it.
+        """
+        with ExitStack() as held:
+            for block in self._blocks.values():
+                if isinstance(block, DataStoreShare | XenPool):
+                    held.enter_context(sharing(block))
+                elif isinstance(block, CatalogFile):
+                    held.enter_context(catalog_session(block.file))
+            yield
 
     def key_of(self, artifact: str) -> str:
         """Key of something people look at: every site has its own; *main*'s are the plain words."""

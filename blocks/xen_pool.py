@@ -7,6 +7,7 @@ from typing import ClassVar
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
+from blocks.session import shared_opening
 from likeness.stopping import StopToken
 from likeness.xen.delegates import DEFAULT_TAG
 from likeness.xen.owner import Owner
@@ -86,7 +87,7 @@ class XenPool(Block):
     def open(
         self, *, stop: StopToken | None = None, owner: Owner | None = None
     ) -> Generator[XenSession, None, None]:
-        """Log in for as long as the `with` lasts.
+        """Log in for as long as the `with` lasts; within a session the login is shared.
 
         Args:
             stop: Ends waiting early.
@@ -96,7 +97,16 @@ class XenPool(Block):
             HostUnreachable: Nobody answers at the address.
             LoginRefused: The account or its password is wrong.
         """
-        with XenSession.login(
+        shared = shared_opening(self)
+        if shared is None:
+            with self._opened(stop, owner) as session:
+                yield session
+            return
+        with shared.use(lambda: self._opened(stop, owner), lambda _: None) as session:
+            yield session.like(stop=stop, owner=owner)
+
+    def _opened(self, stop: StopToken | None, owner: Owner | None) -> XenSession:
+        return XenSession.login(
             self.url,
             username=self.username,
             password=self.password.get_secret_value(),
@@ -106,5 +116,4 @@ class XenPool(Block):
             owner=owner,
             task_seconds=self.operation_seconds,
             idle_seconds=self.silence_seconds,
-        ) as session:
-            yield session
+        )

@@ -1,6 +1,7 @@
 """Back up the VMs of a job: snapshot, transfer, commit; a window of VMs at a time."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -67,7 +68,7 @@ def backup_job(
         validation: By a run of its own that the commit event starts, or right here.
     """
     here, run, after = Site.named(site), this_run(), Afterwards()
-    with run_claimed(here, run):
+    with here.session(), run_claimed(here, run):
         with job_claimed(here, job.name):
             outcomes = back_up(job, run, site, here, after)
             report(job, run, outcomes, here, after)
@@ -173,13 +174,15 @@ def protect_vm(
         vm_claimed(site, vm.vm, vm.name),
         scratch_folder(site, run) as scratch,
         vm_at_work(run, vm.vm),
+        ExitStack() as held,
     ):
         frozen = bring_in(vm, job=job, run=run, site=site, scratch=scratch, stop=stop, cap=cap)
+        held.callback(frozen.receipt.discard)
         committed, after = None, Afterwards()
         try:
             committed = commit_version(frozen.receipt, site=site)
         finally:
-            now = committed is not None and committed.version.taken_at == frozen.receipt.taken_at
+            now = committed is not None and committed.receipt is not None
             settle_changes(frozen.snapshot, site, committed=now)
         after.attempt(NOT_RECORDED, "the next run does", record_committed, committed, site=site)
         dropped = after.attempt(

@@ -54,7 +54,7 @@ def restore_disks(
     require_possible(folder)
     here, run, stop = Site.named(site), this_run(), StopToken()
     try:
-        with run_claimed(here, run):
+        with here.session(), run_claimed(here, run):
             done = DisksDone(Notes(get_run_logger().warning))
             chosen = choose_version(vm, version, site=here)
             disks = restore_version_disks(

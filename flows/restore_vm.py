@@ -54,7 +54,7 @@ def restore_vm(
         raise BadInput("no VM was named; give the name or uuid of a VM that was backed up")
     here, run, stop = Site.named(site), this_run(), StopToken()
     try:
-        with run_claimed(here, run):
+        with here.session(), run_claimed(here, run):
             wanted = VmRestore(
                 version=choose_version(vm, version, site=here),
                 name=new_name.strip(),

@@ -39,7 +39,7 @@ def sweep(site: SiteName = "main") -> State[Any]:
         site: Name of the Site block.
     """
     here, run = Site.named(site), this_run()
-    with run_claimed(here, run), sweep_claimed(here) as mine:
+    with here.session(), run_claimed(here, run), sweep_claimed(here) as mine:
         if not mine:
             return Completed(message="another sweep is under way; it does what this one would")
         after = Afterwards()

@@ -25,7 +25,7 @@ def unprotected(site: SiteName = "main") -> State[Any]:
         site: Name of the Site block.
     """
     here = Site.named(site)
-    with run_claimed(here, this_run()):
+    with here.session(), run_claimed(here, this_run()):
         ready_catalog(here)
         jobs = planned_jobs(site)
         found = find_unprotected(jobs, site=here)

@@ -49,7 +49,7 @@ def validate(
     """
     here, this, stop = Site.named(site), this_run(), StopToken()
     after = Afterwards()
-    with run_claimed(here, this):
+    with here.session(), run_claimed(here, this):
         catch_up(site=here)
         of_run = backup_run(run, site=here) if run else None
         asked = asked_for(everything=everything, vm=vm, site=here)

@@ -25,7 +25,7 @@ def vault(site: SiteName = "main") -> State[Any]:
         site: Name of the Site block.
     """
     here, stop = Site.named(site), StopToken()
-    with run_claimed(here, this_run()):
+    with here.session(), run_claimed(here, this_run()):
         ready_catalog(here)
         try:
             copied = copy_versions(site=here, stop=stop)

@@ -26,7 +26,7 @@ def watch(site: SiteName = "main") -> State[Any]:
         site: Name of the Site block.
     """
     here = Site.named(site)
-    with run_claimed(here, this_run()):
+    with here.session(), run_claimed(here, this_run()):
         ready_catalog(here)
         found = find_overdue(site, site=here)
         missed = ping(site=here) if here.ping_url and not found else ""

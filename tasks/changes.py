@@ -10,7 +10,7 @@ from likeness.model.ids import DiskId
 from likeness.stopping import StopToken
 from likeness.store.versions import Version
 from likeness.xen.changed_blocks import changed_extents, skips_from
-from likeness.xen.references import drop_reference, drop_references, list_references
+from likeness.xen.references import Reference, drop_reference, drop_references, list_references
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot
 
@@ -36,6 +36,7 @@ def unread_of(
     site: Site,
     chunk_bytes: int,
     must_read: Mapping[DiskId, Sequence[Extent]],
+    known: Sequence[Reference] | None,
     stop: StopToken,
 ) -> Unread:
     """Ask the pool what was written since the snapshot of the VM's last version.
@@ -49,23 +50,24 @@ def unread_of(
         site: The installation.
         chunk_bytes: Of the store.
         must_read: Ranges whose stored data blocks are damaged; read although nothing changed.
+        known: What the pool had to compare with right before the snapshot; none: ask now.
         stop: Ends it early.
     """
     if last is None or all(record.disk != disk.facts.disk for record in last.record.disks):
         return Unread()
     try:
-        references = list_references(xen, site.installations)
+        references = list_references(xen, site.installations) if known is None else known
     except (HostBusy, HostRefused) as cause:
         return Unread(reason=_sentence(disk, str(cause)))
     base = [
-        reference.uuid
+        reference
         for reference in references
         if (reference.vm, reference.disk, reference.run)
         == (last.clear.vm, disk.facts.disk, last.record.run)
     ]
     if not base:
         return Unread(reason=_sentence(disk, "the pool kept no record since the last version"))
-    changes = changed_extents(xen, base[0], disk, stop=stop)
+    changes = changed_extents(xen, base[0].uuid, disk, known=base[0], stop=stop)
     skips = skips_from(changes, disk.facts.size_bytes, chunk_bytes)
     if skips is None:
         return Unread(reason=_sentence(disk, changes.reason))
@@ -80,6 +82,7 @@ def keep_only_newest(xen: XenSession, snapshot: XenSnapshot, site: Site) -> None
         vm=snapshot.vm.vm,
         disks=[disk.facts.disk for disk in snapshot.disks],
         keep=[disk.uuid for disk in snapshot.disks],
+        known=snapshot.references,
     )
 
 

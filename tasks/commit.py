@@ -14,7 +14,7 @@ from likeness.store.commit import commit_version as commit
 from likeness.store.free_text import cut_texts
 from likeness.store.receipts import TransferReceipt
 from likeness.store.versions import Version
-from tasks.remember import remember_version
+from tasks.remember import remember_received, remember_version
 from tasks.retries import STEP
 
 _LINE = 1 << 16
@@ -28,10 +28,13 @@ class Committed:
     Attributes:
         version: As the store has it.
         packs: What it brought.
+        receipt: What it was made of; none if an earlier attempt of the run had made another
+            already, which was given back.
     """
 
     version: Version
     packs: tuple[PackId, ...]
+    receipt: TransferReceipt | None
 
 
 @task(task_run_name="commit {receipt.vm.name}", **STEP)
@@ -48,9 +51,9 @@ def commit_version(receipt: TransferReceipt, *, site: Site) -> Committed:
         above = highest_sequence(site.catalog.file, receipt.vm.vm)
         version = commit(store, receipt, clock=system_clock, above=above)
     packs = tuple(pack.pack for pack in receipt.packs)
-    receipt.discard()
     get_run_logger().info("%s: version %s", receipt.vm.name, version.version[:8])
-    return Committed(version, packs)
+    mine = version.taken_at == receipt.taken_at
+    return Committed(version, packs, receipt if mine else None)
 
 
 @task(task_run_name="record {committed.version.record.vm_name} in the catalog", **STEP)
@@ -64,6 +67,9 @@ def record_committed(committed: Committed, *, site: Site) -> None:
         ShareUnreachable: The store went away; tried again.
         CatalogBusy: Another process holds the catalog; tried again.
     """
+    if committed.receipt is not None:
+        remember_received(site, committed.version, committed.receipt)
+        return
     with site.data_store.open() as store:
         remember_version(site, store, committed.version)
 

@@ -92,8 +92,9 @@ def show_ended(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's names
     if flow_run.parent_task_run_id is None:
         with suppress(Exception):
             site = Site.named(str(flow_run.parameters.get("site", "main")))
-            show_versions(site=site)
-            show_dashboard(site=site)
+            with site.session():
+                show_versions(site=site)
+                show_dashboard(site=site)
 
 
 def tell_of(site: Site, failure: Failure) -> bool:

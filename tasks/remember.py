@@ -17,13 +17,43 @@ from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
 from likeness.store.index import KnownPack, known_packs, read_segment, unindexed_packs
+from likeness.store.receipts import DiskReceipt, TransferReceipt
 from likeness.store.versions import Version, load_map, map_runs
 
 
-def remember_version(site: Site, store: DataStore, version: Version) -> None:
-    """Record a version that the store holds; safe to repeat.
+def remember_received(site: Site, version: Version, receipt: TransferReceipt) -> None:
+    """Record a version that was just committed, from what its transfer left on this machine.
 
-    What is recorded is read back from the store, so the catalog never knows more than it. Where the
+    The store has acknowledged all of it, so nothing is read back. Safe to repeat. Where the catalog
+    lacks the version before, whole block maps are recorded.
+
+    Args:
+        site: Whose catalog.
+        version: Which.
+        receipt: What it was made of.
+    """
+    packs = receipt.packs
+    try:
+        maps = [_received_map(disk, version, whole=False) for disk in receipt.disks]
+        record_version(site.catalog.file, version, maps, packs, system_clock())
+    except BadInput:
+        maps = [_received_map(disk, version, whole=True) for disk in receipt.disks]
+        record_version(site.catalog.file, version, maps, packs, system_clock())
+
+
+def _received_map(disk: DiskReceipt, version: Version, *, whole: bool) -> DiskMap:
+    """The changes, if that is how the version tells them too; else the whole map."""
+    (record,) = (each for each in version.record.disks if each.disk == disk.facts.disk)
+    whole = whole or record.deltas == 0
+    base = None if whole else disk.previous
+    runs = disk.chunk_map.runs_unlike(base, 0, disk.chunk_map.positions)
+    return DiskMap(DiskId(disk.facts.disk), whole, runs)
+
+
+def remember_version(site: Site, store: DataStore, version: Version) -> None:
+    """Record a version that only the store knows, read from there; safe to repeat.
+
+    Where the
     catalog lacks the version before, the difference to that says nothing, and whole block maps are
     recorded.
 

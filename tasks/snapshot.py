@@ -14,9 +14,10 @@ from likeness.model.sizes import counted
 from likeness.stopping import StopToken
 from likeness.xen.changed_blocks import enable_tracking
 from likeness.xen.dropping import drop_snapshot
-from likeness.xen.inventory import XenVm, disks_left_out, find_vm
+from likeness.xen.inventory import XenVm, disks_left_out, find_vm, look_again
 from likeness.xen.marks import Owner
 from likeness.xen.preflight import require_ready
+from likeness.xen.references import list_images, list_references
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import Consistency, XenSnapshot
 from likeness.xen.snapshots import take_snapshot as take
@@ -44,10 +45,11 @@ def take_snapshot(
     owner = Owner(site.installation, run)
     with site.xen_pool.open(stop=stop, owner=owner) as xen:
         excluded, only = (_of(xen, vm, disks) for disks in (job.exclude_disks, job.only_disks))
-        vm = find_vm(xen, vm.uuid)  # as it is now: its turn may have come hours after the start
+        seen = look_again(xen, vm, list_images)  # its turn may have come hours after the start
+        vm = seen.vm
         apart = disks_left_out(vm, excluded, only=only)
         left_out = [disk.uuid for disk in apart]
-        require_ready(xen, vm, mode=mode, exclude_disks=left_out)
+        require_ready(xen, vm, mode=mode, exclude_disks=left_out, seen=seen)
         meant = replace(vm, disks=tuple(disk for disk in vm.disks if disk not in apart))
         for disk in enable_tracking(xen, meant) if job.changed_blocks else ():
             if not disk.on:
@@ -61,6 +63,7 @@ def take_snapshot(
             strict=job.strict,
             exclude_disks=left_out,
             stop=stop,
+            seen=seen,
         )
     get_run_logger().info(
         "%s: snapshot of %s in %.1f s (%s)%s",
@@ -70,7 +73,7 @@ def take_snapshot(
         snapshot.obtained,
         f"; {snapshot.reason}" if snapshot.reason else "",
     )
-    return snapshot
+    return replace(snapshot, references=list_references(xen, site.installations, seen.images))
 
 
 def require_store(vm: XenVm, site: Site) -> None:

@@ -95,6 +95,7 @@ def transfer_disks(
                 site=site,
                 chunk_bytes=store.chunk_bytes,
                 must_read=wanted,
+                known=snapshot.references,
                 stop=stop,
             )
             if job.changed_blocks
@@ -123,6 +124,7 @@ def transfer_disks(
         packs=moved.log,
         counts=counts,
         from_agent=delegate is not None,
+        last=last,
     )
 
 

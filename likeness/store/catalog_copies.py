@@ -5,6 +5,7 @@ and named by one signed document that is written last.
 """
 
 import tarfile
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -58,8 +59,8 @@ def put_copy(store: DataStore, folder: Path, *, clock: Clock) -> CatalogCopy:
         StoreTooNew: A later release changed the store; nothing was written.
     """
     store.require_writable()
-    numbers = _numbers(store)
-    entries = (entry.name for entry in store.transport.entries(layout.CATALOG))
+    entries = [entry.name for entry in store.transport.entries(layout.CATALOG)]
+    numbers = _numbers(entries)
     number = layout.free_number(layout.CATALOG, entries, store.transport.folders(layout.CATALOG))
     archive = folder.with_name(f"{folder.name}.tar")
     try:
@@ -119,7 +120,9 @@ def fetch_newest(store: DataStore, folder: Path, *, before: int = 0) -> CatalogC
     """
     passed_over: list[str] = []
     unknown: LikenessError | None = None
-    for number in reversed([each for each in _numbers(store) if not before or each < before]):
+    entries = [entry.name for entry in store.transport.entries(layout.CATALOG)]
+    numbers = [each for each in _numbers(entries) if not before or each < before]
+    for number in reversed(numbers):
         try:
             copy = _fetch(store, number, folder)
         except LOST as cause:
@@ -134,8 +137,7 @@ def fetch_newest(store: DataStore, folder: Path, *, before: int = 0) -> CatalogC
     raise ObjectMissing(f"{layout.CATALOG}/ (a whole copy of the catalog)")
 
 
-def _numbers(store: DataStore) -> list[int]:
-    names = (entry.name for entry in store.transport.entries(layout.CATALOG))
+def _numbers(names: Iterable[str]) -> list[int]:
     return sorted(layout.number_of(n) for n in names if layout.is_known(n) and "-" not in n)
 
 

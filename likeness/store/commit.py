@@ -94,11 +94,14 @@ def commit_version(
     store.require_in_place()
     vm = receipt.vm.vm
     version = _version_id(receipt)
-    done = _done_before(store, vm, version)
+    names = record_names(store, vm)
+    done = _done_before(store, names, version)
     if done is not None:
         return done
-    _set_torn_aside(store, vm)
-    last = last_version(store, vm)
+    last = receipt.last
+    if last is None or names[-1:] != [last.name]:
+        _set_torn_aside(store, vm, names)
+        last = last_version(store, vm)
     _admit_packs(store, receipt)
     step("packs admitted")
     disks = tuple(_write_map(store, disk, version, last) for disk in receipt.disks)
@@ -108,7 +111,7 @@ def commit_version(
     parts = [part for disk in disks for part in disk.parts if part.version == version]
     clear = VersionClear(
         vm=vm,
-        sequence=_next_sequence(store, vm, above),
+        sequence=_next_sequence(store, vm, names, above),
         version=version,
         taken_at=receipt.taken_at.isoformat(),
         committed_at=clock().isoformat(),
@@ -117,12 +120,15 @@ def commit_version(
         digests=(*(s.digest for s in index), *(each for p in parts for each in p.digests)),
     )
     name = layout.version_record(vm, clear.sequence, version)
+    record = _record(receipt, disks)
+    made: Version | None = None
     with suppress(NameTaken):  # an earlier attempt's record, which has just arrived
-        store.write(name, Kind.VERSION, clear, encode(_record(receipt, disks)))
+        written, _ = store.write(name, Kind.VERSION, clear, encode(record))
+        made = Version(name, clear, record, written)
     store.require_in_place()  # or else it was recorded beside the store
     step("version recorded")
     store.for_writing().delete_folder(layout.inbox(receipt.run))
-    return read_version(store, name)
+    return made or read_version(store, name)
 
 
 def _require_few_disks(receipt: TransferReceipt) -> None:
@@ -139,32 +145,33 @@ def _version_id(receipt: TransferReceipt) -> VersionId:
     return VersionId(digest(made_of).hex()[:32])
 
 
-def _done_before(store: DataStore, vm: VmId, version: VersionId) -> Version | None:
+def _done_before(store: DataStore, names: list[str], version: VersionId) -> Version | None:
     """The version, if an earlier attempt came to its end and only its answer was lost.
 
-    A record that it left torn was never given to anybody, and makes room for a whole one.
+    A record that it left torn was never given to anybody, and makes room for a whole one; `names`
+    lacks it then.
 
     Raises:
         ObjectUnreadable: It is not known whether it came to its end.
     """
-    for name in record_names(store, vm):
+    for name in tuple(names):
         if name.endswith(f"-{version}"):
             try:
                 return read_version_surely(store, name)
             except Damaged:
                 set_aside(store, name)
+                names.remove(name)
             except ObjectMissing:
                 continue
     return None
 
 
-def _set_torn_aside(store: DataStore, vm: VmId) -> None:
+def _set_torn_aside(store: DataStore, vm: VmId, names: list[str]) -> None:
     """Move records at the end that are not whole, and that no head covers, out of the way.
 
     A job that died left them before anybody was told of a version. The next head would cover them,
     and every audit from then on would miss a version that never was.
     """
-    names = record_names(store, vm)
     torn = list(takewhile(lambda name: _is_torn(store, name), reversed(names)))
     if not torn:
         return
@@ -176,6 +183,7 @@ def _set_torn_aside(store: DataStore, vm: VmId) -> None:
         return
     for name in set(torn) - covered:
         set_aside(store, name)
+        names.remove(name)
 
 
 def _is_torn(store: DataStore, name: str) -> bool:
@@ -209,12 +217,11 @@ def _record(receipt: TransferReceipt, disks: tuple[DiskRecord, ...]) -> VersionR
     )
 
 
-def _next_sequence(store: DataStore, vm: VmId, above: int) -> int:
+def _next_sequence(store: DataStore, vm: VmId, names: list[str], above: int) -> int:
     """One more than anything there has, folders that lie in a record's place too."""
     folder = layout.versions_of(vm)
     strange = (f"{folder}/{each}" for each in store.transport.folders(folder))
-    names = (*record_names(store, vm), *filter(layout.is_known, strange))
-    return max((above, *map(layout.number_of, names))) + 1
+    return max((above, *map(layout.number_of, (*names, *filter(layout.is_known, strange))))) + 1
 
 
 def _admit_packs(store: DataStore, receipt: TransferReceipt) -> None:

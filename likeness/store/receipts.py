@@ -16,6 +16,7 @@ from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, RunId
 from likeness.store.documents import Counts
 from likeness.store.maps import FlatMap
 from likeness.store.pack import PackReceipt, Place
+from likeness.store.versions import Version
 
 _PACK = struct.Struct("<16sQ32s16sI")
 _PLACE = struct.Struct(f"<{CHUNK_ID_BYTES}sII")
@@ -114,6 +115,7 @@ class TransferReceipt:
 
     Attributes:
         from_agent: Whether another machine says so: then every pack's own table is asked too.
+        last: The VM's last version as the transfer read it, if it had one; see `last_version`.
     """
 
     run: RunId
@@ -127,9 +129,10 @@ class TransferReceipt:
     packs: PackLog
     counts: Counts
     from_agent: bool = False
+    last: Version | None = None
 
     def discard(self) -> None:
-        """Let go of the maps once the version is committed; safe to repeat."""
+        """Let go of the maps once the version is recorded; safe to repeat."""
         for disk in self.disks:
             disk.chunk_map.close()
             if disk.previous is not None:

@@ -15,6 +15,7 @@ from likeness.model.disk import Extent, Skips
 from likeness.stopping import StopToken
 from likeness.xen.failures import GONE, Refusal, reason
 from likeness.xen.inventory import XenVm
+from likeness.xen.references import Reference
 from likeness.xen.session import XenSession
 from likeness.xen.snapshot_facts import SnapshotDisk
 from likeness.xen.tasks import run_task
@@ -80,7 +81,12 @@ def enable_tracking(xen: XenSession, vm: XenVm) -> tuple[Tracking, ...]:
 
 
 def changed_extents(
-    xen: XenSession, base_uuid: str, disk: SnapshotDisk, *, stop: StopToken | None = None
+    xen: XenSession,
+    base_uuid: str,
+    disk: SnapshotDisk,
+    *,
+    known: Reference | None = None,
+    stop: StopToken | None = None,
 ) -> Changes:
     """Which ranges of a frozen disk were written since an earlier one.
 
@@ -88,6 +94,7 @@ def changed_extents(
         xen: The session.
         base_uuid: The frozen disk of the version to compare with; its data may be gone already.
         disk: The newly frozen disk.
+        known: The earlier one as it was listed, if it was.
         stop: Ends it early.
 
     Returns:
@@ -101,9 +108,8 @@ def changed_extents(
     if not disk.tracked:
         return Changes(None, "changes of this disk were not recorded")
     try:
-        base = str(xen.call("VDI.get_by_uuid", base_uuid))
-        record = xen.call("VDI.get_record", base)
-        doubt = _doubt(record["snapshot_of"], xen.call("VDI.get_snapshot_of", disk.ref))
+        base, grown_from, source = _base(xen, base_uuid, known)
+        doubt = _doubt(source, disk.source or xen.call("VDI.get_snapshot_of", disk.ref))
         if doubt:
             return Changes(None, doubt)
         text = run_task(
@@ -124,10 +130,18 @@ def changed_extents(
         return Changes(None, str(late))
     except (binascii.Error, ValueError) as cause:
         return Changes(None, f"the pool's record of changes cannot be read: {cause}")
-    grown_from = int(record["virtual_size"])
     if grown_from > disk.facts.size_bytes:
         return Changes(None, "the disk is smaller than it was at the last version")
     return Changes(_with_growth(extents, grown_from, disk.facts.size_bytes), "")
+
+
+def _base(xen: XenSession, uuid: str, known: Reference | None) -> tuple[str, int, str]:
+    """Reference and size of the earlier frozen disk, and the live disk it was frozen from."""
+    if known is not None:
+        return known.ref, known.size_bytes, known.source
+    ref = str(xen.call("VDI.get_by_uuid", uuid))
+    record = xen.call("VDI.get_record", ref)
+    return ref, int(record["virtual_size"]), str(record["snapshot_of"])
 
 
 def extents_of(bitmap: bytes, size_bytes: int) -> tuple[Extent, ...]:

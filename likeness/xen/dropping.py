@@ -35,6 +35,8 @@ class Leftover:
         ref: The snapshot; empty when only disks are left.
         uuid: The snapshot's uuid, or the first disk's.
         disks: References of its frozen disks, memory image included.
+        blocked: Operations its owner has blocked; inherited from the VM.
+        power_state: Of the snapshot.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Leftover:
     ref: str
     uuid: str
     disks: tuple[str, ...]
+    blocked: frozenset[str] = frozenset()
+    power_state: str = ""
 
 
 def drop_snapshot(
@@ -87,6 +91,8 @@ def _all_of(xen: XenSession, snapshot: XenSnapshot, kept: set[str]) -> Leftover:
         ref=found.ref if found else "",
         uuid=snapshot.uuid,
         disks=tuple(disk for disk in dict.fromkeys(disks) if disk not in kept),
+        blocked=found.blocked if found else frozenset(),
+        power_state=found.power_state if found else "",
     )
 
 
@@ -130,7 +136,7 @@ def drop_leftover(xen: XenSession, leftover: Leftover, *, tries: int, pause_seco
     left = _marked_disks(xen, leftover)
     if leftover.ref:
         until_free(
-            lambda: _destroy_snapshot(xen, leftover.ref), tries=tries, pause_seconds=pause_seconds
+            lambda: _destroy_snapshot(xen, leftover), tries=tries, pause_seconds=pause_seconds
         )
     for attempt in attempts(tries, pause_seconds):
         force = is_time_to_pull(attempt, tries)
@@ -158,6 +164,8 @@ def _leftover(xen: XenSession, ref: str, record: Mapping[str, Any], owner: Owner
         ref=ref,
         uuid=str(record["uuid"]),
         disks=tuple(disks if is_null(memory) else [*disks, memory]),
+        blocked=frozenset(record["blocked_operations"]),
+        power_state=str(record["power_state"]),
     )
 
 
@@ -178,13 +186,13 @@ def _marked_disks(xen: XenSession, leftover: Leftover) -> list[str]:
     return frozen
 
 
-def _destroy_snapshot(xen: XenSession, ref: str) -> None:
+def _destroy_snapshot(xen: XenSession, leftover: Leftover) -> None:
+    ref = leftover.ref
     with suppress_gone():
         # A snapshot inherits what its VM's owner has blocked, such as deleting the VM.
-        blocked = xen.call("VM.get_blocked_operations", ref)
-        for operation in {"destroy", "hard_shutdown"}.intersection(blocked):
+        for operation in {"destroy", "hard_shutdown"} & leftover.blocked:
             xen.call("VM.remove_from_blocked_operations", ref, operation)
-        if xen.call("VM.get_power_state", ref) == "Suspended":
+        if leftover.power_state == "Suspended":
             with suppress(Refusal):
                 run_task(xen, "VM.hard_shutdown", ref, deadline_seconds=_STEP_SECONDS)
         run_task(xen, "VM.destroy", ref, deadline_seconds=_STEP_SECONDS)

@@ -1,5 +1,6 @@
 """Who holds a frozen disk, and taking it from the pool's own hands."""
 
+from collections.abc import Collection
 from contextlib import suppress
 
 from likeness.errors import LikenessError
@@ -16,14 +17,22 @@ def is_time_to_pull(attempt: int, tries: int) -> bool:
     return attempt > min(_PULL_AFTER, tries // 2)
 
 
-def is_held(xen: XenSession, disk: str, *, pull: bool) -> bool:
+def is_held(
+    xen: XenSession, disk: str, *, pull: bool, drives: Collection[str] | None = None
+) -> bool:
     """Whether a VM has the disk plugged in; with `pull` the pool's own plugs are pulled.
+
+    Args:
+        xen: The session.
+        disk: Which.
+        pull: See above.
+        drives: The disk's VBDs, if they were asked for just now.
 
     Raises:
         Refusal: The pool refused; the disk may be gone.
     """
     held = False
-    for vbd in xen.call("VDI.get_VBDs", disk):
+    for vbd in xen.call("VDI.get_VBDs", disk) if drives is None else drives:
         with suppress_gone():
             record = xen.call("VBD.get_record", vbd)
             if not xen.call("VM.get_is_control_domain", record["VM"]):

@@ -1,6 +1,6 @@
 """Which VMs a pool has, and which of them were meant."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +9,11 @@ from likeness.model.choosing import ambiguous, called, disk_called, offered, uui
 from likeness.model.ids import DiskId, VmId, as_uuid, from_uuid
 from likeness.model.sizes import counted
 from likeness.xen import marks
-from likeness.xen.failures import Refusal, explained
+from likeness.xen.failures import GONE, Refusal, explained
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
+
+Images = Mapping[str, Mapping[str, Any]]
+"""VDI records by reference."""
 
 EXCLUDED_TAG = "likeness-ignore"
 """A VM with this tag is in no job, however it was selected."""
@@ -78,6 +81,29 @@ class XenVm:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenVm:
+    """A VM with the pool's own records of it, all of one moment; each was asked for once.
+
+    Attributes:
+        vm: The VM.
+        record: Its record.
+        drives: Records of its VBDs by reference.
+        disks: Records of its VDIs by reference.
+        storages: Records of their SRs by reference.
+        host: The record of the host it is on; empty when there is none.
+        images: VDI records of the whole pool by reference; none if they were not asked for.
+    """
+
+    vm: XenVm
+    record: Mapping[str, Any]
+    drives: Mapping[str, Mapping[str, Any]]
+    disks: Mapping[str, Mapping[str, Any]]
+    storages: Mapping[str, Mapping[str, Any]]
+    host: Mapping[str, Any]
+    images: Images | None
+
+
+@dataclass(frozen=True, slots=True)
 class VmSelection:
     """Which VMs a job means; looked up anew at every run.
 
@@ -130,10 +156,32 @@ def find_vm(xen: XenSession, name_or_uuid: str) -> XenVm:
     if not name_or_uuid.strip():
         raise UnknownVm(f"no VM was named: give a name or a uuid of a VM of {xen.url}")
     with explained(f"looking for VM {name_or_uuid}"):
-        ref = _ref_of(xen, name_or_uuid)
-        if ref:
-            return _Tables.of_vm(xen, ref).vm(ref, xen.call("VM.get_record", ref))
+        found = _found(xen, name_or_uuid)
+        if found:
+            return _seen(xen, *found, pool=_pool_name(xen.call("pool.get_all_records"))).vm
     return vm_called(name_or_uuid, list_vms(xen), xen.url)
+
+
+def look_again(
+    xen: XenSession, vm: XenVm, list_images: Callable[[XenSession], Images] | None = None
+) -> SeenVm:
+    """A VM that was listed before, as it is now.
+
+    Args:
+        xen: The session.
+        vm: As it was listed.
+        list_images: Asks for every VDI record of the pool, if all of them are wanted.
+
+    Raises:
+        UnknownVm: It is gone.
+        HostUnreachable, HostBusy, HostRefused: The pool did not say.
+    """
+    with explained(f"looking at VM {vm.name}"):
+        found = _still_there(xen, vm) or _found(xen, vm.uuid)
+        if found:
+            images = list_images(xen) if list_images else None
+            return _seen(xen, *found, pool=vm.pool, images=images)
+    raise UnknownVm(f"VM {vm.name} ({vm.uuid}) is not in the pool {xen.url} any more")
 
 
 def vm_called(name_or_uuid: str, everything: Sequence[XenVm], url: str) -> XenVm:
@@ -239,28 +287,64 @@ def _is_vm(record: Mapping[str, Any]) -> bool:
     )
 
 
-def _ref_of(xen: XenSession, wanted: str) -> str:
-    """The reference of a VM by uuid or exact name; empty when there is not exactly one."""
-    ref = _ref_of_uuid(xen, uuid_in(wanted))
-    if ref:
-        return ref
-    found = {
-        ref: xen.call("VM.get_record", ref) for ref in xen.call("VM.get_by_name_label", wanted)
-    }
-    refs = [ref for ref, vm in found.items() if _is_vm(vm) and vm["name_label"] == wanted]
-    return str(refs[0]) if len(refs) == 1 else ""
+_Found = tuple[str, Mapping[str, Any]]
+"""A VM's reference and record."""
 
 
-def _ref_of_uuid(xen: XenSession, uuid: str) -> str:
+def _found(xen: XenSession, wanted: str) -> _Found | None:
+    """A VM by uuid or exact name; nothing when there is not exactly one."""
+    found = _of_uuid(xen, uuid_in(wanted))
+    if found:
+        return found
+    named = [
+        (str(ref), xen.call("VM.get_record", ref))
+        for ref in xen.call("VM.get_by_name_label", wanted)
+    ]
+    meant = [each for each in named if _is_vm(each[1]) and each[1]["name_label"] == wanted]
+    return meant[0] if len(meant) == 1 else None
+
+
+def _of_uuid(xen: XenSession, uuid: str) -> _Found | None:
     if not uuid:
-        return ""
+        return None
     try:
         ref = str(xen.call("VM.get_by_uuid", as_uuid(uuid)))
     except Refusal as refusal:
         if refusal.code == "UUID_INVALID":
-            return ""
+            return None
         raise
-    return ref if _is_vm(xen.call("VM.get_record", ref)) else ""
+    record = xen.call("VM.get_record", ref)
+    return (ref, record) if _is_vm(record) else None
+
+
+def _still_there(xen: XenSession, vm: XenVm) -> _Found | None:
+    """By its reference, which a VM keeps unless the pool's database was put back."""
+    try:
+        record = xen.call("VM.get_record", vm.ref)
+    except Refusal as refusal:
+        if refusal.code in GONE:
+            return None
+        raise
+    return (vm.ref, record) if record["uuid"] == vm.uuid and _is_vm(record) else None
+
+
+def _seen(
+    xen: XenSession,
+    ref: str,
+    vm: Mapping[str, Any],
+    *,
+    pool: str,
+    images: Images | None = None,
+) -> SeenVm:
+    drives = {vbd: xen.call("VBD.get_record", vbd) for vbd in vm["VBDs"]}
+    refs = dict.fromkeys(record["VDI"] for record in drives.values() if is_disk(record))
+    known = images or {}
+    disks = {vdi: known.get(vdi) or xen.call("VDI.get_record", vdi) for vdi in refs}
+    storages = {sr: xen.call("SR.get_record", sr) for sr in {vdi["SR"] for vdi in disks.values()}}
+    on = vm["resident_on"]
+    host = {} if is_null(on) else xen.once("host.get_record", on)
+    tables = _Tables({ref: vm}, drives, disks, storages, {on: host} if host else {}, pool)
+    return SeenVm(tables.vm(ref, vm), vm, drives, disks, storages, host, images)
 
 
 def _matches(
@@ -307,23 +391,6 @@ class _Tables:
             srs=every("SR"),
             hosts=every("host"),
             pool=_pool_name(pools),
-        )
-
-    @classmethod
-    def of_vm(cls, xen: XenSession, ref: str) -> "_Tables":
-        vm = xen.call("VM.get_record", ref)
-        vbds = {vbd: xen.call("VBD.get_record", vbd) for vbd in vm["VBDs"]}
-        vdi_refs = {record["VDI"] for record in vbds.values() if is_disk(record)}
-        vdis = {vdi: xen.call("VDI.get_record", vdi) for vdi in vdi_refs}
-        srs = {sr: xen.call("SR.get_record", sr) for sr in {vdi["SR"] for vdi in vdis.values()}}
-        host = vm["resident_on"]
-        return cls(
-            vms={ref: vm},
-            vbds=vbds,
-            vdis=vdis,
-            srs=srs,
-            hosts={} if is_null(host) else {host: xen.call("host.get_record", host)},
-            pool=_pool_name(xen.call("pool.get_all_records")),
         )
 
     def vm(self, ref: str, record: Mapping[str, Any]) -> XenVm:

@@ -78,11 +78,19 @@ def owner_of_delegate(record: Mapping[str, Any]) -> Owner | None:
 
 
 def put_marks(
-    xen: XenSession, class_name: str, ref: str, *, owner: Owner, kind: str, uuid: str = ""
+    xen: XenSession,
+    class_name: str,
+    ref: str,
+    *,
+    owner: Owner,
+    kind: str,
+    uuid: str = "",
+    vm: str = "",
+    there: Mapping[str, str] | None = None,
 ) -> None:
-    """Mark an object as ours; safe to repeat, and to change its kind.
+    """Mark an object that we have made as ours; safe to repeat, and to change its kind.
 
-    What is right already is not touched, so that at no moment a mark that was there is missing.
+    All marks are written at once, so that at no moment one that was there is missing.
 
     Args:
         xen: The session.
@@ -91,16 +99,20 @@ def put_marks(
         owner: Whose it shall be.
         kind: `SNAPSHOT`, `REFERENCE`, `RESTORED` or `DELEGATE`.
         uuid: Its uuid, when known already.
+        vm: The VM it belongs to, if that shall be told too.
+        there: What its `other_config` holds, when known already.
 
     Raises:
         Refusal: The pool refused; the object may be gone.
     """
     own_uuid = uuid or str(xen.call(f"{class_name}.get_uuid", ref))
     marks = {INSTALLATION: owner.installation, RUN: owner.run, SELF: own_uuid, KIND: kind}
-    there = xen.call(f"{class_name}.get_other_config", ref)
-    for key, value in marks.items():
-        if there.get(key) != value:
-            set_mark(xen, class_name, ref, key, value)
+    if vm:
+        marks[VM] = vm
+    if there is None:
+        there = xen.call(f"{class_name}.get_other_config", ref)
+    if wrong := {key: value for key, value in marks.items() if there.get(key) != value}:
+        xen.call(f"{class_name}.set_other_config", ref, {**there, **wrong})
 
 
 def set_mark(xen: XenSession, class_name: str, ref: str, key: str, value: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from likeness.errors import HostBusy, HostRefused
 from likeness.xen.failures import Refusal, explained
-from likeness.xen.inventory import XenDisk, XenVm, disks_left_out
+from likeness.xen.inventory import SeenVm, XenDisk, XenVm, disks_left_out, look_again
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
 from likeness.xen.snapshot_facts import Consistency
 
@@ -65,6 +65,7 @@ def require_ready(
     exclude_disks: Collection[str] = (),
     longest_chain: int = LONGEST_CHAIN,
     most_uncoalesced: int = MOST_UNCOALESCED,
+    seen: SeenVm | None = None,
 ) -> None:
     """Leave unless a snapshot of the VM can be taken now; see `preflight`.
 
@@ -81,6 +82,7 @@ def require_ready(
         exclude_disks=exclude_disks,
         longest_chain=longest_chain,
         most_uncoalesced=most_uncoalesced,
+        seen=seen,
     )
     if not found:
         return
@@ -99,6 +101,7 @@ def preflight(
     exclude_disks: Collection[str] = (),
     longest_chain: int = LONGEST_CHAIN,
     most_uncoalesced: int = MOST_UNCOALESCED,
+    seen: SeenVm | None = None,
 ) -> tuple[Obstacle, ...]:
     """What is in the way of a snapshot of this VM; nothing is changed.
 
@@ -110,6 +113,7 @@ def preflight(
             matter with them is no obstacle.
         longest_chain: Links a chain of images may have with the snapshot's own.
         most_uncoalesced: Links of it that may wait to be merged.
+        seen: The VM's records, if they were asked for a moment ago; else they are now.
 
     Returns:
         Obstacles, gravest first as far as one can tell; empty when nothing is in the way.
@@ -121,7 +125,8 @@ def preflight(
     left_out = disks_left_out(vm, exclude_disks)
     wanted = tuple(disk for disk in vm.disks if disk not in left_out)
     with explained(f"looking at VM {vm.name} before its snapshot"):
-        look = _Look(xen, vm, wanted, mode, longest_chain, most_uncoalesced)
+        seen = seen or look_again(xen, vm)
+        look = _Look(xen, vm, wanted, mode, longest_chain, most_uncoalesced, seen)
         return tuple(look.all())
 
 
@@ -133,13 +138,19 @@ class _Look:
     mode: Consistency
     longest_chain: int
     most_uncoalesced: int
-    images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seen: SeenVm
+    images: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def all(self) -> list[Obstacle]:
-        record = self.xen.call("VM.get_record", self.vm.ref)
-        disks = [(disk, self.xen.call("VDI.get_record", disk.ref)) for disk in self.wanted]
-        storages = {ref: self.xen.call("SR.get_record", ref) for ref in self._storages()}
-        found = [*self._of_vm(record), *self._of_drives()]
+        known, kept = self.seen.disks, self.seen.storages
+        disks = [
+            (disk, known.get(disk.ref) or self.xen.call("VDI.get_record", disk.ref))
+            for disk in self.wanted
+        ]
+        storages = {
+            ref: kept.get(ref) or self.xen.call("SR.get_record", ref) for ref in self._storages()
+        }
+        found = [*self._of_vm(self.seen.record), *self._of_drives()]
         for disk, vdi in disks:
             found += self._of_disk(disk, vdi)
         for ref, storage in storages.items():
@@ -178,7 +189,7 @@ class _Look:
         if record["power_state"] == "Halted" or is_null(host):
             return []
         try:
-            metrics = self.xen.call("host.get_metrics", host)
+            metrics = self.seen.host["metrics"]
             live = is_null(metrics) or self.xen.call("host_metrics.get_live", metrics)
         except Refusal:
             live = True  # not knowing is no obstacle: the snapshot itself will tell
@@ -281,8 +292,10 @@ class _Look:
         children = [i for i in self.images.values() if i["sm_config"].get("vhd-parent") == uuid]
         return len(children) == 1
 
-    def _every_image(self) -> dict[str, dict[str, Any]]:
-        records = self.xen.call("VDI.get_all_records", deadline_seconds=LISTING_SECONDS)
+    def _every_image(self) -> dict[str, Mapping[str, Any]]:
+        records = self.seen.images
+        if records is None:
+            records = self.xen.call("VDI.get_all_records", deadline_seconds=LISTING_SECONDS)
         return {str(record["uuid"]): record for record in records.values()}
 
 

@@ -43,6 +43,8 @@ class Reference:
             of its own; empty when it does not say.
         run: The run that froze it.
         usable: Whether the pool can compare with it.
+        source: XenServer's reference to the live disk.
+        size_bytes: Its virtual size when it was frozen.
     """
 
     uuid: str
@@ -51,16 +53,39 @@ class Reference:
     vm: VmId | None
     run: RunId
     usable: bool
+    source: str
+    size_bytes: int
 
 
-def list_references(xen: XenSession, installations: Collection[str]) -> tuple[Reference, ...]:
-    """Every reference of these installations in the pool.
+def list_images(xen: XenSession) -> Mapping[str, Mapping[str, Any]]:
+    """Every VDI record of the pool by reference: live disks, frozen ones and records of changes.
 
     Raises:
         HostUnreachable, HostBusy, HostRefused: The pool did not say.
     """
-    with explained(f"listing the records of changes in {xen.url}"):
-        disks = xen.call("VDI.get_all_records", deadline_seconds=LISTING_SECONDS)
+    with explained(f"listing the disks of {xen.url}"):
+        records: Mapping[str, Mapping[str, Any]] = xen.call(
+            "VDI.get_all_records", deadline_seconds=LISTING_SECONDS
+        )
+    return records
+
+
+def list_references(
+    xen: XenSession,
+    installations: Collection[str],
+    images: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[Reference, ...]:
+    """Every reference of these installations in the pool.
+
+    Args:
+        xen: The session.
+        installations: 32 hex digits each.
+        images: What `list_images` gave, if it was asked a moment ago.
+
+    Raises:
+        HostUnreachable, HostBusy, HostRefused: The pool did not say.
+    """
+    disks = list_images(xen) if images is None else images
     found = []
     for ref, record in disks.items():
         owner = marks.owner_in_marks(record, marks.REFERENCE)
@@ -76,6 +101,7 @@ def drop_references(
     vm: VmId,
     disks: Collection[DiskId],
     keep: Collection[str],
+    known: Collection[Reference] | None = None,
 ) -> tuple[Reference, ...]:
     """Remove references of a VM's disks that no version needs any more.
 
@@ -88,6 +114,7 @@ def drop_references(
         vm: The VM; other VMs' references of the same disks stay.
         disks: The live disks; references whose live disk is gone are removed as well.
         keep: Uuids of the references to keep; unusable ones go all the same.
+        known: The references there were before the run, if they were listed then.
 
     Returns:
         What was removed.
@@ -96,7 +123,7 @@ def drop_references(
         HostUnreachable, HostBusy, HostRefused: The pool did not say, or did not allow it.
     """
     dropped = []
-    for reference in list_references(xen, installations):
+    for reference in list_references(xen, installations) if known is None else known:
         wanted = reference.uuid in keep and reference.usable
         mine = reference.disk in disks and reference.vm in (vm, None)
         concerned = reference.disk is None or mine
@@ -123,8 +150,7 @@ def become_reference(xen: XenSession, ref: str, uuid: str, *, owner: Owner, vm: 
         Refusal: The pool refused.
     """
     with suppress_gone():
-        marks.set_mark(xen, "VDI", ref, marks.VM, vm)
-        marks.put_marks(xen, "VDI", ref, owner=owner, kind=marks.REFERENCE, uuid=uuid)
+        marks.put_marks(xen, "VDI", ref, owner=owner, kind=marks.REFERENCE, uuid=uuid, vm=vm)
 
 
 def strip_reference(xen: XenSession, ref: str, *, tries: int, pause_seconds: float) -> None:
@@ -146,9 +172,10 @@ def strip_reference(xen: XenSession, ref: str, *, tries: int, pause_seconds: flo
 def _stripped(xen: XenSession, ref: str, *, pull: bool) -> bool:
     try:
         with suppress_gone():
-            if is_held(xen, ref, pull=pull):
+            record = xen.call("VDI.get_record", ref)
+            if is_held(xen, ref, pull=pull, drives=record["VBDs"]):
                 return False
-            if xen.call("VDI.get_type", ref) != WITHOUT_DATA:
+            if record["type"] != WITHOUT_DATA:
                 run_task(xen, "VDI.data_destroy", ref, deadline_seconds=_STEP_SECONDS)
     except Refusal as refusal:
         if refusal.code in IN_USE:
@@ -174,4 +201,6 @@ def _reference(
         vm=VmId(vm) if is_name(vm) else None,
         run=owner.run,
         usable=record["type"] == WITHOUT_DATA and bool(record["cbt_enabled"]),
+        source=str(record["snapshot_of"]),
+        size_bytes=int(record["virtual_size"]),
     )

@@ -4,25 +4,26 @@ The coordinator may change, the session may be forgotten, a host may be starting
 answer here, once, so that nothing above has to think of it. One session serves many threads.
 """
 
+import copy
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from likeness.clock import stopwatch
 from likeness.errors import (
     BadInput,
     CertificateRefused,
     HostUnreachable,
     LikenessError,
     LoginRefused,
-    Stopped,
 )
 from likeness.stopping import StopToken
 from likeness.xen.endpoints import Endpoint, endpoint, fingerprint_of_pem, is_loopback
 from likeness.xen.failures import Refusal, explain
 from likeness.xen.owner import Owner
+from likeness.xen.patience import Patience
 from likeness.xen.rpc import AnswerLost, NotReached, RpcConnection, SessionGone
 
 NULL = "OpaqueRef:NULL"
@@ -33,7 +34,6 @@ LISTING_SECONDS = 300.0
 PATIENCE_SECONDS = 30.0
 TASK_SECONDS = 600.0
 IDLE_SECONDS = 300.0
-_LONGEST_PAUSE = 5.0
 _NOT_NOW = frozenset({"HOST_STILL_BOOTING", "TOO_BUSY"})
 _LOGIN = "session.login_with_password"
 
@@ -41,6 +41,19 @@ _LOGIN = "session.login_with_password"
 def is_null(ref: str) -> bool:
     """Whether a reference points to nothing."""
     return ref in ("", NULL)
+
+
+@dataclass(slots=True)
+class _Login:
+    """What a session and those made from it by `XenSession.like` have in common."""
+
+    coordinator: Endpoint
+    hosts: dict[tuple[str, int], Endpoint]
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    idle: list[RpcConnection] = field(default_factory=list)
+    ref: str = ""
+    closed: bool = False
+    known: dict[tuple[str, str], Any] = field(default_factory=dict)
 
 
 class XenSession:
@@ -74,12 +87,7 @@ class XenSession:
         self._deadline_seconds, self._patience_seconds = deadline_seconds, patience_seconds
         self._stop = stop
         self._configured = place
-        self._coordinator = place
-        self._hosts: dict[tuple[str, int], Endpoint] = {(place.host, place.port): place}
-        self._lock = threading.RLock()
-        self._idle: list[RpcConnection] = []
-        self._ref = ""
-        self._closed = False
+        self._login = _Login(place, {(place.host, place.port): place})
 
     @classmethod
     def login(
@@ -131,6 +139,15 @@ class XenSession:
         session._learn_hosts()
         return session
 
+    def like(self, *, stop: StopToken | None, owner: Owner | None) -> Self:
+        """The same login for another owner's work, with a stop token of its own.
+
+        Whoever logged in closes it for all.
+        """
+        same = copy.copy(self)
+        same.owner, same._stop = owner, stop or StopToken()
+        return same
+
     def __enter__(self) -> Self:
         return self
 
@@ -153,12 +170,12 @@ class XenSession:
     @property
     def coordinator(self) -> Endpoint:
         """The host that answers at the moment."""
-        return self._coordinator
+        return self._login.coordinator
 
     @property
     def ref(self) -> str:
         """The session's reference: a secret, for transfers that carry it themselves."""
-        return self._ref
+        return self._login.ref
 
     def host_at(self, address: str) -> Endpoint | None:
         """A host of this pool by its address; nothing when the pool has no such host."""
@@ -166,14 +183,16 @@ class XenSession:
             place = self._configured.at(address)
         except BadInput:
             return None
-        with self._lock:
-            exact = self._hosts.get((place.host, place.port))
-            return exact or next((h for h in self._hosts.values() if h.host == place.host), None)
+        with self._login.lock:
+            exact = self._login.hosts.get((place.host, place.port))
+            return exact or next(
+                (h for h in self._login.hosts.values() if h.host == place.host), None
+            )
 
     def renew(self, stale: str) -> None:
         """Log in again, unless another thread has done so since `stale` was current."""
-        with self._lock:
-            if self._ref == stale:
+        with self._login.lock:
+            if self._login.ref == stale:
                 self._log_in()
 
     def call(self, method: str, *params: Any, deadline_seconds: float | None = None) -> Any:
@@ -193,26 +212,32 @@ class XenSession:
             LoginRefused: The account is not accepted any more.
         """
         seconds = self._deadline_seconds if deadline_seconds is None else deadline_seconds
-        patience = _Patience(self._patience_seconds, self._stop)
+        patience = Patience(self._patience_seconds, self._stop)
         while True:
-            used = self._ref
+            used = self._login.ref
             try:
                 return self._once(method, params, session=used, seconds=seconds)
             except (SessionGone, NotReached, AnswerLost, Refusal) as problem:
                 self._recover(method, problem, patience, used)
 
+    def once(self, method: str, ref: str) -> Any:
+        """What a message said of an object the first time, for what hardly ever changes."""
+        if (method, ref) not in self._login.known:
+            self._login.known[method, ref] = self.call(method, ref)
+        return self._login.known[method, ref]
+
     def close(self) -> None:
         """Log out and hang up; safe to repeat, never fails."""
-        with self._lock:
-            if self._closed:
+        with self._login.lock:
+            if self._login.closed:
                 return
-            self._closed = True
-            used, self._ref = self._ref, ""
+            self._login.closed = True
+            used, self._login.ref = self._login.ref, ""
         if used:
             with suppress(LikenessError, SessionGone, NotReached, AnswerLost):
                 self._once("session.logout", (), session=used, seconds=5.0)
-        with self._lock:
-            idle, self._idle = self._idle, []
+        with self._login.lock:
+            idle, self._login.idle = self._login.idle, []
         for connection in idle:
             connection.close()
 
@@ -224,29 +249,29 @@ class XenSession:
             self._give_back(connection)
 
     def _borrow(self) -> RpcConnection:
-        with self._lock:
-            place = self._coordinator
-            while self._idle:
-                connection = self._idle.pop()
+        with self._login.lock:
+            place = self._login.coordinator
+            while self._login.idle:
+                connection = self._login.idle.pop()
                 if connection.place == place:
                     return connection
                 connection.close()
         return RpcConnection(place)
 
     def _give_back(self, connection: RpcConnection) -> None:
-        with self._lock:
-            if not self._closed and connection.place == self._coordinator:
-                self._idle.append(connection)
+        with self._login.lock:
+            if not self._login.closed and connection.place == self._login.coordinator:
+                self._login.idle.append(connection)
                 return
         connection.close()
 
-    def _recover(self, method: str, problem: Exception, patience: "_Patience", used: str) -> None:
+    def _recover(self, method: str, problem: Exception, patience: Patience, used: str) -> None:
         """Make another attempt possible, or leave with what went wrong."""
         if isinstance(problem, SessionGone):
             self._log_in_once_more(patience, used)
         elif isinstance(problem, AnswerLost) and not _only_reads(method):
             raise HostUnreachable(
-                f"{self._coordinator.url} gave no answer to {method} ({problem}); "
+                f"{self._login.coordinator.url} gave no answer to {method} ({problem}); "
                 "whether it was done will show at the next run"
             ) from problem
         elif not isinstance(problem, Refusal) or problem.code == "HOST_IS_SLAVE":
@@ -254,7 +279,7 @@ class XenSession:
         elif problem.code not in _NOT_NOW or not patience.pause():
             raise problem
 
-    def _log_in_once_more(self, patience: "_Patience", used: str) -> None:
+    def _log_in_once_more(self, patience: Patience, used: str) -> None:
         if patience.logged_in_again:
             raise LoginRefused(
                 f"{self.url} forgets every session of {self._username!r} at once; "
@@ -263,7 +288,7 @@ class XenSession:
         patience.logged_in_again = True
         self.renew(used)
 
-    def _elsewhere(self, method: str, patience: "_Patience", cause: Exception, stale: str) -> None:
+    def _elsewhere(self, method: str, patience: Patience, cause: Exception, stale: str) -> None:
         """Wait a little, then log in wherever the coordinator is now."""
         if not patience.pause():
             raise HostUnreachable(
@@ -273,11 +298,11 @@ class XenSession:
         self.renew(stale)
 
     def _log_in(self) -> None:
-        patience = _Patience(self._patience_seconds, self._stop)
+        patience = Patience(self._patience_seconds, self._stop)
         while True:
             outcome = self._try_hosts()
             if isinstance(outcome, str):
-                self._ref = outcome
+                self._login.ref = outcome
                 return
             if not patience.pause():
                 raise HostUnreachable(
@@ -287,9 +312,9 @@ class XenSession:
 
     def _try_hosts(self) -> str | Exception:
         """A session's reference, or why no host gave one."""
-        with self._lock:
-            first = self._coordinator
-            waiting = [first, *(host for host in self._hosts.values() if host != first)]
+        with self._login.lock:
+            first = self._login.coordinator
+            waiting = [first, *(host for host in self._login.hosts.values() if host != first)]
         tried: set[tuple[str, int]] = set()
         why: Exception = NotReached("no host is known")
         while waiting:
@@ -320,16 +345,16 @@ class XenSession:
                 return refusal
             raise self._login_error(refusal, place) from None
         except CertificateRefused as cause:
-            if place == self._configured or len(self._hosts) == 1:
+            if place == self._configured or len(self._login.hosts) == 1:
                 raise
             return cause
         except (NotReached, AnswerLost, SessionGone) as cause:
             return cause
         finally:
             connection.close()
-        with self._lock:
-            self._coordinator = place
-            self._hosts[place.host, place.port] = place
+        with self._login.lock:
+            self._login.coordinator = place
+            self._login.hosts[place.host, place.port] = place
         return ref
 
     def _coordinator_at(self, address: str) -> Endpoint:
@@ -351,8 +376,8 @@ class XenSession:
                 address = str(host.get("address", ""))
                 if address and self._may_reach(address):
                     place = self._configured.at(address, fingerprints=self._certificate_of(ref))
-                    with self._lock:
-                        self._hosts.setdefault((place.host, place.port), place)
+                    with self._login.lock:
+                        self._login.hosts.setdefault((place.host, place.port), place)
 
     def _may_reach(self, address: str) -> bool:
         return self._configured.scheme == "https" or is_loopback(address)
@@ -364,30 +389,6 @@ class XenSession:
         with suppress(Refusal, HostUnreachable, ValueError):
             return (fingerprint_of_pem(str(self.call("host.get_server_certificate", host_ref))),)
         return ()
-
-
-class _Patience:
-    """Pauses that grow, until they have used up what was allowed."""
-
-    def __init__(self, seconds: float, stop: StopToken) -> None:
-        self._ends_at = stopwatch() + seconds
-        self._pause = 0.1
-        self._stop = stop
-        self.logged_in_again = False
-
-    def pause(self) -> bool:
-        """Wait before another attempt; False when there shall be none.
-
-        Raises:
-            Stopped: Somebody asked to stop.
-        """
-        left = self._ends_at - stopwatch()
-        if left <= 0:
-            return False
-        if self._stop.wait(min(self._pause, left)):
-            raise Stopped("stopped on request while waiting for a host of the pool to answer")
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-        return True
 
 
 def _only_reads(method: str) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from likeness.model.disk import DiskFacts, VmFacts
 from likeness.xen.marks import Owner
+from likeness.xen.references import Reference
 
 MEMORY = "memory"
 """The position of the guest's memory among a snapshot's disks."""
@@ -32,12 +33,14 @@ class SnapshotDisk:
         ref: XenServer's reference to the frozen disk.
         uuid: Uuid of the frozen disk, with dashes.
         tracked: Whether changes since an earlier snapshot can be asked for.
+        source: XenServer's reference to the live disk; empty for the guest's memory.
     """
 
     facts: DiskFacts
     ref: str
     uuid: str
     tracked: bool
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class XenSnapshot:
         obtained: The consistency it has.
         reason: Why these differ, and anything else worth recording; empty when there is nothing.
         seconds: How long it took to take.
+        references: What the disks can be compared with, as listed right before; none: not known.
     """
 
     ref: str
@@ -67,3 +71,4 @@ class XenSnapshot:
     obtained: Consistency
     reason: str
     seconds: float
+    references: tuple[Reference, ...] | None = None

@@ -1,6 +1,6 @@
 """Freezing a VM's disks for one run: all of them, or nothing is left of it."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from likeness.xen import marks
 from likeness.xen.configuration import configuration_of
 from likeness.xen.dropping import drop_leftover, leftovers_labelled
 from likeness.xen.failures import NOT_OFFERED, Refusal, explained, reason
-from likeness.xen.inventory import XenDisk, XenVm, disks_left_out, is_disk, position_order
+from likeness.xen.inventory import SeenVm, XenDisk, XenVm, disks_left_out, is_disk, position_order
 from likeness.xen.marks import Owner
 from likeness.xen.power import shut_down_for_snapshot, start_again
 from likeness.xen.session import XenSession, is_null
@@ -53,6 +53,7 @@ def take_snapshot(
     stop: StopToken | None = None,
     deadline_seconds: float | None = None,
     storage_pause: float = STORAGE_PAUSE,
+    seen: SeenVm | None = None,
 ) -> XenSnapshot:
     """Freeze a VM's disks.
 
@@ -72,6 +73,7 @@ def take_snapshot(
             The session's own if not given.
         storage_pause: Seconds before the one retry after passing storage trouble; never longer
             than the session's longest task.
+        seen: The VM's records, if they were asked for a moment ago.
 
     Raises:
         BadInput: A disk to exclude is not there, or no disk is left.
@@ -90,6 +92,7 @@ def take_snapshot(
         stop=stop or StopToken(),
         deadline_seconds=deadline_seconds,
         storage_pause=storage_pause,
+        seen=seen,
     )
     with explained(f"snapshot of VM {vm.name}"):
         try:
@@ -112,6 +115,7 @@ class _Attempt:
     stop: StopToken
     deadline_seconds: float | None
     storage_pause: float
+    seen: SeenVm | None
 
     def take(self, mode: Consistency, *, strict: bool) -> tuple[str, Consistency, str]:
         """The snapshot's reference, the consistency it has, and what there is to say."""
@@ -130,13 +134,28 @@ class _Attempt:
         """Mark what was made and tell what it is."""
         record = self.xen.call("VM.get_record", ref)
         uuid = str(record["uuid"])
-        marks.put_marks(self.xen, "VM", ref, owner=self.owner, kind=marks.SNAPSHOT, uuid=uuid)
-        frozen = self._frozen_disks(record)
+        marks.put_marks(
+            self.xen,
+            "VM",
+            ref,
+            owner=self.owner,
+            kind=marks.SNAPSHOT,
+            uuid=uuid,
+            there=record["other_config"],
+        )
+        images: dict[str, Mapping[str, Any]] = {}
+        frozen = self._frozen_disks(record, images)
         self._must_be_complete(frozen)
-        disks = [*frozen, *self._memory(record)]
+        disks = [*frozen, *self._memory(record, images)]
         for disk in disks:
             marks.put_marks(
-                self.xen, "VDI", disk.ref, owner=self.owner, kind=marks.SNAPSHOT, uuid=disk.uuid
+                self.xen,
+                "VDI",
+                disk.ref,
+                owner=self.owner,
+                kind=marks.SNAPSHOT,
+                uuid=disk.uuid,
+                there=images[disk.ref]["other_config"],
             )
         return XenSnapshot(
             ref=ref,
@@ -144,7 +163,7 @@ class _Attempt:
             vm=VmFacts(
                 vm=self.vm.vm,
                 name=self.vm.name,
-                configuration=configuration_of(self.xen, self.vm.ref),
+                configuration=configuration_of(self.xen, self.vm.ref, self.seen),
             ),
             disks=tuple(disk for disk in disks if not self._is_left_out(disk)),
             owner=self.owner,
@@ -260,14 +279,20 @@ class _Attempt:
         )
         return str(made)
 
-    def _frozen_disks(self, snapshot: dict[str, Any]) -> list[SnapshotDisk]:
+    def _frozen_disks(
+        self, snapshot: dict[str, Any], images: dict[str, Mapping[str, Any]]
+    ) -> list[SnapshotDisk]:
+        """The disks of a snapshot; `images` has their records afterwards."""
         live = {disk.ref: disk for disk in self.vm.disks}
         vbds = [self.xen.call("VBD.get_record", vbd) for vbd in snapshot["VBDs"]]
-        frozen = [self._frozen_disk(vbd, live) for vbd in vbds if is_disk(vbd)]
+        drives = [vbd for vbd in vbds if is_disk(vbd)]
+        images |= {vbd["VDI"]: self.xen.call("VDI.get_record", vbd["VDI"]) for vbd in drives}
+        frozen = [self._frozen_disk(vbd, images[vbd["VDI"]], live) for vbd in drives]
         return sorted(frozen, key=lambda disk: position_order(disk.facts.position))
 
-    def _frozen_disk(self, vbd: dict[str, Any], live: dict[str, XenDisk]) -> SnapshotDisk:
-        vdi = self.xen.call("VDI.get_record", vbd["VDI"])
+    def _frozen_disk(
+        self, vbd: dict[str, Any], vdi: Mapping[str, Any], live: dict[str, XenDisk]
+    ) -> SnapshotDisk:
         source = str(vdi["snapshot_of"])
         if is_null(source):
             raise PermanentError(
@@ -286,6 +311,7 @@ class _Attempt:
             ref=str(vbd["VDI"]),
             uuid=str(vdi["uuid"]),
             tracked=bool(vdi.get("cbt_enabled", False)),
+            source=source,
         )
 
     def _must_be_complete(self, frozen: Collection[SnapshotDisk]) -> None:
@@ -301,12 +327,14 @@ class _Attempt:
                 code="DISK_NOT_FROZEN",
             )
 
-    def _memory(self, snapshot: dict[str, Any]) -> list[SnapshotDisk]:
+    def _memory(
+        self, snapshot: dict[str, Any], images: dict[str, Mapping[str, Any]]
+    ) -> list[SnapshotDisk]:
         """The image of the guest's memory, if the snapshot has one; each is a disk of its own."""
         ref = str(snapshot.get("suspend_VDI", ""))
         if is_null(ref):
             return []
-        vdi = self.xen.call("VDI.get_record", ref)
+        vdi = images[ref] = self.xen.call("VDI.get_record", ref)
         facts = DiskFacts(
             disk=DiskId(from_uuid(vdi["uuid"])),
             name=f"memory of {self.vm.name}",

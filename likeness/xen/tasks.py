@@ -2,12 +2,12 @@
 
 XenServer itself waits up to two hours for a conflicting operation, so a call that changes a VM or
 a disk is never made directly: it becomes a task of the pool, which we watch, and cancel when its
-time is up or somebody asks us to stop. It is marked right after it has begun; should we die in
-between, it ends by itself, and what it makes is found by its own name.
+time is up or somebody asks us to stop. It is marked unless it has ended at the first look; should
+we die in between, it ends by itself, and what it makes is found by its own name.
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -63,9 +63,14 @@ def run_task(
     longest = xen.task_seconds
     seconds = longest if deadline_seconds is None else min(deadline_seconds, longest)
     task = _started(xen, method, params, stop)
+    over = False
     try:
-        _mark(xen, task)
-        return _awaited(xen, task, method, seconds, stop)
+        record = xen.call("task.get_record", task)
+        if record["status"] in UNFINISHED:
+            _mark(xen, task)
+            return _awaited(xen, task, method, seconds, stop)
+        over = True
+        return _outcome(record, method)
     except Refusal as refusal:
         if refusal.code == "HANDLE_INVALID" and refusal.details[:1] == ("task",):
             raise HostBusy(
@@ -75,7 +80,10 @@ def run_task(
             ) from refusal
         raise
     finally:
-        _forget_finished(xen, task)
+        if over:
+            forget(xen, task)
+        else:
+            _forget_finished(xen, task)
 
 
 @contextmanager
@@ -114,12 +122,12 @@ def outcome_of(xen: XenSession, task: str, method: str, *, deadline_seconds: flo
     """
     ends_at = stopwatch() + deadline_seconds
     pause = _FIRST_PAUSE
-    while (status := xen.call("task.get_status", task)) in UNFINISHED:
+    while (record := xen.call("task.get_record", task))["status"] in UNFINISHED:
         if stopwatch() >= ends_at:
             raise Overdue(f"the pool has not finished {method} within {deadline_seconds:.0f} s")
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)
-    return _outcome(xen, task, status, method)
+    return _outcome(record, method)
 
 
 def _started(xen: XenSession, method: str, params: tuple[Any, ...], stop: StopToken) -> str:
@@ -141,7 +149,7 @@ def _awaited(
 ) -> Any:
     ends_at = stopwatch() + deadline_seconds
     pause = _FIRST_PAUSE
-    while (status := xen.call("task.get_status", task)) in UNFINISHED:
+    while (record := xen.call("task.get_record", task))["status"] in UNFINISHED:
         if stopwatch() >= ends_at:
             late = Overdue(
                 f"the pool has not finished {method} within {deadline_seconds:.0f} s; "
@@ -151,7 +159,7 @@ def _awaited(
         if stop.wait(min(pause, max(ends_at - stopwatch(), 0.0))):
             return _given_up(xen, task, method, Stopped(f"stopped on request during {method}"))
         pause = min(pause * 1.5, _LONGEST_PAUSE)
-    return _outcome(xen, task, status, method)
+    return _outcome(record, method)
 
 
 def _given_up(xen: XenSession, task: str, method: str, why: Overdue | Stopped) -> Any:
@@ -170,13 +178,13 @@ def _given_up(xen: XenSession, task: str, method: str, why: Overdue | Stopped) -
     return outcome
 
 
-def _outcome(xen: XenSession, task: str, status: str, method: str) -> Any:
-    if status == "success":
-        return result_of(str(xen.call("task.get_result", task)))
-    if status == "cancelled":
+def _outcome(record: Mapping[str, Any], method: str) -> Any:
+    if record["status"] == "success":
+        return result_of(str(record["result"]))
+    if record["status"] == "cancelled":
         raise Refusal("TASK_CANCELLED", [], method=method)
-    info = [str(part) for part in xen.call("task.get_error_info", task)]
-    code, *details = info or ["INTERNAL_ERROR", f"task {status} without a reason"]
+    info = [str(part) for part in record["error_info"]]
+    code, *details = info or ["INTERNAL_ERROR", f"task {record['status']} without a reason"]
     raise Refusal(code, details, method=method)
 
 

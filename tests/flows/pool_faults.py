@@ -63,7 +63,7 @@ class TimedFaults(Faults):
 
 
 class PhaseWatch(Journal):
-    """A journal that sees a VM's phases begin; each has a session of its own.
+    """A journal that sees a VM's phases begin, each by its first call.
 
     Right for jobs with one VM at a time.
 
@@ -74,8 +74,6 @@ class PhaseWatch(Journal):
     def __init__(self, pool: Pool) -> None:
         super().__init__()
         self._pool = pool
-        self._fresh = False
-        self._vm = ""
         self._due: dict[tuple[str, str], Callable[[], object]] = {}
         self._phase_now = ("", "")
         self.called: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -86,7 +84,7 @@ class PhaseWatch(Journal):
 
     def forget(self) -> None:
         """Begin anew, with nothing to do."""
-        self._fresh, self._vm, self._phase_now = False, "", ("", "")
+        self._phase_now = ("", "")
         self._due.clear()
 
     def not_begun(self) -> list[tuple[str, str]]:
@@ -95,28 +93,34 @@ class PhaseWatch(Journal):
 
     @contextmanager
     def writing(self, method: str, parameters: tuple[Value, ...]) -> Iterator[None]:
-        if method == "session.login_with_password":
-            self._fresh = True
-        elif self._fresh and method != "host.get_all_records":
-            self._fresh = False
-            self._begin(self._phase(method, parameters))
+        begun = self._phase(method, parameters)
+        if begun != self._phase_now:
+            self._begin(begun)
         if not method.startswith("session."):
             self.called[self._phase_now].add(method.removeprefix("Async."))
         with super().writing(method, parameters):
             yield
 
-    def _phase(self, method: str, parameters: tuple[Value, ...]) -> str:
-        if method in ("VM.get_by_name_label", "VM.get_by_uuid"):  # the latter at its turn
-            known = self._pool.db.where("VM", uuid=parameters[0])
-            self._vm = str(self._pool.db.get("VM", known[0], "name_label")) if known else ""
-            return "snapshot"
-        if method == "VDI.get_all_records" and self._phase_now == (self._vm, "commit"):
-            return "settle"  # the version is in the store by then
-        return "commit" if method in ("VDI.get_other_config", "VM.get_record") else "transfer"
+    def _phase(self, method: str, parameters: tuple[Value, ...]) -> tuple[str, str]:
+        """The VM and phase that a call belongs to."""
+        db, (vm, phase) = self._pool.db, self._phase_now
+        if method == "VM.get_record" and not db.get("VM", str(parameters[0]), "is_a_snapshot"):
+            return str(db.get("VM", str(parameters[0]), "name_label")), "snapshot"
+        if phase == "snapshot" and method in ("Async.VDI.list_changed_blocks", "VDI.get_nbd_info"):
+            return vm, "transfer"
+        if phase == "transfer" and method in ("VDI.get_other_config", "VM.get_record"):
+            return vm, "commit"
+        if (
+            phase == "commit"
+            and method == "Async.VDI.destroy"
+            and db.get("VDI", str(parameters[0]), "type") == "cbt_metadata"
+        ):
+            return vm, "settle"  # the version is in the store by then
+        return vm, phase
 
-    def _begin(self, phase: str) -> None:
-        self._phase_now = (self._vm, phase)
-        act = self._due.pop((self._vm, phase), None)
+    def _begin(self, phase: tuple[str, str]) -> None:
+        self._phase_now = phase
+        act = self._due.pop(phase, None)
         if act is not None:
             act()
 

@@ -30,7 +30,7 @@ def break_dedup(site: Scene, patch: pytest.MonkeyPatch) -> None:
 
 
 def break_recording(site: Scene, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("tasks.commit.remember_version", _raises)
+    patch.setattr("tasks.commit.remember_received", _raises)
 
 
 def break_copy(site: Scene, patch: pytest.MonkeyPatch) -> None:

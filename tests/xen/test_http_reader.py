@@ -119,7 +119,7 @@ def test_a_session_that_ends_during_the_transfer_breaks_it_and_the_next_one_work
 def test_a_task_that_failed_takes_back_a_stream_that_came_whole(
     stage: Stage, disk: SnapshotDisk
 ) -> None:
-    stage.pool.faults.fail("task.get_status", "INTERNAL_ERROR", "lost", times=0)
+    stage.pool.faults.fail("task.get_record", "INTERNAL_ERROR", "lost", times=0)
 
     with pytest.raises(TransferBroken, match="took it back"):
         read_all(HttpDiskReader(stage.xen, disk))

@@ -193,7 +193,7 @@ def test_a_sparse_disk_is_written_only_where_it_holds_something(stage: Stage) ->
 
 def test_a_transfer_the_storage_gives_up_on_is_broken(stage: Stage) -> None:
     vm = restore(stage)
-    stage.pool.faults.fail("task.get_status", "VDI_IO_ERROR", "Device I/O errors", times=0)
+    stage.pool.faults.fail("task.get_record", "VDI_IO_ERROR", "Device I/O errors", times=0)
 
     with pytest.raises(TransferBroken, match="writing disk 0"):
         write_disk(stage.xen, vm.disks[0], in_segments(stage.web))
@@ -221,11 +221,11 @@ def test_stopping_ends_a_write(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("method", "at"),
     [
-        ("VM.add_to_other_config", 1),
+        ("VM.set_other_config", 1),
         ("VDI.create", 1),
         ("VDI.create", 2),
-        ("VDI.add_to_other_config", 1),
-        ("VDI.add_to_other_config", 2),
+        ("VDI.set_other_config", 1),
+        ("VDI.set_other_config", 2),
         ("VBD.create", 1),
         ("VBD.create", 2),
         ("VIF.create", 1),

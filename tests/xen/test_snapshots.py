@@ -186,7 +186,7 @@ def test_stopping_cancels_a_snapshot_that_is_being_taken(stage: Stage) -> None:
 
 def test_a_snapshot_that_cannot_be_marked_is_removed_again(stage: Stage) -> None:
     before = stage.objects()
-    stage.pool.faults.fail("VDI.add_to_other_config", "INTERNAL_ERROR", "no", at=2)
+    stage.pool.faults.fail("VDI.set_other_config", "INTERNAL_ERROR", "no", at=2)
 
     with pytest.raises(HostRefused):
         take(stage)
@@ -197,7 +197,7 @@ def test_a_snapshot_that_cannot_be_marked_is_removed_again(stage: Stage) -> None
 def test_a_snapshot_that_outlives_its_cancellation_is_removed_by_its_name(stage: Stage) -> None:
     """The pool answers that the task failed although the snapshot was made."""
     before = stage.objects()
-    stage.pool.faults.fail("task.get_result", "INTERNAL_ERROR", "lost")
+    stage.pool.faults.fail("task.get_record", "INTERNAL_ERROR", "lost")
 
     with pytest.raises(HostRefused):
         take(stage)

@@ -1,0 +1,190 @@
+"""One session per job: what a job opens, asks and reads, counted."""
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pytest
+
+from catalog.connection import reading
+from catalog.serving import STILL
+from likeness.errors import StoreMissing
+from likeness.model.ids import RunId, random_name
+from likeness.stopping import StopToken
+from likeness.store.data_store import open_store_with_key_file
+from likeness.transport.local import LocalTransport
+from likeness.transport.metered import MeteredTransport
+from likeness.xen.owner import Owner
+from tasks.catch_up import catch_up
+from tests.flows.scene import MIB, Scene, noise, outcomes
+from tests.flows.test_changed_blocks import offer_nbd
+
+pytestmark = [pytest.mark.prefect, pytest.mark.lab]
+LOGIN = "session.login_with_password"
+
+
+@dataclass
+class Counted:
+    """What a job did while it was counted.
+
+    Attributes:
+        calls: Of the pool, by method.
+        stores: How often the store was opened.
+        catalogs: How often the catalog was.
+        read: Objects of the store, and how often each was read.
+        listed: Folders of the store, likewise.
+    """
+
+    calls: Counter[str] = field(default_factory=Counter)
+    stores: int = 0
+    catalogs: int = 0
+    read: Counter[str] = field(default_factory=Counter)
+    listed: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def asked(self) -> int:
+        """Calls of the pool, as if each of its tasks had ended at the first look."""
+        looks = self.calls["task.get_record"] - self.calls["task.destroy"]
+        return self.calls.total() - looks - self.calls["task.add_to_other_config"]
+
+    @property
+    def logins(self) -> int:
+        """How often somebody logged in."""
+        return self.calls[LOGIN]
+
+
+@contextmanager
+def counted(site: Scene, patch: pytest.MonkeyPatch) -> Generator[Counted, None, None]:
+    """Count what is done while the `with` lasts; everything does what it always does."""
+    found = Counted()
+    before = Counter(site.pool.journal.counts())
+    read, entries, folders = LocalTransport.read, LocalTransport.entries, LocalTransport.folders
+    connect = duckdb.connect
+
+    def counting_connect(path: Any, *rest: Any, **more: Any) -> Any:
+        found.catalogs += str(path) == str(site.catalog_file)
+        return connect(path, *rest, **more)
+
+    def counting_open(*given: Any) -> Any:
+        found.stores += 1
+        return open_store_with_key_file(*given)
+
+    def counting(tally: Counter[str], what: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(self: LocalTransport, name: str = "", *rest: Any, **more: Any) -> Any:
+            tally[name] += 1
+            return what(self, name, *rest, **more)
+
+        return noted
+
+    with patch.context() as patched:
+        patched.setattr(LocalTransport, "read", counting(found.read, read))
+        patched.setattr(LocalTransport, "entries", counting(found.listed, entries))
+        patched.setattr(LocalTransport, "folders", counting(found.listed, folders))
+        patched.setattr(duckdb, "connect", counting_connect)
+        patched.setattr("blocks.data_store.open_store_with_key_file", counting_open)
+        yield found
+    found.calls = Counter(site.pool.journal.counts()) - before
+
+
+OPENED = ("ADS-FORMAT", "keys/", "owner/")
+"""What is read of a store when it is opened."""
+
+
+def test_an_unchanged_job_opens_and_asks_once_and_each_further_vm_opens_nothing(
+    new_site: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = new_site({name: [noise(name, 1 << 20)] for name in ("web", "db", "mail")})
+    offer_nbd(site)
+    assert site.back_up("web", "db", "mail").name == "Completed"
+
+    before = {*site.objects()}
+
+    with counted(site, monkeypatch) as one:
+        (web,) = outcomes(site.back_up("web")).values()
+    with counted(site, monkeypatch) as three:
+        assert len(outcomes(site.back_up("web", "db", "mail"))) == 3
+
+    assert (web.new_bytes, web.sent_bytes) == (0, 0)
+    print(f"calls of one VM {one.asked}, of three {three.asked}")
+    assert (one.stores, one.logins) == (three.stores, three.logins) == (2, 1)
+    assert max(one.catalogs, three.catalogs) <= 6
+    assert one.asked <= 47
+    assert three.asked - one.asked <= 2 * 34
+    assert one.calls["VM.get_record"] == 3  # the VM; its snapshot, when it is made and when it goes
+    assert set(one.read) <= before, "what was just written is not read back"
+    for found in (one, three):
+        again = {name for name, times in found.read.items() if times > 1}
+        assert [name for name in again if not name.startswith(OPENED)] == []
+
+
+def test_what_is_recorded_from_the_receipt_is_what_the_store_tells(site: Scene) -> None:
+    site.back_up("web", "db")
+    site.pool.write("web", disk=0, offset=MIB, data=noise("new", 300 << 10))
+    site.pool.write("web", disk=1, offset=0, data=bytes(512 << 10))
+    site.back_up("web", "db")
+    told = known_blocks(site)
+
+    site.forget_catalog()
+    with site.site.session():
+        catch_up(site=site.site)
+
+    assert told == known_blocks(site)
+    assert len(told) == 2
+
+
+def known_blocks(site: Scene) -> list[list[Any]]:
+    """What the catalog knows of block maps as they are now, and of packs."""
+    with reading(site.site.catalog.file) as connection:
+        return [
+            connection.execute(query).fetchall()
+            for query in (
+                f"""SELECT disk_id, position, chunk FROM maps JOIN disks USING (disk_no)
+                WHERE until = {STILL} ORDER BY ALL""",
+                "SELECT pack_id, digest, size_bytes, chunks, run_id FROM packs ORDER BY ALL",
+            )
+        ]
+
+
+def test_a_store_that_is_lost_within_a_session_is_opened_anew_once_it_is_back(
+    site: Scene,
+) -> None:
+    away = site.folder / "away"
+    share = site.site.data_store
+    with site.site.session():
+        with share.open() as first, share.open() as second:
+            assert first is not second
+            assert first.transport is second.transport
+        site.place.rename(away)
+        with pytest.raises(StoreMissing), share.open():
+            pass
+        away.rename(site.place)
+        with share.open() as third:
+            assert third.transport is not first.transport
+            third.require_in_place()
+    with share.open() as alone:
+        assert alone.transport is not third.transport
+
+
+def test_what_one_step_puts_into_its_store_is_not_in_anothers(site: Scene) -> None:
+    with site.site.session(), site.site.data_store.open() as one:
+        one.transport = MeteredTransport(one.transport, folder="packs")
+        with site.site.data_store.open() as other:
+            assert not isinstance(other.transport, MeteredTransport)
+
+
+def test_a_login_is_shared_and_each_keeps_its_own_owner_and_stop(site: Scene) -> None:
+    owner, stop = Owner(site.site.installation, RunId(random_name())), StopToken()
+    stop.stop()
+    before = site.pool.journal.counts()
+    with site.site.session():
+        pool = site.site.xen_pool
+        with pool.open(owner=owner, stop=stop) as ours, pool.open() as plain:
+            assert (ours.owner, plain.owner) == (owner, None)
+            assert ours.ref == plain.ref
+            site.pool.sessions.end_all()
+            assert plain.call("pool.get_all_records")
+            assert ours.ref == plain.ref
+    assert Counter(site.pool.journal.counts())[LOGIN] - before.get(LOGIN, 0) == 2
