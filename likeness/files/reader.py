@@ -1,7 +1,7 @@
 """The process that looks into a guest's file systems: started by `likeness.files.opening` alone.
 
 It has no key, no account and no file: it asks the other process for ranges of the version's disks,
-and answers what lies in them. ``dissect`` is imported here and nowhere else.
+and answers what lies in them. ``dissect`` is imported in this process and in no other.
 """
 
 import codecs

@@ -94,6 +94,8 @@ class TreeWriter:
             os.mkdir(name, 0o700, dir_fd=folder)
             self._open.append((name, os.open(name, _FOLDER, dir_fd=folder), told))
         elif told.kind == "file":
+            if told.size_bytes < 0:
+                raise ValueError("its size is below nothing")
             self._file = (told.path, os.open(name, _NEW, 0o600, dir_fd=folder), told)
             self._at, self._name, self._in = 0, name, folder
         elif told.kind == "link":
