@@ -264,7 +264,7 @@ def test_every_schedule_starts_runs_and_a_job_that_one_started_ends_green(
         wait_until(
             lambda each=deployment: installation.planned_runs(each),  # type: ignore[misc]
             f"the schedule of {name} makes runs",
-            seconds=60,
+            seconds=240,
             pause=0.5,
         )
         if name != "nightly":
