@@ -99,13 +99,11 @@ def find_template(xen: XenSession, wish: DelegateWish) -> str:
 
 
 def _is_meant(record: Mapping[str, Any], wanted: str) -> bool:
-    uuid = uuid_in(wanted)
-    if record["is_a_snapshot"] or record["is_control_domain"]:
+    ours = marks.owner_in_label(str(record["name_label"]))  # a clone that is not yet a VM
+    if not record["is_a_template"] or record["is_a_snapshot"] or ours:
         return False
-    if uuid:
-        return bool(from_uuid(record["uuid"]) == uuid)
-    ours = marks.owner_in_label(str(record["name_label"]))
-    return bool(record["is_a_template"]) and wanted in record["tags"] and ours is None
+    uuid = uuid_in(wanted)
+    return from_uuid(record["uuid"]) == uuid if uuid else wanted in record["tags"]
 
 
 def _require_fit(xen: XenSession, record: Mapping[str, Any], wish: DelegateWish) -> None:

@@ -66,7 +66,7 @@ def left(scene: Scene) -> dict[str, int]:
     return scene.left_in_the_pool() | {
         "delegates": sum("ABD for" in db.get("VM", ref, "name_label") for ref in db.refs("VM")),
         "guests": len(scene.pool.guests.running),
-        "disks of VMs": len(db.where("VDI", is_a_snapshot=False)),
+        "disks of VMs": len(db.where("VDI", is_a_snapshot=False, managed=True)),
     }
 
 
