@@ -85,7 +85,7 @@ def require_enhanced(job: BackupJob, site: Site) -> None:
     ads = site.data_store
     if not is_share(ads.place):
         raise BadInput(
-            f"the data store {ads.place} is a folder of this machine, which no delegate reaches;"
+            f"the data store {ads.place} is no SMB share, and delegates write to nothing else;"
             " choose source direct"
         )
     if not ads.drop_box_username:
