@@ -67,7 +67,11 @@ def test_new_fields_come_after_those_of_saved_blocks() -> None:
         kind: [each for each in kind.model_fields if not each.startswith("_")]
         for kind in (DataStoreShare, Vault)
     }
-    assert fields == {DataStoreShare: [*shared, "key_file", *added], Vault: [*shared, *added]}
+    delegates = ["drop_box_username", "drop_box_password"]
+    assert fields == {
+        DataStoreShare: [*shared, "key_file", *added, *delegates],
+        Vault: [*shared, *added],
+    }
 
 
 @all_blocks
