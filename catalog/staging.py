@@ -6,6 +6,7 @@ parameters, or a list bound as one, are a thousand times slower.
 """
 
 import csv
+import errno
 import fcntl
 import os
 import secrets
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from catalog.connection import CatalogFile, Connection, make_room, turn
+from likeness.errors import BadInput
 
 Field = str | int | None
 NOTHING = f"\\N{secrets.token_hex(8)}"
@@ -86,12 +88,19 @@ def private_folder(catalog: CatalogFile) -> Generator[Path, None, None]:
     one that died can be told from what is in use.
 
     Raises:
-        BadInput: The catalog's own folder does not exist.
+        BadInput: The catalog's own folder does not exist, or its disk has no room.
     """
     make_room(catalog)
     folder, handle = _locked_folder(catalog)
     try:
         yield folder
+    except OSError as cause:
+        if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BadInput(
+            f"no room left on this machine beside the catalog, in {catalog.scratch}; make room"
+            " there, then run again"
+        ) from cause
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)

@@ -19,9 +19,10 @@ from flows.backup import backup_job
 from flows.restore import restore_disks
 from lab.database import Database, Derivation, Record
 from lab.wire.values import Value
-from likeness.codec.documents import Kind
+from likeness.codec.documents import Kind, write_document
 from likeness.store import layout
-from likeness.store.data_store import DataStore
+from likeness.store.documents import encode
+from likeness.store.versions import last_version, vms
 from tests.conftest import IN_CI
 from tests.flows.background import InTheBackground
 from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise, outcomes
@@ -264,8 +265,9 @@ def test_a_store_made_by_a_later_release_asks_for_that_release(
         facts = msgspec.structs.replace(store.facts, format=2, oldest_reader=2)
         for name in layout.FORMAT_COPIES:
             store.transport.delete(name)
-        later = DataStore(store.transport, facts, store.keys)
-        later.write(layout.FORMAT_COPIES[0], Kind.FORMAT, facts)
+        name = layout.FORMAT_COPIES[0]
+        data = write_document(Kind.FORMAT, name, encode(facts), keys=store.keys, suite=store.suite)
+        store.transport.create(name, [data])
 
     with nothing_changes(site):
         assert "install a later release" in refused(site.back_up("web"))
@@ -310,24 +312,41 @@ def test_a_full_store_fails_the_vm_says_so_and_keeps_what_it_has(
     assert site.left_in_the_pool() == NOTHING_LEFT
 
 
-@pytest.mark.parametrize("whose", ["the run's", "the catalog's"])
 def test_a_full_disk_of_this_machine_is_not_taken_for_a_full_store(
-    site: Scene, small_disk: Callable[[Path], None], whose: str
+    site: Scene, small_disk: Callable[[Path], None]
 ) -> None:
-    catalog = site.site.catalog
-    scratch = catalog.scratch if whose == "the run's" else catalog.file.scratch
-    scratch.mkdir(exist_ok=True)
-    small_disk(scratch)
-    (scratch / "somebody's").write_bytes(bytes(4 * MIB))
+    scratch = site.site.catalog.scratch
+    fill(scratch, small_disk)
 
     ended = site.back_up("web")
 
-    sentence = outcomes(ended)["web"].sentence
-    assert sentence == (
-        f"no room left on this machine for what a run keeps meanwhile, in {catalog.scratch}"
+    assert outcomes(ended)["web"].sentence == (
+        f"no room left on this machine for what a run keeps meanwhile, in {scratch}"
         " or beside the catalog; make room there, then run again"
     )
     assert site.left_in_the_pool() == NOTHING_LEFT
+
+
+def test_a_full_disk_under_the_catalog_costs_no_version_and_is_said(
+    site: Scene, small_disk: Callable[[Path], None]
+) -> None:
+    fill(site.site.catalog.file.scratch, small_disk)
+
+    ended = site.back_up("web")
+
+    assert ended.name == "CompletedWithWarnings"
+    assert "no room left on this machine beside the catalog" in str(ended.message)
+    with site.store() as store:
+        found = [last_version(store, vm) for vm in vms(store)]
+    assert [each.version for each in found if each] == [outcomes(ended)["web"].version]
+    assert site.left_in_the_pool() == NOTHING_LEFT
+
+
+def fill(folder: Path, small_disk: Callable[[Path], None]) -> None:
+    """Give a folder a disk of its own that has no room."""
+    folder.mkdir(exist_ok=True)
+    small_disk(folder)
+    (folder / "somebody's").write_bytes(bytes(4 * MIB))
 
 
 # -- two at once ---------------------------------------------------------------------------------
