@@ -172,9 +172,9 @@ ROWS: Mapping[str, tuple[Cell, Cell, Cell]] = {
     ),
     "what is needed is gone": (
         Cell(
-            fails("SR.get_record", "HANDLE_INVALID", "SR", "OpaqueRef:1", at=2),
+            fails("SR.get_record", "HANDLE_INVALID", "SR", "OpaqueRef:1"),
             done=False,
-            says="looking at VM snapshot before its snapshot: the SR it needs is gone",
+            says="looking at VM snapshot: the SR it needs is gone",
         ),
         Cell(
             fails("VDI.list_changed_blocks", "HANDLE_INVALID", "VDI", "OpaqueRef:1"),
