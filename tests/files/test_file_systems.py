@@ -167,14 +167,24 @@ def test_a_disk_of_noise_has_no_file_system_and_breaks_nothing(tmp_path: Path) -
 
 
 @pytest.mark.needs("mke2fs")
+def children() -> set[str]:
+    """Processes that any thread of this one has started and that are still there."""
+    return {
+        child
+        for task in Path("/proc/self/task").iterdir()
+        for child in (task / "children").read_text().split()
+    }
+
+
 def test_the_reader_has_no_secret_no_file_and_no_other_account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LIKENESS_SECRET", "hunter2")
     image, _ = made("ext4", tmp_path)
+    before = children()
     with open_files(disks_of(image)) as guest:
         guest.volumes()
-        (reader,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        (reader,) = children() - before
         facts = Path(f"/proc/{reader}/status").read_text()
         assert b"hunter2" not in Path(f"/proc/{reader}/environ").read_bytes()
         assert "NoNewPrivs:\t1" in facts
