@@ -119,7 +119,7 @@ def test_storage_that_is_full_fails_with_a_sentence_and_leaves_nothing(site: Sce
     assert "the storage is full" in str(full.message)
     assert objects(site) == before
 
-    site.pool.faults.fail("task.get_status", "SR_BACKEND_FAILURE_44", "", "no space", at=3, times=0)
+    site.pool.faults.fail("task.get_record", "SR_BACKEND_FAILURE_44", "", "no space", times=0)
     late = restore_vm("web", new_name="again", site=site.name, return_state=True)
     site.pool.faults.clear()
     assert late.is_failed()
