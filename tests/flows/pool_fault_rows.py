@@ -212,7 +212,7 @@ ROWS: Mapping[str, tuple[Cell, Cell, Cell]] = {
     ),
     "an export that never goes well": (
         Cell(
-            fails("task.destroy", "INTERNAL_ERROR", "Not_found"),
+            fails("host_metrics.get_live", "INTERNAL_ERROR", "Not_found"),
         ),
         Cell(
             export("short", times=9),
