@@ -73,6 +73,8 @@ def take_snapshot(
         snapshot.obtained,
         f"; {snapshot.reason}" if snapshot.reason else "",
     )
+    if seen.images is None:
+        return snapshot  # the pool did not list them; the transfer asks once more, or reads all
     return replace(snapshot, references=list_references(xen, site.installations, seen.images))
 
 

@@ -1,10 +1,11 @@
 """Which VMs a pool has, and which of them were meant."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from likeness.errors import BadInput, UnknownVm
+from likeness.errors import BadInput, HostBusy, HostRefused, UnknownVm
 from likeness.model.choosing import ambiguous, called, disk_called, offered, uuid_in
 from likeness.model.ids import DiskId, VmId, as_uuid, from_uuid
 from likeness.model.sizes import counted
@@ -179,7 +180,9 @@ def look_again(
     with explained(f"looking at VM {vm.name}"):
         found = _still_there(xen, vm) or _found(xen, vm.uuid)
         if found:
-            images = list_images(xen) if list_images else None
+            images = None
+            with suppress(HostBusy, HostRefused):  # then each disk is asked for by itself
+                images = list_images(xen) if list_images else None
             return _seen(xen, *found, pool=vm.pool, images=images)
     raise UnknownVm(f"VM {vm.name} ({vm.uuid}) is not in the pool {xen.url} any more")
 
