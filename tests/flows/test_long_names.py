@@ -19,7 +19,7 @@ def test_a_vm_with_an_endless_name_is_backed_up_and_its_name_stands_in_the_log(
     site = new_site({NAME: [MIB]})
 
     with caplog.at_level(logging.WARNING):
-        ended = site.back_up(NAME)
+        ended = site.back_up(site.pool.db.get("VM", site.pool.vm(NAME), "uuid"))
 
     assert ended.name == "Completed", ended.message
     (version,) = site.stored()

@@ -87,19 +87,23 @@ class NbdServer:
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
+        mine = [sock]
         self._open.append(sock)
         try:
             sock.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 1))
             _exactly(sock, 4)
-            sock, disk = self._negotiate(sock)
+            sock, disk = self._negotiate(sock, mine)
             if disk is not None:
                 self._transmit(sock, disk)
         except (OSError, EOFError, struct.error):
             pass
         finally:
-            sock.close()
+            for each in mine:
+                each.close()
 
-    def _negotiate(self, sock: socket.socket) -> tuple[socket.socket, bytes | None]:
+    def _negotiate(
+        self, sock: socket.socket, mine: list[socket.socket]
+    ) -> tuple[socket.socket, bytes | None]:
         secured = self._context is None
         while True:
             _, option, length = struct.unpack(">QII", _exactly(sock, 16))
@@ -107,6 +111,7 @@ class NbdServer:
             if option == 5 and self._context is not None:
                 _answer(sock, option, ACK)
                 sock = self._context.wrap_socket(sock, server_side=True)
+                mine.append(sock)
                 self._open.append(sock)
                 secured = True
             elif option == 5:
