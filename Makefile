@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 CODE := flows tasks blocks catalog likeness lab bench tests
 PINS := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-header --no-strip-extras
+	--no-emit-index-url --no-header
 # Right after the pinned Prefect was built: what is newer it cannot have been tested with.
 PREFECT_DAY := 2026-10-07T00:00:00Z
 OURS := asyncssh blake3 certifi cryptography duckdb mnemonic msgspec numpy pynacl smbprotocol \
