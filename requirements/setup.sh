@@ -53,7 +53,8 @@ fi
 
 pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input -qq)
 if ! cmp -s requirements/dev.txt .venv/pins.txt; then
-  "${pip[@]}" install --require-hashes -r requirements/dev.txt </dev/null
+  # The same file as constraints: it also binds what is asked for with extras.
+  "${pip[@]}" install --require-hashes -r requirements/dev.txt -c requirements/dev.txt </dev/null
   cp requirements/dev.txt .venv/pins.txt
 fi
 "${pip[@]}" install --no-deps --no-build-isolation -e . </dev/null
