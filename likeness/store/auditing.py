@@ -47,9 +47,11 @@ from likeness.store.observations import (
     notice,
     told,
     trouble,
+    with_closed,
 )
 from likeness.store.public_view import SignedView
 from likeness.transport.base import Entry
+from likeness.transport.passing import CarefulTransport
 
 MOST_IN_MIND = 1 << 19
 """Packs compared in one turn: about 100 MB of memory."""
@@ -79,7 +81,8 @@ def audit_presence(
     notices: list[Observation] = []
 
     def look(at: SignedView) -> list[Observation]:
-        found = list(_look(at, stop, most_in_mind))
+        listing = CarefulTransport(at.transport)
+        found = list(with_closed(_look(at.over(listing), stop, most_in_mind), listing))
         notices[:] = [each for each in found if each.weight is Weight.NOTICE]
         return [each for each in found if each.weight is not Weight.NOTICE]
 

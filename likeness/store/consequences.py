@@ -67,7 +67,7 @@ def packs_of(store: DataStore, version: Version, *, scratch: Path, stop: StopTok
                 count = min(STRETCH, chunk_map.positions - first)
                 runs = chunk_map.runs_unlike(None, first, count)
                 chunks = {chunk for run in runs for _, chunk in run.each()}
-                for name in segments(store):
+                for name in segments(store, unread=lambda _: None):
                     with suppress(*NOT_READ, *UNREADABLE):
                         known = read_segment(store, name, chunks=chunks)
                         packs.update(pack.pack for pack in known if pack.places)

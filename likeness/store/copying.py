@@ -24,6 +24,7 @@ from likeness.store.second_place import require_second_place
 from likeness.store.vault_goods import Goods
 from likeness.store.vault_mending import Copied, Mending
 from likeness.transport.base import Entry, Transport
+from likeness.transport.passing import CarefulTransport
 
 _COPIERS = 3
 
@@ -55,7 +56,11 @@ def copy_to_vault(
     require_second_place(store.transport, vault)
     _require_own_vault(store, vault)
     require_no_other_owner(store, DataStore(vault, store.facts, store.keys, unfinished=True))
-    yield from _Copying(store, vault, stop, clock).run()
+    listing = CarefulTransport(store.transport)
+    yield from _Copying(store.over(listing), vault, stop, clock).run()
+    for folder, cause in sorted(listing.closed.items()):
+        sentence = f"{folder} cannot be listed ({cause}), so what lies in it waits; see the disk"
+        yield Copied(folder, 0, sentence)
 
 
 def _require_own_vault(store: DataStore, vault: Transport) -> None:

@@ -42,6 +42,7 @@ from likeness.store.documents import (
 )
 from likeness.store.guard import STORE_FORMAT, is_chunk_size, require_reader, require_writer
 from likeness.transport.base import Transport
+from likeness.transport.passing import CarefulTransport
 
 DEFAULT_CHUNK_BYTES = 256 << 10
 _D = TypeVar("_D", bound=msgspec.Struct)
@@ -120,9 +121,13 @@ class DataStore:
         with self.transport.again() as transport:
             if not self._unfinished:
                 require_in_place(transport, self.store_id)
-            yield DataStore(
-                transport, self.facts, self.keys, unfinished=self._unfinished, fence=self.fence
-            )
+            yield self.over(transport)
+
+    def over(self, transport: Transport) -> "DataStore":
+        """The same store over another transport that leads to it."""
+        return DataStore(
+            transport, self.facts, self.keys, unfinished=self._unfinished, fence=self.fence
+        )
 
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
         """The clear part of a signed document, and its frame for the sealed part.
@@ -586,8 +591,8 @@ def _newest_epoch(transport: Transport, keys: StoreKeys) -> StoreKeys:
     An epoch is begun with its public keys and an owner document, so the loss of one of them does
     not set the store back.
     """
-    newest = FIRST_EPOCH
-    for entry in transport.entries(layout.OWNER):
+    newest, listing = FIRST_EPOCH, CarefulTransport(transport)
+    for entry in listing.entries(layout.OWNER):
         if layout.is_known(entry.name):
             newest = max(newest, _signed_in(transport, keys, entry.name))
     for entry in transport.entries(layout.KEYS):

@@ -19,6 +19,7 @@ from likeness.store.believing import LOST, exists_surely, look_twice
 from likeness.store.data_store import DataStore, read_frame
 from likeness.store.documents import HeadDocument, HeadObject, HeadVm
 from likeness.store.versions import record_names, vms
+from likeness.transport.passing import CLOSED, CarefulTransport
 
 FULL_EVERY = 64
 MOST_OBJECTS = 1 << 17
@@ -224,9 +225,15 @@ def _changed_vms(
 ) -> tuple[list[HeadVm], list[VmId]]:
     """VMs that are not as they were seen; and those that lost a version, since these only come."""
     changed, lost = [], []
-    present = set(vms(store))
+    listing = CarefulTransport(store.transport)
+    present = set(vms(store.over(listing)))
     for vm in sorted(present | set(known)):
-        names = _records(store, vm, known.get(vm))
+        try:
+            names = _records(store, vm, known.get(vm))
+        except CLOSED:  # what is known of it stands until somebody can look
+            if vm in known and seen.vms.get(vm) != known[vm]:
+                changed.append(HeadVm(vm=vm, versions=known[vm][0], digest=known[vm][1]))
+            continue
         present.update([vm] if names else [])
         now = (len(names), versions_digest(names))
         if seen.vms.get(vm) != now and (vm in present or vm in seen.vms):
@@ -251,10 +258,11 @@ def _changed_objects(
     store: DataStore, seen: Witness, *, known: Mapping[str, str]
 ) -> list[HeadObject]:
     """Objects that appeared or went; what is `known` keeps its digest, whatever lies there now."""
+    listing = CarefulTransport(store.transport)
     present = {
         entry.name
         for folder in _CONTROL
-        for entry in store.transport.entries(folder)
+        for entry in listing.entries(folder)
         if layout.is_known(entry.name)
     }
     present.update(n for n in set(known) - present if exists_surely(store, n))

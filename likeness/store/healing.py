@@ -106,7 +106,7 @@ def _packs(
 ) -> Iterator[tuple[PackId, tuple[Place, ...]]]:
     """Every pack of the index, and then those that only a lost segment of it knew."""
     indexed: set[PackId] = set()
-    for name in segments(source):
+    for name in segments(source, unread=lambda cause: problem(str(cause))):
         try:
             for pack in read_segment(source, name):
                 indexed.add(pack.pack)

@@ -8,6 +8,7 @@ little-endian: places x (chunk id 32 | offset u32 | length u32).
 import itertools
 import struct
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from likeness.clock import Clock
@@ -20,6 +21,9 @@ from likeness.store.data_store import DataStore
 from likeness.store.documents import HeadObject, IndexClear, IndexedPack
 from likeness.store.observations import UNKNOWN, UNREADABLE
 from likeness.store.pack import MOST_PACK_BYTES, Pack, PackReceipt, Place
+from likeness.store.versions import clear_part, record_names, vms
+from likeness.transport.base import Entry
+from likeness.transport.passing import CarefulTransport
 
 MOST_PLACES = 1 << 17
 """Places one segment holds before the next is begun: about 5 MiB."""
@@ -128,11 +132,45 @@ def read_segment(
         yield KnownPack(PackId(pack.pack), pack.size_bytes, digest, RunId(clear.run), places)
 
 
-def segments(store: DataStore) -> Iterator[str]:
-    """Names of all index segments, in no order that means anything."""
-    for entry in store.transport.entries(layout.INDEX):
+def segments(
+    store: DataStore, *, unread: Callable[[LikenessError], None] | None = None
+) -> Iterator[str]:
+    """Names of all index segments, in no order that means anything.
+
+    Args:
+        store: Where.
+        unread: Told why they cannot be listed; those that versions brought are named all the
+            same. Without it that raises.
+    """
+    closed: list[LikenessError] = []
+    for entry in _listed(store, layout.INDEX, closed.append if unread else None):
         if layout.is_known(entry.name):
             yield entry.name
+    if closed and unread:
+        unread(closed[0])
+        yield from _named_segments(store.over(CarefulTransport(store.transport)))
+
+
+def _named_segments(store: DataStore) -> Iterator[str]:
+    """Those that any version record speaks of."""
+    for vm in vms(store):
+        for name in record_names(store, vm):
+            with suppress(*UNREADABLE):
+                objects = clear_part(store, name, name).objects
+                yield from (each for each in objects if each.startswith(f"{layout.INDEX}/"))
+
+
+def _listed(
+    store: DataStore, folder: str, unread: Callable[[LikenessError], None] | None
+) -> Iterator[Entry]:
+    """What can be listed of a folder."""
+    if unread is None:
+        yield from store.transport.entries(folder)
+        return
+    listing = CarefulTransport(store.transport)
+    yield from listing.entries(folder)
+    for cause in listing.closed.values():
+        unread(cause)
 
 
 def known_packs(
@@ -154,7 +192,7 @@ def known_packs(
             the moment: one of `UNREADABLE`; without it the first one raises.
     """
     left = None if wanted is None else set(wanted)
-    others = (name for name in segments(store) if name not in first)
+    others = (name for name in segments(store, unread=damaged) if name not in first)
     for name in itertools.chain(first, others):
         if left is not None and not left:
             return
@@ -185,7 +223,7 @@ def unindexed_packs(
         unread: Told of each pack that cannot be read at the moment, or that a later release wrote;
             without it the first one raises.
     """
-    for entry in store.transport.entries(layout.PACKS):
+    for entry in _listed(store, layout.PACKS, unread):
         pack = PackId(entry.name.rpartition("/")[2])
         endless = entry.size_bytes > MOST_PACK_BYTES
         if pack in indexed or endless or not layout.is_known(entry.name):

@@ -194,7 +194,7 @@ def locate(
         Where they are, and every pack that any segment knows, with its length.
     """
     found, indexed = Locations.none(chunks.count), dict[PackId, int]()
-    for name in segments(store):
+    for name in segments(store, unread=problem):
         try:
             _look_into(store, name, chunks, found, indexed)
         except (*NOT_READ, *UNREADABLE) as cause:

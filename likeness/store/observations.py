@@ -1,5 +1,6 @@
 """What an audit or a scrub says: one observation for each thing that is not as it should be."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,12 +14,17 @@ from likeness.errors import (
 )
 from likeness.store import layout
 from likeness.store.believing import LOST
+from likeness.transport.passing import CarefulTransport
 
 UNKNOWN = (ObjectUnreadable, ShareRefused, StoreTooNew)
 """Why nothing is known of one object: neither that it is well nor that it is lost."""
 NOT_READ = UNKNOWN
 UNREADABLE = (*LOST, *UNKNOWN)
 """What may be the matter with one object, and no reason to stop looking at the others."""
+
+
+MISSING = "missing"
+"""How the cause of every observation begins that rests on a listing alone."""
 
 
 class Weight(StrEnum):
@@ -71,7 +77,7 @@ _BY_FOLDER = {
 def cause_of(error: Exception) -> str:
     """An error's sentence without the name of the object, which an observation says anyway."""
     if isinstance(error, ObjectMissing):
-        return "missing"
+        return MISSING
     if isinstance(error, Damaged):
         return str(error).removeprefix(f"{error.name} is damaged: ")
     return str(error)
@@ -111,3 +117,23 @@ def notice(name: str, cause: str, meaning: str) -> Observation:
     """Something that harms no version; the name may be anybody's."""
     safe = name if layout.is_known(name) else name.encode("unicode_escape").decode()
     return Observation(Weight.NOTICE, safe, cause, meaning)
+
+
+def with_closed(found: Iterable[Observation], listing: CarefulTransport) -> Iterator[Observation]:
+    """What was found; of folders that could not be listed this once, and nothing *missing* there.
+
+    Args:
+        found: Observations made over `listing`.
+        listing: What they were made over; its closed folders are asked for as they come.
+    """
+    for each in found:
+        seems_gone = each.cause.startswith(MISSING) or not layout.is_known(each.name)
+        if not (seems_gone and listing.is_closed(each.name)):
+            yield each
+    for folder, cause in sorted(listing.closed.items()):
+        said = str(cause).removeprefix(f"{folder}: ")
+        meaning = "whether what lies in it is whole is not known; see whether the disk is well"
+        if folder.startswith((f"{layout.INBOX}/", f"{layout.QUARANTINE}/")):
+            yield notice(folder, said, "no version needs what lies in it")
+        else:
+            yield Observation(Weight.UNCHECKED, folder, said, meaning)

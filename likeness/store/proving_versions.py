@@ -167,7 +167,11 @@ class VersionsProof:
 
     def _known_packs(self, only: Container[PackId] | None) -> Iterator[KnownPack]:
         """Every pack that an index segment knows, once; segments that cannot be read are noted."""
-        for name in sorted({*segments(self.store), *self._named}):
+
+        def closed(cause: LikenessError) -> None:
+            self._segments[layout.INDEX] = cause
+
+        for name in sorted({*segments(self.store, unread=closed), *self._named}):
             self.stop.check()
             try:
                 packs = list(read_segment(self.store, name))

@@ -74,6 +74,9 @@ class SignedView(Protocol):
     def again(self) -> AbstractContextManager[Self]:
         """The same store over a connection of its own, for a second look; see `believing`."""
 
+    def over(self, transport: Transport) -> Self:
+        """The same store over another transport that leads to it."""
+
 
 class PublicStore:
     """A store whose signatures can be checked."""
@@ -120,7 +123,11 @@ class PublicStore:
         """See `SignedView.again`."""
         with self.transport.again() as transport:
             require_in_place(transport, self.store_id)
-            yield PublicStore(transport, self.store_id, self.keys)
+            yield self.over(transport)
+
+    def over(self, transport: Transport) -> "PublicStore":
+        """See `SignedView.over`."""
+        return PublicStore(transport, self.store_id, self.keys)
 
 
 def open_public(transport: Transport, *, fingerprint: str | None = None) -> PublicStore:

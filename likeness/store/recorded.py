@@ -28,9 +28,11 @@ from likeness.store.observations import (
     cause_of,
     notice,
     unchecked,
+    with_closed,
 )
 from likeness.store.public_view import SignedView
 from likeness.store.versions import misplaced_records, read_version
+from likeness.transport.passing import CarefulTransport
 
 
 @dataclass
@@ -54,6 +56,13 @@ def recorded_versions(view: SignedView) -> Recorded:
     Raises:
         ShareUnreachable: The store does not answer.
     """
+    listing = CarefulTransport(view.transport)
+    found = _recorded(view.over(listing))
+    found.told = list(with_closed(found.told, listing))
+    return found
+
+
+def _recorded(view: SignedView) -> Recorded:
     found = Recorded({}, [])
     bad: dict[str, LikenessError] = {}
     folders = vm_folders(view.transport)

@@ -30,6 +30,7 @@ from likeness.store.pack import (
     table_at,
 )
 from likeness.transport.base import Entry
+from likeness.transport.passing import CarefulTransport
 
 Note = Callable[[str, LikenessError], None]
 """Told of each pack that cannot be read at the moment, and why."""
@@ -160,7 +161,7 @@ class Salvager:
     def _of_others(self) -> tuple[Opener, ...]:
         if self._sessions is None:
             found: dict[tuple[bytes, ...], Opener] = {}
-            for entry in _all_packs(self._store):
+            for entry in _all_packs(self._store, lambda *_: None):
                 try:
                     header = _header(self._store, entry.name)
                     boxes = tuple(session.boxed for session in header.sessions)
@@ -182,7 +183,7 @@ def tables(
         indexed: Packs that are left out.
         unread: Told of each pack that cannot be read.
     """
-    for entry in _all_packs(store):
+    for entry in _all_packs(store, unread):
         pack = PackId(entry.name.rpartition("/")[2])
         if pack in indexed:
             continue
@@ -208,7 +209,7 @@ def out_of_place(
         failed: Packs that did not give what the index says of them.
         unread: Told of packs that cannot be read.
     """
-    for entry in _all_packs(store):
+    for entry in _all_packs(store, unread):
         pack = PackId(entry.name.rpartition("/")[2])
         if indexed.get(pack) != entry.size_bytes or pack in failed:
             yield entry.name
@@ -222,15 +223,22 @@ def out_of_place(
             strange = True
         if strange:
             yield entry.name
-    for entry in store.transport.entries(layout.INBOX):
+    for entry in _listed(store, layout.INBOX, unread):
         if layout.is_known(entry.name) and entry.size_bytes <= MOST_PACK_BYTES:
             yield entry.name
 
 
-def _all_packs(store: DataStore) -> Iterator[Entry]:
-    for entry in store.transport.entries(layout.PACKS):
+def _all_packs(store: DataStore, unread: Note) -> Iterator[Entry]:
+    for entry in _listed(store, layout.PACKS, unread):
         if layout.is_known(entry.name):
             yield entry
+
+
+def _listed(store: DataStore, folder: str, unread: Note) -> Iterator[Entry]:
+    listing = CarefulTransport(store.transport)
+    yield from listing.entries(folder)
+    for closed, cause in listing.closed.items():
+        unread(closed, cause)
 
 
 def _header(store: DataStore, name: str) -> PackHeader:

@@ -53,10 +53,12 @@ from likeness.store.observations import (
     notice,
     trouble,
     unchecked,
+    with_closed,
 )
 from likeness.store.pack import MOST_PACK_BYTES, Pack
 from likeness.store.public_view import SignedView, open_public
 from likeness.transport.base import Entry, Transport
+from likeness.transport.passing import CarefulTransport
 
 MOST_SILENCE = 8
 """Objects in a row that could not be read before the store counts as gone."""
@@ -102,8 +104,9 @@ def scrub_frames(
             )
         return reader.look(entry.name, lambda data: check_frame(entry.name, data, store_id))
 
-    found = bounded_map(check, _ours(transport), workers=_count(workers), name="scrub")
-    yield from (each for each in found if each is not None)
+    listing = CarefulTransport(transport)
+    found = bounded_map(check, _ours(listing), workers=_count(workers), name="scrub")
+    yield from with_closed((each for each in found if each is not None), listing)
 
 
 def check_frame(name: str, data: bytes, store_id: StoreId) -> None:
@@ -152,9 +155,15 @@ def scrub_signatures(
         ShareUnreachable: The store does not answer any more.
         Stopped: On request.
     """
+    listing = CarefulTransport(view.transport)
+    reader = _Reader(view.transport, stop, progress)
+    yield from with_closed(_signed(view.over(listing), reader, _count(workers)), listing)
+
+
+def _signed(view: SignedView, reader: "_Reader", workers: int) -> Iterator[Observation]:
     history = read_history(view, whole=True)
     yield from history.breaks
-    scrub = _SignedScrub(view, history, _Reader(view.transport, stop, progress), _count(workers))
+    scrub = _SignedScrub(view, history, reader, workers)
     yield from scrub.documents()
     yield from scrub.versions()
     yield from scrub.packs()
@@ -384,7 +393,7 @@ def _likely_store(transport: Transport) -> StoreId:
     """The store's id as its public keys and its format document agree on it."""
     try:
         return open_public(transport).store_id
-    except (Damaged, StoreTooNew):
+    except (Damaged, *UNKNOWN):
         return claimed_store(transport)
 
 

@@ -24,6 +24,7 @@ from likeness.store.documents import DiskRecord, MapPart, VersionClear, VersionR
 from likeness.store.maps import STRETCH, FlatMap, Run, decode_part, positions_of
 from likeness.store.observations import NOT_READ, UNREADABLE
 from likeness.store.public_view import SignedView
+from likeness.transport.passing import CarefulTransport
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +126,13 @@ def find_version(store: DataStore, version: str) -> Version:
 
     Raises:
         UnknownVersion: None, or several.
+        ObjectUnreadable: None among those that can be listed, and not all can be.
+        ShareRefused: Likewise.
     """
     version = version.strip().lower().replace("-", "")
-    names = [name for vm in vms(store) for name in record_names(store, vm)]
-    found = [name for name in names if name.rpartition("-")[2].startswith(version)]
+    listing = CarefulTransport(store.transport)
+    there = store.over(listing)
+    found = _records_that_begin_with(there, version)
     problem: LikenessError | None = None
     whole: dict[str, Version] = {}
     for name in found:
@@ -137,16 +141,22 @@ def find_version(store: DataStore, version: str) -> Version:
         except (*NOT_READ, *UNREADABLE) as cause:
             problem = cause
     if len(whole) < max(len(found), 1):
-        for name, lies_at in misplaced_records(store):
+        for name, lies_at in misplaced_records(there):
             if name.rpartition("-")[2].startswith(version):
                 whole.setdefault(name, read_version_at(store, name, lies_at))
     several = {name.rpartition("-")[2] for name in (*found, *whole)}
-    if len(several) > 1 or len(version) < 4 or not (found or whole):
+    if len(several) != 1 or len(version) < 4:
+        listing.require_all()
         many = "several versions begin" if several else "no version begins"
         raise UnknownVersion(f"{many} with {version!r}; list the versions and give more of the id")
     if problem is not None and not whole:
         raise problem
     return next(iter(whole.values()))
+
+
+def _records_that_begin_with(store: DataStore, version: str) -> list[str]:
+    names = [name for vm in vms(store) for name in record_names(store, vm)]
+    return [name for name in names if name.rpartition("-")[2].startswith(version)]
 
 
 def misplaced_records(view: SignedView) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from likeness.store.observations import NOT_READ, UNREADABLE, Observation, Weigh
 from likeness.store.public_view import SignedView
 from likeness.store.recorded import Recorded, recorded_versions
 from likeness.store.versions import clear_part
+from likeness.transport.passing import CarefulTransport
 
 _BAD = (Weight.DAMAGE, Weight.SPARE_LOST, Weight.UNCHECKED)
 _LEFT = "no version needs it: a commit under way, or one that died, left it"
@@ -111,7 +112,8 @@ class Weigher:
         """Packs that index segments know, and whether a version brought one of those."""
         found: dict[PackId, bool] = {}
         needed, _ = self._needed
-        for entry in self._view.transport.entries(layout.INDEX):
+        listing = CarefulTransport(self._view.transport)
+        for entry in listing.entries(layout.INDEX):
             if not layout.is_known(entry.name):
                 continue
             try:
@@ -123,4 +125,5 @@ class Weigher:
             for pack in clear.packs:
                 pack_id = PackId(pack.pack)
                 found[pack_id] = found.get(pack_id, False) or entry.name in needed
+        self._bad_segments.update(listing.closed)
         return found

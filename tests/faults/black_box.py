@@ -220,8 +220,11 @@ class _Look:
         found = {}
         for path in self._place.root.rglob("*"):
             name = str(path.relative_to(self._place.root))
-            mode = path.stat().st_mode & 0o777 if path.is_file() else 0
-            if mode and layout.is_known(name):
+            if (
+                os.access(path, os.R_OK, effective_ids=True)
+                and path.is_file()
+                and layout.is_known(name)
+            ):
                 found[name] = path.read_bytes()
         return found
 
@@ -258,12 +261,13 @@ class _Look:
             self._note(figures.unreported, self._names_lost())
         heads_too = any(name.startswith("heads/") for name in self._place.touched)
         for known in self._lost:
-            gone = not self._place.path(known.version.name).is_file()
+            path = self._place.path(known.version.name)
+            gone = not _is_file(path)
             if prove.code == 0 and not (heads_too and (gone or self._is_tail(known, prove))):
                 self._note(figures.unproved, known.version.name)
             elif prove.out and known.version.version not in prove.out:
                 told_of_vm = layout.versions_of(known.version.vm) in prove.out
-                if not (gone and (told_of_vm or heads_too)):
+                if not ((gone or not _is_listed(path)) and (told_of_vm or heads_too)):
                     self._note(figures.unnamed, f"{known.version.name}\n{prove.out}{prove.err}")
         self._judge_alarms(told)
 
@@ -275,7 +279,7 @@ class _Look:
         """
         name = known.version.name
         path = self._place.path(name)
-        cut = path.is_file() and not path.is_symlink()
+        cut = _is_file(path) and not path.is_symlink()
         cut = cut and path.stat().st_size < len(self._place.whole[name])
         return cut and f"notice: {name}: a record that no head covers" in prove.out
 
@@ -306,12 +310,23 @@ class _Look:
         added = {kind_of(name) for name in self._place.touched - touched}
         if not touched <= self._house.leftovers or not added <= {"packs", "maps", "in"}:
             return False
-        unclear = not touched or touched & self._house.known_leftovers
+        closed = not all(map(_is_listed, map(self._place.path, touched)))
+        unclear = closed or not touched or touched & self._house.known_leftovers
         return (
             "damage:" in told.out
             or (told.code != 0 and bool(touched) and not unclear)
             or (check == "prove" and bool(touched) and told.code != 0)
         )
+
+
+def _is_file(path: Path) -> bool:
+    """Whether somebody without rights can see a file there."""
+    return os.access(path, os.F_OK, effective_ids=True) and path.is_file()
+
+
+def _is_listed(path: Path) -> bool:
+    """Whether somebody without rights can list the folder that something lies in."""
+    return os.access(path.parent, os.R_OK, effective_ids=True)
 
 
 def _file() -> "contextlib.AbstractContextManager[TextIO]":

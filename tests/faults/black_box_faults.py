@@ -38,6 +38,7 @@ class Place:
         self.clear(name)
         path = self.path(name)
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.parent.chmod(0o755)
         path.write_bytes(data)
         path.chmod(0o644)
 
@@ -179,6 +180,15 @@ def no_rights(place: Place, _: random.Random, name: str) -> None:
         place.path(name).chmod(0)
 
 
+def closed_folder(place: Place, rng: random.Random, name: str) -> None:
+    """Nobody may list the folder; what lies in it may still be read, or not even that."""
+    folder = place.path(name).parent
+    if folder == place.root or not folder.is_dir():
+        return
+    place.touched.update(str(p.relative_to(place.root)) for p in folder.rglob("*") if p.is_file())
+    folder.chmod(rng.choice([0o000, 0o111]))
+
+
 def folder_in_its_place(place: Place, rng: random.Random, name: str) -> None:
     place.clear(name)
     place.path(name).mkdir(parents=True)
@@ -217,6 +227,7 @@ FAULTS: dict[str, Fault] = {
         rename,
         no_rights,
         folder_in_its_place,
+        closed_folder,
         link,
     )
 }

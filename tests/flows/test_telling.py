@@ -1,6 +1,7 @@
 """Every flow that ends badly tells somebody; pages are never green about what is not known."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -68,6 +69,10 @@ def test_each_flow_that_fails_tells_somebody_and_the_same_cause_once(
     site.save(xen_pool={"password": SecretStr("another")})
     assert unprotected(site=site.name, return_state=True).is_failed()
     assert any(each.startswith("unprotected") for each in subjects(mailed))
+    os.truncate(site.site.catalog.file.path, 5000)  # and nothing is left to keep a message in
+    before = len(mailed.inbox)
+    assert site.back_up("db").is_failed()
+    assert [each.split(":")[0] for each in subjects(mailed)[before:]] == ["job nightly"]
     away.rename(site.place)
 
 

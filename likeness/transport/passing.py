@@ -1,0 +1,145 @@
+"""Transports that stand before another one: all is passed on but what they are there for."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+
+from likeness.errors import LikenessError, ObjectUnreadable, ShareRefused
+from likeness.transport.base import Entry, Space, Transport
+
+CLOSED = (ObjectUnreadable, ShareRefused)
+"""Why one folder cannot be listed while the share answers."""
+
+
+class PassingTransport:
+    """Passes everything on to another transport."""
+
+    def __init__(self, inner: Transport) -> None:
+        """Stand before `inner`."""
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return repr(self._inner)
+
+    def __str__(self) -> str:
+        return str(self._inner)
+
+    def create(self, name: str, parts: Sequence[bytes]) -> None:
+        """See `Transport.create`."""
+        self._inner.create(name, parts)
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See `Transport.read`."""
+        return self._inner.read(name, offset, length)
+
+    def size(self, name: str) -> int:
+        """See `Transport.size`."""
+        return self._inner.size(name)
+
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
+        """See `Transport.entries`."""
+        return self._inner.entries(folder, deep=deep)
+
+    def folders(self, folder: str) -> list[str]:
+        """See `Transport.folders`."""
+        return self._inner.folders(folder)
+
+    def rename(self, name: str, new_name: str) -> None:
+        """See `Transport.rename`."""
+        self._inner.rename(name, new_name)
+
+    def delete(self, name: str) -> None:
+        """See `Transport.delete`."""
+        self._inner.delete(name)
+
+    def delete_folder(self, folder: str) -> None:
+        """See `Transport.delete_folder`."""
+        self._inner.delete_folder(folder)
+
+    def space(self) -> Space:
+        """See `Transport.space`."""
+        return self._inner.space()
+
+    def again(self) -> AbstractContextManager[Transport]:
+        """See `Transport.again`."""
+        return self._inner.again()
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._inner.close()
+
+
+class CarefulTransport(PassingTransport):
+    """Lists what can be listed: a folder that cannot be counts as empty, and is noted.
+
+    For whoever checks or copies object by object. Nobody may take what is in no listing for gone
+    where `closed` names its folder.
+
+    Attributes:
+        closed: Folders that could not be listed, each with the reason.
+    """
+
+    def __init__(self, inner: Transport) -> None:
+        """Stand before `inner`."""
+        super().__init__(inner)
+        self.closed: dict[str, LikenessError] = {}
+
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
+        """See `Transport.entries`; folder by folder once one of them could not be listed.
+
+        Raises:
+            ObjectUnreadable: The share as a whole cannot be listed.
+            ShareRefused: Likewise.
+        """
+        last: list[str] = []
+        try:
+            for entry in self._inner.entries(folder, deep=deep):
+                last = entry.name.split("/")
+                yield entry
+        except CLOSED as cause:
+            if not deep:
+                self._note(folder, cause)
+                return
+            yield from (e for e in self._walk(folder) if e.name.split("/") > last)
+
+    def folders(self, folder: str) -> list[str]:
+        """See `Transport.folders`.
+
+        Raises:
+            ObjectUnreadable: The share as a whole cannot be listed.
+            ShareRefused: Likewise.
+        """
+        try:
+            return self._inner.folders(folder)
+        except CLOSED as cause:
+            self._note(folder, cause)
+            return []
+
+    def is_closed(self, name: str) -> bool:
+        """Whether an object or folder would be in no listing even if it is there."""
+        parts = name.split("/")
+        return any("/".join(parts[:end]) in self.closed for end in range(1, len(parts) + 1))
+
+    def require_all(self) -> None:
+        """Return, if everything could be listed.
+
+        Raises:
+            ObjectUnreadable: Not everything; what was looked for may lie there.
+            ShareRefused: Likewise.
+        """
+        for cause in self.closed.values():
+            raise cause
+
+    def _walk(self, folder: str) -> Iterator[Entry]:
+        """In the order of `Transport.entries`."""
+        files = {entry.name: entry for entry in self.entries(folder, deep=False)}
+        below = [f"{folder}/{name}" if folder else name for name in self.folders(folder)]
+        for name in sorted([*files, *below]):
+            if name in files:
+                yield files[name]
+            else:
+                yield from self._walk(name)
+
+    def _note(self, folder: str, cause: LikenessError) -> None:
+        if folder not in self.closed:
+            self._inner.folders("")
+        self.closed[folder] = cause
