@@ -1,5 +1,6 @@
 """Promises of the tool chain: what is pinned, what ships, what is never written down."""
 
+import ast
 import os
 import re
 import subprocess
@@ -128,3 +129,14 @@ def test_the_installed_command_is_the_one_of_the_module(tmp_path: Path) -> None:
         (2, "", answers[0].stderr)
     }
     assert "nowhere" in answers[0].stderr
+
+
+def test_each_hop_of_the_architecture_page_is_a_function_that_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    hops = re.findall(r"^\| (\d+) \| .* \| `([\w/]+\.py)` \| `(\w+)` \|$", page, re.MULTILINE)
+
+    assert [int(number) for number, _, _ in hops] == list(range(1, 20))
+    for _, file, name in hops:
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        assert name in {getattr(node, "name", "") for node in tree.body}, (file, name)
+    assert len({(file, name) for _, file, name in hops}) == len(hops), "a hop is there twice"
