@@ -16,12 +16,12 @@ from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.auditing import audit_presence
 from likeness.store.history import expect_head, read_history
+from likeness.store.meant import version_meant
 from likeness.store.observations import Observation, Weight
 from likeness.store.proving_versions import VersionsProof, prove_one
 from likeness.store.public_view import PublicStore, SignedView, open_public
 from likeness.store.recorded import recorded_versions
 from likeness.store.scrubbing import scrub_frames, scrub_signatures
-from likeness.store.versions import find_version
 from likeness.store.weighing import Weigher
 
 MOST_SHOWN = 200
@@ -76,7 +76,7 @@ def prove(options: argparse.Namespace, stop: StopToken) -> int:
                 recorded.told, proof.prove(recorded.versions)
             )
         else:
-            found = prove_one(proof, find_version(store, options.version))
+            found = prove_one(proof, version_meant(store, options.version))
         code = _report(found, "every chunk was opened and hashed again, and all are right")
     meter.finish()
     return code

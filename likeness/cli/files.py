@@ -19,7 +19,7 @@ from likeness.model.naming import fit_for_file
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
 from likeness.store.disk_view import open_disk
-from likeness.store.versions import find_version
+from likeness.store.meant import version_meant
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -27,7 +27,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def files(options: argparse.Namespace, _stop: StopToken) -> int:
     """Look into a version's disks; 1 if some of what was asked for could not be read."""
     store = opened(options)
-    version = find_version(store, options.version)
+    version = version_meant(store, options.version)
     with ExitStack() as held:
         scratch = Path(
             held.enter_context(tempfile.TemporaryDirectory(prefix="likeness-", dir=options.scratch))
@@ -51,10 +51,10 @@ def files(options: argparse.Namespace, _stop: StopToken) -> int:
 
 
 def _looked(guest: GuestFiles, volumes: list[Volume], options: argparse.Namespace) -> int:
-    volume, path = _path(options.path or "")
+    volume, path = path_of(options.path or "")
     if volume and volume not in [each.name for each in volumes]:
-        names = ", ".join(_shown((each.name,)) for each in volumes) or "none"
-        raise BadInput(f"no volume {_shown((volume,))!r} in this version; it has {names}")
+        names = ", ".join(shown_path((each.name,)) for each in volumes) or "none"
+        raise BadInput(f"no volume {shown_path((volume,))!r} in this version; it has {names}")
     if options.to is not None:
         if not volume or options.find:
             raise BadInput("name the one file or folder to take out, as a listing shows it")
@@ -67,11 +67,12 @@ def _looked(guest: GuestFiles, volumes: list[Volume], options: argparse.Namespac
         return _printed(guest, Ask("list", volume, path))
     for each in volumes:
         facts = f"{each.kind or '-':<6}  {readable_size(each.size_bytes):>10}"
-        say(f"{facts}  {_shown((each.name,))}  {printable(each.note)}".rstrip())
+        say(f"{facts}  {shown_path((each.name,))}  {printable(each.note)}".rstrip())
     return 0
 
 
-def _path(text: str) -> tuple[bytes, tuple[bytes, ...]]:
+def path_of(text: str) -> tuple[bytes, tuple[bytes, ...]]:
+    """A path as people write it: the volume, and what leads to a thing in it."""
     parts = [part for part in text.encode(errors="surrogateescape").split(b"/") if part]
     return (parts[0], tuple(parts[1:])) if parts else (b"", ())
 
@@ -80,14 +81,16 @@ def _printed(guest: GuestFiles, ask: Ask) -> int:
     code = 0
     for told in guest.asked(ask):
         if isinstance(told, Entry):
-            say(_line(ask.volume, told))
+            say(line_of(ask.volume, told))
         elif isinstance(told, Trouble):
-            tell(f"{_shown((ask.volume, *told.path))}: could not be read: {printable(told.cause)}")
+            where = shown_path((ask.volume, *told.path))
+            tell(f"{where}: could not be read: {printable(told.cause)}")
             code = 1
     return code
 
 
-def _line(volume: bytes, told: Entry) -> str:
+def line_of(volume: bytes, told: Entry) -> str:
+    """One thing as `ls -l` would show it."""
     kinds = {"folder": stat.S_IFDIR, "link": stat.S_IFLNK, "file": stat.S_IFREG}
     mode = stat.filemode(kinds.get(told.kind, 0) | told.mode & 0o7777)
     try:
@@ -96,12 +99,12 @@ def _line(volume: bytes, told: Entry) -> str:
         moment = "-"
     target = f" -> {printable(told.target.decode(errors='replace'))}" if told.target else ""
     size = readable_size(told.size_bytes) if told.kind == "file" else "-"
-    return f"{mode}  {size:>10}  {moment:<16}  {_shown((volume, *told.path))}{target}"
+    return f"{mode}  {size:>10}  {moment:<16}  {shown_path((volume, *told.path))}{target}"
 
 
 def _taken(guest: GuestFiles, volume: bytes, path: tuple[bytes, ...], to: Path) -> int:
     def note(where: tuple[bytes, ...], what: str) -> None:
-        tell(f"{_shown((volume, *where))}: {printable(what)}")
+        tell(f"{shown_path((volume, *where))}: {printable(what)}")
 
     writer = TreeWriter(to, len(path), note)
     writer.take(guest.asked(Ask("take", volume, path)), path[-1] if path else volume)
@@ -109,5 +112,6 @@ def _taken(guest: GuestFiles, volume: bytes, path: tuple[bytes, ...], to: Path) 
     return 0 if writer.whole else 1
 
 
-def _shown(parts: Iterable[bytes]) -> str:
+def shown_path(parts: Iterable[bytes]) -> str:
+    """A path for people, whatever bytes are in it."""
     return printable("/".join(part.decode(errors="backslashreplace") for part in parts))

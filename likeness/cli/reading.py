@@ -14,17 +14,18 @@ from likeness.model.choosing import disk_called, looks
 from likeness.model.ids import VmId, as_uuid
 from likeness.model.naming import disk_file_name, disk_label
 from likeness.model.sizes import readable_size
-from likeness.serving.converting import convert_disk, require_converter
+from likeness.serving.converting import convert_disk, require_format
 from likeness.stopping import StopToken
 from likeness.store.chunk_source import DataLost
 from likeness.store.data_store import DataStore
 from likeness.store.disk_view import open_disk
 from likeness.store.disk_writers import FileDiskWriter, damage_map_of
 from likeness.store.documents import DiskRecord
+from likeness.store.meant import version_meant
 from likeness.store.observations import Weight
 from likeness.store.recorded import Recorded, recorded_versions
 from likeness.store.restoring import restore_disk
-from likeness.store.versions import Version, find_version, last_version, read_version_at
+from likeness.store.versions import Version, last_version, read_version_at
 
 _STATES = {
     Weight.DAMAGE: "damaged",
@@ -51,7 +52,7 @@ def list_versions(options: argparse.Namespace, stop: StopToken) -> int:
 def show_version(options: argparse.Namespace, _stop: StopToken) -> int:
     """Print one version."""
     store = opened(options)
-    version = find_version(store, options.version)
+    version = version_meant(store, options.version)
     record, counts = version.record, version.record.counts
     if options.configuration:
         say(record.configuration)
@@ -88,9 +89,9 @@ def _renamed(store: DataStore, version: Version) -> str:
 
 def restore(options: argparse.Namespace, stop: StopToken) -> int:
     """Write one disk to a file; nothing is left of it when that fails, and 1 if it has zeros."""
-    _require_possible(options)
+    require_format(options.format, accept_damage=options.accept_damage)
     store = opened(options)
-    version = find_version(store, options.version)
+    version = version_meant(store, options.version)
     disk = _disk(version, options.disk)
     target = _target(options, version, disk)
     tell(
@@ -154,17 +155,6 @@ def _write_converted(
 ) -> None:
     with open_disk([store], disk, scratch, say=lambda text: tell(printable(text))) as view:
         convert_disk(view, target, options.format, stop=stop, progress=meter.add)
-
-
-def _require_possible(options: argparse.Namespace) -> None:
-    if options.format == "raw":
-        return
-    require_converter()
-    if options.accept_damage:
-        raise BadInput(
-            "only a raw image can have a map of what is lost; accept damage with --format raw, then"
-            " convert the image"
-        )
 
 
 def _label(disk: DiskRecord) -> str:

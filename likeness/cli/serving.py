@@ -16,13 +16,14 @@ from likeness.serving.nbd import NbdServer
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore
 from likeness.store.disk_view import open_disk
-from likeness.store.versions import Version, find_version
+from likeness.store.meant import version_meant
+from likeness.store.versions import Version
 
 
 def serve(options: argparse.Namespace, stop: StopToken) -> int:
     """Serve until somebody stops it; nothing is left behind."""
     store = opened(options)
-    version = find_version(store, options.version)
+    version = version_meant(store, options.version)
     with ExitStack() as held:
         scratch = Path(
             held.enter_context(tempfile.TemporaryDirectory(prefix="likeness-", dir=options.scratch))

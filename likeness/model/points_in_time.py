@@ -44,6 +44,19 @@ def wanted_version(text: str) -> WantedVersion:
     raise _unclear(text)
 
 
+def vm_and_version(text: str) -> tuple[str, str]:
+    """What a person wrote in one, such as "web, last good before 2026-11-20": the VM, and the rest.
+
+    Without a VM the first is empty. A VM may have commas in its name.
+    """
+    vm, comma, rest = text.rpartition(",")
+    try:
+        wanted_version(rest)
+    except BadInput:
+        return "", text
+    return (vm.strip(), rest.strip()) if comma and rest.strip() and vm.strip() else ("", text)
+
+
 def _moment(said: str, text: str) -> datetime:
     try:
         found = datetime.fromisoformat(said)

@@ -45,6 +45,10 @@ class _Watched:
         self._progress(len(data))
         return data
 
+    def is_zero(self, offset: int, length: int) -> bool:
+        asked = getattr(self._disk, "is_zero", None)
+        return bool(asked and asked(offset, length))
+
 
 def require_converter() -> str:
     """Where `qemu-img` is.
@@ -59,6 +63,22 @@ def require_converter() -> str:
             " qemu-utils, or take raw"
         )
     return found
+
+
+def require_format(image_format: str, *, accept_damage: bool) -> None:
+    """Leave if images of a format can be written, with or without damage.
+
+    Raises:
+        BadInput: Not so.
+    """
+    if image_format == "raw":
+        return
+    require_converter()
+    if accept_damage:
+        raise BadInput(
+            "only a raw image can have a map of what is lost; accept damage with the format raw,"
+            " then convert the image"
+        )
 
 
 def convert_disk(

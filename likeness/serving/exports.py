@@ -77,6 +77,14 @@ class Overlay:
             offset = upto
         return b"".join(parts)
 
+    def is_zero(self, offset: int, length: int) -> bool:
+        """Whether nobody wrote there, and what is below says that it is zeros."""
+        below = getattr(self._below, "is_zero", None)
+        blocks = range(offset // _BLOCK, -(-(offset + length) // _BLOCK))
+        if below is None or any(map(self._is_written, blocks)):
+            return False
+        return bool(below(offset, length))
+
     def write(self, offset: int, data: bytes) -> None:
         """See `WritableExport.write`."""
         with self._lock:

@@ -1,8 +1,8 @@
 """An NBD server: a version's disk as a block device for qemu, nbd-client, libnbd.
 
-Fixed newstyle, with GO, INFO, LIST and EXPORT_NAME; reads of one connection are answered in
-parallel and in whatever order they are done. It listens on loopback or on a Unix socket only: NBD
-has no log-in, so whoever can reach it can read the disk.
+Fixed newstyle, with GO, INFO, LIST and EXPORT_NAME, structured replies and block status; reads of
+one connection are answered in parallel and in whatever order they are done. It listens on loopback
+or on a Unix socket only: NBD has no log-in, so whoever can reach it can read the disk.
 
 Source:
     The protocol's published description, https://github.com/NetworkBlockDevice/nbd.
@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from likeness.errors import BadInput, LikenessError
+from likeness.serving import nbd_status
 from likeness.serving.exports import Export, WritableExport
 
 _log = logging.getLogger(__name__)
@@ -33,13 +34,15 @@ _MAGIC, _OPTION_MAGIC, _OPTION_REPLY_MAGIC = 0x4E42444D41474943, 0x49484156454F5
 _REQUEST_MAGIC, _REPLY_MAGIC = 0x25609513, 0x67446698
 _FIXED_NEWSTYLE, _NO_ZEROES = 1, 2
 _OPT_EXPORT_NAME, _OPT_ABORT, _OPT_LIST, _OPT_INFO, _OPT_GO = 1, 2, 3, 6, 7
-_REP_ACK, _REP_SERVER, _REP_INFO = 1, 2, 3
+_OPT_STRUCTURED_REPLY, _OPT_LIST_CONTEXTS, _OPT_SET_CONTEXTS = 8, 9, 10
+_REP_ACK, _REP_SERVER, _REP_INFO, _REP_CONTEXT = 1, 2, 3, 4
 _REP_UNSUPPORTED, _REP_INVALID, _REP_UNKNOWN = (1 << 31) + 1, (1 << 31) + 3, (1 << 31) + 6
 _INFO_EXPORT, _INFO_BLOCK_SIZE = 0, 3
 _HAS_FLAGS, _READ_ONLY, _SEND_FLUSH, _SEND_TRIM, _SEND_WRITE_ZEROES, _MULTI_CONN = (
     1, 2, 4, 32, 64, 256,
 )  # fmt: skip
-_READ, _WRITE, _DISCONNECT, _FLUSH, _TRIM, _WRITE_ZEROES = 0, 1, 2, 3, 4, 6
+_READ, _WRITE, _DISCONNECT, _FLUSH, _TRIM, _WRITE_ZEROES, _STATUS = 0, 1, 2, 3, 4, 6, 7
+_ONLY_ONE = 8
 _MAX_OPTION_BYTES = 64 << 10
 _MAX_REQUEST_BYTES = 32 << 20
 _PREFERRED_BYTES = 256 << 10
@@ -120,9 +123,17 @@ class NbdServer:
             with connection, suppress(OSError, _HungUp):
                 if connection.family != socket.AF_UNIX:
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                export = _Negotiation(connection, self._exports).agreed()
+                talk = _Negotiation(connection, self._exports)
+                export = talk.agreed()
                 if export is not None:
-                    _Transmission(connection, export, self._pool).run()
+                    told = _Transmission(
+                        connection,
+                        export,
+                        self._pool,
+                        structured=talk.structured,
+                        with_status=talk.status_of is export,
+                    )
+                    told.run()
         finally:
             with self._lock:
                 self._connections.discard(connection)
@@ -160,11 +171,18 @@ def _receive(connection: socket.socket, length: int) -> bytes:
 
 
 class _Negotiation:
-    """The talk before the disk: which export, and on which terms."""
+    """The talk before the disk: which export, and on which terms.
+
+    Attributes:
+        structured: Whether replies are to say what they hold.
+        status_of: The export whose block status may be asked for; none if that was not agreed on.
+    """
 
     def __init__(self, connection: socket.socket, exports: Mapping[str, Export]) -> None:
         self._connection, self._exports = connection, exports
         self._padded = True
+        self.structured = False
+        self.status_of: Export | None = None
 
     def agreed(self) -> Export | None:
         """The export to transmit, once the client has chosen; none if it only looked."""
@@ -193,9 +211,33 @@ class _Negotiation:
             self._reply(option, _REP_ACK)
         elif option in (_OPT_INFO, _OPT_GO):
             return self._go(option, data)
+        elif option == _OPT_STRUCTURED_REPLY and not data:
+            self.structured = True
+            self._reply(option, _REP_ACK)
+        elif option in (_OPT_LIST_CONTEXTS, _OPT_SET_CONTEXTS):
+            self._contexts(option, data)
         else:
             self._reply(option, _REP_UNSUPPORTED)
         return None
+
+    def _contexts(self, option: int, data: bytes) -> None:
+        listing = option == _OPT_LIST_CONTEXTS
+        try:
+            name, queries = nbd_status.queries_of(data)
+        except struct.error:
+            self._reply(option, _REP_INVALID)
+            return
+        export = self._named(name)
+        if export is None or not self.structured:
+            self._reply(option, _REP_UNKNOWN if export is None else _REP_INVALID)
+            return
+        wanted = nbd_status.is_asked_for(queries, listing=listing)
+        if wanted:
+            number = struct.pack(">I", 0 if listing else nbd_status.CONTEXT)
+            self._reply(option, _REP_CONTEXT, number + nbd_status.ALLOCATION)
+        if not listing:
+            self.status_of = export if wanted else None
+        self._reply(option, _REP_ACK)
 
     def _go(self, option: int, data: bytes) -> Export | None:
         if len(data) < 6:
@@ -244,8 +286,17 @@ def _is_writable(export: Export) -> bool:
 class _Transmission:
     """The disk itself: requests come one after the other, answers as they are ready."""
 
-    def __init__(self, connection: socket.socket, export: Export, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        export: Export,
+        pool: ThreadPoolExecutor,
+        *,
+        structured: bool,
+        with_status: bool,
+    ) -> None:
         self._connection, self._export, self._pool = connection, export, pool
+        self._structured, self._with_status = structured, with_status
         self._sending = threading.Lock()
         self._room = threading.BoundedSemaphore(_IN_FLIGHT)
 
@@ -260,7 +311,7 @@ class _Transmission:
 
     def _take_one(self) -> bool:
         frame = _receive(self._connection, _REQUEST.size)
-        magic, _, command, handle, offset, length = _REQUEST.unpack(frame)
+        magic, flags, command, handle, offset, length = _REQUEST.unpack(frame)
         if magic != _REQUEST_MAGIC:
             raise _HungUp
         if command == _DISCONNECT:
@@ -269,16 +320,39 @@ class _Transmission:
             raise _HungUp
         data = _receive(self._connection, length) if command == _WRITE else b""
         self._room.acquire()
+        if command == _STATUS and flags & _ONLY_ONE:
+            data = b"only one"
         self._pool.submit(self._answer, command, handle, offset, length, data)
         return True
 
     def _answer(self, command: int, handle: int, offset: int, length: int, data: bytes) -> None:
         try:
-            error, answer = self._done(command, offset, length, data)
+            if self._structured and command in (_READ, _STATUS):
+                reply = self._chunk(command, handle, offset, length, only_one=bool(data))
+            else:
+                error, answer = self._done(command, offset, length, data)
+                reply = _REPLY.pack(_REPLY_MAGIC, error, handle) + answer
             with self._sending, suppress(OSError):
-                self._connection.sendall(_REPLY.pack(_REPLY_MAGIC, error, handle) + answer)
+                self._connection.sendall(reply)
         finally:
             self._room.release()
+
+    def _chunk(
+        self, command: int, handle: int, offset: int, length: int, *, only_one: bool
+    ) -> bytes:
+        inside = length and offset + length <= self._export.size_bytes
+        if inside and command == _STATUS and self._with_status:
+            told = nbd_status.status(self._export, offset, length, only_one=only_one)
+            return nbd_status.chunk(nbd_status.STATUS, handle, told)
+        if inside and command == _READ and nbd_status.is_zero(self._export, offset, length):
+            hole = struct.pack(">QI", offset, length)
+            return nbd_status.chunk(nbd_status.HOLE, handle, hole)
+        error, answer = errno.EINVAL, b""
+        if command == _READ:
+            error, answer = self._done(command, offset, length, b"")
+        if error:
+            return nbd_status.chunk(nbd_status.ERROR, handle, struct.pack(">IH", error, 0))
+        return nbd_status.chunk(nbd_status.DATA, handle, struct.pack(">Q", offset) + answer)
 
     def _done(self, command: int, offset: int, length: int, data: bytes) -> tuple[int, bytes]:
         if command == _FLUSH:

@@ -88,6 +88,19 @@ def test_show_tells_the_disks_of_a_version(filled: Filled, shell: Shell) -> None
     assert "disk 0 (disk 0): 512 KiB, uuid " in done.stdout
 
 
+def test_a_version_is_meant_by_words(filled: Filled, shell: Shell) -> None:
+    last = filled.workshop.back_up(noise("words", 64 * 1024), vm_name="Berlin, web")
+
+    shown = shell.run("show", "Berlin, web, last good", *key(filled))
+    assert last.version in shown.stdout, shown.stderr
+    early = shell.run("show", "Berlin, web, last good before 2001-01-01", *key(filled))
+    assert (early.returncode, "has no version" in early.stderr) == (2, True)
+    whose = shell.run("restore", "last good", "--to", "x.raw", *key(filled))
+    assert (whose.returncode, "of which VM? name it" in whose.stderr) == (2, True)
+    nobody = shell.run("show", "Berlin web, last good", *key(filled))
+    assert "no VM 'Berlin web' has a version" in nobody.stderr
+
+
 def test_a_renamed_vm_is_known_by_its_uuid(filled: Filled, shell: Shell) -> None:
     vm, other = VmId("e" * 32), VmId("f" * 32)
     old = filled.workshop.back_up(noise("x", 64 * 1024), vm=vm, vm_name="old name")

@@ -76,7 +76,7 @@ def test_damage_is_accepted_only_when_asked_for_and_mapped(filled: Filled, shell
 
     other = shell.run(*words, "--to", shell.folder / "disk.qcow2", "--format", "qcow2")
     assert other.returncode == 2
-    assert "--format raw" in other.stderr or "qemu-img is not installed" in other.stderr
+    assert "with the format raw" in other.stderr or "qemu-img is not installed" in other.stderr
 
 
 def test_without_the_converter_only_raw_is_written_and_said(filled: Filled, shell: Shell) -> None:

@@ -1,5 +1,6 @@
 """A disk over NBD, as qemu's tools and a client of our own see it."""
 
+import json
 import random
 import socket
 import struct
@@ -107,6 +108,39 @@ def test_random_writes_through_an_overlay_read_back(data: bytes, tmp_path: Path)
         assert overlay.read(at, min(50_000, SIZE - at)) == bytes(wanted[at : at + 50_000])
     assert overlay.read(0, SIZE) == bytes(wanted)
     overlay.close()
+
+
+class Sparse(InMemory):
+    """A disk that knows where it is zeros, and counts what is read of it."""
+
+    read_bytes = 0
+
+    def is_zero(self, offset: int, length: int) -> bool:
+        return not any(self.data[offset : offset + length])
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.read_bytes += length
+        return super().read(offset, length)
+
+
+@needs_qemu
+def test_clients_are_told_where_zeros_are_and_do_not_read_them(data: bytes, tmp_path: Path) -> None:
+    chunk = 256 << 10
+    sparse = Sparse(data[:chunk] + bytes(40 * chunk) + data[:chunk] + bytes(9 * chunk))
+    overlay = Overlay(sparse, tmp_path / "overlay")
+    with NbdServer({"plain": sparse, "over": overlay}) as server:
+        plain = json.loads(run("qemu-img", "map", "--output=json", server.uri("plain")).stdout)
+        done = run("qemu-img", "convert", "-O", "raw", server.uri("plain"), tmp_path / "copy.raw")
+        run("qemu-io", "-f", "raw", "-c", f"write -P 7 {5 * chunk} 4k", server.uri("over"))
+        written = json.loads(run("qemu-img", "map", "--output=json", server.uri("over")).stdout)
+    overlay.close()
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "copy.raw").read_bytes() == sparse.data
+    assert [(e["start"] // chunk, e["length"] // chunk, e["zero"]) for e in plain] == [
+        (0, 1, False), (1, 40, True), (41, 1, False), (42, 9, True)
+    ]  # fmt: skip
+    assert [e["start"] // chunk for e in written if not e["zero"]] == [0, 5, 41]
+    assert sparse.read_bytes < 4 * chunk
 
 
 class Client:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from likeness.errors import BadInput
-from likeness.model.points_in_time import WantedVersion, wanted_version
+from likeness.model.points_in_time import WantedVersion, vm_and_version, wanted_version
 
 DAY = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -37,3 +37,20 @@ def test_words_and_ids_are_told_apart(text: str, wanted: WantedVersion | None) -
 def test_what_is_neither_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(BadInput, match="last good before 2026-11-20"):
         wanted_version(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("web, last good before 2026-11-20", ("web", "last good before 2026-11-20")),
+        ("Berlin, web 1, last good", ("Berlin, web 1", "last good")),
+        ("web,0123abcd", ("web", "0123abcd")),
+        ("0123abcd", ("", "0123abcd")),
+        ("last good", ("", "last good")),
+        ("web,", ("", "web,")),
+        (", last good", ("", ", last good")),
+        ("web, yesterday", ("", "web, yesterday")),
+    ],
+)
+def test_a_vm_and_its_version_are_said_in_one(text: str, parts: tuple[str, str]) -> None:
+    assert vm_and_version(text) == parts
