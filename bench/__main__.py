@@ -7,6 +7,7 @@ import sys
 BENCHMARKS = {
     "data_path": "first backup, unchanged, 2 % changed, validate, restore, through the engine",
     "validate_speed": "validation beside the sum of its parts: read, open, decompress, hash",
+    "restore_speed": "restore beside the sum of its parts, memory, and a version over NBD",
     "peers": "the same disk through Likeness, borg and restic (those that are installed)",
     "smb_throughput": "sealed packs to a real smbd, beside smbclient put (needs samba)",
     "catalog_maps": "two ways of keeping block maps in the catalog",

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,53 @@ class DiskWriter(Protocol):
         """The restore failed: leave nothing that looks like a disk."""
 
 
+_FLUSH_BYTES = 128 << 20
+"""So much may wait for the disk while more is read and proved; the rest at the end is short."""
+
+
+class _Flusher:
+    """Makes durable what was written while others go on writing.
+
+    Attributes:
+        problem: What the disk could not keep.
+    """
+
+    def __init__(self, handle: int) -> None:
+        """Flush `handle` whenever enough was written to it."""
+        self._handle, self._waiting, self._over = handle, 0, False
+        self.problem: OSError | None = None
+        self._turn = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
+        self._thread.start()
+
+    def wrote(self, count: int) -> None:
+        """So many bytes more were written."""
+        with self._turn:
+            self._waiting += count
+            if self._waiting >= _FLUSH_BYTES:
+                self._turn.notify()
+
+    def end(self) -> None:
+        """Flush no more; what is not durable yet is for the caller. Safe to repeat."""
+        with self._turn:
+            self._over = True
+            self._turn.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._turn:
+                self._turn.wait_for(lambda: self._over or self._waiting >= _FLUSH_BYTES)
+                if self._over:
+                    return
+                self._waiting = 0
+            try:
+                os.fdatasync(self._handle)
+            except OSError as cause:
+                if cause.errno not in CANNOT:  # the kernel tells of it once, so it is kept
+                    self.problem = self.problem or cause
+
+
 class FileDiskWriter:
     """A sparse raw image; it has its final name only when it is whole."""
 
@@ -41,6 +89,7 @@ class FileDiskWriter:
         self._path, self._partial = path, path.with_name(f"{path.name}.partial")
         self._map, self._size = damage_map_of(path), size_bytes
         self._map_made = False
+        self._flusher: _Flusher | None = None
         try:
             self._require_free()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +111,7 @@ class FileDiskWriter:
         except OSError as cause:
             self.abandon()
             raise self._refused(cause) from cause
+        self._flusher = _Flusher(self._handle)
 
     def _require_free(self) -> None:
         for path in (self._path, *(() if self._map_made else (self._map,))):
@@ -81,6 +131,8 @@ class FileDiskWriter:
                 offset, view = offset + written, view[written:]
         except OSError as cause:
             raise self._refused(cause) from cause
+        if self._flusher is not None:
+            self._flusher.wrote(len(data))
 
     def mark_lost(self, extents: Sequence[Extent], cause: str) -> None:
         """See `DiskWriter.mark_lost`: a map beside the image, there before the image has its name.
@@ -111,6 +163,7 @@ class FileDiskWriter:
             BadInput: There is no room for the image, or meanwhile there is a file of its name.
         """
         try:
+            self._require_flushed()
             _sync(self._handle)
             self._require_free()
             self._partial.rename(self._path)
@@ -118,6 +171,12 @@ class FileDiskWriter:
         except OSError as cause:
             raise self._refused(cause) from cause
         self._close()
+
+    def _require_flushed(self) -> None:
+        if self._flusher is not None:
+            self._flusher.end()
+            if self._flusher.problem is not None:
+                raise self._flusher.problem
 
     def abandon(self) -> None:
         """See `DiskWriter.abandon`; safe to repeat."""
@@ -128,6 +187,8 @@ class FileDiskWriter:
             self._close()
 
     def _close(self) -> None:
+        if self._flusher is not None:
+            self._flusher.end()
         os.close(self._handle)
         self._handle = -1
 
