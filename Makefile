@@ -70,10 +70,12 @@ torture: $(READY) ## long random runs, hours if you let them; ARGS="-k words" ch
 
 pins: $(READY) ## compile requirements/*.txt again after a change of pyproject.toml
 	@$(PINS) $(UPGRADE) $(OF_THAT_DAY) pyproject.toml -o requirements/run.txt
-	@$(PINS) $(UPGRADE) pyproject.toml --extra files --group dev -c requirements/run.txt \
-		-o requirements/dev.txt
+	@$(PINS) $(UPGRADE) pyproject.toml --extra files --extra mount --group dev \
+		-c requirements/run.txt -o requirements/dev.txt
 	@$(PINS) $(UPGRADE) pyproject.toml --extra files -c requirements/dev.txt \
 		-o requirements/files.txt
+	@$(PINS) $(UPGRADE) pyproject.toml --extra mount -c requirements/dev.txt \
+		-o requirements/mount.txt
 	@$(PINS) $(UPGRADE) --group agent -c requirements/run.txt -o requirements/agent.txt
 	@$(PINS) $(UPGRADE) --group torture -c requirements/dev.txt -o requirements/torture.txt
 	@$(MAKE) setup

@@ -26,6 +26,7 @@ mkfs.btrfs btrfs-progs  files read from btrfs
 mkfs.vfat  dosfstools   files read from FAT
 mcopy      mtools       files read from FAT
 mkntfs     ntfs-3g      files read from NTFS
+fusermount3 fuse3       versions as folders
 lvcreate   lvm2         files read from LVM over two disks
 "
 

@@ -59,7 +59,7 @@ def test_every_requirement_has_one_version_and_hashes(path: Path) -> None:
     assert [line for line in lines if not pinned.match(line)] == []
 
 
-@pytest.mark.parametrize("smaller", ["run.txt", "agent.txt", "files.txt"])
+@pytest.mark.parametrize("smaller", ["run.txt", "agent.txt", "files.txt", "mount.txt"])
 def test_what_runs_is_pinned_to_what_is_tested(smaller: str) -> None:
     tested = pins_of(ROOT / "requirements" / "dev.txt")
     assert pins_of(ROOT / "requirements" / smaller).items() <= tested.items()
@@ -68,11 +68,13 @@ def test_what_runs_is_pinned_to_what_is_tested(smaller: str) -> None:
 def test_the_pins_answer_every_dependency_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups = project["dependency-groups"]
-    extra = project["project"]["optional-dependencies"]["files"]
+    extras = project["project"]["optional-dependencies"]
+    files, mount = extras["files"], extras["mount"]
     for name, asked in {
         "run.txt": project["project"]["dependencies"],
-        "dev.txt": project["project"]["dependencies"] + groups["dev"] + extra,
-        "files.txt": project["project"]["dependencies"] + extra,
+        "dev.txt": project["project"]["dependencies"] + groups["dev"] + files + mount,
+        "files.txt": project["project"]["dependencies"] + files,
+        "mount.txt": project["project"]["dependencies"] + mount,
         "agent.txt": groups["agent"],
         "torture.txt": groups["torture"],
     }.items():

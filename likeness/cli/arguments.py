@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import likeness
-from likeness.cli import checks, files, key_commands, reading, serving
+from likeness.cli import checks, files, key_commands, mounting, reading, serving
 from likeness.cli.opening import add_keys, add_place
 from likeness.model.sizes import shortened
 from likeness.serving.converting import FORMATS
@@ -18,6 +18,10 @@ checked in full, or its answer not be written, 130 stopped.
 A lost installation gets its data back with `list` and `restore`; docs/recovery.md
 shows how, step by step.
 """
+
+_VERSION = (
+    "the first digits of its id, four or more; or such as 'web, last good before 2026-11-20' (UTC)"
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +73,7 @@ def _reading(commands: "_Commands") -> None:
 
     show = _command(commands, "show", "Show one version: its disks, sizes and how it was taken.")
     add_keys(show)
-    show.add_argument("version", metavar="VERSION", help="the first digits of its id, four or more")
+    show.add_argument("version", metavar="VERSION", help=_VERSION)
     show.add_argument(
         "--configuration", action="store_true", help="only what XenServer said of the VM, as JSON"
     )
@@ -77,7 +81,7 @@ def _reading(commands: "_Commands") -> None:
 
     restore = _command(commands, "restore", "Write one disk of a version to a file: an image.")
     add_keys(restore)
-    restore.add_argument("version", metavar="VERSION", help="the first digits of its id")
+    restore.add_argument("version", metavar="VERSION", help=_VERSION)
     restore.add_argument(
         "--disk",
         metavar="POSITION",
@@ -119,7 +123,7 @@ def _serving(commands: "_Commands") -> None:
         "Give a version's disks to other programs at once, over NBD, until it is stopped.",
     )
     add_keys(serve)
-    serve.add_argument("version", metavar="VERSION", help="the first digits of its id")
+    serve.add_argument("version", metavar="VERSION", help=_VERSION)
     serve.add_argument(
         "--disk", metavar="POSITION", help="only this one: its position in `show`, uuid or name"
     )
@@ -138,13 +142,22 @@ def _serving(commands: "_Commands") -> None:
     )
     serve.set_defaults(command=serving.serve)
 
+    mount = _command(
+        commands, "mount", "Show versions as folders of raw images until stopped; needs mfusepy."
+    )
+    add_keys(mount)
+    mount.add_argument("folder", type=Path, metavar="FOLDER", help="an empty one to mount to")
+    mount.add_argument("--vm", metavar="NAME", help="only VMs whose name has this in it")
+    mount.add_argument("--scratch", type=Path, metavar="FOLDER", help="for the block maps")
+    mount.set_defaults(command=mounting.mount)
+
 
 def _files(commands: "_Commands") -> None:
     command = _command(
         commands, "files", "List, find and take out files of a version's disks; needs dissect."
     )
     add_keys(command)
-    command.add_argument("version", metavar="VERSION", help="the first digits of its id")
+    command.add_argument("version", metavar="VERSION", help=_VERSION)
     command.add_argument(
         "path", nargs="?", metavar="PATH", help="such as 0-1/etc; without it, the volumes are named"
     )
