@@ -1,6 +1,7 @@
 """Where this installation keeps its memory."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
@@ -102,6 +103,31 @@ class CatalogFile(Block):
         kept = Path(self.folder) / "predecessors"
         if text := "\n".join(installations):
             _write_once(kept, text)
+
+    @property
+    def other_pools(self) -> tuple[str, ...]:
+        """Names of Xen Pool blocks, beside the site's own, whose pools may hold something of ours.
+
+        What a run that died left there is swept too.
+        """
+        folder = Path(self.folder) / "other-pools"
+        return tuple(sorted(each.name for each in folder.iterdir())) if folder.is_dir() else ()
+
+    def note_other_pool(self, name: str) -> None:
+        """Say so, before anything is made there; safe to repeat.
+
+        Raises:
+            BadInput: No block can be called so.
+        """
+        if not re.fullmatch(r"[a-z0-9-]+", name):
+            raise BadInput(f"no Xen Pool block is called {name!r}; give a name as under Blocks")
+        folder = Path(self.folder) / "other-pools"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / name).touch()
+
+    def forget_other_pool(self, name: str) -> None:
+        """Nothing of ours is looked for there any more."""
+        (Path(self.folder) / "other-pools" / name).unlink(missing_ok=True)
 
 
 def _name_in(kept: Path) -> str:

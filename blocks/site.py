@@ -160,6 +160,24 @@ class Site(SiteSettings):
         """The pool whose VMs are protected."""
         return self._needed("xen_pool", XenPool)
 
+    def pool_called(self, name: str) -> XenPool:
+        """The site's own pool, or that of another Xen Pool block.
+
+        Raises:
+            BadInput: There is no such block, or it cannot be used.
+        """
+        return load_block(XenPool, name) if name else self.xen_pool
+
+    def note_pool(self, name: str) -> None:
+        """Remember, before anything is made there, that another pool has to be swept too.
+
+        Raises:
+            BadInput: There is no such block, or it cannot be used.
+        """
+        if name:
+            self.pool_called(name)
+            self.catalog.note_other_pool(name)
+
     @property
     def data_store(self) -> DataStoreShare:
         """Where versions are kept."""

@@ -1,17 +1,18 @@
-"""Restore: a version's disks, back as raw images."""
+"""Restore: a version's disks, back as images: raw, qcow2 or VHD."""
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 
 from blocks import Site
-from flows.forms import SiteName, VersionDigits, refused_in_words, titled
+from flows.forms import SiteName, VersionWords, refused_in_words, titled
 from flows.runs import our_flow, this_run
 from likeness.errors import BadInput
 from likeness.model.sizes import shortened
+from likeness.serving.converting import require_format
 from likeness.stopping import StopToken
 from tasks.claims import run_claimed
 from tasks.outcomes import restored_state
@@ -25,26 +26,32 @@ LONGEST_FILE_NAME = 200
 
 @our_flow("restore {version}")
 def restore_disks(
-    version: VersionDigits,
+    version: VersionWords,
     folder: Annotated[str, refused_in_words("give a folder"), titled("Folder", pattern="^/")],
     site: SiteName = "main",
     from_vault: Annotated[bool, titled("From the vault")] = False,
     vm: Annotated[str, refused_in_words("give a VM's name or uuid"), titled("VM")] = "",
     accept_damage: Annotated[bool, titled("Accept damage")] = False,
+    image_format: Annotated[
+        Literal["raw", "qcow2", "vhd"],
+        refused_in_words("give raw, qcow2 or vhd"),
+        titled("Format"),
+    ] = "raw",
 ) -> State[Any]:
-    """Write the disks of a version to sparse raw images, every data block proved on its way.
+    """Write the disks of a version to images, every data block proved on its way.
 
     What is damaged in the data store is taken from the vault, if there is one, and that is said.
 
     Args:
-        version: Its id from the list of versions, or four digits or more of the beginning; or, with
-            a VM, words such as "last good" or "last good before 2026-11-20" (UTC).
+        version: Its id from the list of versions, or four digits or more of the beginning; or "web,
+            last good before 2026-11-20" (UTC), without "web," where the VM is given below.
         folder: On the machine that runs this, such as /restore; made if it is not there.
         site: Name of the Site block.
         from_vault: Read from the vault instead of the data store.
         vm: Name or uuid; needed where the version is not an id.
         accept_damage: Where data is lost for good, write zeros and a map of them beside the image;
-            otherwise the restore fails and names the bytes.
+            otherwise the restore fails and names the bytes. Raw images only.
+        image_format: Of the images: raw is sparse; qcow2 and vhd need qemu-img on the worker.
     """
     if not Path(folder).is_absolute():
         raise BadInput(
@@ -52,6 +59,7 @@ def restore_disks(
             " since a run's own folder is removed when the run is over"
         )
     require_possible(folder)
+    require_format(image_format, accept_damage=accept_damage)
     here, run, stop = Site.named(site), this_run(), StopToken()
     try:
         with here.session(), run_claimed(here, run):
@@ -66,6 +74,7 @@ def restore_disks(
                 stop=stop,
                 done=done,
                 accept_damage=accept_damage,
+                image_format=image_format,
             )
             show_restore(chosen.version, disks, site=here)
     except BaseException:

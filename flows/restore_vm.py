@@ -1,4 +1,4 @@
-"""Restore: a whole VM, back into the site's pool as a new one."""
+"""Restore: a whole VM, as a new one, or over one that is there."""
 
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ from likeness.errors import BadInput
 from likeness.stopping import StopToken
 from tasks.claims import run_claimed
 from tasks.outcomes import vm_back_state
+from tasks.overwrite_vm import VmOverwrite, overwritten_vm
 from tasks.reporting import show_vm_back
 from tasks.restore_sources import choose_version
 from tasks.restore_vm import VmRestore, restored_vm
@@ -30,10 +31,13 @@ def restore_vm(
     start: Annotated[bool, titled("Start it")] = False,
     site: SiteName = "main",
     from_vault: Annotated[bool, titled("From the vault")] = False,
+    pool: Annotated[str, _Words, titled("Into pool")] = "",
+    overwrite: Annotated[str, _Words, titled("Overwrite this VM")] = "",
 ) -> State[Any]:
-    """Make a new VM of a version, every data block proved on its way; no VM is ever overwritten.
+    """Make a new VM of a version, or write it over one; every data block is proved on its way.
 
-    Until it is whole it cannot be started. When the restore fails nothing of it is left.
+    Until it is whole it cannot be started. When the restore fails nothing of a new VM is left, and
+    one that was to be overwritten is what it was.
 
     Args:
         vm: Name or uuid of the VM that was backed up; it need not exist any more.
@@ -49,22 +53,39 @@ def restore_vm(
         start: Start the VM when it is whole.
         site: Name of the Site block.
         from_vault: Read from the vault instead of the data store.
+        pool: Name of the Xen Pool block of another pool to restore into; empty for the site's own.
+        overwrite: Type the name of a VM, shut down, whose disks shall become the version's; where
+            the pool has recorded its changes only what differs is written. Empty: a new VM.
     """
     if not vm.strip():
         raise BadInput("no VM was named; give the name or uuid of a VM that was backed up")
+    if overwrite.strip() and (new_name or storage or networks or keep_addresses):
+        raise BadInput(
+            f"VM {overwrite} keeps its name, storage and network cards when it is overwritten;"
+            " leave these fields empty, or leave Overwrite empty to make a new VM"
+        )
+    pool = pool.strip()
     here, run, stop = Site.named(site), this_run(), StopToken()
     try:
         with here.session(), run_claimed(here, run):
-            wanted = VmRestore(
-                version=choose_version(vm, version, site=here),
-                name=new_name.strip(),
-                storage=storage,
-                networks=networks or {},
-                keep_addresses=keep_addresses,
-                start=start,
-                from_vault=from_vault,
-            )
-            back = restored_vm(wanted, run=run, site=here, stop=stop)
+            version_wanted = choose_version(vm, version, site=here)
+            if overwrite.strip():
+                over = VmOverwrite(
+                    version_wanted, overwrite.strip(), pool, start=start, from_vault=from_vault
+                )
+                back = overwritten_vm(over, run=run, site=here, stop=stop)
+            else:
+                wanted = VmRestore(
+                    version=version_wanted,
+                    name=new_name.strip(),
+                    storage=storage,
+                    networks=networks or {},
+                    keep_addresses=keep_addresses,
+                    start=start,
+                    from_vault=from_vault,
+                    pool=pool,
+                )
+                back = restored_vm(wanted, run=run, site=here, stop=stop)
             show_vm_back(back, site=here)
     except BaseException:
         stop.stop()

@@ -16,7 +16,7 @@ from tasks.lost_runs import settle_lost_runs
 from tasks.notify import tell_people
 from tasks.outcomes import NotSwept, swept_state
 from tasks.reporting import show_sweep
-from tasks.sweep import SweepReport, sweep_pool, sweep_scratch, sweep_store
+from tasks.sweep import SweepReport, sweep_other_pool, sweep_pool, sweep_scratch, sweep_store
 
 AGAIN = "the next sweep does it"
 LOST_RUNS = ("runs that died were not looked for", AGAIN)
@@ -45,8 +45,12 @@ def sweep(site: SiteName = "main") -> State[Any]:
         after = Afterwards()
         after.attempt(*LOST_RUNS, settle_lost_runs, run, site_name=site, site=here)
         after.attempt(*CATALOG, catch_up, site=here)
+        found = list(after.attempt(*POOL, sweep_pool, run, site=here) or ())
+        for name in here.catalog.other_pools:
+            what = (f"the pool of {name} was not swept", AGAIN)
+            found += after.attempt(*what, sweep_other_pool, name, run, site=here) or ()
         report = SweepReport(
-            snapshots=after.attempt(*POOL, sweep_pool, run, site=here) or (),
+            snapshots=tuple(found),
             store=after.attempt(*STORE, sweep_store, site=here) or SweptObjects(),
             scratch=after.attempt(*SCRATCH, sweep_scratch, site=here) or 0,
         )

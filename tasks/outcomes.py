@@ -15,11 +15,15 @@ from likeness.store.disk_writers import damage_map_of
 from likeness.store.versions import Version
 from likeness.xen.inventory import XenVm
 from tasks.dedup import Dropped
+from tasks.drill import Drilled
 from tasks.failure_letters import HAS_UNPROTECTED
+from tasks.files import FilesFound
 from tasks.overdue import Cause
 from tasks.protection import Unprotected
+from tasks.replicate import FailedOver, Replicated
 from tasks.restore import RestoredDisk
 from tasks.restore_vm import VmBack
+from tasks.serve import Served
 from tasks.sweep import SweepReport
 from tasks.vault import Vaulted
 
@@ -215,8 +219,9 @@ def restored_state(
 
 def vm_back_state(vm: VmBack) -> State[Any]:
     """How the restore of a VM ends; what is not as it was is a warning."""
+    how = "was written over, and is as of" if vm.over else "is back as of"
     message = (
-        f"VM {vm.name} ({vm.uuid}) is back as of {vm.taken_at:%Y-%m-%d %H:%M} UTC:"
+        f"VM {vm.name} ({vm.uuid}) {how} {vm.taken_at:%Y-%m-%d %H:%M} UTC:"
         f" {counted(len(vm.disks), 'disk')}, {readable_size(vm.written_bytes)} proved and written;"
         f" it {'was started' if vm.started else 'is halted'}"
     )
@@ -224,6 +229,94 @@ def vm_back_state(vm: VmBack) -> State[Any]:
         message = "; ".join((message, *vm.notes))
         return Completed(name=HAD_WARNINGS, message=message, data=vm)
     return Completed(message=message, data=vm)
+
+
+def served_state(served: Served) -> State[Any]:
+    """How the serving of a version ends."""
+    message = (
+        f"{counted(served.disks, 'disk')} of {served.vm_name} served, and no longer;"
+        f" {readable_size(served.read_bytes)} proved and read"
+    )
+    if served.notes:
+        message = "; ".join((message, *served.notes))
+        return Completed(name=HAD_WARNINGS, message=message, data=served)
+    return Completed(message=message, data=served)
+
+
+def replicated_state(done: Sequence[Replicated]) -> State[Any]:
+    """How a replication ends: never well where a standby is not up to date."""
+    failed = [each for each in done if each.problem]
+    size = readable_size(sum(each.written_bytes for each in done))
+    message = f"{counted(len(done) - len(failed), 'standby')} up to date, {size} written"
+    if failed:
+        said = "; ".join(f"{each.name}: {each.problem}" for each in failed)
+        message = f"{len(failed)} of {len(done)} VMs were not replicated: {said}"
+        name = HAD_ERRORS if len(failed) < len(done) else "Failed"
+        return Failed(name=name, message=message, data=NotReplicated(message))
+    return Completed(message=message, data=list(done))
+
+
+class NotReplicated(PermanentError):
+    """Some standbys are not up to date."""
+
+
+def failed_over_state(done: FailedOver) -> State[Any]:
+    """How a fail-over ends."""
+    message = f"VM {done.name} ({done.uuid}) is released, version {done.version[:8]}"
+    if done.problem:
+        message = f"{message}, but was not started: {done.problem}"
+        return Completed(name=HAD_WARNINGS, message=message, data=done)
+    said = "and was started" if done.started else "and is halted"
+    return Completed(message=f"{message}, {said}", data=done)
+
+
+class DrillFailed(PermanentError):
+    """A VM that was restored for a drill did not come up.
+
+    Attributes:
+        drilled: What became of it.
+    """
+
+    def __init__(self, message: str, drilled: Drilled) -> None:
+        self.drilled = drilled
+        super().__init__(message)
+
+
+def drilled_state(drilled: Drilled) -> State[Any]:
+    """How a drill ends: *Failed* when the VM did not come up."""
+    what = f"VM {drilled.name} as of {drilled.taken_at:%Y-%m-%d %H:%M} UTC"
+    if not drilled.drill.well:
+        message = f"{what} did not come up in a drill: {drilled.drill.said}"
+        return Failed(message=message, data=DrillFailed(message, drilled))
+    message = f"{what} was restored and came up: {drilled.drill.said}"
+    if drilled.notes:
+        message = "; ".join((message, *drilled.notes))
+        return Completed(name=HAD_WARNINGS, message=message, data=drilled)
+    return Completed(message=message, data=drilled)
+
+
+def files_state(found: FilesFound) -> State[Any]:
+    """How looking for files ends: never well where some could not be read."""
+    message = found.sentence
+    if found.troubles:
+        shown = found.troubles[:_SHOWN]
+        more = len(found.troubles) - len(shown)
+        said = [*shown, *([f"and {more} more"] if more else [])]
+        message = f"{message}; could not be read: {'; '.join(said)}"
+        return Failed(name=HAD_ERRORS, message=message, data=FilesLost(message, found))
+    return Completed(message=message, data=found)
+
+
+class FilesLost(PermanentError):
+    """Some files of a guest could not be read.
+
+    Attributes:
+        found: All that was.
+    """
+
+    def __init__(self, message: str, found: FilesFound) -> None:
+        self.found = found
+        super().__init__(message)
 
 
 def vaulted_state(copied: Vaulted) -> State[Any]:

@@ -1,6 +1,6 @@
 """What the page `dashboard` says, in Markdown; all of it from the catalog and one listing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from blocks import Site
@@ -8,10 +8,12 @@ from catalog import at_work, audits, incidents, planning, validation
 from catalog import versions as catalog_versions
 from catalog.at_work import COMMIT, VALIDATE, Work
 from catalog.audits import Trouble
+from catalog.drills import last_good_drills
 from catalog.incidents import Incident
 from catalog.values import ProofOutlook, Verdict, VersionRow
 from likeness.clock import system_clock
 from likeness.errors import LikenessError
+from likeness.model.ids import VmId
 from likeness.model.sizes import counted, readable_age, readable_size
 from likeness.store import layout
 from tasks.ages import AgeLimit, age_limit
@@ -104,7 +106,7 @@ def page_facts(site: Site, arrived: str) -> tuple[str, ...]:
         *incident_lines(incidents.list_incidents(catalog)),
         "",
         *result_lines(results, now),
-        *vm_lines(rows, now, site.key_of("versions"), known=not away),
+        *vm_lines(rows, now, site.key_of("versions"), last_good_drills(catalog), known=not away),
         *vault_lines(site, rows),
         *_age_lines(site, seen, limit, now),
         *_store_lines(site),
@@ -176,7 +178,12 @@ def arrived_line(site: Site) -> str:
 
 
 def vm_lines(
-    rows: Sequence[VersionRow], now: datetime, key: str, *, known: bool = True
+    rows: Sequence[VersionRow],
+    now: datetime,
+    key: str,
+    drills: Mapping[VmId, datetime],
+    *,
+    known: bool = True,
 ) -> Iterator[str]:
     """Each VM's versions as marks, newest first; VMs with damage come first.
 
@@ -184,6 +191,7 @@ def vm_lines(
         rows: The versions, newest first.
         now: The present.
         key: Of the artifact that lists them one by one.
+        drills: When each VM last came up in a drill.
         known: Whether the store could be opened; nothing is green if not.
     """
     yield from ("## Versions", "")
@@ -200,8 +208,8 @@ def vm_lines(
 
     link = f"[the artifact `{key}`]({newest_link(key)})"
     yield f"One by one, with sizes and ages: {link}."
-    yield from ("", "| VM | versions, newest first | newest good one | oldest check |")
-    yield "|---|---|---|---|"
+    yield from ("", "| VM | versions, newest first | newest good one | oldest check | last drill |")
+    yield "|---|---|---|---|---|"
     shown = sorted(vms.values(), key=worst_first)
     for each in shown[:_MOST_VMS]:
         marks = "".join(MARKS[row.verdict] for row in each[:_MOST_MARKS])
@@ -209,7 +217,9 @@ def vm_lines(
         marks += f" and {len(each) - _MOST_MARKS} more" if len(each) > _MOST_MARKS else ""
         good = next((row for row in each if row.verdict is Verdict.GOOD), None)
         newest = f"{good.taken_at:%Y-%m-%d %H:%M}" if good else "none"
-        yield f"| {_cell(each[0].vm_name)} | {marks} | {newest} | {_oldest_check(each, now)} |"
+        drilled = age_of(drills[each[0].vm], now) if each[0].vm in drills else "never"
+        check = _oldest_check(each, now)
+        yield f"| {_cell(each[0].vm_name)} | {marks} | {newest} | {check} | {drilled} |"
     if len(shown) > _MOST_VMS:
         yield f"\n… and {len(shown) - _MOST_VMS} VMs more."
     yield from (

@@ -1,4 +1,4 @@
-"""Restore: the disks of a version, as raw images, every chunk proved on its way."""
+"""Restore: the disks of a version, as images, every chunk proved on its way."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,8 +11,10 @@ from likeness.errors import BadInput
 from likeness.model.ids import RunId
 from likeness.model.naming import disk_file_name, disk_label
 from likeness.model.sizes import readable_size
+from likeness.serving.converting import convert_disk
 from likeness.stopping import StopToken
 from likeness.store.chunk_source import DataLost
+from likeness.store.disk_view import open_disk
 from likeness.store.disk_writers import FileDiskWriter
 from likeness.store.documents import DiskRecord
 from likeness.store.restoring import Progress, restore_disk
@@ -62,8 +64,9 @@ def restore_version_disks(
     stop: StopToken,
     done: DisksDone,
     accept_damage: bool = False,
+    image_format: str = "raw",
 ) -> tuple[RestoredDisk, ...]:
-    """Write the disks of a version to new sparse files in `folder`.
+    """Write the disks of a version to new images in `folder`.
 
     A disk's file gets its name only when all of it was proved and written. When the task is tried
     again it goes on with the disks that are left.
@@ -82,6 +85,11 @@ def restore_version_disks(
         found = version_in(stores, version)
 
         def restore(disk: DiskRecord, path: Path, progress: Progress) -> DataLost | None:
+            if image_format != "raw":
+                folder.mkdir(parents=True, exist_ok=True)
+                with open_disk(stores, disk, scratch, say=done.notes) as view:
+                    convert_disk(view, path, image_format, stop=stop, progress=progress)
+                return None
             return restore_disk(
                 stores,
                 disk,
@@ -93,18 +101,20 @@ def restore_version_disks(
                 accept_damage=accept_damage,
             )
 
-        return _restore_all(found, folder, done.disks, restore)
+        return _restore_all(found, folder, image_format, done.disks, restore)
 
 
 def _restore_all(
     version: Version,
     folder: Path,
+    image_format: str,
     done: dict[Path, RestoredDisk],
     restore: Callable[[DiskRecord, Path, Progress], DataLost | None],
 ) -> tuple[RestoredDisk, ...]:
     name, at = version.record.vm_name, version.taken_at
     targets = [
-        (disk, folder / disk_file_name(name, at, disk.position)) for disk in version.record.disks
+        (disk, (folder / disk_file_name(name, at, disk.position)).with_suffix(f".{image_format}"))
+        for disk in version.record.disks
     ]
     left = [(disk, path) for disk, path in targets if path not in done]
     for _, path in left:

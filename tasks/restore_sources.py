@@ -14,7 +14,7 @@ from likeness.clock import system_clock
 from likeness.errors import BadInput, LikenessError, UnknownVersion, UnknownVm
 from likeness.model.choosing import ambiguous, called, offered, shown
 from likeness.model.ids import VmId, as_uuid
-from likeness.model.points_in_time import wanted_version
+from likeness.model.points_in_time import EXAMPLE, vm_and_version, wanted_version
 from likeness.store.data_store import DataStore, open_store_with_key_file
 from likeness.store.observations import UNREADABLE
 from likeness.store.versions import Version, find_version
@@ -22,7 +22,7 @@ from likeness.transport.base import Transport
 from tasks.ages import age_limit
 from tasks.retries import STEP
 
-_PROVED = (Verdict.GOOD, Verdict.STALE)
+PROVED = (Verdict.GOOD, Verdict.STALE)
 """Read back whole once, and nothing bad is known of it since."""
 
 
@@ -158,31 +158,54 @@ def choose_version(vm: str, version: str, *, site: Site) -> Chosen:
         BadInput: It is not clear what is meant.
         UnknownVm, UnknownVersion: There is no such VM or version.
     """
+    if not vm.strip():
+        vm, version = vm_and_version(version)
     wanted = wanted_version(version)
     if not vm.strip():
         if not wanted.digits:
-            raise BadInput(f"{version!r} is of which VM? name it, or give a version's id")
+            raise BadInput(
+                f"{version!r} is of which VM? name it, such as 'web, {EXAMPLE}', or give an id"
+            )
         return Chosen(wanted.digits)
     rows = _listed(site, needed=not wanted.digits)
     if wanted.digits:
-        digits = wanted.digits.lower().replace("-", "")
-        if not any(row.version.startswith(digits) for row in rows):
-            return Chosen(wanted.digits, vm)  # what the catalog lacks a store may have
+        return _of_digits(vm, wanted.digits, rows)
     its = _vm_called(vm, rows)
-    mine = [row for row in rows if row.vm == its]
-    if wanted.digits:
-        found = [row for row in mine if row.version.startswith(digits)]
-        if len(found) != 1:
-            many = "several versions" if found else "no version"
-            raise UnknownVersion(f"VM {vm} has {many} that begin with {digits!r}; give another id")
-        return Chosen(found[0].version)
-    within = [row for row in mine if wanted.before is None or row.taken_at < wanted.before]
-    good = [row for row in within if row.verdict in _PROVED]
+    within = [
+        row
+        for row in rows
+        if row.vm == its and (wanted.before is None or row.taken_at < wanted.before)
+    ]
+    good = [row for row in within if row.verdict in PROVED]
     if good:
         return Chosen(good[0].version)
     raise UnknownVersion(
         f"VM {vm} has no version{_when(version)} that was proved good{_near(within)}"
     )
+
+
+def versions_of(vm: str, *, site: Site) -> tuple[Chosen, ...]:
+    """Every version of a VM that the catalog knows, the newest first.
+
+    Raises:
+        BadInput, UnknownVm: It is not clear which VM is meant, or there is none.
+    """
+    rows = _listed(site, needed=True)
+    its = _vm_called(vm, rows)
+    return tuple(Chosen(row.version) for row in rows if row.vm == its)
+
+
+def _of_digits(vm: str, wanted: str, rows: Sequence[VersionRow]) -> Chosen:
+    """A VM's version by the beginning of its id."""
+    digits = wanted.lower().replace("-", "")
+    if not any(row.version.startswith(digits) for row in rows):
+        return Chosen(wanted, vm)  # what the catalog lacks a store may have
+    its = _vm_called(vm, rows)
+    found = [row for row in rows if row.vm == its and row.version.startswith(digits)]
+    if len(found) != 1:
+        many = "several versions" if found else "no version"
+        raise UnknownVersion(f"VM {vm} has {many} that begin with {digits!r}; give another id")
+    return Chosen(found[0].version)
 
 
 def _listed(site: Site, *, needed: bool) -> Sequence[VersionRow]:

@@ -4,7 +4,8 @@ Until it is released it cannot be started, and whatever goes wrong it is taken a
 run that was killed leaves carries our mark, and the sweep removes it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -51,6 +52,8 @@ class VmRestore:
         keep_addresses: Give its network cards the addresses they had.
         start: Start it when it is whole.
         from_vault: Read from the vault alone.
+        pool: Name of the Xen Pool block to restore into; empty: the site's own.
+        with_cards: Make its network cards.
     """
 
     version: Chosen
@@ -60,6 +63,8 @@ class VmRestore:
     keep_addresses: bool = False
     start: bool = False
     from_vault: bool = False
+    pool: str = ""
+    with_cards: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class VmBack:
         written_bytes: How much was proved and written.
         notes: What is not as it was, or was taken from elsewhere, in sentences.
         started: Whether it was started.
+        over: Whether it was there before, and was written over.
     """
 
     name: str
@@ -95,6 +101,7 @@ class VmBack:
     written_bytes: int
     notes: tuple[str, ...]
     started: bool
+    over: bool = False
 
 
 def restored_vm(wanted: VmRestore, *, run: RunId, site: Site, stop: StopToken) -> VmBack:
@@ -107,19 +114,10 @@ def restored_vm(wanted: VmRestore, *, run: RunId, site: Site, stop: StopToken) -
         TransferBroken, HostUnreachable, ShareUnreachable: Tried three times in vain.
     """
     say, owner = Notes(get_run_logger().warning), Owner(site.installation, run)
-    made = make_vm(wanted, owner=owner, site=site, say=say)
-    written = 0
-    try:
-        for disk in made.vm.disks:
-            written += fill_disk(made, disk, wanted, owner=owner, site=site, stop=stop, say=say)
-        stop.check()
-        finish_vm(made, owner=owner, site=site)
-    except BaseException:
-        stop.stop()
-        if left := taken_away(made.vm, owner=owner, site=site):
-            say(left)
-        raise
-    started = wanted.start and _started(made.vm, owner=owner, site=site, say=say)
+    pool = wanted.pool
+    with filled_vm(wanted, owner=owner, site=site, stop=stop, say=say) as (made, written):
+        finish_vm(made, pool=pool, owner=owner, site=site)
+    started = wanted.start and _started(made.vm, pool=pool, owner=owner, site=site, say=say)
     return VmBack(
         name=made.vm.name,
         uuid=made.vm.uuid,
@@ -136,6 +134,29 @@ def restored_vm(wanted: VmRestore, *, run: RunId, site: Site, stop: StopToken) -
     )
 
 
+@contextmanager
+def filled_vm(
+    wanted: VmRestore, *, owner: Owner, site: Site, stop: StopToken, say: Callable[[str], None]
+) -> Generator[tuple[MadeVm, int], None, None]:
+    """A VM that is whole and cannot be started yet, and how much was written.
+
+    What fails, here or in the `with`, leaves nothing of it.
+    """
+    site.note_pool(wanted.pool)
+    made = make_vm(wanted, owner=owner, site=site, say=say)
+    written = 0
+    try:
+        for disk in made.vm.disks:
+            written += fill_disk(made, disk, wanted, owner=owner, site=site, stop=stop, say=say)
+        stop.check()
+        yield made, written
+    except BaseException:
+        stop.stop()
+        if left := taken_away(made.vm, pool=wanted.pool, owner=owner, site=site):
+            say(left)
+        raise
+
+
 @task(task_run_name="make the VM", **STEP)
 def make_vm(wanted: VmRestore, *, owner: Owner, site: Site, say: Callable[[str], None]) -> MadeVm:
     """Make the VM with empty disks, blocked from starting; nothing is left when that fails."""
@@ -144,7 +165,7 @@ def make_vm(wanted: VmRestore, *, owner: Owner, site: Site, say: Callable[[str],
     record = version.record
     if not record.disks:
         raise BadInput(f"version {version.version[:12]} of VM {record.vm_name} has no disks")
-    with site.xen_pool.open(owner=owner) as xen:
+    with site.pool_called(wanted.pool).open(owner=owner) as xen:
         taken = {vm.name for vm in list_vms(xen)}
         dated = f"{record.vm_name} (as of {version.taken_at:%Y-%m-%d %H:%M})"
         made = create_vm(
@@ -156,6 +177,7 @@ def make_vm(wanted: VmRestore, *, owner: Owner, site: Site, say: Callable[[str],
             name=wanted.name or (dated if record.vm_name in taken else ""),
             keep_addresses=wanted.keep_addresses,
             networks=wanted.networks,
+            with_cards=wanted.with_cards,
         )
     get_run_logger().info("VM %s is made, and blocked until it is whole", made.name)
     return MadeVm(made, version)
@@ -178,13 +200,13 @@ def fill_disk(
     """
     keep_large_buffers()
     record = _record_of(made, disk)
-    label, done = disk_label(disk.position, record.name), _Reached(record.size_bytes)
+    label, done = disk_label(disk.position, record.name), Reached(record.size_bytes)
     key, title = f"restore-{made.version.version[:12]}-{disk.position}", f"Restore of {label}"
     with (
         sources(site, from_vault=wanted.from_vault, say=say) as stores,
         scratch_folder(site, owner.run) as scratch,
         open_disk(stores, record, scratch, say=say) as view,
-        site.xen_pool.open(owner=owner, stop=stop) as xen,
+        site.pool_called(wanted.pool).open(owner=owner, stop=stop) as xen,
         shown(key, title, done.percent),
     ):
         written = write_disk(xen, disk, done.passing(view.segments(stop=stop)), stop=stop)
@@ -193,29 +215,31 @@ def fill_disk(
 
 
 @task(task_run_name="release the VM", **STEP)
-def finish_vm(made: MadeVm, *, owner: Owner, site: Site) -> None:
+def finish_vm(made: MadeVm, *, pool: str, owner: Owner, site: Site) -> None:
     """Give it its name and let it be started."""
-    with site.xen_pool.open(owner=owner) as xen:
+    with site.pool_called(pool).open(owner=owner) as xen:
         release_vm(xen, made.vm)
 
 
-def taken_away(vm: RestoredVm, *, owner: Owner, site: Site) -> str:
+def taken_away(vm: RestoredVm, *, pool: str, owner: Owner, site: Site) -> str:
     """Remove an unfinished restore; a sentence if something is still there.
 
     No task, since it must also work while a run is being cancelled or the API is away.
     """
     try:
-        with site.xen_pool.open(owner=owner) as xen:
+        with site.pool_called(pool).open(owner=owner) as xen:
             destroy_vm(xen, vm.ref)
     except Exception as cause:  # noqa: BLE001  # whatever it is, the sweep comes
         return f"unfinished VM {vm.name} is still there and the next sweep will remove it: {cause}"
     return ""
 
 
-def _started(vm: RestoredVm, *, owner: Owner, site: Site, say: Callable[[str], None]) -> bool:
+def _started(
+    vm: RestoredVm, *, pool: str, owner: Owner, site: Site, say: Callable[[str], None]
+) -> bool:
     """Start it; it is whole in any case."""
     try:
-        with site.xen_pool.open(owner=owner) as xen:
+        with site.pool_called(pool).open(owner=owner) as xen:
             start_vm(xen, vm)
     except LikenessError as problem:
         say(f"it is whole but was not started: {problem}")
@@ -227,17 +251,20 @@ def _record_of(made: MadeVm, disk: RestoredDisk) -> DiskRecord:
     return next(each for each in made.version.record.disks if each.disk == disk.disk)
 
 
-class _Reached:
+class Reached:
     """How far into a disk a restore has come."""
 
     def __init__(self, size_bytes: int) -> None:
+        """Begin at its beginning."""
         self._size, self._end = max(size_bytes, 1), 0
 
     def passing(self, segments: Iterator[Segment]) -> Iterator[Segment]:
+        """The same segments, noting where they are."""
         for segment in segments:
             yield segment
             self._end = segment.offset + len(segment.data)
         self._end = self._size
 
     def percent(self) -> float:
+        """0 to 100."""
         return 100.0 * self._end / self._size

@@ -8,11 +8,12 @@ from functools import cache
 
 from prefect import get_run_logger, task
 
-from blocks import Site
+from blocks import Site, XenPool
 from catalog.staging import sweep_left
 from catalog.versions import list_versions
 from likeness.claims import forget_claims
 from likeness.clock import system_clock
+from likeness.errors import BadInput
 from likeness.model.ids import DiskId, RunId, VmId, is_name
 from likeness.store.sweeping import Swept as SweptObjects
 from likeness.store.sweeping import sweep_inboxes
@@ -44,8 +45,27 @@ class SweepReport:
 @task(task_run_name="sweep the pool", **STEP)
 def sweep_pool(run: RunId, *, site: Site) -> tuple[SweptSnapshot, ...]:
     """Remove snapshots, tasks and the like of runs that are over."""
+    return _swept(site.xen_pool, run, site)
+
+
+@task(task_run_name="sweep the pool of {name}", **STEP)
+def sweep_other_pool(name: str, run: RunId, *, site: Site) -> tuple[SweptSnapshot, ...]:
+    """The same in a pool that something was restored into, by the name of its Xen Pool block.
+
+    Raises:
+        BadInput: That block is gone or of no use; the pool is not looked at any more.
+    """
+    try:
+        pool = site.pool_called(name)
+    except BadInput:
+        site.catalog.forget_other_pool(name)
+        raise
+    return _swept(pool, run, site)
+
+
+def _swept(pool: XenPool, run: RunId, site: Site) -> tuple[SweptSnapshot, ...]:
     newest = cache(lambda: frozenset(_last_runs(site)))  # asked after the pool, never before
-    with site.xen_pool.open(owner=Owner(site.installation, run)) as xen:
+    with pool.open(owner=Owner(site.installation, run)) as xen:
         found = sweep_snapshots(
             xen,
             site.installations,

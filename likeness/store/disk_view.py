@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,8 +64,14 @@ class DiskView:
         first, last = offset // self._chunk_bytes, -(-(offset + length) // self._chunk_bytes)
         return bool((self._source.chunks.at[first:last] == self._source.chunks.ZERO).all())
 
-    def segments(self, *, stop: StopToken) -> Iterator[Segment]:
+    def segments(
+        self, *, stop: StopToken, within: Iterable[Extent] | None = None
+    ) -> Iterator[Segment]:
         """Everything that is not zeros, in ascending order; some of it read ahead.
+
+        Args:
+            stop: Looked at for every segment.
+            within: These ranges instead, zeros included; in order, none touching another.
 
         Raises:
             DataLost: Some of it is in no whole pack.
@@ -77,7 +83,8 @@ class DiskView:
             stop.check()
             return Segment(extent.offset, self.read(extent.offset, extent.length))
 
-        return bounded_map(read, self._filled(), workers=_READ_WORKERS, name="view")
+        ranges = self._filled() if within is None else _cut(within)
+        return bounded_map(read, ranges, workers=_READ_WORKERS, name="view")
 
     def _filled(self) -> Iterator[Extent]:
         positions = np.flatnonzero(self._source.chunks.at != self._source.chunks.ZERO)
@@ -132,6 +139,12 @@ class DiskView:
             self._cache.update(fresh)
             while len(self._cache) > self._room:
                 self._cache.popitem(last=False)
+
+
+def _cut(extents: Iterable[Extent]) -> Iterator[Extent]:
+    for extent in extents:
+        for offset in range(extent.offset, extent.end, _SEGMENT_BYTES):
+            yield Extent(offset, min(_SEGMENT_BYTES, extent.end - offset))
 
 
 @contextmanager

@@ -286,6 +286,7 @@ def _is_vm(record: Mapping[str, Any]) -> bool:
         or record["is_a_snapshot"]
         or record.get("is_control_domain")
         or marks.owner_of_restore(record)
+        or marks.owner_in_marks(record, marks.DRILL)
         or marks.owner_of_delegate(record)
     )
 

@@ -35,6 +35,12 @@ REFERENCE = "reference"
 RESTORED = "restored"
 """A VM or disk that a restore is still filling."""
 
+DRILL = "drill"
+"""A restored VM that runs for a trial, and is taken away at its end."""
+
+STANDBY = "standby"
+"""A VM that is kept like another VM's newest version, to stand in for it."""
+
 DELEGATE = "delegate"
 """A VM of ours that reads another VM's frozen disks for one run."""
 
@@ -97,7 +103,7 @@ def put_marks(
         class_name: ``VM`` or ``VDI``.
         ref: The object.
         owner: Whose it shall be.
-        kind: `SNAPSHOT`, `REFERENCE`, `RESTORED` or `DELEGATE`.
+        kind: What it is, such as `SNAPSHOT`.
         uuid: Its uuid, when known already.
         vm: The VM it belongs to, if that shall be told too.
         there: What its `other_config` holds, when known already.

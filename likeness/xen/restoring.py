@@ -86,6 +86,7 @@ def create_vm(
     name: str = "",
     keep_addresses: bool = False,
     networks: Mapping[str, str] | None = None,
+    with_cards: bool = True,
 ) -> RestoredVm:
     """Make a VM as it was, with empty disks; it cannot be started until it is released.
 
@@ -100,6 +101,7 @@ def create_vm(
         keep_addresses: Give its network cards the hardware addresses they had; otherwise new ones.
         networks: Uuid or name of a network as it was to uuid or name of the one to use instead,
             or to `none` to leave its cards out.
+        with_cards: Make its network cards; without them nobody reaches it.
 
     Raises:
         BadInput: The configuration cannot be read, or a network is not here; nothing was made.
@@ -109,7 +111,8 @@ def create_vm(
     final = name or str(facts["vm"]["name_label"])
     with explained(f"making VM {final}"):
         finder = NetworkFinder(xen, facts["networks"], networks or {})
-        cards = [(card, *finder.network_for(card)) for card in facts["cards"]]
+        wanted = facts["cards"] if with_cards else ()
+        cards = [(card, *finder.network_for(card)) for card in wanted]
         ref = str(xen.call("VM.create", vm_record(facts["vm"], final, owner)))
         try:
             marks.put_marks(xen, "VM", ref, owner=owner, kind=marks.RESTORED)

@@ -8,12 +8,14 @@ from likeness.errors import LikenessError
 from likeness.model.ids import RunId
 from likeness.xen import marks
 from likeness.xen.delegates import destroy_delegate, destroy_own_disk
+from likeness.xen.drilling import end_drill, owner_of_drill
 from likeness.xen.dropping import Leftover, drop_leftover, leftover_of
 from likeness.xen.failures import explained
+from likeness.xen.overwriting import go_back, promised_return, snapshot_promised
 from likeness.xen.owner import Owner, without_owner
 from likeness.xen.power import keep_promise, promised_start
 from likeness.xen.references import WITHOUT_DATA, Reference, drop_reference, list_references
-from likeness.xen.restoring import destroy_disk, destroy_vm
+from likeness.xen.restoring import destroy_disk
 from likeness.xen.retrying import PAUSE_SECONDS, TRIES
 from likeness.xen.session import LISTING_SECONDS, XenSession
 from likeness.xen.sweeping_tasks import end_task, owned_tasks
@@ -76,13 +78,18 @@ def sweep_snapshots(
     for ref, owner in over.delegates(vms):  # first of all: they hold others' frozen disks
         swept.append(_dismissed(xen, ref, owner, vms.pop(ref), tries, pause_seconds))
     swept += [_restarted(xen, ref, owner, vms[ref]) for ref, owner in over.halted(vms)]
+    brought_back = [_brought_back(xen, ref, owner, vms[ref]) for ref, owner in over.half(vms)]
+    swept += brought_back
+    back = {each.uuid for each in brought_back if not each.problem}
+    needed = {snapshot_promised(record) for record in vms.values() if record["uuid"] not in back}
     swept += [
         _dropped(xen, ref, owner, vms[ref], tries, pause_seconds)
         for ref, owner in over.snapshots(vms)
+        if vms[ref]["uuid"] not in needed
     ]
     swept += [
         _unmade(xen, ref, owner, vms[ref], tries, pause_seconds)
-        for ref, owner in over.restored(vms)
+        for ref, owner in (*over.restored(vms), *over.drills(vms))
     ]
     held = {
         vbd
@@ -93,7 +100,7 @@ def sweep_snapshots(
     handed_over = {
         vbd
         for record in vms.values()
-        if not (record["is_a_snapshot"] or marks.owner_of_restore(record))
+        if not (record["is_a_snapshot"] or marks.owner_of_restore(record) or owner_of_drill(record))
         for vbd in record["VBDs"]
         if vbd in held
     }
@@ -159,6 +166,16 @@ class _Over:
             and self._is_over(owner)
         ]
 
+    def half(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+        """VMs that a restore was writing over."""
+        return [
+            (ref, promise.owner)
+            for ref, record in vms.items()
+            if not record["is_a_snapshot"]
+            and (promise := promised_return(record)) is not None
+            and self._is_over(promise.owner)
+        ]
+
     def delegates(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
         """Delegates, running or not."""
         return [
@@ -175,6 +192,16 @@ class _Over:
             if not record["is_a_snapshot"]
             and record["power_state"] == "Halted"
             and (owner := marks.owner_of_restore(record)) is not None
+            and self._is_over(owner)
+        ]
+
+    def drills(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+        """VMs that were started for a trial, running or not."""
+        return [
+            (ref, owner)
+            for ref, record in vms.items()
+            if not record["is_a_snapshot"]
+            and (owner := owner_of_drill(record)) is not None
             and self._is_over(owner)
         ]
 
@@ -219,6 +246,12 @@ def _restarted(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) 
     name = str(record["name_label"])
     problem = _problem(lambda: keep_promise(xen, ref), f"starting VM {name} again")
     return Swept("halted VM", name, str(record["uuid"]), owner.run, problem)
+
+
+def _brought_back(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:
+    name = str(record["name_label"])
+    problem = _problem(lambda: go_back(xen, ref), f"bringing VM {name} back to what it was")
+    return Swept("half overwritten VM", name, str(record["uuid"]), owner.run, problem)
 
 
 def _dropped(
@@ -266,7 +299,7 @@ def _unmade(
 ) -> Swept:
     name = str(record["name_label"])
     problem = _problem(
-        lambda: destroy_vm(xen, ref, tries=tries, pause_seconds=pause_seconds),
+        lambda: end_drill(xen, ref, tries=tries, pause_seconds=pause_seconds),
         f"removing unfinished VM {name}",
     )
     return Swept("unfinished VM", name, str(record["uuid"]), owner.run, problem)

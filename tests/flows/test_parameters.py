@@ -23,7 +23,11 @@ SNAPSHOT = Path(__file__).with_name("parameter_schemas.json")
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())[
     "deployments"
 ]
-ASKED_EACH_TIME = {"restore": {"version": "0123abcd"}, "restore-vm": {"vm": "web"}}
+ASKED_EACH_TIME = {
+    "restore": {"version": "0123abcd"},
+    "restore-vm": {"vm": "web"},
+    "fail-over": {"vm": "web", "pool": "other-pool"},
+}
 each_deployment = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
 
 

@@ -3,14 +3,19 @@
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.restore_vm import restore_vm
 from flows.sweep import sweep
+from lab.pool import Pool
+from lab.serving import LabServer
+from lab.settings import Settings
 from tests.flows.killing import kill_when, start
-from tests.flows.scene import MIB, Scene, noise
+from tests.flows.pool_faults import TimedFaults
+from tests.flows.scene import MIB, QUICK, Scene, image, new_scene, noise
 from tests.flows.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
@@ -215,3 +220,33 @@ def test_an_id_is_enough_without_a_catalog_and_another_vms_is_refused(site: Scen
     assert "is none of VM web but of 'db'" in str(wrong.message)
     right = restore_vm("db", version, new_name="again", site=site.name, return_state=True)
     assert right.name == "Completed", right.message
+
+
+def test_all_sessions_end_and_another_host_becomes_coordinator_in_the_middle(
+    tmp_path: Path,
+) -> None:
+    pool = Pool(Settings(**QUICK), hosts=2)
+    for name in ("store", "vault", "here"):
+        (tmp_path / name).mkdir()
+    pool.add_vm("web", [image(tmp_path, f"web-{n}", noise(n, 2 * MIB)) for n in (0, 1)])
+    with LabServer(pool) as lab:
+        site = new_scene(tmp_path, lab)
+        site.back_up("web", validated=True)
+        before = objects(site)
+        db = pool.db
+
+        def move() -> None:
+            now = db.get("pool", db.refs("pool")[0], "master")
+            pool.set_coordinator(next(each for each in db.refs("host") if each != now))
+
+        faults = pool.faults = TimedFaults()
+        faults.when("VBD.create", pool.sessions.end_all)
+        faults.when("task.create", move)
+        ended = restore_vm("web", new_name="again", site=site.name, return_state=True)
+        if ended.is_failed():  # a call that may have been made is not made twice
+            sweep(site=site.name)
+            assert objects(site) == before
+            ended = restore_vm("web", new_name="again", site=site.name, return_state=True)
+        assert ended.is_completed(), ended.message
+        assert site.disks("again") == site.disks("web")
+        assert not sweep(site=site.name).snapshots  # type: ignore[attr-defined]

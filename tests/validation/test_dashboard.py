@@ -240,7 +240,9 @@ def test_incidents_name_what_is_still_red(house: House) -> None:
     assert "❌ **incident 1**" in page
     assert "switched off" in page
     marks = [
-        line for line in vm_lines(house.rows(), house.clock(), "versions") if line.startswith("| ")
+        line
+        for line in vm_lines(house.rows(), house.clock(), "versions", {})
+        if line.startswith("| ")
     ]
     assert _first_cells(marks) == [("VM", "versions, newest first"), ("web", "❌"), ("db", "✅")]
 
