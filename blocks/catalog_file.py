@@ -14,6 +14,7 @@ from catalog.connection import CatalogFile as CatalogAddress
 from likeness.clock import Clock
 from likeness.errors import BadInput
 from likeness.model.ids import is_name, random_name
+from likeness.store.turns import Pens
 
 
 class CatalogFile(Block):
@@ -97,6 +98,11 @@ class CatalogFile(Block):
         kept = Path(self.folder) / "predecessors"
         lines = kept.read_text(errors="replace").split() if kept.exists() else ()
         return tuple(each for each in lines if is_name(each))
+
+    @property
+    def pens(self) -> Pens:
+        """What tells this installation from a copy of it."""
+        return Pens(Path(self.folder) / "pens")
 
     def note_predecessors(self, installations: Iterable[str]) -> None:
         """Say in whose place this installation came; once."""

@@ -14,6 +14,7 @@ from blocks.session import shared_opening
 from likeness.errors import LikenessError
 from likeness.store.data_store import DataStore, open_store_with_key_file
 from likeness.store.owning import Fence, owner_of
+from likeness.store.turns import Pens
 from likeness.transport.base import Transport
 from likeness.transport.place import BucketServer, open_place
 
@@ -126,10 +127,14 @@ class DataStoreShare(Share, _WithKey, Block):
         description="It is handed to each delegate for the time of its transfer.",
     )
     _user: Callable[[], str] | None = PrivateAttr(default=None)
+    _pens: Pens | None = PrivateAttr(default=None)
 
-    def used_by(self, installation: Callable[[], str]) -> Self:
-        """The same block; an installation that does not own the store may not change it."""
-        self._user = installation
+    def used_by(self, installation: Callable[[], str], pens: Pens | None = None) -> Self:
+        """The same block; an installation that does not own the store may not change it.
+
+        With `pens`, nor may a copy of it.
+        """
+        self._user, self._pens = installation, pens
         return self
 
     @contextmanager
@@ -155,7 +160,7 @@ class DataStoreShare(Share, _WithKey, Block):
         try:
             store = open_store_with_key_file(transport, Path(self.key_file))
             if self._user is not None:
-                store.fence = Fence(self._user)
+                store.fence = Fence(self._user, self._pens)
             yield store
         finally:
             transport.close()
@@ -183,6 +188,27 @@ class Vault(Share, Block):
 
     _block_type_name: ClassVar[str] = "Vault"
     _block_type_slug: ClassVar[str] = "likeness-vault"
+
+    most_mib_a_second: float = Field(
+        default=0,
+        ge=0,
+        title="At most, MiB a second",
+        description="How fast is copied to the vault, and read back there; 0: as fast as it goes.",
+    )
+    at_hours: str = Field(
+        default="",
+        title="At these hours only",
+        description="Hours in UTC such as 22-6; empty: at any hour. What is under way then stops"
+        " after the pack at hand, and the next vaulting goes on there.",
+        pattern=r"^(|([01]?[0-9]|2[0-3])-([01]?[0-9]|2[0-3]))$",
+    )
+    read_back_after: str = Field(
+        default="30 days",
+        title="Read back again after",
+        description="What was read back at the vault longer ago than this is read again by the flow"
+        " check-vault: a number of hours, days or weeks, always, or never.",
+        pattern=r"^(always|never|[1-9][0-9]{0,4} (hours?|days?|weeks?))$",
+    )
 
     def connect(self) -> Transport:
         """See `Share.connect`; what goes wrong there names the vault's block."""

@@ -181,7 +181,8 @@ class Site(SiteSettings):
     @property
     def data_store(self) -> DataStoreShare:
         """Where versions are kept."""
-        return self._needed("data_store", DataStoreShare).used_by(self._kept_installation)
+        block = self._needed("data_store", DataStoreShare)
+        return block.used_by(self._kept_installation, self.catalog.pens)
 
     @property
     def catalog(self) -> CatalogFile:

@@ -1,7 +1,7 @@
 """What the catalog takes and gives: frozen values, no rows and no connections."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -90,6 +90,8 @@ class VersionRow:
         oldest_proof_at: When the pack that was not read back for longest was; none if a pack
             never was, or if there is none.
         vaults: Where it was copied to.
+        read_back: To a vault, since when all that the version needs was read there and found whole;
+            a vault that only has a copy is not in it.
     """
 
     version: VersionId
@@ -114,6 +116,22 @@ class VersionRow:
     unproved_packs: int
     oldest_proof_at: datetime | None
     vaults: tuple[str, ...]
+    read_back: Mapping[str, datetime] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VaultAges:
+    """What is known of the versions in a vault.
+
+    Attributes:
+        there: How many were copied.
+        read_back: Of how many all was read there and found whole.
+        oldest: When that was longest ago.
+    """
+
+    there: int
+    read_back: int
+    oldest: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

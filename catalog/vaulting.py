@@ -8,6 +8,10 @@ from catalog.staging import name_list, staged
 from catalog.values import VaultTotal
 from likeness.model.ids import VersionId
 
+PACK_NAME = """'packs/' || left(replace(k.pack_id::VARCHAR, '-', ''), 2) || '/'
+    || replace(k.pack_id::VARCHAR, '-', '')"""
+"""What the object of pack `k` is called."""
+
 
 def record_vaulted(
     catalog: CatalogFile, vault: str, objects: Iterable[tuple[str, int]], now: datetime
@@ -96,3 +100,38 @@ def vault_totals(catalog: CatalogFile) -> list[VaultTotal]:
             GROUP BY vault ORDER BY vault"""
         ).fetchall()
     return [VaultTotal(vault, n, int(size), from_utc(at) or at) for vault, n, size, at in rows]
+
+
+def versions_not_whole(catalog: CatalogFile, vault: str, names: Iterable[str]) -> None:
+    """Forget that a vault has versions which need one of these objects, packs or records."""
+    with staged(catalog) as stage:
+        stage.rows("told_lost", ((name,) for name in names))
+        with writing(catalog) as connection:
+            stage.load(connection, "told_lost", name="VARCHAR")
+            connection.execute(
+                f"""DELETE FROM vaulted_versions WHERE vault = ? AND version_no IN (
+                    SELECT v.version_no FROM versions AS v JOIN told_lost AS t ON t.name = v.record
+                    UNION
+                    SELECT v.version_no FROM versions AS v
+                    JOIN pack_uses AS u
+                        ON u.vm_no = v.vm_no AND u.since <= v.turn AND v.turn < u.until
+                    JOIN packs AS k ON k.pack_no = u.pack_no
+                    JOIN told_lost AS t ON t.name = {PACK_NAME})""",  # noqa: S608  # our own words
+                [vault],
+            )
+
+
+def note_vaulting(catalog: CatalogFile, vault: str, now: datetime, *, whole: bool) -> None:
+    """Note how a vaulting ended; after one that left something out the next looks at everything."""
+    with writing(catalog) as connection:
+        connection.execute("DELETE FROM vaultings WHERE vault = ?", [vault])
+        connection.execute("INSERT INTO vaultings VALUES (?, ?, ?)", [vault, to_utc(now), whole])
+
+
+def last_was_whole(catalog: CatalogFile, vault: str) -> bool:
+    """Whether the last vaulting left nothing out, as far as is known."""
+    with reading(catalog) as connection:
+        row = connection.execute(
+            "SELECT bool_and(whole) FROM vaultings WHERE vault = ?", [vault]
+        ).fetchone()
+    return bool(row and row[0])

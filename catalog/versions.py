@@ -16,7 +16,9 @@ Row = dict[str, object]
 _VERSIONS = """
 SELECT v.*, x.vm_id, kept.kept_bytes,
     (SELECT string_agg(w.vault, chr(10) ORDER BY w.vault) FROM vaulted_versions AS w
-     WHERE w.version_no = v.version_no) AS vaults
+     WHERE w.version_no = v.version_no) AS vaults,
+    (SELECT list({'vault': w.vault, 'at': w.read_back_at}) FROM vaulted_versions AS w
+     WHERE w.version_no = v.version_no AND w.read_back_at IS NOT NULL) AS read_back
 FROM versions AS v
 JOIN vms AS x USING (vm_no)
 LEFT JOIN (
@@ -164,6 +166,7 @@ def _version(
         unproved_packs=facts.unproved,
         oldest_proof_at=None if facts.unproved else facts.oldest,
         vaults=tuple(str(row["vaults"]).split("\n")) if row["vaults"] else (),
+        read_back={str(each["vault"]): _time(each["at"]) for each in _list(row["read_back"])},
     )
 
 
@@ -186,6 +189,10 @@ def facts_of(row: Row) -> Facts:
 
 def _name(value: object) -> str:
     return str(value).replace("-", "")
+
+
+def _list(value: object) -> list[dict[str, object]]:
+    return value if isinstance(value, list) else []
 
 
 def _int(value: object) -> int:

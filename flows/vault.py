@@ -1,37 +1,71 @@
-"""Vault: copy what the second place lacks."""
+"""Vault: copy what the second place lacks; check-vault: read it back there."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect.client.schemas.objects import State
 
 from blocks import Site
-from flows.forms import SiteName
+from flows.forms import Gib, SiteName, titled
 from flows.runs import our_flow, this_run
 from likeness.stopping import StopToken
 from tasks.claims import run_claimed
 from tasks.mend_catalog import ready_catalog
-from tasks.outcomes import vaulted_state
+from tasks.outcomes import checked_vault_state, vaulted_state
 from tasks.reporting import show_vault, show_versions
-from tasks.vault import copy_versions
+from tasks.vault import Tally, check_contents, copy_versions, version_called
 
 
 @our_flow("vault {site}")
-def vault(site: SiteName = "main") -> State[Any]:
+def vault(
+    site: SiteName = "main",
+    version: Annotated[str, titled("Only this version")] = "",
+) -> State[Any]:
     """Copy every version the vault lacks, deduplicated and sealed as it is.
 
     Ends *Failed* when something in the data store is damaged and was therefore not copied.
 
     Args:
         site: Name of the Site block.
+        version: Beginning of the id of the one version to copy; empty: all that the vault lacks.
     """
     here, stop = Site.named(site), StopToken()
     with here.session(), run_claimed(here, this_run()):
         ready_catalog(here)
         try:
-            copied = copy_versions(site=here, stop=stop)
+            only = frozenset([version_called(version, site=here)]) if version.strip() else None
+            copied = copy_versions(site=here, stop=stop, tally=Tally(), only=only)
         except BaseException:
             stop.stop()
             raise
         show_vault(copied, site=here)
         show_versions(site=here)
     return vaulted_state(copied)
+
+
+@our_flow("check vault {site}")
+def check_vault(
+    site: SiteName = "main",
+    most_gib: Annotated[Gib, titled("Read back at most, GiB")] = 0,
+) -> State[Any]:
+    """Read back at the vault what is new there or due, and copy anew what is not whole there.
+
+    Ends *Failed* when something there was not whole, or could not be read.
+
+    Args:
+        site: Name of the Site block.
+        most_gib: Read at most so many GiB; 0 is all that is due.
+    """
+    here, stop = Site.named(site), StopToken()
+    with here.session(), run_claimed(here, this_run()):
+        ready_catalog(here)
+        try:
+            found = check_contents(site=here, stop=stop, most_bytes=max(most_gib, 0) << 30 or None)
+            if found.lost:
+                copied = copy_versions(site=here, stop=stop, tally=Tally())
+                show_vault(copied, site=here)
+                check_contents(site=here, stop=stop)
+        except BaseException:
+            stop.stop()
+            raise
+        show_versions(site=here)
+    return checked_vault_state(found)

@@ -31,6 +31,7 @@
         * Damaged              stored bytes are not what was written
             * ChunkCorrupt     a chunk does not match its chunk id
             * DocumentForged   a document's signature or place is wrong
+            * WrittenLate      whoever wrote a document did not own the store any more
         * Stopped              somebody asked this run to stop
 """
 
@@ -233,6 +234,10 @@ class ChunkCorrupt(Damaged):
 
 class DocumentForged(Damaged):
     """A document is not signed by this store's key, or was made for another place."""
+
+
+class WrittenLate(Damaged):
+    """A document was written by an installation that had lost the store; it counts for nothing."""
 
 
 class Stopped(PermanentError):

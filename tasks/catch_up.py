@@ -27,6 +27,7 @@ from likeness.errors import (
     ShareUnreachable,
     Stopped,
     StoreMissing,
+    WrittenLate,
     WrongKey,
 )
 from likeness.model.ids import PackId, VersionId, VmId
@@ -139,7 +140,12 @@ class _CatchUp:
             step_logger().error("VM %s: %s", who, said)
 
     def _remember(self, name: str) -> None:
-        remember_version(self.site, self.store, read_version(self.store, name))
+        try:
+            version = read_version(self.store, name)
+        except WrittenLate as cause:
+            step_logger().warning("%s; it is left out", cause)
+            return
+        remember_version(self.site, self.store, version)
         self.recorded += 1
 
     def _listed_again(self, vm: VmId) -> list[str]:

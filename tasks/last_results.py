@@ -19,7 +19,16 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
 JOB_FLOW = "backup-job"
-OUR_FLOWS = (JOB_FLOW, "validate", "vault", "sweep", "restore-disks", "unprotected", "watch")
+OUR_FLOWS = (
+    JOB_FLOW,
+    "validate",
+    "vault",
+    "check-vault",
+    "sweep",
+    "restore-disks",
+    "unprotected",
+    "watch",
+)
 _ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 _LOOKED_AT = 100
 _OLD_AFTER = timedelta(days=2)

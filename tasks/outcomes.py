@@ -25,7 +25,7 @@ from tasks.restore import RestoredDisk
 from tasks.restore_vm import VmBack
 from tasks.serve import Served
 from tasks.sweep import SweepReport
-from tasks.vault import Vaulted
+from tasks.vault import CheckedVault, Vaulted
 
 DAMAGE_FOUND = "damage found: "
 _MOST_NAMES = 8
@@ -322,12 +322,28 @@ class FilesLost(PermanentError):
 def vaulted_state(copied: Vaulted) -> State[Any]:
     """How a vaulting ends: *Failed* when something is damaged and was left out."""
     message = f"{counted(copied.objects, 'object')} copied, {readable_size(copied.copied_bytes)}"
+    if copied.left_bytes:
+        message = f"{message}; {readable_size(copied.left_bytes)} are left for the next hours"
     if copied.problems:
         more = len(copied.problems) - _SHOWN
         said = [*copied.problems[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
         message = f"{message}; not copied: {'; '.join(said)}"
         return Failed(message=message, data=NotVaulted(message))
     return Completed(message=message, data=copied)
+
+
+def checked_vault_state(found: CheckedVault) -> State[Any]:
+    """How reading a vault back ends: *Failed* when something there was not whole or not read."""
+    size, what = readable_size(found.read_bytes), counted(found.objects, "object")
+    message = f"{what} read back at the vault and whole, {size}"
+    if found.left:
+        message = f"{message}; {found.left} more are due"
+    if found.problems:
+        more = len(found.problems) - _SHOWN
+        said = [*found.problems[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        message = f"{message}; not whole there, and copied again if it is here: {'; '.join(said)}"
+        return Failed(message=message, data=NotVaulted(message))
+    return Completed(message=message, data=found)
 
 
 def swept_state(report: SweepReport) -> State[Any]:

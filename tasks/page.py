@@ -11,6 +11,7 @@ from catalog.audits import Trouble
 from catalog.drills import last_good_drills
 from catalog.incidents import Incident
 from catalog.values import ProofOutlook, Verdict, VersionRow
+from catalog.vault_reading import vault_ages
 from likeness.clock import system_clock
 from likeness.errors import LikenessError
 from likeness.model.ids import VmId
@@ -156,6 +157,12 @@ def vault_lines(site: Site, rows: Sequence[VersionRow]) -> Iterator[str]:
     behind = sorted(row.vm_name for row in newest.values() if place not in row.vaults)
     mark = "✅" if rows and not behind else "🟠"
     yield f"{mark} {place}: {there} of {counted(len(rows), 'version')} there, as last looked at."
+    yield ""
+    ages, now = vault_ages(site.catalog.file, place), system_clock()
+    whole = "✅" if ages.there and ages.read_back == ages.there else "🟠"
+    since = f", the oldest {age_of(ages.oldest, now)}" if ages.oldest else ""
+    said = f"{ages.read_back} of {counted(ages.there, 'version')} read back there{since}"
+    yield f"{whole} {said}; the flow `check-vault` reads what is due."
     if behind:
         more = f" and {len(behind) - _MOST_NAMES} more" if len(behind) > _MOST_NAMES else ""
         names = ", ".join(_cell(name) for name in behind[:_MOST_NAMES])

@@ -108,13 +108,19 @@ def version_row(
         "version": row.version[:8],
         "taken": f"{row.taken_at:%Y-%m-%d %H:%M:%S}",
         "oldest check": age_of(row.oldest_proof_at, now) if row.oldest_proof_at else "never",
-        "vault": ", ".join(row.vaults),
+        "vault": ", ".join(vault_mark(row, place, now) for place in row.vaults),
         "remark": row.reason,
         "disks": readable_size(row.counts.disk_bytes),
         "read": readable_size(row.counts.read_bytes),
         "sent": readable_size(row.counts.sent_bytes),
         "kept": readable_size(row.kept_bytes),
     }
+
+
+def vault_mark(row: VersionRow, place: str, now: datetime) -> str:
+    """✅ only where all that the version needs was read back at the vault."""
+    read = row.read_back.get(place)
+    return f"✅ read back {age_of(read, now)}: {place}" if read else f"copied: {place}"
 
 
 def legend(verdicts: Sequence[Verdict]) -> str:

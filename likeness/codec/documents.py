@@ -2,7 +2,8 @@
 
 Layout, integers little-endian::
 
-    "ADSDOC01" | kind u8 | format u8 | suite u8 | 0 u8 | epoch u32 | clear u32 | sealed u32
+    "ADSDOC01" | kind u8 | format u8 | suite u8 | 0 u8 | epoch u32 | owner u32
+    clear u32 | sealed u32
     clear part | sealed part: nonce, ciphertext, tag | signature 64 | xxh3-64 | "ADSDEND1"
 
 What was stored is signed, and verified before a byte of it is parsed.
@@ -21,7 +22,8 @@ from likeness.errors import BadInput, Damaged, DocumentForged, StoreTooNew
 MOST_DOCUMENT_BYTES = 64 << 20
 DOCUMENT_FORMAT = 1
 _MAGIC, _END = b"ADSDOC01", b"ADSDEND1"
-_HEADER = struct.Struct("<8sBBBBIII")
+_HEADER = struct.Struct("<8sBBBBIIII")
+MOST_OWNERS = (1 << 32) - 1
 _TAIL_BYTES = SIGNATURE_BYTES + 8 + len(_END)
 
 
@@ -37,6 +39,8 @@ class Kind(IntEnum):
     HEAD = 7
     SWEPT = 8
     CATALOG_COPY = 9
+    TURN = 11
+    ADOPTED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,13 @@ class Frame:
     Attributes:
         kind: As its header says.
         epoch: Which sign and meta keys it was made with.
+        owner: Number of the owner document that it was written under; 0 before there was one.
         clear: What everybody may read.
     """
 
     kind: int
     epoch: int
+    owner: int
     suite: int
     clear: bytes
     sealed: bytes
@@ -70,7 +76,7 @@ class Frame:
             raise Damaged(name, "longer than any document may be")
         if len(data) < _HEADER.size + _TAIL_BYTES or data[: len(_MAGIC)] != _MAGIC:
             raise Damaged(name, "not a document")
-        _, kind, form, suite, _, epoch, clear, sealed = _HEADER.unpack_from(data)
+        _, kind, form, suite, _, epoch, owner, clear, sealed = _HEADER.unpack_from(data)
         end = _HEADER.size + clear + sealed
         if len(data) != end + _TAIL_BYTES or data[-len(_END) :] != _END:
             raise Damaged(name, "its length is not what it says")
@@ -85,6 +91,7 @@ class Frame:
         return cls(
             kind,
             epoch,
+            owner,
             suite,
             body[:clear],
             body[clear:],
@@ -139,7 +146,14 @@ def is_torn(data: bytes) -> bool:
 
 
 def write_document(
-    kind: Kind, name: str, clear: bytes, sealed: bytes = b"", *, keys: StoreKeys, suite: Suite
+    kind: Kind,
+    name: str,
+    clear: bytes,
+    sealed: bytes = b"",
+    *,
+    keys: StoreKeys,
+    suite: Suite,
+    owner: int = 0,
 ) -> bytes:
     """Make a signed document.
 
@@ -150,6 +164,7 @@ def write_document(
         sealed: Bytes that only the controller may read; none if empty.
         keys: The store's keys; the newest epoch is used.
         suite: How to seal.
+        owner: Number of the owner document that it is written under.
 
     Raises:
         BadInput: It is longer than any reader accepts.
@@ -161,7 +176,7 @@ def write_document(
         key = keys.meta_key(keys.epoch)
         hidden = nonce + aead.seal(sealed, key=key, place=place, nonce=nonce, suite=suite)
     header = _HEADER.pack(
-        _MAGIC, kind, DOCUMENT_FORMAT, suite, 0, keys.epoch, len(clear), len(hidden)
+        _MAGIC, kind, DOCUMENT_FORMAT, suite, 0, keys.epoch, owner, len(clear), len(hidden)
     )
     signed = header + clear + hidden
     if len(signed) + _TAIL_BYTES > MOST_DOCUMENT_BYTES:

@@ -56,7 +56,7 @@ from likeness.transport.passing import CarefulTransport
 MOST_IN_MIND = 1 << 19
 """Packs compared in one turn: about 100 MB of memory."""
 _PREFIXES = tuple(f"{number:02x}" for number in range(256))
-_CONTROL = (layout.KEYS, layout.OWNER, layout.INDEX, layout.SWEPT)
+_CONTROL = (layout.KEYS, layout.OWNER, layout.ADOPTED, layout.INDEX, layout.SWEPT)
 
 
 def audit_presence(
@@ -118,7 +118,7 @@ def _control_objects(view: SignedView, witness: Witness) -> Iterator[Observation
         entry.name
         for folder in _CONTROL
         for entry in view.transport.entries(folder)
-        if layout.is_known(entry.name)
+        if layout.is_known(entry.name) and not layout.is_turn(entry.name)
     }
     for name in sorted(set(witness.objects) - present):
         yield trouble(name, "missing, although the newest head knows it")

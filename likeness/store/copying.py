@@ -7,18 +7,24 @@ in other packs than here (`likeness.store.vault_mending`). What is whole nowhere
 versions that need it, and no others.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 
 from likeness.clock import Clock, system_clock
 from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.keys import FIRST_EPOCH
 from likeness.errors import Damaged, DocumentForged, NoVault, ObjectMissing, ObjectUnreadable
+from likeness.model.ids import ChunkId, PackId, VersionId
+from likeness.pacing import BandwidthCap
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.data_store import DataStore, signed_part
 from likeness.store.documents import FormatDocument
 from likeness.store.guard import require_writer
+from likeness.store.index import read_segment, segments
+from likeness.store.observations import UNREADABLE
 from likeness.store.owning import require_no_other_owner
 from likeness.store.second_place import require_second_place
 from likeness.store.vault_goods import Goods
@@ -29,8 +35,39 @@ from likeness.transport.passing import CarefulTransport
 _COPIERS = 3
 
 
+class PauseHours(Exception):  # a state, and nothing is wrong
+    """It is not one of the hours to copy at any more; the next vaulting goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a vaulting goes about it.
+
+    Attributes:
+        cap: How many bytes a second at most; as fast as it goes if none.
+        may_go_on: Asked before every object; `PauseHours` leaves when it says no.
+        planned: Told once how many bytes of packs the vault lacks.
+        trusted: The last vaulting left nothing out, so what is new is all there is to look at.
+        only: Copy these versions and what they need, and nothing else; all if none.
+    """
+
+    cap: BandwidthCap | None = None
+    may_go_on: Callable[[], bool] = lambda: True
+    planned: Callable[[int], None] = lambda _: None
+    trusted: bool = False
+    only: frozenset[VersionId] | None = None
+
+
+AT_ONCE = Manner()
+
+
 def copy_to_vault(
-    store: DataStore, vault: Transport, *, stop: StopToken, clock: Clock = system_clock
+    store: DataStore,
+    vault: Transport,
+    *,
+    stop: StopToken,
+    clock: Clock = system_clock,
+    manner: Manner = AT_ONCE,
 ) -> Iterator[Copied]:
     """Copy everything the vault lacks.
 
@@ -39,6 +76,7 @@ def copy_to_vault(
         vault: Where to: an empty place, or a vault of this store.
         stop: Looked at before every object.
         clock: The present.
+        manner: How fast, and when.
 
     Yields:
         Each object that was copied or made, and each that the vault cannot have at the moment. A
@@ -51,13 +89,14 @@ def copy_to_vault(
         StoreTakenOver: Another installation owns the data store now, or the vault.
         ShareFull: The vault has no room left.
         ShareUnreachable: One of the two places does not answer.
+        PauseHours: It is not to go on now; what was copied stays.
     """
     store.require_writable()
     require_second_place(store.transport, vault)
     _require_own_vault(store, vault)
     require_no_other_owner(store, DataStore(vault, store.facts, store.keys, unfinished=True))
     listing = CarefulTransport(store.transport)
-    yield from _Copying(store.over(listing), vault, stop, clock).run()
+    yield from _Copying(store.over(listing), vault, stop, clock, manner).run()
     for folder, cause in sorted(listing.closed.items()):
         sentence = f"{folder} cannot be listed ({cause}), so what lies in it waits; see the disk"
         yield Copied(folder, 0, sentence)
@@ -95,19 +134,34 @@ def _is_whole_format(store: DataStore, vault: Transport, copy: str) -> bool:
 class _Copying:
     """One vaulting, in its order: nothing comes before what it needs."""
 
-    def __init__(self, store: DataStore, vault: Transport, stop: StopToken, clock: Clock) -> None:
-        self._store, self._stop = store, stop
+    def __init__(
+        self, store: DataStore, vault: Transport, stop: StopToken, clock: Clock, manner: Manner
+    ) -> None:
+        self._store, self._stop, self._manner = store, stop, manner
         self._vault = DataStore(vault, store.facts, store.keys, unfinished=True)
         self._mending = Mending(store, self._vault, clock, stop)
 
     def run(self) -> Iterator[Copied]:
         """What comes last is listed first, so that a version committed meanwhile waits."""
-        last = self._lacking(layout.HEADS, layout.CATALOG)
+        only = self._manner.only
+        last = self._lacking(layout.HEADS, layout.CATALOG) if only is None else []
         versions = self._lacking(layout.VERSIONS)
         index = self._lacking(layout.INDEX, layout.SWEPT)
-        self._goods = Goods(self._store, self._vault, self._mending)
-        yield from self._copy(self._each_lacking(layout.KEYS, layout.OWNER, layout.MAPS))
-        yield from self._copy(self._each_lacking(layout.PACKS))
+        new = [entry.name for entry in index if entry.name.startswith(f"{layout.INDEX}/")]
+        trusted = self._manner.trusted and only is None
+        self._goods = Goods(self._store, self._vault, self._mending, of=new if trusted else None)
+        yield from self._copy(self._each_lacking(layout.KEYS, layout.OWNER, layout.ADOPTED))
+        maps = self._each_lacking(layout.MAPS)
+        packs = self._lacking(layout.PACKS)
+        if only is not None:
+            versions = [each for each in versions if each.name.rpartition("-")[2] in only]
+            needed = self._needed(versions)
+            maps = (each for each in maps if each.name in needed)
+            packs = [each for each in packs if each.name in needed]
+            index = [each for each in index if each.name in needed]
+        yield from self._copy(maps)
+        self._manner.planned(sum(entry.size_bytes for entry in packs))
+        yield from self._copy(packs)
         yield from self._copy(index)
         yield from self._mend(versions)
         yield from self._copy(versions)
@@ -117,6 +171,24 @@ class _Copying:
         for name in reversed(layout.FORMAT_COPIES):
             if not _is_whole_format(self._store, self._vault.transport, name):
                 yield from self._copy([Entry(name, 0)])
+
+    def _needed(self, versions: list[Entry]) -> set[str]:
+        """Maps, packs and index segments that these versions need; the rest is cared for later."""
+        needed: set[str] = set()
+        chunks: set[ChunkId] = set()
+        for _, record in self._goods.records(versions):
+            for disk in record.disks:
+                needed.update(name for part in disk.parts for name in part.copies)
+                with suppress(*UNREADABLE):  # then its version waits
+                    chunks.update(chunk for _, chunk in self._mending.chunks_of(disk))
+        packs: set[PackId] = set()
+        for name in segments(self._store):
+            with suppress(*UNREADABLE):
+                held = [p for p in read_segment(self._store, name, chunks=chunks) if p.places]
+                packs.update(pack.pack for pack in held)
+                needed.update([name] if held else [])
+        self._goods.keep_only(packs)
+        return needed | {layout.pack(each) for each in packs}
 
     def _lacking(self, *folders: str) -> list[Entry]:
         return list(self._each_lacking(*folders))
@@ -128,6 +200,10 @@ class _Copying:
     def _copy(self, entries: Iterable[Entry]) -> Iterator[Copied]:
         def copy(entry: Entry) -> Copied | None:
             self._stop.check()
+            if not self._manner.may_go_on():
+                raise PauseHours
+            if self._manner.cap is not None:
+                self._manner.cap.take(entry.size_bytes, stop=self._stop)
             return self._goods.copy(entry.name)
 
         for copied in bounded_map(copy, entries, workers=_COPIERS, name="vault"):
@@ -155,7 +231,6 @@ def _lacking(store: Transport, vault: Transport, folder: str) -> Iterator[Entry]
         while theirs is not None and theirs.name < mine.name:
             theirs = next(there, None)
         same = theirs is not None and theirs.name == mine.name
-        if layout.is_known(mine.name) and not (
-            same and theirs is not None and theirs.size_bytes == mine.size_bytes
-        ):
+        ours = layout.is_known(mine.name) and not layout.is_turn(mine.name)
+        if ours and not (same and theirs is not None and theirs.size_bytes == mine.size_bytes):
             yield mine

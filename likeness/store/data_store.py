@@ -32,6 +32,7 @@ from likeness.errors import (
 )
 from likeness.model.ids import StoreId, random_name
 from likeness.store import layout
+from likeness.store.adopted import Past
 from likeness.store.believing import LOST, Unopened, read_surely
 from likeness.store.documents import (
     FormatDocument,
@@ -72,13 +73,16 @@ class DataStore:
         *,
         unfinished: bool = False,
         fence: "Callable[[DataStore], None]" = lambda _: None,
+        past: Past | None = None,
     ) -> None:
         """Use `open_store` or `create_store`; a vault that is being filled is `unfinished`.
 
         `fence` refuses an installation that does not own the store any more; see `owning`.
+        `past` knows its owners; see `adopted`.
         """
         self.transport, self.facts, self.keys = transport, facts, keys
         self._unfinished, self.fence = unfinished, fence
+        self.past = past or Past()
 
     def __repr__(self) -> str:
         return f"DataStore({self.facts.store} on {self.transport!r})"
@@ -108,8 +112,11 @@ class DataStore:
 
         Raises:
             Damaged: It claims an epoch this store never had.
+            WrittenLate: Whoever wrote it did not own the store any more.
         """
-        return _verifier(self.keys, frame)
+        keys = _verifier(self.keys, frame)
+        self.past.require_timely(self, frame)
+        return keys
 
     @contextmanager
     def again(self) -> Generator["DataStore", None, None]:
@@ -126,7 +133,12 @@ class DataStore:
     def over(self, transport: Transport) -> "DataStore":
         """The same store over another transport that leads to it."""
         return DataStore(
-            transport, self.facts, self.keys, unfinished=self._unfinished, fence=self.fence
+            transport,
+            self.facts,
+            self.keys,
+            unfinished=self._unfinished,
+            fence=self.fence,
+            past=self.past,
         )
 
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
@@ -192,9 +204,23 @@ class DataStore:
             BadInput: No reader would accept it.
             StoreTooNew: This release may only read the store.
         """
-        transport = self.for_writing()
-        data = write_document(kind, name, encode(clear), sealed, keys=self.keys, suite=self.suite)
-        transport.create(name, [data])
+        self.for_writing()
+        return self.write_unfenced(name, kind, clear, sealed)
+
+    def write_unfenced(
+        self, name: str, kind: Kind, clear: msgspec.Struct, sealed: bytes = b""
+    ) -> tuple[str, int]:
+        """As `write`, for the fence itself."""
+        data = write_document(
+            kind,
+            name,
+            encode(clear),
+            sealed,
+            keys=self.keys,
+            suite=self.suite,
+            owner=self.past.owner_now(self),
+        )
+        self.transport.create(name, [data])
         return digest([data]).hex(), len(data)
 
 
@@ -306,7 +332,7 @@ def create_store(
         suite=suite,
         made_at=clock().isoformat(),
     )
-    store = DataStore(transport, facts, keys)
+    store = DataStore(transport, facts, keys, past=Past(newest=1))
     confirm_words(slots.as_words(on_paper))
     slots.write_key_file(key_file, in_file)
     add_slot(store, in_file, SlotKind.KEY_FILE)
@@ -339,13 +365,13 @@ def open_store(transport: Transport, opener: bytes, kind: SlotKind) -> DataStore
     """
     problem: Damaged | None = None
     for unlocked in _unlocked(transport, claimed_stores(transport), opener, kind):
-        keys = _newest_epoch(transport, unlocked)
+        keys, owner = _newest_epoch(transport, unlocked)
         try:
             facts = _first_whole(transport, partial(_verified_format, keys=keys))
         except Damaged as cause:
             problem = problem or cause  # somebody else's escrow slot, or a damaged store
         else:
-            return DataStore(transport, facts, keys)
+            return DataStore(transport, facts, keys, past=Past(newest=owner))
     if problem is not None:
         raise problem
     raise WrongKey(
@@ -477,7 +503,12 @@ def _seems_there(transport: Transport, name: str) -> bool:
 def _write_format(store: DataStore) -> None:
     name = layout.FORMAT_COPIES[0]
     data = write_document(
-        Kind.FORMAT, name, encode(store.facts), keys=store.keys, suite=store.suite
+        Kind.FORMAT,
+        name,
+        encode(store.facts),
+        keys=store.keys,
+        suite=store.suite,
+        owner=store.past.owner_now(store),
     )
     for copy in reversed(layout.FORMAT_COPIES):
         store.for_writing().create(copy, [data])
@@ -585,20 +616,21 @@ def _claimed_slot(data: bytes, name: str) -> Slot:
     return decode(Frame.parse(data, name=name).clear, Slot, name=name)
 
 
-def _newest_epoch(transport: Transport, keys: StoreKeys) -> StoreKeys:
-    """Keys of the newest epoch that anything signed bears out.
+def _newest_epoch(transport: Transport, keys: StoreKeys) -> tuple[StoreKeys, int]:
+    """Keys of the newest epoch that anything signed bears out, and the newest owner's number.
 
     An epoch is begun with its public keys and an owner document, so the loss of one of them does
     not set the store back.
     """
-    newest, listing = FIRST_EPOCH, CarefulTransport(transport)
+    newest, owner, listing = FIRST_EPOCH, 0, CarefulTransport(transport)
     for entry in listing.entries(layout.OWNER):
-        if layout.is_known(entry.name):
+        if layout.is_owner(entry.name):
+            owner = max(owner, layout.number_of(entry.name))
             newest = max(newest, _signed_in(transport, keys, entry.name))
     for entry in transport.entries(layout.KEYS):
         if layout.is_known(entry.name) and "/pub-" in entry.name:
             newest = max(newest, _claimed_epoch(transport, keys, entry.name, newest))
-    return StoreKeys(keys.store, keys.master, epoch=newest)
+    return StoreKeys(keys.store, keys.master, epoch=newest), owner
 
 
 def _claimed_epoch(transport: Transport, keys: StoreKeys, name: str, newest: int) -> int:

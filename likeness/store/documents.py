@@ -64,6 +64,34 @@ class OwnerDocument(Document, frozen=True):
     host: Text = ""
 
 
+class TurnDocument(Document, frozen=True):
+    """`owner/…-…`: who of an owner's processes and copies began to write last."""
+
+    number: Count
+    turn: Count
+    pen: Hex32
+    taken_at: Moment
+    host: Text = ""
+
+
+class AdoptedDocument(Document, frozen=True):
+    """`adopted/…-…`: what there was when an owner took over; later work of earlier ones is void.
+
+    Attributes:
+        number: The owner's.
+        part: From 0.
+        parts: How many there are.
+        versions: Their ids, in this part.
+        numbers: The highest number there was in each folder of numbered documents.
+    """
+
+    number: Count
+    part: Count
+    parts: Annotated[int, Meta(ge=1, le=1 << 16)]
+    versions: Annotated[tuple[Hex32, ...], Meta(max_length=1 << 20)]
+    numbers: Annotated[dict[Text, Count], Meta(max_length=64)]
+
+
 class MapPart(Document, frozen=True):
     """One stretch of a block map, in two copies.
 

@@ -12,12 +12,19 @@ from dataclasses import dataclass, field
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, NameTaken, ObjectUnreadable, ShareRefused, StoreTooNew
+from likeness.errors import (
+    Damaged,
+    NameTaken,
+    ObjectUnreadable,
+    ShareRefused,
+    StoreTooNew,
+    WrittenLate,
+)
 from likeness.model.ids import VmId
 from likeness.store import layout
 from likeness.store.believing import LOST, exists_surely, look_twice
-from likeness.store.data_store import DataStore, read_frame
-from likeness.store.documents import HeadDocument, HeadObject, HeadVm
+from likeness.store.data_store import DataStore, read_frame, set_aside
+from likeness.store.documents import HeadDocument, HeadObject, HeadVm, VersionClear
 from likeness.store.versions import record_names, vms
 from likeness.transport.passing import CLOSED, CarefulTransport
 
@@ -27,7 +34,7 @@ MOST_VMS = 1 << 15
 """What one head tells at most: about 30 MiB, and a document may have 64."""
 _ATTEMPTS = 10  # jobs that end in one moment
 _FIRST = "0" * 64
-_CONTROL = (layout.KEYS, layout.OWNER, layout.INDEX, layout.SWEPT)
+_CONTROL = (layout.KEYS, layout.OWNER, layout.ADOPTED, layout.INDEX, layout.SWEPT)
 
 
 @dataclass(slots=True)
@@ -71,14 +78,19 @@ def read_witness(store: DataStore) -> Witness:
     if numbers and not _is_full(numbers[start]):
         name = layout.numbered(layout.HEADS, numbers[start])
         raise Damaged(name, "the heads before it are gone, and it does not say everything")
-    for at, number in enumerate(numbers[start:]):
+    at = 0
+    for number in numbers[start:]:
         name = layout.numbered(layout.HEADS, number)
-        head, frame = store.read_surely(name, Kind.HEAD, HeadDocument)
+        try:
+            head, frame = store.read_surely(name, Kind.HEAD, HeadDocument)
+        except WrittenLate:
+            continue
         if at and (head.previous != witness.digest or number != witness.number + 1):
             raise Damaged(name, "it does not follow the head before it; heads were lost or changed")
         _apply(witness, head)
         witness.number = number
         witness.digest = frame.digest
+        at += 1
     return witness
 
 
@@ -100,6 +112,7 @@ def write_head(store: DataStore, *, clock: Clock) -> Witness:
     """
     store.require_writable()
     store.require_in_place()
+    _set_late_heads_aside(store)
     told, attempts = Witness(), 0
     blocked: set[int] = set()
     for _ in range(FULL_EVERY):
@@ -116,6 +129,26 @@ def write_head(store: DataStore, *, clock: Clock) -> Witness:
             break
     witness.problem = told.problem
     return witness
+
+
+def _set_late_heads_aside(store: DataStore) -> None:
+    """Make room where somebody wrote who had lost the store; nothing if it was never taken over."""
+    if store.past.adopted(store):
+        for number in _numbers(store)[-FULL_EVERY:]:
+            _set_aside_if_late(store, _name(number), Kind.HEAD, HeadDocument)
+
+
+def _set_aside_if_late(
+    store: DataStore, name: str, kind: Kind, clear: type[HeadDocument] | type[VersionClear]
+) -> bool:
+    try:
+        store.read_surely(name, kind, clear)
+    except WrittenLate:
+        set_aside(store, name)
+        return True
+    except (*LOST, ObjectUnreadable, ShareRefused, StoreTooNew):
+        return False  # whoever needs it tells of it
+    return False
 
 
 def _write_next(
@@ -251,7 +284,12 @@ def _records(store: DataStore, vm: VmId, known: tuple[int, str] | None) -> list[
     def lacks(names: list[str]) -> bool:
         return count > 0 and versions_digest(names[:count]) != told
 
-    return look_twice(lambda place: record_names(place, vm), store, doubtful=lacks)[-1]
+    names = look_twice(lambda place: record_names(place, vm), store, doubtful=lacks)[-1]
+    if not store.past.adopted(store):
+        return names
+    new = names if lacks(names) else names[count:]
+    late = {n for n in new if _set_aside_if_late(store, n, Kind.VERSION, VersionClear)}
+    return [name for name in names if name not in late]
 
 
 def _changed_objects(
@@ -263,7 +301,7 @@ def _changed_objects(
         entry.name
         for folder in _CONTROL
         for entry in listing.entries(folder)
-        if layout.is_known(entry.name)
+        if layout.is_known(entry.name) and not layout.is_turn(entry.name)
     }
     present.update(n for n in set(known) - present if exists_surely(store, n))
     added = [

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
-from likeness.errors import Damaged
+from likeness.errors import Damaged, WrittenLate
 from likeness.model.ids import VersionId, VmId, is_name
 from likeness.store import layout
 from likeness.store.data_store import signed_part
@@ -134,6 +134,8 @@ def read_history(view: SignedView, *, whole: bool = False) -> History:
             head = signed_part(signed.frame.clear, HeadDocument, name=name)
             if head.number != number:
                 raise Damaged(name, f"it is head {head.number} under another's name")
+        except WrittenLate:
+            expected = number
         except UNREADABLE as cause:
             history.break_with(told(name, cause))
         else:

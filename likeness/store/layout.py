@@ -13,8 +13,13 @@ from likeness.model.ids import DiskId, PackId, RunId, VersionId, VmId
 FORMAT_COPIES = ("ADS-FORMAT", "ADS-FORMAT.2", "ADS-FORMAT.3")
 KEYS, OWNER, INBOX, PACKS, MAPS = "keys", "owner", "in", "packs", "maps"
 INDEX, VERSIONS, HEADS, SWEPT, CATALOG = "index", "versions", "heads", "gc", "catalog"
-QUARANTINE = "quarantine"
-FOLDERS = (KEYS, OWNER, INBOX, PACKS, MAPS, INDEX, VERSIONS, HEADS, SWEPT, CATALOG, QUARANTINE)
+QUARANTINE, ADOPTED = "quarantine", "adopted"
+FOLDERS = (
+    *(KEYS, OWNER, INBOX, PACKS, MAPS, INDEX, VERSIONS, HEADS, SWEPT, CATALOG),
+    *(QUARANTINE, ADOPTED),
+)
+NUMBERED = (HEADS, SWEPT, CATALOG)
+"""Folders of documents that count up, besides `OWNER`."""
 
 _KINDS = {
     OWNER: Kind.OWNER,
@@ -23,13 +28,15 @@ _KINDS = {
     VERSIONS: Kind.VERSION,
     HEADS: Kind.HEAD,
     CATALOG: Kind.CATALOG_COPY,
+    ADOPTED: Kind.ADOPTED,
 }
 
 _KNOWN = re.compile(
     r"(?:ADS-FORMAT(?:\.2|\.3)?"
     r"|keys/slot-[0-9a-f]{16}|keys/pub-[0-9a-f]{8}"
     r"|(?:owner|heads|gc|catalog)/[0-9a-f]{16}"
-    r"|catalog/[0-9a-f]{16}-[0-9a-f]{4}"
+    r"|(?:catalog|adopted)/[0-9a-f]{16}-[0-9a-f]{4}"
+    r"|owner/[0-9a-f]{16}-[0-9a-f]{16}"
     r"|in/[0-9a-f]{32}/[0-9a-f]{32}"
     r"|packs/[0-9a-f]{2}/[0-9a-f]{32}"
     r"|maps/[0-9a-f]{32}/[0-9a-f]{32}"
@@ -88,6 +95,26 @@ def number_of(name: str) -> int:
     return int(name.rpartition("/")[2][:16], 16)
 
 
+def turn(owner: int, number: int) -> str:
+    """The n-th turn of an owner."""
+    return f"{OWNER}/{owner:016x}-{number:016x}"
+
+
+def is_turn(name: str) -> bool:
+    """Whether an object in `OWNER` tells of a turn, and not of an owner."""
+    return name.startswith(f"{OWNER}/") and "-" in name
+
+
+def is_owner(name: str) -> bool:
+    """Whether it tells of an owner."""
+    return name.startswith(f"{OWNER}/") and "-" not in name and is_known(name)
+
+
+def adopted(owner: int, part: int) -> str:
+    """One part of what an owner took over."""
+    return f"{ADOPTED}/{owner:016x}-{part:04x}"
+
+
 def free_number(folder: str, entries: Iterable[str], folders: Iterable[str]) -> int:
     """The next number in `OWNER`, `SWEPT` or `CATALOG` that nothing lies under, 1 for the first.
 
@@ -106,6 +133,8 @@ def kind_of(name: str) -> Kind:
     if name in FORMAT_COPIES:
         return Kind.FORMAT
     folder = name.partition("/")[0]
+    if is_turn(name):
+        return Kind.TURN
     if folder == KEYS:
         return Kind.SLOT if "/slot-" in name else Kind.PUBLIC_KEYS
     return _KINDS[folder]

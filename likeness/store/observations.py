@@ -11,6 +11,7 @@ from likeness.errors import (
     ObjectUnreadable,
     ShareRefused,
     StoreTooNew,
+    WrittenLate,
 )
 from likeness.store import layout
 from likeness.store.believing import LOST
@@ -108,9 +109,16 @@ def unchecked(name: str, cause: object, versions: tuple[str, ...] = ()) -> Obser
 
 def told(name: str, error: LikenessError, versions: tuple[str, ...] = ()) -> Observation:
     """An observation about an object that one of `UNREADABLE` was raised for."""
+    if isinstance(error, WrittenLate):
+        return late(name, error)
     if isinstance(error, UNKNOWN):
         return unchecked(name, error, versions)
     return trouble(name, cause_of(error), versions)
+
+
+def late(name: str, error: WrittenLate) -> Observation:
+    """A document of an installation that had lost the store."""
+    return Observation(Weight.NOTICE, name, cause_of(error), "it counts for nothing; none is lost")
 
 
 def notice(name: str, cause: str, meaning: str) -> Observation:

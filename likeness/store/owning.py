@@ -1,7 +1,9 @@
 """Owning a store: one installation may change it, the one whose owner document is the newest.
 
 Taking a store over is an explicit act, never a time-out. Whoever owned it before finds the newer
-document when it wants to write the next time, and is refused.
+document when it wants to write the next time, and is refused; what it finishes writing after that
+counts for nothing (`likeness.store.adopted`). Of an installation that was copied, the one that
+begins to write first goes on, and the other is refused (`likeness.store.turns`).
 """
 
 from collections.abc import Callable
@@ -11,9 +13,11 @@ from likeness.codec.documents import Kind
 from likeness.codec.keys import FIRST_EPOCH
 from likeness.errors import NameTaken, StoreTakenOver
 from likeness.store import layout
+from likeness.store.adopted import found_there
 from likeness.store.believing import LOST
-from likeness.store.data_store import DataStore
-from likeness.store.documents import OwnerDocument
+from likeness.store.data_store import DataStore, set_aside
+from likeness.store.documents import AdoptedDocument, OwnerDocument
+from likeness.store.turns import Pens, Turns
 
 
 def newest_owner(store: DataStore) -> tuple[OwnerDocument | None, int]:
@@ -65,6 +69,7 @@ def take_over(store: DataStore, installation: str, *, host: str, clock: Clock) -
     """
     owner, _ = newest_owner(store)
     if owner is not None and owner.installation == installation:
+        _adopt(store, owner.number)
         return owner
     names = (entry.name for entry in store.transport.entries(layout.OWNER))
     number = layout.free_number(layout.OWNER, names, store.transport.folders(layout.OWNER))
@@ -78,7 +83,25 @@ def take_over(store: DataStore, installation: str, *, host: str, clock: Clock) -
             f"data store {store.store_id[:8]} was taken over by another installation at this"
             " moment; see which one shall own it, then run this again there"
         ) from cause
+    _adopt(store, number)
     return document
+
+
+def _adopt(store: DataStore, number: int) -> None:
+    """Say what is there, now that whoever owned the store before is refused.
+
+    What an owner found stays as it was first said; a part that was torn in mid-write makes room.
+    """
+    store.past.moved_on(number)
+    if number == 1:
+        return  # nobody came before
+    for found in found_there(store, number):
+        name = layout.adopted(number, found.part)
+        try:
+            store.read_surely(name, Kind.ADOPTED, AdoptedDocument)
+        except LOST:
+            set_aside(store, name)
+            store.write(name, Kind.ADOPTED, found)
 
 
 class Fence:
@@ -88,25 +111,37 @@ class Fence:
     never change, so each is read once.
     """
 
-    def __init__(self, installation: Callable[[], str]) -> None:
-        """Say who wants to write: 32 hex digits, asked at the first change; empty: anybody may."""
+    def __init__(self, installation: Callable[[], str], pens: Pens | None = None) -> None:
+        """Say who wants to write.
+
+        Args:
+            installation: 32 hex digits, asked at the first change; empty: anybody may.
+            pens: Tells this installation from a copy of it; without, they are not told apart.
+        """
         self._installation = installation
+        self._turns = Turns(pens) if pens is not None else None
         self._seen = ""
+        self._number = 0
 
     def __call__(self, store: DataStore) -> None:
         """Return, if the installation owns the store, or nobody does.
 
         Raises:
-            StoreTakenOver: Another one does.
+            StoreTakenOver: Another one does, or a copy of this one.
         """
         mine = self._installation()
-        newest = max(_names(store), default="")
-        if not mine or newest == self._seen:
+        names = [entry.name for entry in store.transport.entries(layout.OWNER)]
+        newest = max(filter(layout.is_owner, names), default="")
+        if not mine:
             return
-        owner, _ = newest_owner(store)
-        if owner is not None and owner.installation != mine:
-            raise StoreTakenOver(_refusal(store, owner))
-        self._seen = newest
+        if newest != self._seen:
+            owner, _ = newest_owner(store)
+            if owner is not None and owner.installation != mine:
+                raise StoreTakenOver(_refusal(store, owner))
+            self._seen, self._number = newest, owner.number if owner else 0
+            store.past.moved_on(self._number)
+        if self._turns is not None and self._number:
+            self._turns.require_ours(store, self._number, names)
 
 
 def require_no_other_owner(store: DataStore, vault: DataStore) -> None:
@@ -139,4 +174,4 @@ def _refusal(store: DataStore, owner: OwnerDocument) -> str:
 
 def _names(store: DataStore) -> list[str]:
     entries = store.transport.entries(layout.OWNER)
-    return sorted(entry.name for entry in entries if layout.is_known(entry.name))
+    return sorted(entry.name for entry in entries if layout.is_owner(entry.name))

@@ -18,6 +18,7 @@ from likeness.codec.keys import FIRST_EPOCH, PublicKeys
 from likeness.errors import BadInput, Damaged, WrongFingerprint
 from likeness.model.ids import StoreId
 from likeness.store import layout
+from likeness.store.adopted import Past
 from likeness.store.believing import Unopened, read_surely
 from likeness.store.data_store import (
     DataStore,
@@ -82,10 +83,16 @@ class PublicStore:
     """A store whose signatures can be checked."""
 
     def __init__(
-        self, transport: Transport, store_id: StoreId, keys: Mapping[int, PublicKeys]
+        self,
+        transport: Transport,
+        store_id: StoreId,
+        keys: Mapping[int, PublicKeys],
+        *,
+        past: Past | None = None,
     ) -> None:
         """Use `open_public`."""
         self.transport, self.store_id, self.keys = transport, store_id, dict(keys)
+        self.past = past or Past()
 
     def __repr__(self) -> str:
         return f"PublicStore({self.store_id} on {self.transport!r})"
@@ -103,6 +110,7 @@ class PublicStore:
                 frame.name,
                 f"it is of epoch {frame.epoch}, whose public keys are missing or not to be trusted",
             )
+        self.past.require_timely(self, frame)
         return keys
 
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
@@ -127,7 +135,7 @@ class PublicStore:
 
     def over(self, transport: Transport) -> "PublicStore":
         """See `SignedView.over`."""
-        return PublicStore(transport, self.store_id, self.keys)
+        return PublicStore(transport, self.store_id, self.keys, past=self.past)
 
 
 def open_public(transport: Transport, *, fingerprint: str | None = None) -> PublicStore:

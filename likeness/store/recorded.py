@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, is_torn
-from likeness.errors import LikenessError, ObjectMissing
+from likeness.errors import LikenessError, ObjectMissing, WrittenLate
 from likeness.model.ids import VmId
 from likeness.store import layout
 from likeness.store.data_store import DataStore
@@ -26,6 +26,7 @@ from likeness.store.observations import (
     Observation,
     Weight,
     cause_of,
+    late,
     notice,
     unchecked,
     with_closed,
@@ -71,6 +72,8 @@ def _recorded(view: SignedView) -> Recorded:
             try:
                 _read(view, name)
                 found.versions[name] = name
+            except WrittenLate as cause:
+                found.told.append(late(name, cause))
             except (*NOT_READ, *UNREADABLE) as cause:
                 bad[name] = cause
     misplaced = dict(misplaced_records(view)) if bad else {}

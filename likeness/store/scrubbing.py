@@ -26,6 +26,7 @@ from likeness.errors import (
     ShareRefused,
     StoreTooNew,
     TransientError,
+    WrittenLate,
 )
 from likeness.model.ids import PackId, StoreId
 from likeness.pipelining import bounded_map
@@ -50,6 +51,7 @@ from likeness.store.observations import (
     Observation,
     Weight,
     cause_of,
+    late,
     notice,
     trouble,
     unchecked,
@@ -192,6 +194,8 @@ class _Reader:
             )
         except ObjectMissing:
             return None
+        except WrittenLate as cause:
+            return late(name, cause)
         except (ShareRefused, StoreTooNew) as cause:
             return unchecked(name, cause)
         except TransientError as cause:
@@ -210,6 +214,8 @@ class _Reader:
         self._progress(len(data))
         try:
             judge(data)
+        except WrittenLate:
+            raise
         except Damaged as cause:
             return _Judged(cause_of(cause), digest([data]))
         return _Judged()
@@ -253,14 +259,19 @@ class _SignedScrub:
             names = records_of(self._transport, vm)
             links: list[_Link] = []
             bad: dict[str, Observation] = {}
+            void: set[str] = set()
             for name in names:
                 records: list[Record] = []
                 problem = self._reader.look(name, self._taken_into(records, name))
-                if problem is not None:
+                if problem is not None and problem.weight is Weight.NOTICE:
+                    void.add(name)
+                    yield problem
+                elif problem is not None:
                     bad[name] = problem
                 elif records:
                     links.append(_link(records[-1]))
                     yield from self._maps(records[-1])
+            names = [name for name in names if name not in void]
             covered = covered_records(names, bad, self._witness.vms.get(vm))
             for name, problem in bad.items():
                 known = covered is None or name in covered or problem.weight is Weight.UNCHECKED

@@ -1,6 +1,6 @@
 """Sweep: what runs that died left in the store, and packs that are no longer needed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ from likeness.store.observations import UNREADABLE
 
 _MOST_PACKS = 1 << 18
 """Packs that one statement tells of: about 10 MiB."""
+_LATELY = 8
+"""Statements of which one process makes at most so many before it deletes what they say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,11 @@ def give_back_packs(
 
     The caller's word that other packs hold their chunks, proved, is not enough: it may come from a
     catalog that was set back. So those packs must be in the store, in their full length, and none
-    of them may be given back as well. What to rely on is asked before the packs are listed, so
-    that the listing is the younger: a copy that somebody else deletes meanwhile is not in it. It is
-    asked again afterwards, and only what is said both times is done. Safe to repeat.
+    of them may be given back as well, nor have been said to be: whoever said so, before this
+    installation took over, may still wake up and delete it. What to rely on is asked before the
+    packs are listed, so that the listing is the younger: a copy that somebody else deletes
+    meanwhile is not in it. It is asked again afterwards, and only what is said both times is done.
+    Safe to repeat.
 
     Args:
         store: Where.
@@ -84,6 +88,7 @@ def give_back_packs(
         clock: The present.
     """
     store.require_writable()
+    doomed = _said_lately(store)
     asked = holders()
     sizes = {entry.name: entry.size_bytes for entry in store.transport.entries(layout.PACKS)}
     still = holders()
@@ -91,7 +96,8 @@ def give_back_packs(
         sorted(
             pack
             for pack in asked.keys() & still.keys()
-            if _is_held(asked[pack], asked, sizes) and _is_held(still[pack], still, sizes)
+            if _is_held(asked[pack], doomed | asked.keys(), sizes)
+            and _is_held(still[pack], doomed | still.keys(), sizes)
         )
     )
     if packs:
@@ -105,9 +111,11 @@ def give_back_packs(
     return GivenBack(tuple(gone), sum(gone.values()), tuple(sorted(set(asked) - set(gone))))
 
 
-def _is_held(holders: Mapping[PackId, int], going: Holders, sizes: Mapping[str, int]) -> bool:
+def _is_held(
+    holders: Mapping[PackId, int], going: Collection[PackId], sizes: Mapping[str, int]
+) -> bool:
     whole = all(sizes.get(layout.pack(pack)) == size for pack, size in holders.items())
-    return bool(holders) and whole and not holders.keys() & going.keys()
+    return bool(holders) and whole and not holders.keys() & set(going)
 
 
 def _state(store: DataStore, packs: tuple[PackId, ...], reason: str, clock: Clock) -> None:
@@ -125,10 +133,28 @@ def _state(store: DataStore, packs: tuple[PackId, ...], reason: str, clock: Cloc
 
 def given_back(store: DataStore) -> set[PackId]:
     """Packs that signed statements say were given back: their absence is no loss."""
+    return _said_in(store, _statements(store))
+
+
+def _said_lately(store: DataStore) -> set[PackId]:
+    """Packs of the last statements of each owner: whoever made one may still be deleting them."""
+    names = _statements(store)
+    until = [each.numbers.get(layout.SWEPT, 0) for each in store.past.adopted(store)]
+    lately = set(names[-_LATELY:])
+    for number in until:
+        lately.update([name for name in names if layout.number_of(name) <= number][-_LATELY:])
+    return _said_in(store, lately)
+
+
+def _statements(store: DataStore) -> list[str]:
+    entries = store.transport.entries(layout.SWEPT)
+    return sorted(entry.name for entry in entries if layout.is_known(entry.name))
+
+
+def _said_in(store: DataStore, statements: Collection[str]) -> set[PackId]:
     packs: set[PackId] = set()
-    for entry in store.transport.entries(layout.SWEPT):
-        if layout.is_known(entry.name):
-            with suppress(*UNREADABLE):  # then its packs look missing, which is safe
-                statement, _ = store.read(entry.name, Kind.SWEPT, SweptDocument)
-                packs.update(PackId(pack) for pack in statement.packs)
+    for name in statements:
+        with suppress(*UNREADABLE):  # then its packs look missing, which is safe
+            statement, _ = store.read(name, Kind.SWEPT, SweptDocument)
+            packs.update(PackId(pack) for pack in statement.packs)
     return packs

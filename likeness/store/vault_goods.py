@@ -1,6 +1,6 @@
 """What may be copied to a vault: what is whole, and a version only with all that it needs."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 
@@ -31,6 +31,7 @@ _MOST_BYTES = max(MOST_BLOB_BYTES, MOST_DOCUMENT_BYTES, MOST_PACK_BYTES)
 _WORDS = {
     layout.KEYS: "a key of the data store",
     layout.OWNER: "the document that says who owns the data store",
+    layout.ADOPTED: "what an owner of the data store found there",
     layout.INDEX: "a part of the data store's index",
     layout.SWEPT: "a list of packs that were given back",
     layout.HEADS: "a link of the data store's history",
@@ -49,8 +50,22 @@ class Waits(Exception):  # a state, in words
 class Goods:
     """What may be copied: only what is whole here, and a version only with all it needs."""
 
-    def __init__(self, store: DataStore, vault: DataStore, mending: Mending) -> None:
-        """Learn what each pack must hash to; about 200 bytes of memory a pack."""
+    def __init__(
+        self,
+        store: DataStore,
+        vault: DataStore,
+        mending: Mending,
+        *,
+        of: Collection[str] | None = None,
+    ) -> None:
+        """Learn what each pack must hash to; about 200 bytes of memory a pack.
+
+        Args:
+            store: Where from.
+            vault: Where to.
+            mending: Makes anew what cannot be copied.
+            of: The index segments to learn from; all if none.
+        """
         self._store, self._vault, self._mending = store, vault, mending
         self._packs: dict[PackId, tuple[bytes, int]] = {}
         self._segments: set[str] = set()
@@ -58,7 +73,7 @@ class Goods:
         self._spoilt_maps: dict[str, str] = {}
         self._maps_there: set[str] = set()
         self._holes = False
-        for name in dict.fromkeys((*segments(store), *segments(vault))):
+        for name in dict.fromkeys((*segments(store), *segments(vault)) if of is None else of):
             self._learn(name)
 
     def copy(self, name: str) -> Copied | None:
@@ -86,6 +101,10 @@ class Goods:
         data = _read(self._store.transport, name)
         _put(self._vault.transport, name, data)
         return Copied(name, len(data))
+
+    def keep_only(self, packs: Container[PackId]) -> None:
+        """Care for these packs alone."""
+        self._packs = {pack: facts for pack, facts in self._packs.items() if pack in packs}
 
     def packs_there(self) -> set[PackId]:
         """Packs that the vault has in the length they should have."""

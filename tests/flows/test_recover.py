@@ -252,7 +252,8 @@ def test_a_recovery_that_was_cut_short_is_gone_on_with(
     again = recovered(site)
 
     assert lists(again) == before
-    assert [path.name for path in sorted((site.place / "owner").iterdir())] == [
+    owners = [p.name for p in sorted((site.place / "owner").iterdir()) if "-" not in p.name]
+    assert owners == [
         layout.numbered("x", each)[2:] for each in (1, 2)
     ]
     assert again.back_up("db").name == "Completed"

@@ -9,7 +9,8 @@ import pytest
 from catalog.messages import message_id, written
 from flows.restore import restore_disks
 from flows.sweep import sweep
-from flows.vault import vault
+from flows.vault import check_vault, vault
+from likeness.clock import system_clock
 from likeness.errors import ShareUnreachable
 from likeness.model.ids import RunId, random_name
 from likeness.store.documents import DiskRecord
@@ -18,6 +19,8 @@ from likeness.xen.inventory import find_vm
 from likeness.xen.marks import Owner
 from likeness.xen.snapshots import take_snapshot
 from tasks.claims import run_claimed
+from tasks.page import vault_lines
+from tasks.reporting import version_row
 from tests.flows.scene import Scene, outcomes, sizes
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
@@ -93,6 +96,46 @@ def test_what_reached_the_vault_is_recorded_although_something_else_did_not(site
     version = site.newest("db").version
     shutil.rmtree(site.place)
     assert site.restore(version, from_vault=True) == site.disks("db")
+
+
+def test_the_vaults_mark_means_read_back_there_and_what_is_not_whole_is_copied_again(
+    site: Scene,
+) -> None:
+    site.back_up("web", "db", vault=True)
+    block = site.site.vault
+    assert block is not None
+
+    def marks() -> dict[str, str]:
+        now = system_clock()
+        rows = [version_row(site.newest(vm), now) for vm in ("web", "db")]
+        return {row["VM"]: row["vault"].partition(block.place)[0] for row in rows}
+
+    assert marks() == {"web": "copied: ", "db": "copied: "}
+    assert any(
+        "0 of 2 versions read back" in line for line in vault_lines(site.site, site.listed())
+    )
+
+    found: Any = check_vault(site=site.name)
+    assert (found.problems, found.left) == ((), 0)
+    assert set(marks().values()) == {"✅ read back just now: "}
+    again: Any = check_vault(site=site.name)
+    assert again.objects == 0, "nothing is due"
+
+    site.save(vault={"read_back_after": "always"})
+    packs = [path for path in (site.folder / "vault" / "packs").glob("*/*") if path.is_file()]
+    spoilt = bytearray(packs[0].read_bytes())
+    spoilt[len(spoilt) // 2] ^= 1
+    packs[0].chmod(0o600)
+    packs[0].write_bytes(spoilt)
+    ended = check_vault(site=site.name, return_state=True)
+
+    assert ended.is_failed()
+    assert packs[0].name in str(ended.message)
+    assert set(marks().values()) == {"✅ read back just now: "}, "it was copied and read again"
+    assert list((site.folder / "vault" / "quarantine").iterdir())
+    shutil.rmtree(site.place)
+    for vm in ("web", "db"):
+        assert site.restore(site.newest(vm).version, from_vault=True) == site.disks(vm)
 
 
 def test_a_vault_that_is_the_data_store_by_another_name_is_refused_and_shown_nowhere(

@@ -15,6 +15,7 @@ from likeness.model.ids import VmId, random_name
 from likeness.store.catalog_copies import put_copy
 from likeness.store.heads import write_head
 from likeness.store.keyring import begin_epoch
+from likeness.store.owning import take_over
 from likeness.store.versions import Version
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import CHUNK, Disk, Workshop, changed, noise, text
@@ -57,6 +58,7 @@ def fill(workshop: Workshop) -> list[dict[str, object]]:
     back_up(web, "web", emptied, second + text("more", 5000))
     back_up(files, "Dateien №2", b"", bytes(3 * CHUNK), text("a", CHUNK))
     workshop.store = begin_epoch(workshop.store, clock=workshop.clock)
+    take_over(workshop.store, random_name(), host="new.example", clock=workshop.clock)
     back_up(web, "web", changed(emptied, (2 * CHUNK, b"in the second epoch")), second)
     return versions
 

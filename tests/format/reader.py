@@ -25,7 +25,7 @@ SUITES: dict[int, tuple[int, Callable[[bytes, bytes, bytes, bytes], bytes]]] = {
 }
 STRETCH = 262_144
 ZERO = bytes(32)
-FORMAT, SLOT, VERSION, INDEX = 1, 2, 5, 6
+FORMAT, SLOT, VERSION, INDEX, ADOPTED = 1, 2, 5, 6, 12
 
 
 class Bad(Exception):
@@ -52,6 +52,7 @@ class Document:
     kind: int
     suite: int
     epoch: int
+    owner: int
     clear: bytes
     sealed: bytes
     signed: bytes
@@ -60,14 +61,14 @@ class Document:
     @classmethod
     def parse(cls, data: bytes) -> "Document":
         need(data[:8] == b"ADSDOC01" and data[-8:] == b"ADSDEND1", "not a document")
-        kind, form, suite, _, epoch, clear, sealed = struct.unpack_from("<BBBBIII", data, 8)
+        kind, form, suite, _, epoch, owner, clear, sealed = struct.unpack_from("<BBBBIIII", data, 8)
         need(form == 1, "a later format")
-        end = 24 + clear + sealed
+        end = 28 + clear + sealed
         need(len(data) == end + 80, "its length")
         need(xxh3_64_digest(data[:-16]) == data[-16:-8], "its checksum")
         signature = data[end : end + 64]
-        body = data[24:end]
-        return cls(kind, suite, epoch, body[:clear], body[clear:], data[:end], signature)
+        body = data[28:end]
+        return cls(kind, suite, epoch, owner, body[:clear], body[clear:], data[:end], signature)
 
 
 @dataclass
@@ -133,8 +134,25 @@ class Reader:
         return document.clear, hidden
 
     def records(self) -> Iterator[str]:
+        """Names of version records that nobody wrote who had lost the store."""
+        found = self.adopted()
         for path in sorted((self.root / "versions").glob("*/*")):
-            yield path.relative_to(self.root).as_posix()
+            name = path.relative_to(self.root).as_posix()
+            owner, version = Document.parse(path.read_bytes()).owner, name.rpartition("-")[2]
+            if all(version in ids for number, ids in found.items() if number > owner):
+                yield name
+
+    def adopted(self) -> dict[int, set[str]]:
+        """The versions that each owner found that took the store over."""
+        parts: dict[int, list[dict[str, Any]]] = {}
+        for path in sorted((self.root / "adopted").glob("*")):
+            said = json.loads(self.document(path.relative_to(self.root).as_posix(), ADOPTED)[0])
+            parts.setdefault(said["number"], []).append(said)
+        return {
+            number: {version for part in found for version in part["versions"]}
+            for number, found in parts.items()
+            if len(found) == found[0]["parts"]
+        }
 
     def version(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         clear, hidden = map(json.loads, self.document(name, VERSION))

@@ -363,8 +363,8 @@ def document_frame(data: bytes) -> None:
     for _ in range(dice.number(3)):
         at, value = dice.pick((8, dice.number(255)), (dice.number(23), dice.number(255)))
         made[at] = value
-    hidden = len(whole) - 24 - len(clear) - 80
-    made[16:24] = struct.pack("<II", dice.size(len(clear)), dice.size(hidden))
+    hidden = len(whole) - 28 - len(clear) - 80
+    made[20:28] = struct.pack("<II", dice.size(len(clear)), dice.size(hidden))
     body = bytes(made[:-16])
     path = b"heads/x"
     place = struct.pack("<B16sH", Kind.HEAD, bytes.fromhex(STORE), len(path)) + path

@@ -220,6 +220,7 @@ def test_sealed_with_an_unknown_suite_is_of_a_later_release(workshop: Workshop) 
         Frame(
             frame.kind,
             frame.epoch,
+            frame.owner,
             9,
             frame.clear,
             frame.sealed,

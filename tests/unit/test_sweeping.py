@@ -121,7 +121,8 @@ def test_what_may_go_is_asked_before_the_listing_and_again_right_before_the_firs
 
     give_back_packs(workshop.store, ask, reason="", clock=workshop.clock)
 
-    assert seen == [[], [("entries", "packs")]]
+    statements = ("entries", "gc")
+    assert seen == [[statements], [statements, ("entries", "packs")]]
 
 
 def test_the_last_two_copies_are_not_deleted_by_two_processes(workshop: Workshop) -> None:
