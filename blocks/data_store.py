@@ -210,6 +210,15 @@ class Vault(Share, Block):
         pattern=r"^(always|never|[1-9][0-9]{0,4} (hours?|days?|weeks?))$",
     )
 
+    locked_days: int = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        title="Bucket: keep undeletable, days",
+        description="What a version needs cannot be deleted by anybody for so long after it was"
+        " vaulted; the bucket must have been made with object lock. 0: no locks.",
+    )
+
     def connect(self) -> Transport:
         """See `Share.connect`; what goes wrong there names the vault's block."""
         with _said_of_the_vault():

@@ -232,6 +232,11 @@ class Site(SiteSettings):
         """Key of something people look at: every site has its own; *main*'s are the plain words."""
         return artifact if self.name == "main" else f"{artifact}-{self.name}"
 
+    def usable(self, role: str) -> Block | None:
+        """The block of a role as it is; none if there is none, or it cannot be used."""
+        found = self._blocks[role]
+        return found if isinstance(found, Block) else None
+
     def place_of(self, role: str) -> str:
         """Where the data store or the vault is, or why that cannot be said; empty if none is."""
         found = self._blocks[role]

@@ -7,6 +7,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from httpx import HTTPError
 from prefect.blocks.core import Block
@@ -202,7 +203,9 @@ def _store(
     return made.store, made.recovery_words
 
 
-def save_site(name: str, blocks: Mapping[str, Block | None]) -> None:
+def save_site(
+    name: str, blocks: Mapping[str, Block | None], settings: Mapping[str, Any] | None = None
+) -> None:
     """Save the blocks of a site, by role, and the Site block that names them."""
     for role, block in blocks.items():
         if block is not None:
@@ -212,4 +215,6 @@ def save_site(name: str, blocks: Mapping[str, Block | None]) -> None:
         data_store=f"{name}-data-store",
         catalog=f"{name}-catalog",
         vault=f"{name}-vault" if blocks["vault"] else "",
+        mail=f"{name}-mail" if blocks.get("mail") else "",
+        **(settings or {}),
     ).save(name, overwrite=True)

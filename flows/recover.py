@@ -25,16 +25,10 @@ def main() -> int:
     speak_any_encoding()
     arguments = _arguments()
     try:
-        pool = XenPool(
-            url=arguments.pool,
-            username=arguments.account,
-            fingerprint=arguments.fingerprint or confirmed(arguments.pool),
-            password=SecretStr(ask_secret(f"Password of {arguments.account} at {arguments.pool}")),
-        )
         found = recover(
             arguments.name,
             open_with=partial(opened_at, options=arguments),
-            pool=pool,
+            pool=_pool(arguments),
             data_store=_data_store(arguments),
             folder=arguments.folder,
             vault=_vault(arguments),
@@ -56,7 +50,9 @@ def _arguments() -> argparse.Namespace:
         " share's, the vault's, then what opens the store.",
     )
     parser.add_argument("--name", default="main", help="what flows will be given (main)")
-    parser.add_argument("--pool", required=True, help="such as https://xen1.example")
+    parser.add_argument(
+        "--pool", default="", help="such as https://xen1.example; without, as kept in the store"
+    )
     parser.add_argument("--account", default="root", help="of the pool (root)")
     parser.add_argument("--fingerprint", default="", help="SHA-256 of the pool's certificate")
     add_place(parser)
@@ -75,6 +71,17 @@ def _arguments() -> argparse.Namespace:
         help="a rehearsal: open the store, make the catalog and compare, and change nothing",
     )
     return parser.parse_args()
+
+
+def _pool(arguments: argparse.Namespace) -> XenPool | None:
+    if not arguments.pool:
+        return None
+    return XenPool(
+        url=arguments.pool,
+        username=arguments.account,
+        fingerprint=arguments.fingerprint or confirmed(arguments.pool),
+        password=SecretStr(ask_secret(f"Password of {arguments.account} at {arguments.pool}")),
+    )
 
 
 def _data_store(arguments: argparse.Namespace) -> DataStoreShare:
@@ -123,9 +130,12 @@ def _told(arguments: argparse.Namespace, found: Recovered) -> str:
             f"  versions      {len(found.versions)}, unchecked until they are validated",
             *(f"    {vm}: {count}" for vm, count in sorted(by_vm.items())),
             *(f"  left out      {each}" for each in found.left_out),
-            "  jobs that ran; their deployments and schedules are not kept in the store, so write"
-            " them into prefect.yaml and run prefect deploy:",
+            "  jobs that ran:",
             *(jobs or ["    none known"]),
+            f"  deployments   {len(found.deployments)} kept"
+            f"{'' if arguments.dry_run else ', and made again'}",
+            *(f"    {each}" for each in found.deployments),
+            *(() if found.kept else ("  logins        none kept; enter them again",)),
         )
     )
 

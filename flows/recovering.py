@@ -12,6 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from prefect.blocks.core import Block
+from pydantic import ValidationError
+
 from blocks import CatalogFile, DataStoreShare, Site, Vault, XenPool
 from catalog import schema
 from catalog.connection import make_room
@@ -29,14 +32,16 @@ from flows.new_site import (
     try_vault,
 )
 from likeness.clock import system_clock
-from likeness.errors import LikenessError, WrongKey
+from likeness.errors import BadInput, LikenessError, WrongKey
 from likeness.store.data_store import DataStore, open_store_with_key_file
 from likeness.store.documents import OwnerDocument
 from likeness.store.heads import read_witness, write_head
+from likeness.store.kept_installation import newest_installation
 from likeness.store.keyring import add_key_file
 from likeness.store.owning import newest_owner, owners, take_over
 from likeness.transport.base import Transport
 from tasks.catch_up import bring_together
+from tasks.installation import KeptInstallation, deploy_again, save_mail_account
 from tasks.mend_catalog import WHAT_THE_STORE_SAYS, newest_copy
 
 Opener = Callable[[Transport], DataStore]
@@ -59,7 +64,9 @@ class Recovered:
         left_out: What could not be recorded, in words.
         owner: Who owned the store before; none if no document said so.
         head: The store's newest head when it was found, or why there is none to believe.
-        jobs: Jobs that ran, with the VMs of their last run: their deployments are not kept.
+        jobs: Jobs that ran, with the VMs of their last run.
+        deployments: What the newest copy of the catalog knew, and was made again.
+        kept: Whether blocks and logins were found in the store.
     """
 
     site: Site | None
@@ -71,13 +78,15 @@ class Recovered:
     owner: OwnerDocument | None
     head: str
     jobs: dict[str, tuple[str, ...]]
+    deployments: tuple[str, ...] = ()
+    kept: bool = False
 
 
 def recover(
     name: str,
     *,
     open_with: Opener,
-    pool: XenPool,
+    pool: XenPool | None = None,
     data_store: DataStoreShare,
     folder: Path,
     vault: Vault | None = None,
@@ -91,10 +100,11 @@ def recover(
     Args:
         name: Of the site: what flows will be given.
         open_with: Opens the store.
-        pool: Where the VMs are; logged in to once.
+        pool: Where the VMs are; logged in to once. None: as it is kept in the store.
         data_store: Where the store is, or the vault; and a key file that does not exist yet.
         folder: For the catalog, on a local disk; must not hold one yet.
-        vault: The second place, if there is one; written to once, unless it is a rehearsal.
+        vault: The second place, if there is one; written to once, unless it is a rehearsal. None:
+            as it is kept in the store.
         dry_run: Do all of it that changes nothing: neither the store nor this machine.
 
     Raises:
@@ -107,26 +117,73 @@ def recover(
     catalog = CatalogFile(folder=str(folder.absolute()))
     begun = Begun(folder.absolute() / "recovery", name, data_store)
     require_folders(begun, catalog, data_store)
-    with pool.open():
-        pass
     require_prefect(name, begun)
     with connected(data_store) as place:
         store = open_with(place)
         store.require_writable()
+        kept = _kept(store)
+        pool = pool or kept.block("xen_pool")
+        if pool is None:
+            raise BadInput("the store knows no login of a pool; give its address with --pool")
+        with pool.open():
+            pass
+        vault = vault or _kept_vault(kept, data_store)
         if dry_run:
             with TemporaryDirectory(prefix="likeness-rehearsal-") as scratch:
                 here = CatalogFile(folder=scratch)
-                return _remembered(store, Site(xen_pool=pool, data_store=data_store, catalog=here))
+                site = Site(xen_pool=pool, data_store=data_store, catalog=here)
+                names = tuple(f"{each['flow']}/{each['name']}" for each in kept.deployments)
+                found = _remembered(store, site)
+                return replace(found, deployments=names, kept=bool(kept.blocks))
         try_vault(vault, place)
         begun.note()
         _make_key(store, Path(data_store.key_file))
         site = Site(name=name, xen_pool=pool, data_store=data_store, catalog=catalog)
         found = _remembered(store, site)
         _own(store, catalog)
-    blocks = {"xen-pool": pool, "data-store": data_store, "catalog": catalog, "vault": vault}
-    save_site(name, blocks)
+    blocks: dict[str, Block | None] = {
+        "xen-pool": pool,
+        "data-store": _with_drop_box(data_store, kept),
+        "catalog": catalog,
+        "vault": vault,
+    }
+    if kept.mail_account and (mail := kept.block("mail")) is not None:
+        blocks["mail"] = mail
+        save_mail_account(kept, mail.server)
+    save_site(name, blocks, kept.settings)
+    made, problems = deploy_again(kept, name)
     begun.over()
-    return replace(found, site=Site.named(name))
+    return replace(
+        found,
+        site=Site.named(name),
+        deployments=tuple(made),
+        left_out=(*found.left_out, *problems),
+        kept=bool(kept.blocks),
+    )
+
+
+def _with_drop_box(data_store: DataStoreShare, kept: KeptInstallation) -> DataStoreShare:
+    """The place as it was given, and what else was known of it."""
+    before = kept.block("data_store")
+    if before is None or before.place != data_store.place:
+        return data_store
+    fields = ("drop_box_username", "drop_box_password")
+    return data_store.model_copy(update={each: getattr(before, each) for each in fields})
+
+
+def _kept(store: DataStore) -> KeptInstallation:
+    """What the newest copy of the catalog says of the lost installation; empty if none does."""
+    said = newest_installation(store)
+    try:
+        return KeptInstallation.model_validate_json(said) if said else KeptInstallation()
+    except ValidationError:
+        return KeptInstallation()
+
+
+def _kept_vault(kept: KeptInstallation, data_store: DataStoreShare) -> Vault | None:
+    """The vault there was, unless it is the store now."""
+    vault = kept.block("vault")
+    return vault if vault is not None and vault.place != data_store.place else None
 
 
 def _make_key(store: DataStore, key_file: Path) -> None:

@@ -21,6 +21,18 @@ _MEANING = {
         "Versions that the vault lacks are in the data store alone.",
         "The next vaulting goes on there; start one now with the deployment vault.",
     ),
+    "check-vault": (
+        "What lies in the vault was not read back in full; its versions lose their mark in time.",
+        "The next check goes on there; start one now with the deployment check-vault.",
+    ),
+    "protect": (
+        "What the catalog alone knows since its last copy, ages of validation, could be lost.",
+        "The next job makes a copy, too.",
+    ),
+    "rehearse": (
+        "A lost installation might not come back as it is. No version is concerned.",
+        "Put right what is said above and start the deployment rehearse.",
+    ),
     "restore-disks": (
         "Disks that were not restored whole left no file behind. No version was changed.",
         "Put right what is said above and start the restore again.",

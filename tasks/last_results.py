@@ -24,6 +24,8 @@ OUR_FLOWS = (
     "validate",
     "vault",
     "check-vault",
+    "protect",
+    "rehearse",
     "sweep",
     "restore-disks",
     "unprotected",

@@ -20,6 +20,7 @@ from tasks.failure_letters import HAS_UNPROTECTED
 from tasks.files import FilesFound
 from tasks.overdue import Cause
 from tasks.protection import Unprotected
+from tasks.rehearse import Rehearsed
 from tasks.replicate import FailedOver, Replicated
 from tasks.restore import RestoredDisk
 from tasks.restore_vm import VmBack
@@ -343,6 +344,28 @@ def checked_vault_state(found: CheckedVault) -> State[Any]:
         said = [*found.problems[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
         message = f"{message}; not whole there, and copied again if it is here: {'; '.join(said)}"
         return Failed(message=message, data=NotVaulted(message))
+    return Completed(message=message, data=found)
+
+
+class NotRecoverable(LikenessError):
+    """A lost installation would not come back as it is."""
+
+
+def protected_state(head: str) -> State[Any]:
+    """How copying the catalog ends."""
+    return Completed(message=f"the catalog was copied to the data store; {head}", data=head)
+
+
+def rehearsed_state(found: Rehearsed) -> State[Any]:
+    """How a rehearsal ends: *Failed* when what comes back is not what there is."""
+    message = (
+        f"{counted(found.versions, 'version')} come back of {found.copy} in"
+        f" {found.copy_seconds:.0f} s, and of the store alone in {found.store_seconds:.0f} s;"
+        f" {found.head}"
+    )
+    if found.problems:
+        message = f"a recovery would not bring all back: {'; '.join(found.problems[:_SHOWN])}"
+        return Failed(message=message, data=NotRecoverable(message))
     return Completed(message=message, data=found)
 
 

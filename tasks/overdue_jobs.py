@@ -62,24 +62,25 @@ def overdue_jobs(
     """
     found: list[Cause] = []
     with get_client(sync_client=True) as client:
-        deployed = [
+        ours = [
             each
-            for each in _deployed(client)
+            for each in deployed(client)
             if each.deployment.parameters.get("site", "main") == site_name
             and (vault or each.flow != "vault")
         ]
-        for each in deployed:
+        for each in ours:
             key = f"{each.flow} {each.deployment.id}"
             if problem := _schedule_problem(each):
                 found.append(Cause(f"schedule {key}", problem))
             if patience is not None and (problem := _idle_problem(client, each, now, patience)):
                 found.append(Cause(f"run {key}", problem))
-        pools = {each.deployment.work_pool_name for each in deployed}
+        pools = {each.deployment.work_pool_name for each in ours}
         found += _idle_pools(client, sorted(pool for pool in pools if pool))
     return found
 
 
-def _deployed(client: SyncPrefectClient) -> Iterator[Deployed]:
+def deployed(client: SyncPrefectClient) -> Iterator[Deployed]:
+    """Every deployment of our flows, of whatever site."""
     ours = FlowFilter(name=FlowFilterName(any_=list(OUR_FLOWS)))
     flows = {each.id: each.name for each in client.read_flows(flow_filter=ours)}
     offset = 0

@@ -9,7 +9,9 @@ from likeness.model.ids import RunId
 from likeness.model.sizes import readable_size
 from likeness.store.catalog_copies import put_copy
 from likeness.store.heads import write_head
+from likeness.store.kept_installation import FILE, seal_installation
 from tasks.claims import store_turn
+from tasks.installation import installation_of
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
 
@@ -28,6 +30,8 @@ def copy_catalog(run: RunId, *, site: Site) -> str:
         scratch_folder(site, run) as scratch,
     ):
         export_copy(site.catalog.file, scratch / "catalog", system_clock())
+        said = installation_of(site).model_dump_json().encode()
+        (scratch / "catalog" / FILE).write_bytes(seal_installation(store, said))
         copy = put_copy(store, scratch / "catalog", clock=system_clock)
         witness = write_head(store, clock=system_clock)
     if witness.problem:

@@ -26,6 +26,7 @@ from tasks.outcomes import DAMAGE_FOUND, HAD_WARNINGS, DamageFound
 from tasks.page import MARKS, age_of, store_problem
 from tasks.protection import Unprotected
 from tasks.proving import Validated
+from tasks.rehearse import Rehearsed
 from tasks.restore import RestoredDisk
 from tasks.restore_vm import VmBack
 from tasks.sweep import SweepReport
@@ -121,6 +122,20 @@ def vault_mark(row: VersionRow, place: str, now: datetime) -> str:
     """✅ only where all that the version needs was read back at the vault."""
     read = row.read_back.get(place)
     return f"✅ read back {age_of(read, now)}: {place}" if read else f"copied: {place}"
+
+
+def show_rehearsal(found: Rehearsed, *, site: Site) -> None:
+    """The proof that a lost installation would come back, with its date."""
+    mark = "❌" if found.problems else "✅"
+    lines = [
+        f"# {mark} Rehearsal of a recovery, {system_clock():%Y-%m-%d %H:%M} UTC",
+        "",
+        f"{counted(found.versions, 'version')}; {found.head}.",
+        f"Of {found.copy}: {found.copy_seconds:.1f} s.",
+        f"Of the data store alone: {found.store_seconds:.1f} s.",
+        *(f"- {each}" for each in found.problems),
+    ]
+    put_markdown(site.key_of("rehearsal"), "\n".join(lines), "Rehearsal of a recovery")
 
 
 def legend(verdicts: Sequence[Verdict]) -> str:

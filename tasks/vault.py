@@ -1,4 +1,4 @@
-"""Vaulting: all that the second place lacks, as the same sealed bytes; and reading it back there."""
+"""Vaulting: all that the second place lacks, the same sealed bytes; and reading it back there."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from prefect import get_run_logger, task
 
 from blocks import Site, Vault
 from catalog import vault_reading
+from catalog.vault_locks import vault_has_locks
 from catalog.vaulting import (
     last_was_whole,
     note_vaulting,
@@ -31,6 +32,7 @@ from likeness.transport.base import Transport
 from tasks.ages import age_limit, is_hour
 from tasks.progress import shown
 from tasks.retries import STEP
+from tasks.vault_locks import lock_versions
 
 _WRITTEN_EVERY = 20.0
 """Seconds; what was read back until a crash is not read again."""
@@ -121,6 +123,10 @@ def copy_versions(
         there = [version for version in _versions_in(vault) if version not in tally.waiting]
         record_vault_contents(catalog, block.place, there, system_clock())
         vault_reading.judge_vault(catalog, block.place)
+        if block.locked_days:
+            with site.data_store.open() as store:
+                opened = DataStore(vault, store.facts, store.keys, unfinished=True)
+                lock_versions(_to_lock(there, tally, site, block), opened, site=site, block=block)
         whole = only is None and not tally.problems
         note_vaulting(catalog, block.place, system_clock(), whole=whole)
     except PauseHours:
@@ -281,6 +287,12 @@ def _within(due: list[tuple[str, int]], most_bytes: int | None) -> list[tuple[st
         taken.append((name, size))
         left -= size
     return taken
+
+
+def _to_lock(there: list[VersionId], tally: Tally, site: Site, block: Vault) -> list[VersionId]:
+    """Versions that came just now; all, where no version was ever locked."""
+    ever = vault_has_locks(site.catalog.file, block.place)
+    return list(tally.versions) if ever else there
 
 
 def _vault_of(site: Site) -> Vault:

@@ -8,3 +8,9 @@ CREATE TABLE vaultings (                        -- how the last one went, by vau
     ended_at    TIMESTAMP NOT NULL,
     whole       BOOLEAN NOT NULL                -- nothing was left out, and all was looked at
 );
+
+CREATE TABLE vault_locks (                      -- until when a vault's bucket keeps what undeletable
+    vault       VARCHAR NOT NULL,
+    name        VARCHAR NOT NULL,
+    locked_until TIMESTAMP NOT NULL
+);

@@ -27,6 +27,7 @@ class BlobKind(IntEnum):
 
     MAP = 1
     CATALOG_PART = 2
+    INSTALLATION = 3
 
 
 def write_blob(

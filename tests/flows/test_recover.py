@@ -9,11 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL
 from pydantic import SecretStr
 
 from blocks import DataStoreShare, Site, SiteBlock, XenPool
 from catalog.values import Verdict
+from flows.protect import protect, rehearse
 from flows.recover import Recovered, recover
 from flows.sweep import sweep
 from flows.validate import validate
@@ -228,6 +232,76 @@ def test_a_rehearsal_changes_nothing(new_site: Callable[..., Scene]) -> None:
     assert site.back_up("db").name == "Completed"
 
 
+def test_logins_settings_and_jobs_come_back_with_the_words(new_site: Callable[..., Scene]) -> None:
+    site = new_site({"db": [noise("db", MIB)]})
+    site.set(alarm_after_hours=48)
+    job = {"name": f"nightly-{site.name}", "vms": ["db"]}
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow_from_name("backup-job")
+        made = client.create_deployment(
+            flow_id=flow,
+            name=str(job["name"]),
+            entrypoint="flows.backup.backup_job",
+            parameters={"job": job, "site": site.name},
+            schedules=[
+                DeploymentScheduleCreate(
+                    schedule=CronSchedule(cron="0 22 * * *", timezone="UTC"), active=True
+                )
+            ],
+        )
+    assert protect(site=site.name, return_state=True).is_completed()
+    assert site.back_up("db", validated=True).name == "Completed"
+    copies = [path.read_bytes() for path in (site.place / "catalog").iterdir()]
+    assert not any(site.lab.password.encode() in copy for copy in copies)
+    with get_client(sync_client=True) as client:
+        client.delete_deployment(made)
+    lose(site)
+    folder = site.folder / "there"
+    opener = partial(open_store, opener=from_words(site.recovery_words))
+
+    found = recover(
+        site.name,
+        open_with=partial(opener, kind=SlotKind.RECOVERY_WORDS),
+        data_store=DataStoreShare(place=str(site.place), key_file=str(folder / "store.key")),
+        folder=folder,
+    )
+
+    assert (found.left_out, found.kept) == ((), True)
+    assert found.deployments == (f"backup-job/{job['name']}",)
+    again = Scene(site.name, Site.named(site.name), site.lab, site.folder, site.recovery_words)
+    assert again.site.xen_pool.password.get_secret_value() == site.lab.password
+    assert again.site.vault is not None
+    assert again.site.alarm_after_hours == 48
+    with get_client(sync_client=True) as client:
+        there = client.read_deployment_by_name(found.deployments[0])
+    assert there.parameters["job"] == job
+    (schedule,) = there.schedules
+    assert (schedule.active, schedule.schedule.model_dump()["cron"]) == (True, "0 22 * * *")
+    assert again.back_up("db").name == "Completed"
+
+
+def test_a_rehearsal_on_a_schedule_proves_that_all_would_come_back(
+    new_site: Callable[..., Scene],
+) -> None:
+    site = new_site(SMALL)
+    assert site.back_up("web", "db", validated=True).name == "Completed"
+    before, owner = site.objects(), site.site.data_store.owner()
+
+    proved = rehearse(site=site.name, return_state=True)
+
+    assert proved.is_completed(), proved.message
+    assert str(proved.message).startswith("2 versions come back of copy 1 of ")
+    assert (site.objects(), site.site.data_store.owner()) == (before, owner)
+    spoil(catalog_copies(site)[-1])
+    for path in (site.place / "versions").glob("*/*"):
+        path.rename(site.folder / path.name)
+        break
+    failed = rehearse(site=site.name, return_state=True)
+    assert failed.is_failed()
+    assert "no copy of the catalog is of use" in str(failed.message)
+    assert "made of the store alone lacks 1 version" in str(failed.message)
+
+
 def test_the_wrong_words_change_nothing(site: Scene, new_site: Callable[..., Scene]) -> None:
     other = new_site({"db": [noise("db", MIB)]})
     before = sizes(site.folder)
@@ -253,9 +327,7 @@ def test_a_recovery_that_was_cut_short_is_gone_on_with(
 
     assert lists(again) == before
     owners = [p.name for p in sorted((site.place / "owner").iterdir()) if "-" not in p.name]
-    assert owners == [
-        layout.numbered("x", each)[2:] for each in (1, 2)
-    ]
+    assert owners == [layout.numbered("x", each)[2:] for each in (1, 2)]
     assert again.back_up("db").name == "Completed"
 
 

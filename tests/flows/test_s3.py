@@ -2,10 +2,12 @@
 
 import shutil
 from collections.abc import Generator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
 from blocks import DataStoreShare
@@ -104,3 +106,34 @@ def test_a_vault_that_is_the_bucket_of_the_data_store_is_refused(site: Scene, s3
         )
     with pytest.raises(BadInput, match="does not encrypt the connection"):
         second.model_copy(update={"encrypt": True}).connect()
+
+
+def test_a_bucket_with_locks_keeps_what_versions_need_and_for_as_long_as_the_last_needs_it(
+    site: Scene, s3: S3Server
+) -> None:
+    bucket = s3.bucket(locks=True)
+    site.save(vault={**account(s3, f"s3://{bucket}/far"), "locked_days": 3})
+    client = s3.client()
+
+    def kept(folder: str) -> dict[str, timedelta]:
+        pages = client.list_objects_v2(Bucket=bucket, Prefix=f"far/{folder}/")
+        found = {}
+        for each in pages["Contents"]:
+            head = client.head_object(Bucket=bucket, Key=each["Key"])
+            found[each["Key"]] = head["ObjectLockRetainUntilDate"] - datetime.now(UTC)
+        return found
+
+    assert site.back_up("web", "db", vault=True).name == "Completed"
+    first = {folder: kept(folder) for folder in ("packs", "versions", "maps", "index")}
+    assert all(timedelta(days=3) < left for each in first.values() for left in each.values())
+    key = next(iter(first["packs"]))
+    (version,) = client.list_object_versions(Bucket=bucket, Prefix=key)["Versions"]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        client.delete_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])
+
+    site.save(vault={"locked_days": 20})
+    assert site.back_up("web", "db", vault=True).name == "Completed"
+
+    assert all(left > timedelta(days=20) for left in kept("packs").values()), "they need the same"
+    records = sorted(kept("versions").values())
+    assert [left > timedelta(days=20) for left in records] == [False, False, True, True]

@@ -55,12 +55,12 @@ def test_what_is_asked_grows_with_what_is_new_and_not_with_the_store(workshop: W
         workshop.back_up(noise(each, 3 * CHUNK), vm=VmId(random_name()))
     vaulted(workshop, vault, Manner())
     of_seven = asked()
-    workshop.back_up(noise(7, 3 * CHUNK))
+    workshop.back_up(noise(7, 3 * CHUNK), vm=VmId(random_name()))
     first_new = asked()
     for each in range(8, 14):
         workshop.back_up(noise(each, 3 * CHUNK), vm=VmId(random_name()))
     vaulted(workshop, vault, Manner())
-    name = workshop.back_up(noise(14, 3 * CHUNK)).name
+    name = workshop.back_up(noise(14, 3 * CHUNK), vm=VmId(random_name())).name
     second_new = asked()
 
     assert moved[:2] == [0, 0]
