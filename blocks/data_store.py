@@ -126,6 +126,12 @@ class DataStoreShare(Share, _WithKey, Block):
         title="Password of delegates' account",
         description="It is handed to each delegate for the time of its transfer.",
     )
+    read_only: bool = Field(
+        default=False,
+        title="Only read from here",
+        description="For the machine of a vault that fetches its copies itself, with an account"
+        " that may only read: nothing is ever written to this data store from there.",
+    )
     _user: Callable[[], str] | None = PrivateAttr(default=None)
     _pens: Pens | None = PrivateAttr(default=None)
 
@@ -159,7 +165,8 @@ class DataStoreShare(Share, _WithKey, Block):
         transport = self.connect()
         try:
             store = open_store_with_key_file(transport, Path(self.key_file))
-            if self._user is not None:
+            store.read_only = self.read_only
+            if self._user is not None and not self.read_only:
                 store.fence = Fence(self._user, self._pens)
             yield store
         finally:

@@ -8,11 +8,14 @@ from blocks import Site
 from flows.forms import Gib, SiteName, titled
 from flows.runs import our_flow, this_run
 from likeness.stopping import StopToken
+from tasks.catch_up import catch_up
 from tasks.claims import run_claimed
 from tasks.mend_catalog import ready_catalog
 from tasks.outcomes import checked_vault_state, vaulted_state
 from tasks.reporting import show_vault, show_versions
-from tasks.vault import Tally, check_contents, copy_versions, version_called
+from tasks.vault import Tally, copy_versions, version_called
+from tasks.vault_check import check_contents
+from tasks.vault_refill import doubt_all, refill_store
 
 
 @our_flow("vault {site}")
@@ -30,7 +33,10 @@ def vault(
     """
     here, stop = Site.named(site), StopToken()
     with here.session(), run_claimed(here, this_run()):
-        ready_catalog(here)
+        if here.data_store.read_only:
+            catch_up(site=here)  # no job here does
+        else:
+            ready_catalog(here)
         try:
             only = frozenset([version_called(version, site=here)]) if version.strip() else None
             copied = copy_versions(site=here, stop=stop, tally=Tally(), only=only)
@@ -69,3 +75,27 @@ def check_vault(
             raise
         show_versions(site=here)
     return checked_vault_state(found)
+
+
+@our_flow("refill {site}")
+def refill(site: SiteName = "main") -> State[Any]:
+    """Fill a fresh data store from the vault, when the old one is gone for good.
+
+    The place of the data store's block must hold none, and the key file is the one there was.
+    Afterwards every version is unchecked until it is validated, and the next backup goes on.
+
+    Args:
+        site: Name of the Site block.
+    """
+    here, stop = Site.named(site), StopToken()
+    with run_claimed(here, this_run()):
+        try:
+            copied = refill_store(site=here, stop=stop, tally=Tally())
+        except BaseException:
+            stop.stop()
+            raise
+        doubt_all(site=here)
+        with here.session():
+            catch_up(site=here)
+            show_versions(site=here)
+    return vaulted_state(copied)

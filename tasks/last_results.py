@@ -24,6 +24,7 @@ OUR_FLOWS = (
     "validate",
     "vault",
     "check-vault",
+    "refill",
     "protect",
     "rehearse",
     "sweep",

@@ -26,7 +26,8 @@ from tasks.restore import RestoredDisk
 from tasks.restore_vm import VmBack
 from tasks.serve import Served
 from tasks.sweep import SweepReport
-from tasks.vault import CheckedVault, Vaulted
+from tasks.vault import Vaulted
+from tasks.vault_check import CheckedVault
 
 DAMAGE_FOUND = "damage found: "
 _MOST_NAMES = 8

@@ -18,6 +18,7 @@ from likeness.store import layout
 from likeness.store.documents import AdoptedDocument
 from likeness.store.observations import UNREADABLE
 from likeness.transport.base import Transport
+from likeness.transport.passing import CLOSED
 
 _D = TypeVar("_D", bound=msgspec.Struct)
 _MOST_IN_PART = 1 << 18
@@ -99,9 +100,11 @@ class Past:
             return
         if "-" in frame.name and folder != layout.VERSIONS:
             return
-        if frame.owner >= self.owner_now(view):
-            return
-        for each in self.adopted(view):
+        try:
+            adopted = self.adopted(view) if frame.owner < self.owner_now(view) else []
+        except CLOSED:
+            return  # a folder that cannot be listed refuses nothing
+        for each in adopted:
             if each.owner > frame.owner and each.lacks(frame.name):
                 raise WrittenLate(
                     frame.name,

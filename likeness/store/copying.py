@@ -91,7 +91,10 @@ def copy_to_vault(
         ShareUnreachable: One of the two places does not answer.
         PauseHours: It is not to go on now; what was copied stays.
     """
-    store.require_writable()
+    if store.read_only:  # whoever fetches copies need not own what they are copies of
+        require_writer(store.facts)
+    else:
+        store.require_writable()
     require_second_place(store.transport, vault)
     _require_own_vault(store, vault)
     require_no_other_owner(store, DataStore(vault, store.facts, store.keys, unfinished=True))

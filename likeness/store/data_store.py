@@ -83,6 +83,7 @@ class DataStore:
         self.transport, self.facts, self.keys = transport, facts, keys
         self._unfinished, self.fence = unfinished, fence
         self.past = past or Past()
+        self.read_only = False
 
     def __repr__(self) -> str:
         return f"DataStore({self.facts.store} on {self.transport!r})"
@@ -132,7 +133,7 @@ class DataStore:
 
     def over(self, transport: Transport) -> "DataStore":
         """The same store over another transport that leads to it."""
-        return DataStore(
+        store = DataStore(
             transport,
             self.facts,
             self.keys,
@@ -140,6 +141,8 @@ class DataStore:
             fence=self.fence,
             past=self.past,
         )
+        store.read_only = self.read_only
+        return store
 
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
         """The clear part of a signed document, and its frame for the sealed part.
@@ -166,8 +169,14 @@ class DataStore:
         Raises:
             StoreTooNew: This release may read it only.
             StoreTakenOver: Another installation owns it now.
+            ShareRefused: This machine only reads from it.
         """
         require_writer(self.facts)
+        if self.read_only:
+            raise ShareRefused(
+                f"data store {self.store_id[:8]} is only read from here, as its block says; write"
+                " to it where its jobs run"
+            )
         self.fence(self)
 
     def for_writing(self) -> Transport:

@@ -6,15 +6,19 @@ from typing import Any
 
 import pytest
 
+from blocks import DataStoreShare, Vault
 from catalog.messages import message_id, written
+from catalog.values import Verdict
+from flows.pull import set_up_pull
 from flows.restore import restore_disks
 from flows.sweep import sweep
-from flows.vault import check_vault, vault
+from flows.vault import check_vault, refill, vault
 from likeness.clock import system_clock
-from likeness.errors import ShareUnreachable
+from likeness.errors import ShareRefused, ShareUnreachable
 from likeness.model.ids import RunId, random_name
 from likeness.store.documents import DiskRecord
 from likeness.store.restoring import restore_disk
+from likeness.store.versions import find_version
 from likeness.xen.inventory import find_vm
 from likeness.xen.marks import Owner
 from likeness.xen.snapshots import take_snapshot
@@ -136,6 +140,60 @@ def test_the_vaults_mark_means_read_back_there_and_what_is_not_whole_is_copied_a
     shutil.rmtree(site.place)
     for vm in ("web", "db"):
         assert site.restore(site.newest(vm).version, from_vault=True) == site.disks(vm)
+
+
+def test_a_fresh_data_store_is_filled_from_the_vault_and_the_next_backup_goes_on(
+    site: Scene,
+) -> None:
+    assert site.back_up("web", "db", vault=True, validated=True).name == "Completed"
+    refused = refill(site=site.name, return_state=True)
+    assert refused.is_failed()
+    assert "there is a data store at" in str(refused.message)
+    shutil.rmtree(site.place)
+    site.place.mkdir()
+
+    filled = refill(site=site.name, return_state=True)
+
+    assert filled.is_completed(), filled.message
+    assert set(site.verdicts()) == {Verdict.UNCHECKED}
+    ended = site.back_up("web", "db")
+    assert ended.name == "Completed", ended.message
+    assert {each.sent_bytes for each in outcomes(ended).values()} == {0}
+    assert site.validate().is_completed()
+    assert set(site.verdicts()) == {Verdict.GOOD}
+    for vm in ("web", "db"):
+        assert site.restore(site.listed(vm)[-1].version) == site.disks(vm)
+
+
+def test_a_vault_that_fetches_its_copies_itself_writes_nothing_to_the_data_store(
+    site: Scene,
+) -> None:
+    assert site.back_up("web", "db", validated=True).name == "Completed"
+    far, here = site.folder / "far", site.folder / "far-here"
+    far.mkdir()
+    here.mkdir(mode=0o700)
+    key = here / "store.key"
+    shutil.copy(site.site.data_store.key_file, key)
+    before = sizes(site.place)
+
+    pulls = set_up_pull(
+        f"{site.name}-far",
+        data_store=DataStoreShare(place=str(site.place), key_file=str(key)),
+        vault=Vault(place=str(far)),
+        folder=here,
+    )
+    done: Any = vault(site=pulls.name)
+    checked: Any = check_vault(site=pulls.name)
+
+    assert (done.problems, checked.problems) == ((), ())
+    assert sizes(site.place) == before
+    with pulls.data_store.open() as store, pytest.raises(ShareRefused, match="only read from here"):
+        store.for_writing()
+    shutil.rmtree(site.place)
+    for vm in ("web", "db"):
+        (stored,) = site.listed(vm)
+        with DataStoreShare(place=str(far), key_file=str(key)).open() as copied:
+            assert site.read_back(find_version(copied, stored.version), place=far) == site.disks(vm)
 
 
 def test_a_vault_that_is_the_data_store_by_another_name_is_refused_and_shown_nowhere(
