@@ -15,7 +15,7 @@ from flows.new_site import Begun, require_prefect, try_vault
 from likeness.cli.terminal import ask_secret, say, speak_any_encoding, tell
 from likeness.clock import system_clock
 from likeness.errors import BadInput, LikenessError
-from likeness.transport.place import is_share
+from likeness.transport.place import needs_account
 
 NO_POOL = "no-pool"
 """Stands in the Site block for a pool: such a site backs nothing up."""
@@ -80,7 +80,9 @@ def main() -> int:
 
 
 def _password(place: str, account: str) -> SecretStr:
-    return SecretStr(ask_secret(f"Password of {account} at {place}") if is_share(place) else "")
+    return SecretStr(
+        ask_secret(f"Password of {account} at {place}") if needs_account(place) else ""
+    )
 
 
 def _arguments() -> argparse.Namespace:

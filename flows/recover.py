@@ -15,7 +15,7 @@ from likeness.cli.opening import add_keys, add_place, opened_at
 from likeness.cli.terminal import ask_secret, say, secret_in, speak_any_encoding, tell
 from likeness.errors import LikenessError
 from likeness.model.sizes import counted
-from likeness.transport.place import is_share
+from likeness.transport.place import needs_account
 
 __all__ = ["Recovered", "recover"]
 
@@ -86,7 +86,7 @@ def _pool(arguments: argparse.Namespace) -> XenPool | None:
 
 def _data_store(arguments: argparse.Namespace) -> DataStoreShare:
     password, user = "", arguments.user or ""
-    if is_share(arguments.store):
+    if needs_account(arguments.store):
         file, question = arguments.password_file, f"Password of {user} at {arguments.store}"
         password = secret_in(file) if file else ask_secret(question)
     return DataStoreShare(
@@ -95,6 +95,9 @@ def _data_store(arguments: argparse.Namespace) -> DataStoreShare:
         password=SecretStr(password),
         encrypt=not arguments.signed_only,
         key_file=str(arguments.folder / "store.key"),
+        endpoint=arguments.endpoint,
+        region=arguments.region,
+        ca_file=arguments.ca_file,
     )
 
 
@@ -102,7 +105,7 @@ def _vault(arguments: argparse.Namespace) -> Vault | None:
     if not arguments.vault:
         return None
     user, password = arguments.vault_account, ""
-    if is_share(arguments.vault):
+    if needs_account(arguments.vault):
         password = ask_secret(f"Password of {user} at {arguments.vault}")
     return Vault(place=arguments.vault, username=user, password=SecretStr(password))
 
