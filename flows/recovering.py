@@ -20,6 +20,7 @@ from catalog import schema
 from catalog.connection import make_room
 from catalog.reconciling import doubt_everything
 from catalog.runs import last_runs
+from catalog.session import catalog_session
 from catalog.staging import private_folder
 from catalog.values import VersionRow
 from catalog.versions import list_versions
@@ -207,7 +208,8 @@ def _remembered(store: DataStore, site: Site) -> Recovered:
             memory = newest_copy(store, folder, file) or memory
     site.catalog.ready(system_clock)
     doubt_everything(file, system_clock())
-    added, left_out = bring_together(site, store)
+    with catalog_session(file):  # opened once for all versions
+        added, left_out = bring_together(site, store)
     jobs: dict[str, tuple[str, ...]] = {}
     for run in last_runs(file, _RUNS):
         jobs.setdefault(run.job, tuple(each.name for each in run.vms))

@@ -10,6 +10,7 @@ from prefect import get_run_logger, task
 
 from blocks import CatalogFile, Site
 from catalog.connection import make_room
+from catalog.session import catalog_session
 from catalog.staging import private_folder
 from catalog.values import VersionRow
 from catalog.versions import list_versions
@@ -95,7 +96,8 @@ def _made(site: Site, store: DataStore, *, with_copy: bool) -> tuple[str, float,
                 memory = newest_copy(store, folder, catalog.file) or memory
         catalog.ready(system_clock)
         here = Site(xen_pool="not needed", data_store=site.data_store, catalog=catalog)
-        _, left_out = bring_together(here, store)
+        with catalog_session(catalog.file):  # opened once for all versions
+            _, left_out = bring_together(here, store)
         found = _facts(here)
     return memory, stopwatch() - began, found, list(left_out)
 
