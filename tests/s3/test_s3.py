@@ -39,7 +39,7 @@ def test_a_bucket_that_is_not_there_is_said(s3: S3Server) -> None:
 
 
 def test_a_server_that_is_gone_is_unreachable_and_comes_back(s3: S3Server) -> None:
-    alone = S3Server()
+    alone = S3Server(alone=True)
     alone.start()
     try:
         transport = alone.transport(alone.bucket())
