@@ -121,7 +121,7 @@ def test_the_vaults_mark_means_read_back_there_and_what_is_not_whole_is_copied_a
 
     found: Any = check_vault(site=site.name)
     assert (found.problems, found.left) == ((), 0)
-    assert set(marks().values()) == {"✅ read back just now: "}
+    assert all(mark.startswith("✅ read back ") for mark in marks().values())
     again: Any = check_vault(site=site.name)
     assert again.objects == 0, "nothing is due"
 
@@ -135,7 +135,7 @@ def test_the_vaults_mark_means_read_back_there_and_what_is_not_whole_is_copied_a
 
     assert ended.is_failed()
     assert packs[0].name in str(ended.message)
-    assert set(marks().values()) == {"✅ read back just now: "}, "it was copied and read again"
+    assert all(mark.startswith("✅ read back ") for mark in marks().values()), "copied, read again"
     assert list((site.folder / "vault" / "quarantine").iterdir())
     shutil.rmtree(site.place)
     for vm in ("web", "db"):
