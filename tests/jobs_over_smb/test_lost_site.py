@@ -90,6 +90,7 @@ def typed(command: list[str], answers: list[str], **real: str) -> str:
     return done.stdout
 
 
+@pytest.mark.torture  # its small siblings are tests/flows/test_recover.py
 def test_a_site_that_is_gone_comes_back_from_each_of_its_vaults(
     server: SmbServer,
     second: SmbServer,
