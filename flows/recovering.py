@@ -34,7 +34,8 @@ from flows.new_site import (
 )
 from likeness.clock import system_clock
 from likeness.errors import BadInput, LikenessError, WrongKey
-from likeness.store.data_store import DataStore, open_store_with_key_file
+from likeness.store import layout
+from likeness.store.data_store import DataStore, claimed_store, open_store_with_key_file
 from likeness.store.documents import OwnerDocument
 from likeness.store.heads import read_witness, write_head
 from likeness.store.kept_installation import newest_installation
@@ -153,6 +154,8 @@ def recover(
         save_mail_account(kept, mail.server)
     save_site(name, blocks, kept.settings)
     made, problems = deploy_again(kept, name)
+    if vault is not None:
+        _share_keys(data_store, vault)
     begun.over()
     return replace(
         found,
@@ -161,6 +164,17 @@ def recover(
         left_out=(*found.left_out, *problems),
         kept=bool(kept.blocks),
     )
+
+
+def _share_keys(data_store: DataStoreShare, vault: Vault) -> None:
+    """Let the new key file open the vault, too; the next vaulting does the same."""
+    with suppress(LikenessError), connected(data_store) as store, connected(vault) as second:
+        if claimed_store(second) != claimed_store(store):
+            return
+        there = {entry.name for entry in second.entries(layout.KEYS)}
+        for entry in store.entries(layout.KEYS):
+            if layout.is_known(entry.name) and entry.name not in there:
+                second.create(entry.name, [store.read(entry.name)])
 
 
 def _with_drop_box(data_store: DataStoreShare, kept: KeptInstallation) -> DataStoreShare:

@@ -21,6 +21,8 @@ from likeness.errors import (
     BadInput,
     LikenessError,
     NoVault,
+    ShareFull,
+    ShareRefused,
 )
 from likeness.model.ids import VersionId
 from likeness.model.sizes import readable_size
@@ -133,6 +135,11 @@ def copy_versions(
     except PauseHours:
         record_version_vaulted(catalog, block.place, tally.versions, system_clock())
         left = tally.planned_bytes - tally.pack_bytes
+    except (ShareFull, ShareRefused) as cause:
+        record_version_vaulted(catalog, block.place, tally.versions, system_clock())
+        if not (tally.objects or tally.problems):
+            raise
+        tally.problems.append(str(cause))
     except NoVault:  # whatever was recorded of this place, no copies lie there
         record_vault_contents(catalog, block.place, (), system_clock())
         raise

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from likeness.clock import Clock, system_clock
 from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.keys import FIRST_EPOCH
-from likeness.errors import Damaged, DocumentForged, NoVault, ObjectMissing, ObjectUnreadable
+from likeness.errors import (
+    Damaged,
+    DocumentForged,
+    NoVault,
+    ObjectMissing,
+    ObjectUnreadable,
+    ShareFull,
+    ShareRefused,
+)
 from likeness.model.ids import ChunkId, PackId, VersionId
 from likeness.pacing import BandwidthCap
 from likeness.pipelining import bounded_map
@@ -33,6 +41,12 @@ from likeness.transport.base import Entry, Transport
 from likeness.transport.passing import CarefulTransport
 
 _COPIERS = 3
+_MOST_REFUSALS = 32
+"""In a row, until no more packs are tried; a smaller one may fit, and be all a version needs."""
+_WHY: dict[type[Exception], str] = {
+    ShareFull: "there is no room for it there",
+    ShareRefused: "the account of the vault may not write any more",
+}
 
 
 class PauseHours(Exception):  # a state, and nothing is wrong
@@ -87,7 +101,8 @@ def copy_to_vault(
             copied.
         StoreTooNew: This release may only read the store.
         StoreTakenOver: Another installation owns the data store now, or the vault.
-        ShareFull: The vault has no room left.
+        ShareFull, ShareRefused: The vault takes nothing more; raised when all was told of that it
+            could have, and which versions it has not.
         ShareUnreachable: One of the two places does not answer.
         PauseHours: It is not to go on now; what was copied stays.
     """
@@ -142,6 +157,8 @@ class _Copying:
     ) -> None:
         self._store, self._stop, self._manner = store, stop, manner
         self._vault = DataStore(vault, store.facts, store.keys, unfinished=True)
+        self._refused: ShareFull | ShareRefused | None = None
+        self._refusals = 0
         self._mending = Mending(store, self._vault, clock, stop)
 
     def run(self) -> Iterator[Copied]:
@@ -174,6 +191,8 @@ class _Copying:
         for name in reversed(layout.FORMAT_COPIES):
             if not _is_whole_format(self._store, self._vault.transport, name):
                 yield from self._copy([Entry(name, 0)])
+        if self._refused is not None:
+            raise self._refused
 
     def _needed(self, versions: list[Entry]) -> set[str]:
         """Maps, packs and index segments that these versions need; the rest is cared for later."""
@@ -205,9 +224,18 @@ class _Copying:
             self._stop.check()
             if not self._manner.may_go_on():
                 raise PauseHours
+            if self._refusals >= _MOST_REFUSALS and entry.name.startswith(f"{layout.PACKS}/"):
+                return None  # the versions that need it are told of
             if self._manner.cap is not None:
                 self._manner.cap.take(entry.size_bytes, stop=self._stop)
-            return self._goods.copy(entry.name)
+            try:
+                copied = self._goods.copy(entry.name)
+            except (ShareFull, ShareRefused) as cause:
+                self._refused = self._refused or cause
+                self._refusals += 1
+                return None
+            self._refusals = 0
+            return copied
 
         for copied in bounded_map(copy, entries, workers=_COPIERS, name="vault"):
             if copied is not None:
@@ -217,6 +245,9 @@ class _Copying:
         """Make anew what could not be copied, and learn what the vault cannot have."""
         goods, mending = self._goods, self._mending
         there = goods.packs_there()
+        if self._refused is not None:
+            mending.give_up(goods.missing(there), there, _WHY[type(self._refused)])
+            return
         holes = goods.index_has_holes(versions)
         if holes:
             yield from mending.index(there, goods.take)

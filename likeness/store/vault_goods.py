@@ -248,7 +248,8 @@ class Goods:
             for part in disk.parts:
                 lacking = [copy for copy in part.copies if not self._has(copy)]
                 if len(lacking) == len(part.copies):
-                    raise Waits(f"{waits} a block map of its disk {disk.name!r} is damaged")
+                    why = f"a block map of its disk {disk.name!r} is damaged"
+                    raise Waits(f"{waits} {self._mending.why or why}")
                 for copy in lacking:
                     self._spoilt_maps[copy] = (
                         f"VM {record.vm_name!r}: one of two copies of a block map of disk"
@@ -259,10 +260,11 @@ class Goods:
         except UNREADABLE as cause:
             raise Waits(f"{waits} a block map is {in_words(cause)}; validate it") from cause
         if lost:
-            raise Waits(
-                f"{waits} some of its data is not readable in the data store; validate it, then"
-                " back the VM up again"
+            why = (
+                "some of its data is not readable in the data store; validate it, then back the VM"
+                " up again"
             )
+            raise Waits(f"{waits} {self._mending.why or why}")
 
     def _has(self, name: str) -> bool:
         """Whether the vault has a copy of a block map; most are asked for by many versions."""

@@ -69,6 +69,7 @@ class Mending:
         clock: The present.
         stop: Looked at before every pack.
         lost: Chunks that versions need and the vault cannot get.
+        why: Why, if that is not for want of whole data: the vault takes nothing more.
     """
 
     store: DataStore
@@ -76,6 +77,7 @@ class Mending:
     clock: Clock
     stop: StopToken
     lost: set[ChunkId] = field(default_factory=set)
+    why: str = ""
     _parts_with_lost: dict[str, bool] = field(default_factory=dict)
 
     def packs(self, missing: Collection[PackId], there: set[PackId]) -> Iterator[Copied]:
@@ -88,12 +90,7 @@ class Mending:
         Yields:
             Each pack that was made.
         """
-        held: dict[PackId, list[Place]] = {}
-        for pack in self._known(self.store, self.vault):
-            if pack.pack in missing:
-                held[pack.pack] = list(pack.places)
-        left = {place.chunk for places in held.values() for place in places}
-        left -= self._in_the_vault(left, there)
+        held, left = self._left_in(missing, there)
         run = RunId(random_name())
         writer = ChunkWriter(self.vault, run)
         for pack_id, places in held.items():
@@ -111,6 +108,22 @@ class Mending:
         if made:
             self.vault.transport.delete_folder(layout.inbox(run))
         self.lost |= left
+
+    def give_up(self, missing: Collection[PackId], there: Container[PackId], why: str) -> None:
+        """The vault takes nothing more: what is in these packs alone it cannot get now."""
+        self.why = why
+        self.lost |= self._left_in(missing, there)[1]
+
+    def _left_in(
+        self, missing: Collection[PackId], there: Container[PackId]
+    ) -> tuple[dict[PackId, list[Place]], set[ChunkId]]:
+        """What packs hold, and which of it the vault has nowhere."""
+        held: dict[PackId, list[Place]] = {}
+        for pack in self._known(self.store, self.vault):
+            if pack.pack in missing:
+                held[pack.pack] = list(pack.places)
+        left = {place.chunk for places in held.values() for place in places}
+        return held, left - self._in_the_vault(left, there)
 
     def index(self, there: set[PackId], copy: Callable[[str], Copied]) -> Iterator[Copied]:
         """Take in packs that only a lost index segment knew, and index them in the vault anew.

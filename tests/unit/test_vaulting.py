@@ -1,11 +1,19 @@
 """Vaulting: a second store of the same sealed bytes, from which everything restores."""
 
+from collections import deque
 from collections.abc import Sequence
 from itertools import count
 
 import pytest
 
-from likeness.errors import BadInput, ShareFull, ShareUnreachable, Stopped
+from likeness.errors import (
+    BadInput,
+    LikenessError,
+    ShareFull,
+    ShareRefused,
+    ShareUnreachable,
+    Stopped,
+)
 from likeness.model.ids import DiskId, PackId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store import layout
@@ -355,3 +363,47 @@ def test_vaulting_stops_when_it_is_asked_to(workshop: Workshop) -> None:
 
     with pytest.raises(Stopped):
         list(copy_to_vault(workshop.store, MemoryTransport(), stop=stop))
+
+
+class TakesNoMore(MemoryTransport):
+    """Refuses every pack but some, as a vault that is full, or whose account lost its right."""
+
+    def __init__(self, how: type[LikenessError]) -> None:
+        super().__init__()
+        self._how = how
+        self.lets: set[str] | None = None
+
+    def create(self, name: str, parts: Sequence[bytes]) -> None:
+        if self.lets is not None and name.startswith("packs/") and name not in self.lets:
+            raise self._how("the vault takes nothing more")
+        super().create(name, parts)
+
+
+@pytest.mark.parametrize(
+    ("how", "why"), [(ShareFull, "there is no room"), (ShareRefused, "may not write any more")]
+)
+def test_a_vault_that_takes_no_more_has_all_it_could_and_the_rest_is_named(
+    workshop: Workshop, how: type[LikenessError], why: str
+) -> None:
+    before = workshop.back_up(noise("before", 2 * CHUNK), vm_name="before")
+    vault = TakesNoMore(how)
+    vault_all(workshop, vault)
+    fits = workshop.back_up(noise("fits", 2 * CHUNK), vm=VmId(random_name()), vm_name="fits")
+    large = workshop.back_up(DISK, vm=VmId(random_name()), vm_name="large")
+    vault.lets = {layout.pack(pack) for pack in workshop.packs_of(fits)}
+    told: list[Copied] = []
+
+    with pytest.raises(how):
+        deque(map(told.append, copy_to_vault(workshop.store, vault, stop=StopToken())), maxlen=0)
+
+    assert before.name in vault.objects
+    waiting = {each.name: each.problem for each in told if each.problem}
+    assert large.name in waiting
+    assert f"VM 'large', version of {large.taken_at:%Y-%m-%d %H:%M}" in waiting[large.name]
+    assert why in waiting[large.name]
+    assert fits.name in vault.objects
+    assert fits.name not in waiting
+    vault.lets = None
+    assert not [each for each in vault_all(workshop, vault) if each.problem]
+    for version, disk in ((fits, noise("fits", 2 * CHUNK)), (large, DISK)):
+        assert restore_from(vault, workshop, version) == disk
