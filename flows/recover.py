@@ -13,11 +13,12 @@ from flows.recovering import Recovered, recover
 from flows.set_up import confirmed
 from likeness.cli.opening import add_keys, add_place, opened_at
 from likeness.cli.terminal import ask_secret, say, secret_in, speak_any_encoding, tell
-from likeness.errors import LikenessError
+from likeness.errors import BadInput, LikenessError
 from likeness.model.sizes import counted
 from likeness.transport.place import needs_account
 
 __all__ = ["Recovered", "recover"]
+_LEAST_DIGITS = 8
 
 
 def main() -> int:
@@ -32,6 +33,7 @@ def main() -> int:
             data_store=_data_store(arguments),
             folder=arguments.folder,
             vault=_vault(arguments),
+            witness=_witness(arguments),
             dry_run=arguments.dry_run,
         )
     except LikenessError as problem:
@@ -66,11 +68,26 @@ def _arguments() -> argparse.Namespace:
         help="for the catalog and the key file, on a local disk (/var/lib/likeness)",
     )
     parser.add_argument(
+        "--head",
+        nargs=2,
+        metavar=("NUMBER", "DIGITS"),
+        help="the head in the last report, such as 4711 a1b2c3d4: refuse a store that was set back",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="a rehearsal: open the store, make the catalog and compare, and change nothing",
     )
     return parser.parse_args()
+
+
+def _witness(arguments: argparse.Namespace) -> tuple[int, str] | None:
+    if not arguments.head:
+        return None
+    number, digits = arguments.head
+    if not (number.isascii() and number.isdigit() and len(digits) >= _LEAST_DIGITS):
+        raise BadInput("--head takes a number and at least eight digits, as the last report has it")
+    return int(number), digits.lower()
 
 
 def _pool(arguments: argparse.Namespace) -> XenPool | None:

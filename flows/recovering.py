@@ -33,11 +33,12 @@ from flows.new_site import (
     try_vault,
 )
 from likeness.clock import system_clock
-from likeness.errors import BadInput, LikenessError, WrongKey
+from likeness.errors import BadInput, LikenessError, StoreSetBack, WrongKey
 from likeness.store import layout
 from likeness.store.data_store import DataStore, claimed_store, open_store_with_key_file
 from likeness.store.documents import OwnerDocument
 from likeness.store.heads import read_witness, write_head
+from likeness.store.history import expect_head, read_history
 from likeness.store.kept_installation import newest_installation
 from likeness.store.keyring import add_key_file
 from likeness.store.owning import newest_owner, owners, take_over
@@ -92,6 +93,7 @@ def recover(
     data_store: DataStoreShare,
     folder: Path,
     vault: Vault | None = None,
+    witness: tuple[int, str] | None = None,
     dry_run: bool = False,
 ) -> Recovered:
     """Bring a lost installation back from its store, or from its vault, and take the store over.
@@ -107,6 +109,8 @@ def recover(
         folder: For the catalog, on a local disk; must not hold one yet.
         vault: The second place, if there is one; written to once, unless it is a rehearsal. None:
             as it is kept in the store.
+        witness: Number and first digits of a head, as the last report said; the store must still
+            know it.
         dry_run: Do all of it that changes nothing: neither the store nor this machine.
 
     Raises:
@@ -115,6 +119,7 @@ def recover(
         LoginRefused, HostUnreachable: The pool does not let us in; nothing was made.
         StoreMissing, WrongKey, ShareUnreachable: The store does not open; nothing was made.
         StoreTakenOver: Somebody else took the store over at the same moment.
+        StoreSetBack: The store does not know the witness; nothing was made.
     """
     catalog = CatalogFile(folder=str(folder.absolute()))
     begun = Begun(folder.absolute() / "recovery", name, data_store)
@@ -123,6 +128,7 @@ def recover(
     with connected(data_store) as place:
         store = open_with(place)
         store.require_writable()
+        _require_witness(store, witness)
         kept = _kept(store)
         pool = pool or kept.block("xen_pool")
         if pool is None:
@@ -164,6 +170,17 @@ def recover(
         left_out=(*found.left_out, *problems),
         kept=bool(kept.blocks),
     )
+
+
+def _require_witness(store: DataStore, witness: tuple[int, str] | None) -> None:
+    if witness is None:
+        return
+    for found in expect_head(read_history(store, whole=True), *witness):
+        raise StoreSetBack(
+            f"head {witness[0]} {witness[1]} of the last report is {found.cause}: this data store"
+            " was set back, or is another; recover from the vault, or leave --head out to take it"
+            " as it is"
+        )
 
 
 def _share_keys(data_store: DataStoreShare, vault: Vault) -> None:

@@ -22,6 +22,7 @@
         * StoreExists          there is a data store already
         * StoreTooNew          the store was made by a later release
         * StoreTakenOver       another installation owns the store now
+        * StoreSetBack         the store does not know what a report said of it
         * WrongKey             no slot of the store opens with this key
             * WrongFingerprint the store's public key is not the one that was expected
         * ShareFull            no room on the share
@@ -165,6 +166,10 @@ class StoreTooNew(PermanentError):
 
 class StoreTakenOver(PermanentError):
     """Another installation owns the store now; nothing was written."""
+
+
+class StoreSetBack(PermanentError):
+    """A report tells of a head that the store does not have: it was set back, or is another."""
 
 
 class WrongKey(PermanentError):

@@ -24,7 +24,7 @@ from flows.validate import validate
 from flows.vault import vault
 from likeness.clock import system_clock
 from likeness.codec.slots import SlotKind, from_words
-from likeness.errors import StoreTakenOver, WrongKey
+from likeness.errors import StoreSetBack, StoreTakenOver, WrongKey
 from likeness.model.ids import random_name
 from likeness.store import layout
 from likeness.store.data_store import open_store
@@ -228,6 +228,11 @@ def test_a_rehearsal_changes_nothing(new_site: Callable[..., Scene]) -> None:
     assert [row.version for row in found.versions] == [row.version for row in site.listed()]
     assert found.jobs == {"nightly": ("db",)}
     assert found.head.startswith("head ")
+    _, number, digits = found.head.split()
+    again = partial(by_words, site, place=site.place, name=f"{site.name}-again", dry_run=True)
+    assert again(witness=(int(number), digits)).head == found.head
+    with pytest.raises(StoreSetBack, match=r"head 999 a1b2c3d4 of the last report is missing"):
+        again(witness=(999, "a1b2c3d4"))
     assert sizes(site.folder) == before
     assert site.back_up("db").name == "Completed"
 
