@@ -1,17 +1,33 @@
 """A fresh catalog for every test."""
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from catalog.connection import CatalogFile
+from catalog.session import catalog_session
 from tests.catalog.scenes import new_catalog
+
+OPENED_BY_EACH_CALL = (
+    "test_connection",
+    "test_copies",
+    "test_scale",
+    "test_schema",
+    "test_session",
+)
+"""Tests of opening, locking and replacing the file itself, some from processes of their own."""
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> CatalogFile:
-    """An empty catalog."""
-    return new_catalog(tmp_path)
+def catalog(tmp_path: Path, request: pytest.FixtureRequest) -> Generator[CatalogFile, None, None]:
+    """An empty catalog, kept open from call to call as a job keeps it."""
+    made = new_catalog(tmp_path)
+    if request.path.stem in OPENED_BY_EACH_CALL:
+        yield made
+    else:
+        with catalog_session(made):
+            yield made
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
 """Versions, packs and proofs to tell a catalog of, made from plain dictionaries."""
 
 import hashlib
+import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import count
 from pathlib import Path
 
-from catalog.connection import CatalogFile
+from catalog.connection import CatalogFile, make_room
 from catalog.proofs import record_proofs
 from catalog.schema import create
 from catalog.values import DiskMap, DocumentCheck, Proved
@@ -50,8 +52,19 @@ def run(number: object) -> RunId:
 def new_catalog(folder: Path, **settings: object) -> CatalogFile:
     """An empty catalog under `folder`."""
     catalog = CatalogFile(folder / "catalog" / "catalog.duckdb", **settings)  # type: ignore[arg-type]
-    create(catalog, NOW)
+    make_room(catalog)
+    catalog.path.write_bytes(_empty_catalog())
+    catalog.path.chmod(0o600)
     return catalog
+
+
+@cache
+def _empty_catalog() -> bytes:
+    """What `create` makes: made once, as it costs more than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        catalog = CatalogFile(Path(folder) / "catalog" / "catalog.duckdb")
+        create(catalog, NOW)
+        return catalog.path.read_bytes()
 
 
 _numbers = count()

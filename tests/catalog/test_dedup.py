@@ -11,6 +11,7 @@ from catalog.chunks import damaged_ids, packs_of_versions, places_of, unreferenc
 from catalog.connection import CatalogFile
 from catalog.dedup import drop_duplicates, holders, packs_given_back
 from catalog.incidents import list_incidents, note_incidents
+from catalog.session import catalog_session
 from catalog.validation import packs_to_prove
 from catalog.values import Verdict
 from catalog.versions import list_versions
@@ -216,32 +217,37 @@ def test_what_is_redundant_is_what_a_naive_look_finds(empty: CatalogFile, seed: 
     dice = random.Random(seed)
     with TemporaryDirectory() as folder:
         history = History.beside(empty, Path(folder) / "c")
-        proven: set[PackId] = set()
-        waiting: set[PackId] = set()
-        gone: set[PackId] = set()
-        for _ in range(dice.randint(2, 4)):
-            for _ in range(dice.randint(1, 2)):
-                which = dice.choice(["web", "db", "app"])
-                history.back_up(which, {0: random_map(dice)}, packs=dice.randint(1, 4))
-            some = [p for p in history.packs.values() if p.pack not in gone and dice.random() < 0.6]
-            validated(history.catalog, proved(*some), NOW, MONTH)
-            proven |= {p.pack for p in some} - waiting
-            found = set(drop_duplicates(history.catalog, NOW).redundant)
-            assert found == naive_redundant(history, proven, gone)
-            if dice.random() < 0.7:
-                packs_given_back(history.catalog, found, NOW)
-                gone |= found
-            else:
-                waiting |= found  # nothing relies on them
-                proven -= found
-            needed = {c for v in history.versions.values() for c in v.maps[0].values()}
-            for places in places_of(history.catalog, needed).values():
-                assert [p.serves for p in places].count(True) == 1
-                assert not {p.pack for p in places} & gone
-        assert not {row.verdict for row in list_versions(history.catalog, NOW, None)} & {
-            Verdict.BAD,
-            Verdict.STALE,
-        }
+        with catalog_session(history.catalog):
+            _compared_with_a_naive_look(history, dice)
+
+
+def _compared_with_a_naive_look(history: History, dice: random.Random) -> None:
+    proven: set[PackId] = set()
+    waiting: set[PackId] = set()
+    gone: set[PackId] = set()
+    for _ in range(dice.randint(2, 4)):
+        for _ in range(dice.randint(1, 2)):
+            which = dice.choice(["web", "db", "app"])
+            history.back_up(which, {0: random_map(dice)}, packs=dice.randint(1, 4))
+        some = [p for p in history.packs.values() if p.pack not in gone and dice.random() < 0.6]
+        validated(history.catalog, proved(*some), NOW, MONTH)
+        proven |= {p.pack for p in some} - waiting
+        found = set(drop_duplicates(history.catalog, NOW).redundant)
+        assert found == naive_redundant(history, proven, gone)
+        if dice.random() < 0.7:
+            packs_given_back(history.catalog, found, NOW)
+            gone |= found
+        else:
+            waiting |= found  # nothing relies on them
+            proven -= found
+        needed = {c for v in history.versions.values() for c in v.maps[0].values()}
+        for places in places_of(history.catalog, needed).values():
+            assert [p.serves for p in places].count(True) == 1
+            assert not {p.pack for p in places} & gone
+    assert not {row.verdict for row in list_versions(history.catalog, NOW, None)} & {
+        Verdict.BAD,
+        Verdict.STALE,
+    }
 
 
 def test_a_pack_of_nothing_but_known_chunks_is_not_called_unreferenced(

@@ -15,6 +15,7 @@ from catalog.connection import CatalogFile, reading
 from catalog.dedup import drop_duplicates, packs_given_back
 from catalog.proofs import record_proofs, refresh_verdicts
 from catalog.recording import record_packs
+from catalog.session import catalog_session
 from catalog.validation import incidents, packs_to_prove, proof_outlook, verdict_history
 from catalog.values import DocumentCheck, Proved, Verdict, VersionRow, Why
 from catalog.verdicts import Facts, judge
@@ -593,6 +594,7 @@ def test_v3_no_path_leads_to_green_with_a_chunk_that_was_not_proved(
 ) -> None:
     with TemporaryDirectory() as folder:
         walk = Walk(empty, Path(folder) / "c", seed)
-        for _ in range(9):
-            walk.step()
-        walk.finish()
+        with catalog_session(walk.catalog):
+            for _ in range(9):
+                walk.step()
+            walk.finish()
