@@ -9,12 +9,13 @@ import pytest
 
 from lab.failures import XapiFailure
 from likeness.model.outcome import VmState
-from tests.flows.scene import MIB, NOTHING_LEFT, Scene, outcomes, sha256
+from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise, outcomes, sha256
+from tests.unit.workshop import flipped
 
 pytestmark = pytest.mark.prefect
 
 CHUNK = 256 << 10
-BIG = 8 << 30
+TROUBLES = ["", "", "", "snapshot", "disk", "lost", "unnoticed", "export"]
 
 
 def offer_nbd(scene: Scene) -> None:
@@ -26,16 +27,22 @@ def exported(scene: Scene) -> int:
     return sum(scene.pool.counters()["exported_bytes"].values())
 
 
-@pytest.mark.timeout(900)  # 32 GiB pass through it
-def test_two_percent_changed_of_8_gib_are_two_percent_read(
-    new_site: Callable[..., Scene],
+@pytest.mark.parametrize(
+    "size",
+    [
+        1 << 30,
+        pytest.param(8 << 30, marks=[pytest.mark.torture, pytest.mark.timeout(900)]),
+    ],
+)
+def test_two_percent_changed_are_two_percent_read(
+    new_site: Callable[..., Scene], size: int
 ) -> None:
-    scene = new_site({"tracked": [BIG], "untracked": [BIG]})
+    scene = new_site({"tracked": [size], "untracked": [size]})
     offer_nbd(scene)
     scene.back_up("tracked")
     scene.back_up("untracked", changed_blocks=False)
     chance = random.Random(1)
-    places = chance.sample(range(BIG // MIB), BIG * 2 // 100 // MIB)
+    places = chance.sample(range(size // MIB), size * 2 // 100 // MIB)
     for place in places:
         content = chance.randbytes(MIB)
         for vm in ("tracked", "untracked"):
@@ -50,15 +57,17 @@ def test_two_percent_changed_of_8_gib_are_two_percent_read(
     changed = len(places) * MIB
     print(f"changed {changed}, read with tracking {between - before}, without {after - between}")
     assert changed <= between - before <= 1.2 * changed
-    assert after - between == BIG
+    assert after - between == size
     assert tracked.new_bytes == untracked.new_bytes == changed
     assert abs(tracked.sent_bytes - untracked.sent_bytes) < untracked.sent_bytes // 1000
     assert scene.left_in_the_pool() == NOTHING_LEFT
 
 
-@pytest.mark.timeout(900)  # thirty runs, one after the other
-def test_thirty_days_of_writing_and_failing_give_thirty_true_versions(
-    new_site: Callable[..., Scene],
+@pytest.mark.parametrize(
+    "days", [8, pytest.param(32, marks=[pytest.mark.torture, pytest.mark.timeout(900)])]
+)
+def test_days_of_writing_and_failing_give_true_versions(
+    new_site: Callable[..., Scene], days: int
 ) -> None:
     size = 24 * MIB
     scene = new_site({"web": [size, 5 * MIB]})
@@ -66,14 +75,14 @@ def test_thirty_days_of_writing_and_failing_give_thirty_true_versions(
     chance = random.Random(20)
     truth: dict[str, list[str]] = {}
     failed = 0
-    for day in range(30):
+    plan = chance.sample(TROUBLES * (days // len(TROUBLES)), days)
+    for day, trouble in enumerate(plan):
         for _ in range(chance.randrange(12)):
             length = chance.choice([1, 512, 4096, 70_000, 600_000])
             offset = chance.randrange(size - length)
             scene.pool.write("web", disk=0, offset=offset, data=chance.randbytes(length))
         if chance.random() < 0.3:
             scene.pool.write("web", disk=1, offset=chance.randrange(4 * MIB), data=bytes(4096))
-        trouble = chance.choice(["", "", "", "snapshot", "disk", "lost", "unnoticed", "export"])
         _cause(scene, trouble)
         held = scene.disks("web")
 
@@ -89,8 +98,8 @@ def test_thirty_days_of_writing_and_failing_give_thirty_true_versions(
 
     versions = scene.stored()
     assert {version.version for version in versions} == set(truth)
-    assert failed >= 3
-    assert len(versions) + failed == 30
+    assert failed >= days // 4, "two of eight troubles always end a VM"
+    assert len(versions) + failed == days
     for version in versions:
         assert scene.read_back(version) == truth[version.version]
 
@@ -186,3 +195,22 @@ def test_a_pool_that_does_not_list_its_records_of_changes_is_read_whole(
     assert outcome.state is VmState.DONE, outcome.sentence
     assert "disk 0 was read whole" in outcome.sentence
     assert outcome.read_bytes == 4 * MIB
+
+
+def test_a_last_version_whose_block_map_is_damaged_has_its_disk_read_whole(
+    new_site: Callable[..., Scene],
+) -> None:
+    scene = new_site({"web": [noise("web", 2 * MIB)]})
+    scene.back_up("web")
+    maps = [path for path in (scene.place / "maps").rglob("*") if path.is_file()]
+    for path in maps:
+        path.write_bytes(flipped(path.read_bytes(), path.stat().st_size // 2))
+    scene.pool.write("web", disk=0, offset=MIB, data=b"since then")
+
+    (outcome,) = outcomes(scene.back_up("web")).values()
+
+    assert maps
+    assert outcome.state is VmState.DONE, outcome.sentence
+    assert outcome.read_bytes == 2 * MIB
+    version = next(each for each in scene.stored() if each.version == outcome.version)
+    assert scene.read_back(version) == scene.disks("web")
