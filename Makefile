@@ -35,7 +35,7 @@ demo: $(READY) ## back up two VMs of a simulated pool, change them, back up, val
 
 test: $(READY) ## run the tests; ARGS="-k words" chooses some
 	@tests/packages.sh test
-	@$(PYTEST) -n auto --dist loadfile $(ARGS)
+	@$(PYTEST) -n auto --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
 cover: $(READY) ## run the tests and measure what they reach
 	@tests/packages.sh test

@@ -4,7 +4,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator
+from contextlib import contextmanager
+from inspect import iscoroutine
 from pathlib import Path
+from typing import Any
 
 # Prefect reads these when it is first imported, so they come before any other import of ours.
 _PREFECT_HOME = tempfile.mkdtemp(prefix="likeness-tests-prefect-")
@@ -13,6 +16,9 @@ os.environ.update(
     PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW="ignore",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     PREFECT_SERVER_EPHEMERAL_ENABLED="false",  # a flow called by accident fails at once
+    # Only the whole installation, which has a server of its own, is moved by events.
+    PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED="false",
+    PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED="false",
     DO_NOT_TRACK="1",
 )
 for _inherited in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"):
@@ -106,7 +112,31 @@ def prefect_server() -> Generator[None, None, None]:
     with (
         prefect_test_harness(server_startup_timeout=240),
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        _types_of_blocks_registered_once(),
     ):
+        yield
+
+
+@contextmanager
+def _types_of_blocks_registered_once() -> Generator[None, None, None]:
+    """By whoever saves the first block of a type; Prefect alone asks its server at every save."""
+    from prefect.blocks.core import Block
+    from prefect.settings import PREFECT_API_URL
+
+    register = Block.__dict__["register_type_and_schema"].__func__
+    known: set[tuple[type[Block], str | None]] = set()
+
+    def register_once(kind: type[Block], *given: Any, **more: Any) -> Any:
+        this = (kind, PREFECT_API_URL.value())
+        if this in known:
+            return None
+        done = register(kind, *given, **more)
+        if not iscoroutine(done):
+            known.add(this)
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Block, "register_type_and_schema", classmethod(register_once))
         yield
 
 
