@@ -12,12 +12,14 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from catalog.audits import open_troubles
+from catalog.connection import reading
 from catalog.messages import undelivered
+from catalog.reconciling import store_of
 from catalog.staging import private_folder, sweep_left
 from catalog.values import Verdict
 from likeness.claims import claim, forget_claims, is_claimed
 from likeness.clock import system_clock
-from likeness.errors import ShareUnreachable, StoreMissing
+from likeness.errors import Damaged, ShareUnreachable, StoreMissing
 from likeness.model.ids import RunId, random_name
 from likeness.model.job import BackupJob
 from tasks.catch_up import catch_up
@@ -148,8 +150,35 @@ def test_without_a_copy_everything_comes_back_grey(lived: House) -> None:
     assert lived.verdicts() == {"web": [UNCHECKED, UNCHECKED], "db": [UNCHECKED]}
 
 
+def rows_of_versions_are_hurt(house: House) -> None:
+    """One bit, in the block that holds the table's rows; DuckDB's blocks follow three headers."""
+    with reading(house.catalog) as connection:
+        found = connection.execute(
+            "SELECT max(block_id) FROM pragma_storage_info('versions')"
+        ).fetchone()
+    assert found
+    data = bytearray(house.catalog.path.read_bytes())
+    data[3 * 4096 + found[0] * (256 << 10) + 5000] ^= 0x01
+    house.catalog.path.write_bytes(data)
+
+
 def test_damage_that_shows_in_the_middle_is_mended_by_the_next_run(lived: House) -> None:
     """The head of the file is well, so only who reads the damaged table meets it."""
+    rows_of_versions_are_hurt(lived)
+    assert store_of(lived.catalog), "it opens, and other tables are read"
+    assert not lived.catalog.doubt.exists()
+    with pytest.raises(Damaged, match="sets it aside"):
+        lived.rows()
+    assert lived.catalog.doubt.exists()
+
+    catch_up.fn(site=lived.site)
+
+    assert lived.verdicts() == {"web": [GOOD, UNCHECKED], "db": [GOOD]}
+    assert not lived.catalog.doubt.exists()
+    assert len(list(lived.catalog.path.parent.glob("*.set-aside-*"))) == 1
+
+
+def test_a_doubt_that_is_unfounded_ends_with_reading_everything(lived: House) -> None:
     lived.catalog.doubt.touch()
     catch_up.fn(site=lived.site)
     assert not lived.catalog.doubt.exists()  # it was read through, and is well
