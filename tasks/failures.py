@@ -91,7 +91,7 @@ def show_ended(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's names
     del flow, state
     if flow_run.parent_task_run_id is None:
         with suppress(Exception):
-            site = Site.named(str(flow_run.parameters.get("site", "main")))
+            site = Site.named_lately(str(flow_run.parameters.get("site", "main")))
             with site.session():
                 show_versions(site=site)
                 show_dashboard(site=site)

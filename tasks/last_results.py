@@ -11,12 +11,16 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterEndTime,
     FlowRunFilterParentTaskRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_API_URL
+
+from likeness.clock import stopwatch
 
 JOB_FLOW = "backup-job"
 OUR_FLOWS = (
@@ -36,6 +40,8 @@ _ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CA
 _LOOKED_AT = 100
 _OLD_AFTER = timedelta(days=2)
 _MOST_WORDS = 300
+_KNOWN_FOR_SECONDS = 600.0
+_OVERLAP = timedelta(minutes=1)  # a run's end is written down later than it ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +65,62 @@ class LastResult:
     good_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What this process was told already: a page is drawn at a run's beginning and at its end.
+
+    Attributes:
+        runs: That ended, by flow, the newest first.
+        told_at: When all of them were asked for.
+    """
+
+    runs: dict[str, list[FlowRun]]
+    told_at: float
+
+    def newest(self) -> datetime | None:
+        """When the last of them ended; none if all must be asked for again."""
+        if stopwatch() - self.told_at > _KNOWN_FOR_SECONDS:
+            return None
+        ends = [runs[0].end_time for runs in self.runs.values() if runs]
+        return max((end for end in ends if end is not None), default=None)
+
+    def add(self, newer: Sequence[FlowRun]) -> bool:
+        """Add runs that ended since, the newest first; whether it is known what each is one of."""
+        flows = {runs[0].flow_id: runs for runs in self.runs.values() if runs}
+        for run in reversed(newer):
+            runs = flows.get(run.flow_id)
+            if runs is None:
+                return False
+            runs[:] = [run, *(each for each in runs if each.id != run.id)][:_LOOKED_AT]
+        return len(newer) < _LOOKED_AT
+
+
+_known: dict[str | None, _Known] = {}
+
+
 def last_results(site_name: str) -> list[LastResult]:
     """Of each job and each other flow of a site that has run; nothing if Prefect is away."""
     found: list[LastResult] = []
     with suppress(Exception), get_client(sync_client=True) as client:
-        for flow in OUR_FLOWS:
+        for flow, ended in _all_ended(client).items():
             runs: dict[str, list[FlowRun]] = {}
-            for run in _ended(client, flow):
+            for run in ended:
                 if run.parameters.get("site", "main") == site_name:
                     runs.setdefault(what_is(flow, run.parameters), []).append(run)
             found += [_result(what, each) for what, each in sorted(runs.items())]
     return found
+
+
+def _all_ended(client: SyncPrefectClient) -> dict[str, list[FlowRun]]:
+    """By flow; only what ended since is asked for where the rest is known."""
+    server = PREFECT_API_URL.value()
+    known = _known.get(server)
+    newest = known.newest() if known else None
+    if known and newest and known.add(_ended(client, *OUR_FLOWS, after=newest - _OVERLAP)):
+        return known.runs
+    runs = {flow: _ended(client, flow) for flow in OUR_FLOWS}
+    _known[server] = _Known(runs, stopwatch())
+    return runs
 
 
 def what_is(flow: str, parameters: Mapping[str, Any]) -> str:
@@ -81,11 +132,12 @@ def what_is(flow: str, parameters: Mapping[str, Any]) -> str:
     return f"job {name or 'without a name'}"
 
 
-def _ended(client: SyncPrefectClient, flow: str) -> list[FlowRun]:
+def _ended(client: SyncPrefectClient, *flows: str, after: datetime | None = None) -> list[FlowRun]:
     return client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+        flow_filter=FlowFilter(name=FlowFilterName(any_=list(flows))),
         flow_run_filter=FlowRunFilter(
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ENDED))),
+            end_time=FlowRunFilterEndTime.model_validate({"after_": after}) if after else None,
             parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
         ),
         sort=FlowRunSort.END_TIME_DESC,
