@@ -44,7 +44,7 @@ from tasks.retries import ONCE
 from tasks.selection import select_job_vms
 from tasks.snapshot import release_snapshot, settle_changes, take_snapshot
 from tasks.transfer import scratch_folder, transfer_disks
-from tasks.validate import look_for_packs
+from tasks.validate import check_presence
 
 WhenToValidate = Literal["in the background", "in this run"]
 Job = Annotated[BackupJob, titled("Job")]
@@ -88,7 +88,7 @@ def back_up(
     """Make the versions, and tell the world that they are there."""
     with journaled(run, job, site=site):
         catch_up(site=site)
-        look_for_packs(run, site=site)
+        check_presence(run, site=site)
         vms, unknown = select_job_vms(job, site=site)
         if unknown:
             unknown, renamed, said = find_renamed(unknown, vms, site=site)

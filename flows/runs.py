@@ -40,22 +40,22 @@ def our_flow(run_name: str) -> Callable[[Callable[P, State[Any]]], Flow[P, State
         on_cancellation=[tell_failure],
     )
 
-    def made(story: Callable[P, State[Any]]) -> Flow[P, State[Any]]:
-        return as_a_flow(failing_in_words(story))
+    def made(body: Callable[P, State[Any]]) -> Flow[P, State[Any]]:
+        return as_a_flow(error_as_state_message(body))
 
     return made
 
 
-def failing_in_words(story: Callable[P, State[Any]]) -> Callable[P, State[Any]]:
+def error_as_state_message(body: Callable[P, State[Any]]) -> Callable[P, State[Any]]:
     """Make an error's own sentence the state message, of which the UI shows the beginning only.
 
     Python still gets the error itself: it is what the state holds.
     """
 
-    @wraps(story)
+    @wraps(body)
     def told(*args: P.args, **kwargs: P.kwargs) -> State[Any]:
         try:
-            return story(*args, **kwargs)
+            return body(*args, **kwargs)
         except LikenessError as problem:
             return Failed(message=str(problem), data=problem)
 

@@ -57,7 +57,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _BoardItem:
     work: Work
     label: Callable[[], str]
     pace: Pace | None = None
@@ -83,7 +83,7 @@ class Board:
     def __init__(self, run: RunId, queue: str) -> None:
         """Begin with nothing on it."""
         self.run, self._queue = run, queue
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, _BoardItem] = {}
         self._writing = threading.Lock()
 
     def put(
@@ -93,13 +93,13 @@ class Board:
         told = label if callable(label) else lambda: label
         work = Work(self.run, self._queue, item, "", step)
         with self._writing:
-            self._lines[item] = _Line(work, told, pace)
+            self._lines[item] = _BoardItem(work, told, pace)
 
     def at(self, item: str, step: str, pace: Pace | None = None) -> None:
         """A known item is at its next step; one that is not on the board stays off it."""
         with self._writing:
             if (line := self._lines.get(item)) is not None:
-                self._lines[item] = _Line(replace(line.work, step=step), line.label, pace)
+                self._lines[item] = _BoardItem(replace(line.work, step=step), line.label, pace)
 
     def done(self, item: str) -> None:
         """An item is through."""
@@ -114,7 +114,7 @@ class Board:
     def save(self, site: Site) -> None:
         """Write it into the catalog."""
         with self._writing:
-            lines: Sequence[_Line] = tuple(self._lines.values())
+            lines: Sequence[_BoardItem] = tuple(self._lines.values())
         note_work(site.catalog.file, self.run, [line.now() for line in lines], system_clock())
 
 

@@ -113,7 +113,7 @@ class _BackedUp:
     uuid: str
 
 
-def look_for_packs(run: RunId, *, site: Site) -> None:
+def check_presence(run: RunId, *, site: Site) -> None:
     """The same before a job, which goes on whatever comes of it; people are told after the job."""
     audit_presence(run, site=site, stop=StopToken(), return_state=True)
 

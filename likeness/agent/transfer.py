@@ -169,14 +169,14 @@ def transfer(
         stop=stop,
         pauses=pauses,
     ) as sender:
-        line = _Line(bundle, dedup, sealer, sender, tally)
+        line = _Pipeline(bundle, dedup, sealer, sender, tally)
         _run_all(disks, line, stop)
         sender.finish()
         tally.add(sent_bytes=sender.sent_bytes)
     return tally.counts()
 
 
-class _Line:
+class _Pipeline:
     """The work done on one segment."""
 
     def __init__(
@@ -226,24 +226,26 @@ class _Line:
         self._tally.passed(end, before)
 
 
-def _run_all(disks: Sequence[DiskJob], line: _Line, stop: StopToken) -> None:
+def _run_all(disks: Sequence[DiskJob], line: _Pipeline, stop: StopToken) -> None:
     """Read every disk in a thread of its own, and work on segments in a common pool."""
     room = threading.Semaphore(2 * line.bundle.workers)
     with (
         ThreadPoolExecutor(line.bundle.workers, thread_name_prefix="sealer") as workers,
         ThreadPoolExecutor(max(len(disks), 1), thread_name_prefix="disk reader") as readers,
     ):
-        hand_on = _HandOn(workers, room, line)
+        queue = _ChunkQueue(workers, room, line)
         for disk in disks:
-            readers.submit(_read_disk, disk, hand_on, stop).add_done_callback(hand_on.note)
-    if hand_on.problems:
-        raise hand_on.problems[0]
+            readers.submit(_read_disk, disk, queue, stop).add_done_callback(queue.note)
+    if queue.problems:
+        raise queue.problems[0]
 
 
-class _HandOn:
+class _ChunkQueue:
     """Gives segments to the workers, never more than there is room for."""
 
-    def __init__(self, workers: ThreadPoolExecutor, room: threading.Semaphore, line: _Line) -> None:
+    def __init__(
+        self, workers: ThreadPoolExecutor, room: threading.Semaphore, line: _Pipeline
+    ) -> None:
         self._workers, self._room, self.line = workers, room, line
         self.problems: list[BaseException] = []
 
@@ -265,13 +267,13 @@ class _HandOn:
         self._room.release()
 
 
-def _read_disk(disk: DiskJob, hand_on: _HandOn, stop: StopToken) -> None:
+def _read_disk(disk: DiskJob, queue: _ChunkQueue, stop: StopToken) -> None:
     if disk.reader.size_bytes != disk.facts.size_bytes:
         raise DiskShrank(
             f"disk {disk.facts.name or disk.facts.disk} has {disk.reader.size_bytes} bytes now and"
             f" {disk.facts.size_bytes} when its snapshot was taken; run the job again"
         )
-    size = hand_on.line.bundle.chunk_bytes
+    size = queue.line.bundle.chunk_bytes
     if disk.skip is not None and disk.previous is not None:
         for extent in disk.skip.unchanged:
             _carry_over(
@@ -285,11 +287,11 @@ def _read_disk(disk: DiskJob, hand_on: _HandOn, stop: StopToken) -> None:
     skip = disk.skip if disk.previous is not None else None
     for segment in disk.reader.segments(SEGMENT_BYTES, skip=skip):
         stop.check()
-        hand_on.give(disk, segment)
+        queue.give(disk, segment)
         end = segment.offset + len(segment.data)
-        hand_on.line.passed(end, reached)
+        queue.line.passed(end, reached)
         reached = end
-    hand_on.line.passed(disk.facts.size_bytes, reached)
+    queue.line.passed(disk.facts.size_bytes, reached)
 
 
 def _carry_over(

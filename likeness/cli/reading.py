@@ -186,7 +186,7 @@ def _read(store: DataStore, recorded: Recorded, stop: StopToken) -> Iterator[Ver
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _ListedVersion:
     """What the list shows of a version."""
 
     name: str
@@ -219,9 +219,9 @@ def _wanted(part: str, vm: VmId, names: Iterable[str]) -> bool:
     return of_uuid or any(looks(part) in looks(name) for name in names)
 
 
-def _line(version: Version) -> _Line:
+def _line(version: Version) -> _ListedVersion:
     record = version.record
-    return _Line(
+    return _ListedVersion(
         name=record.vm_name,
         version=version.version[:12],
         taken=f"{version.taken_at:%Y-%m-%d %H:%M:%S}",

@@ -11,7 +11,7 @@ from likeness.transport.base import Entry, Space
 from likeness.transport.smb_errors import FOREIGN, Place, may_repeat, meaning
 from likeness.transport.smb_pool import SessionPool
 from likeness.transport.smb_session import SmbSession
-from likeness.transport.smb_socket import Patience
+from likeness.transport.smb_socket import Deadline
 from likeness.transport.tuning import keep_large_buffers
 
 _T = TypeVar("_T")
@@ -74,9 +74,9 @@ class SmbTransport:
         self._durable = smb_folders.DurableFolders()
         place = self.place
 
-        def connect(patience: Patience) -> SmbSession:
+        def connect(deadline: Deadline) -> SmbSession:
             keep_large_buffers()
-            return SmbSession(place, password, encrypt=encrypt, patience=patience)
+            return SmbSession(place, password, encrypt=encrypt, deadline=deadline)
 
         # Closures, because the repr of anything else would show the password.
         self._pool = SessionPool(connect, size=connections, idle_seconds=idle_seconds)
@@ -191,20 +191,20 @@ class SmbTransport:
             action: Raises what smbprotocol raises.
             repeat: Whether it may be carried out twice. Connecting may be in any case.
         """
-        patience = Patience(self._deadline_seconds)
+        deadline = Deadline(self._deadline_seconds)
         for pause in (*_PAUSES, None):
             begun = False
             try:
-                with self._pool.session(patience) as session:
+                with self._pool.session(deadline) as session:
                     begun = True
                     return action(session)
             except FOREIGN as cause:
-                last = pause is None or patience.used_up or (begun and not repeat)
+                last = pause is None or deadline.used_up or (begun and not repeat)
                 if last or not may_repeat(cause):
-                    waited = patience.seconds if patience.used_up else None
+                    waited = deadline.seconds if deadline.used_up else None
                     error = meaning(cause, place=self.place, name=name, waited=waited)
                     raise error from (cause if begun else None)  # no frame with a password in it
-            time.sleep(min(pause or 0.0, patience.left))
+            time.sleep(min(pause or 0.0, deadline.left))
         raise AssertionError("the last attempt returns or raises")
 
 

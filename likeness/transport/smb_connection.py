@@ -1,6 +1,6 @@
 """smbprotocol's connection with three things it lacks.
 
-* Every wait ends with the patience of the call under way.
+* Every wait ends with the deadline of the call under way.
 * An answer that should be encrypted or signed and is not ends the connection; smbprotocol takes it.
 * Large messages are encrypted and decrypted without being copied half a dozen times.
 
@@ -19,7 +19,7 @@ from smbprotocol.header import Commands, NtStatus, Smb2Flags
 from smbprotocol.session import Session
 
 from likeness.transport.smb_errors import AnswerRefused
-from likeness.transport.smb_socket import BoundedSocket, Patience
+from likeness.transport.smb_socket import BoundedSocket, Deadline
 
 Message = Any  # smbprotocol is not typed
 Answer = Any
@@ -36,8 +36,8 @@ _NOTICE = 0xFFFFFFFFFFFFFFFF  # message id of what the server sends unasked
 class BoundedConnection(Connection):  # type: ignore[misc]  # smbprotocol is not typed
     """One TCP connection to a server; used by one thread at a time, besides its receiving one."""
 
-    def __init__(self, server: str, port: int, patience: Patience) -> None:
-        self.patience = patience
+    def __init__(self, server: str, port: int, deadline: Deadline) -> None:
+        self.deadline = deadline
         self._bounded: BoundedSocket | None = None
         self._sealing: Session | None = None
         self._cipher_in: AESGCM | None = None
@@ -53,7 +53,7 @@ class BoundedConnection(Connection):  # type: ignore[misc]  # smbprotocol is not
     def transport(self, made: object) -> None:
         if made is not None:
             self._bounded = BoundedSocket(
-                self.server_name, self.port, patience=lambda: self.patience, opened=self._opened
+                self.server_name, self.port, deadline=lambda: self.deadline, opened=self._opened
             )
 
     def require_encryption(self, session: Session) -> None:
@@ -70,10 +70,10 @@ class BoundedConnection(Connection):  # type: ignore[misc]  # smbprotocol is not
         timeout: float | None = None,
         resolve_symlinks: bool = True,  # noqa: FBT001, FBT002
     ) -> Answer:
-        """Wait for one answer, as long as patience lasts; links on the share are not followed."""
+        """Wait for one answer until the deadline; links on the share are not followed."""
         del timeout, resolve_symlinks
         while self._is_without_answer(request, interim_counts=not wait):
-            if not request.response_event.wait(self.patience.left):
+            if not request.response_event.wait(self.deadline.left):
                 raise TimeoutError("no answer")
         return super().receive(request, wait=wait, resolve_symlinks=False)
 

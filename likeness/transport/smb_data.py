@@ -60,7 +60,7 @@ def read_range(session: SmbSession, path: str, offset: int, length: int | None) 
     end = contents(SMB2CreateResponse, answers[0])["end_of_file"].get_value()
     wanted = max(end - offset if length is None else min(length, end - offset), 0)
     first = _data(answers[1]) if at_first else b""
-    session.patience.renew()
+    session.deadline.renew()
     if len(first) >= wanted:
         return first
     rest = _read_large(session, path, offset + len(first), wanted - len(first))
@@ -148,7 +148,7 @@ def _must_wait(session: SmbSession, under_way: int, count: int) -> bool:
 
 def _end_write(session: SmbSession, request: Any, count: int) -> None:
     _check_count(session.answer(request), count)
-    session.patience.renew()
+    session.deadline.renew()
 
 
 def _check_count(answer: Answer, count: int) -> None:
@@ -203,11 +203,11 @@ def _end_read(
     chunks = [_data(session.outcome(request))]
     have = len(chunks[0])
     while have < count and chunks[-1]:
-        session.patience.renew()
+        session.deadline.renew()
         request = session.send(handle.read(start + have, count - have, send=False)[0])
         chunks.append(_data(session.outcome(request)))
         have += len(chunks[-1])
-    session.patience.renew()
+    session.deadline.renew()
     return chunks
 
 

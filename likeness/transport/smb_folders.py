@@ -245,7 +245,7 @@ def _listed(
             return
         yield from _lines(contents(SMB2QueryDirectoryResponse, answer)["buffer"].get_value())
     while True:
-        session.patience.renew()
+        session.deadline.renew()
         try:
             answer = session.ask(_query(session, handle))
         except SMBResponseException as cause:

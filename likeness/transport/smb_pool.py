@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from likeness.transport.smb_errors import FOREIGN, loses_connection
 from likeness.transport.smb_session import SmbSession
-from likeness.transport.smb_socket import Patience
+from likeness.transport.smb_socket import Deadline
 
 _forks = itertools.count(1)
 _process = 0  # another number in every process made by fork
@@ -29,7 +29,7 @@ class _Sessions:
         self.changed = threading.Condition()
         self.idle: list[SmbSession] = []
         self.in_use = 0
-        self.silences = 0  # how often the server was silent for a whole patience
+        self.silences = 0  # how often the server was silent for a whole deadline
         self.closings = 0
 
 
@@ -40,7 +40,7 @@ class SessionPool:
     """
 
     def __init__(
-        self, connect: Callable[[Patience], SmbSession], *, size: int, idle_seconds: float
+        self, connect: Callable[[Deadline], SmbSession], *, size: int, idle_seconds: float
     ) -> None:
         """Prepare; a session idle for longer than `idle_seconds` is asked before it is used."""
         self._connect = connect
@@ -49,7 +49,7 @@ class SessionPool:
         self._by_process: dict[int, _Sessions] = {}
 
     @contextmanager
-    def session(self, patience: Patience) -> Generator[SmbSession, None, None]:
+    def session(self, deadline: Deadline) -> Generator[SmbSession, None, None]:
         """Take a session for one call, waiting for one to come free.
 
         That wait lasts as long as those who hold the sessions make progress. When the server
@@ -60,15 +60,15 @@ class SessionPool:
             SMBException, OSError: No new session could be opened.
         """
         sessions = self._by_process.setdefault(_process, _Sessions())
-        closings = self._wait_for_turn(sessions, patience)
+        closings = self._wait_for_turn(sessions, deadline)
         session: SmbSession | None = None
         try:
-            session = self._idle_session(sessions, patience) or self._connect(patience)
+            session = self._idle_session(sessions, deadline) or self._connect(deadline)
             yield session
         except FOREIGN as cause:
             if session is not None and loses_connection(cause):
                 session.lost = True
-            if patience.used_up:
+            if deadline.used_up:
                 self._tell_silence(sessions)
             raise
         except BaseException:
@@ -89,24 +89,24 @@ class SessionPool:
         for session in idle:
             session.drop()
 
-    def _wait_for_turn(self, sessions: _Sessions, patience: Patience) -> int:
+    def _wait_for_turn(self, sessions: _Sessions, deadline: Deadline) -> int:
         with sessions.changed:
             silences = sessions.silences
             while sessions.in_use >= self._size:
                 sessions.changed.wait()
                 if sessions.silences != silences:
                     raise TimeoutError("the server was silent for another call")
-                patience.renew()
+                deadline.renew()
             sessions.in_use += 1
             return sessions.closings
 
-    def _idle_session(self, sessions: _Sessions, patience: Patience) -> SmbSession | None:
+    def _idle_session(self, sessions: _Sessions, deadline: Deadline) -> SmbSession | None:
         while True:
             with sessions.changed:
                 if not sessions.idle:
                     return None
                 session = sessions.idle.pop()
-            if session.take_up(patience, idle_seconds=self._idle_seconds):
+            if session.take_up(deadline, idle_seconds=self._idle_seconds):
                 return session
             session.drop()
 
@@ -123,7 +123,7 @@ class SessionPool:
             sessions.in_use -= 1
             keep = keep and sessions.closings == closings
             if keep and session is not None:
-                session.lay_down()
+                session.set_idle()
                 sessions.idle.append(session)
             sessions.changed.notify()
         if session is not None and not keep:

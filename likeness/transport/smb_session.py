@@ -23,7 +23,7 @@ from likeness.transport.smb_errors import (
     loses_connection,
     status_of,
 )
-from likeness.transport.smb_socket import Patience
+from likeness.transport.smb_socket import Deadline
 
 _CREDITS = 1024  # a session starts with 64
 _BYTES_PER_CREDIT = 64 << 10
@@ -34,7 +34,7 @@ _ECHO_SECONDS = 5.0
 class SmbSession:
     """A logged-in connection to a share."""
 
-    def __init__(self, place: Place, password: str, *, encrypt: bool, patience: Patience) -> None:
+    def __init__(self, place: Place, password: str, *, encrypt: bool, deadline: Deadline) -> None:
         """Connect, log in, open the share.
 
         Raises:
@@ -43,7 +43,7 @@ class SmbSession:
         self.place = place
         self.lost = False
         self._used_at = stopwatch()
-        self.connection = BoundedConnection(place.server, place.port, patience)
+        self.connection = BoundedConnection(place.server, place.port, deadline)
         try:
             self._log_in(password, encrypt=encrypt)
         except BaseException:
@@ -51,7 +51,7 @@ class SmbSession:
             raise
 
     def _log_in(self, password: str, *, encrypt: bool) -> None:
-        self.connection.connect(timeout=self.patience.left)
+        self.connection.connect(timeout=self.deadline.left)
         if encrypt and not self.connection.supports_encryption:
             raise EncryptionMissing("the server offers no cipher")
         session = Session(
@@ -91,20 +91,20 @@ class SmbSession:
         return self._credits > -(-count // _BYTES_PER_CREDIT)
 
     @property
-    def patience(self) -> Patience:
-        """The patience of the call under way."""
-        return self.connection.patience
+    def deadline(self) -> Deadline:
+        """The deadline of the call under way."""
+        return self.connection.deadline
 
-    def take_up(self, patience: Patience, *, idle_seconds: float) -> bool:
+    def take_up(self, deadline: Deadline, *, idle_seconds: float) -> bool:
         """Begin a call; say whether the connection still lives, asking it when it was idle."""
-        self.connection.patience = patience
+        self.connection.deadline = deadline
         if not self.alive:
             return False
         if stopwatch() - self._used_at > idle_seconds:
-            return self._answers_echo(patience)
+            return self._answers_echo(deadline)
         return True
 
-    def lay_down(self) -> None:
+    def set_idle(self) -> None:
         """End a call."""
         self._used_at = stopwatch()
 
@@ -175,12 +175,12 @@ class SmbSession:
             self.lost = True  # the server still holds a handle that nobody will close
         return answers
 
-    def _answers_echo(self, patience: Patience) -> bool:
-        self.connection.patience = Patience(min(patience.left / 2, _ECHO_SECONDS))
+    def _answers_echo(self, deadline: Deadline) -> bool:
+        self.connection.deadline = Deadline(min(deadline.left / 2, _ECHO_SECONDS))
         try:
             self.connection.echo(self._session_id)
         except FOREIGN:
             return False
         finally:
-            self.connection.patience = patience
+            self.connection.deadline = deadline
         return True

@@ -2,7 +2,7 @@
 
 smbprotocol's own socket blocks for ever when a server stops reading, and while it does so nobody
 can close it. This one takes the place of `smbprotocol.transport.Tcp`: same methods, but sending
-ends with the caller's patience, and closing never waits for the far end.
+ends with the caller's deadline, and closing never waits for the far end.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _MOST_BYTES = 0xFFFFFF  # the length field of direct TCP has 24 bits
 _HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
-class Patience:
+class Deadline:
     """How long a call waits for a server that says nothing.
 
     Every answer that carries data renews it, so a slow line is not mistaken for a dead one.
@@ -48,14 +48,14 @@ class Patience:
 
 
 class BoundedSocket:
-    """A TCP connection whose every wait ends when the caller's patience does."""
+    """A TCP connection whose every wait ends when the caller's deadline does."""
 
     def __init__(
         self,
         server: str,
         port: int,
         *,
-        patience: Callable[[], Patience],
+        deadline: Callable[[], Deadline],
         opened: Callable[[bytearray], bytes] = bytes,
     ) -> None:
         """Prepare.
@@ -63,13 +63,13 @@ class BoundedSocket:
         Args:
             server: Name or address.
             port: TCP port.
-            patience: Gives the patience of the call under way.
+            deadline: Gives the deadline of the call under way.
             opened: What to do with a message before it is handed on.
         """
         self.server = server
         self.port = port
         self.connected = False
-        self._patience = patience
+        self._deadline = deadline
         self._opened = opened
         self._socket: socket.socket | None = None
         self._sending = threading.Lock()
@@ -81,15 +81,15 @@ class BoundedSocket:
         Raises:
             OSError: None does, or the name is not known.
         """
-        patience = self._patience()
-        addresses = _addresses(self.server, self.port, patience.left)
+        deadline = self._deadline()
+        addresses = _addresses(self.server, self.port, deadline.left)
         failure: OSError = OSError(f"{self.server} has no address")
         for tried, (family, kind, protocol, _, address) in enumerate(addresses):
             made = socket.socket(family, kind, protocol)
             try:
-                made.settimeout(max(patience.left / (len(addresses) - tried), 0.01))
+                made.settimeout(max(deadline.left / (len(addresses) - tried), 0.01))
                 made.connect(address)
-                _configure(made, patience.seconds)
+                _configure(made, deadline.seconds)
             except OSError as cause:
                 failure = cause
                 made.close()
@@ -172,7 +172,7 @@ class BoundedSocket:
     def _wait_until_writable(self, at: socket.socket) -> None:
         poll = select.poll()
         poll.register(at, select.POLLOUT)
-        if not poll.poll(self._patience().left * 1000):
+        if not poll.poll(self._deadline().left * 1000):
             raise TimeoutError("the server stopped reading")
 
     def _receive_exactly(self, count: int) -> bytearray:
@@ -202,14 +202,14 @@ class BoundedSocket:
                 return 0
 
 
-def _configure(made: socket.socket, patience_seconds: float) -> None:
+def _configure(made: socket.socket, deadline_seconds: float) -> None:
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         ("TCP_KEEPIDLE", _KEEPALIVE_SECONDS),
         ("TCP_KEEPINTVL", _KEEPALIVE_SECONDS // _KEEPALIVE_PROBES),
         ("TCP_KEEPCNT", _KEEPALIVE_PROBES),
-        ("TCP_USER_TIMEOUT", max(int(patience_seconds * 2000), 1000)),
+        ("TCP_USER_TIMEOUT", max(int(deadline_seconds * 2000), 1000)),
     ):
         if hasattr(socket, option):
             made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -64,7 +64,7 @@ def promised_start(uuid: str, other_config: dict[str, str]) -> Owner | None:
     return Owner(words[0], RunId(words[1]))
 
 
-def keep_promise(xen: XenSession, ref: str) -> bool:
+def start_promised_vm(xen: XenSession, ref: str) -> bool:
     """Start a VM that a crashed run left halted; says whether it had to.
 
     Raises:

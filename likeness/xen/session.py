@@ -23,7 +23,7 @@ from likeness.stopping import StopToken
 from likeness.xen.endpoints import Endpoint, endpoint, fingerprint_of_pem, is_loopback
 from likeness.xen.failures import Refusal, explain
 from likeness.xen.owner import Owner
-from likeness.xen.patience import Patience
+from likeness.xen.pauses import GrowingPauses
 from likeness.xen.rpc import AnswerLost, NotReached, RpcConnection, SessionGone
 
 NULL = "OpaqueRef:NULL"
@@ -212,13 +212,13 @@ class XenSession:
             LoginRefused: The account is not accepted any more.
         """
         seconds = self._deadline_seconds if deadline_seconds is None else deadline_seconds
-        patience = Patience(self._patience_seconds, self._stop)
+        pauses = GrowingPauses(self._patience_seconds, self._stop)
         while True:
             used = self._login.ref
             try:
                 return self._once(method, params, session=used, seconds=seconds)
             except (SessionGone, NotReached, AnswerLost, Refusal) as problem:
-                self._recover(method, problem, patience, used)
+                self._recover(method, problem, pauses, used)
 
     def once(self, method: str, ref: str) -> Any:
         """What a message said of an object the first time, for what hardly ever changes."""
@@ -265,32 +265,32 @@ class XenSession:
                 return
         connection.close()
 
-    def _recover(self, method: str, problem: Exception, patience: Patience, used: str) -> None:
+    def _recover(self, method: str, problem: Exception, pauses: GrowingPauses, used: str) -> None:
         """Make another attempt possible, or leave with what went wrong."""
         if isinstance(problem, SessionGone):
-            self._log_in_once_more(patience, used)
+            self._log_in_once_more(pauses, used)
         elif isinstance(problem, AnswerLost) and not _only_reads(method):
             raise HostUnreachable(
                 f"{self._login.coordinator.url} gave no answer to {method} ({problem}); "
                 "whether it was done will show at the next run"
             ) from problem
         elif not isinstance(problem, Refusal) or problem.code == "HOST_IS_SLAVE":
-            self._elsewhere(method, patience, problem, used)
-        elif problem.code not in _NOT_NOW or not patience.pause():
+            self._elsewhere(method, pauses, problem, used)
+        elif problem.code not in _NOT_NOW or not pauses.pause():
             raise problem
 
-    def _log_in_once_more(self, patience: Patience, used: str) -> None:
-        if patience.logged_in_again:
+    def _log_in_once_more(self, pauses: GrowingPauses, used: str) -> None:
+        if pauses.logged_in_again:
             raise LoginRefused(
                 f"{self.url} forgets every session of {self._username!r} at once; "
                 "look at the number of sessions and the clock of the pool"
             )
-        patience.logged_in_again = True
+        pauses.logged_in_again = True
         self.renew(used)
 
-    def _elsewhere(self, method: str, patience: Patience, cause: Exception, stale: str) -> None:
+    def _elsewhere(self, method: str, pauses: GrowingPauses, cause: Exception, stale: str) -> None:
         """Wait a little, then log in wherever the coordinator is now."""
-        if not patience.pause():
+        if not pauses.pause():
             raise HostUnreachable(
                 f"no host of the pool {self.url} answers {method}: {cause}; "
                 "check that the pool is up and can be reached from here"
@@ -298,13 +298,13 @@ class XenSession:
         self.renew(stale)
 
     def _log_in(self) -> None:
-        patience = Patience(self._patience_seconds, self._stop)
+        pauses = GrowingPauses(self._patience_seconds, self._stop)
         while True:
             outcome = self._try_hosts()
             if isinstance(outcome, str):
                 self._login.ref = outcome
                 return
-            if not patience.pause():
+            if not pauses.pause():
                 raise HostUnreachable(
                     f"no XenServer answers at {self.url}: {outcome}; check the address, and that "
                     "the pool is up and can be reached from here"

@@ -13,7 +13,7 @@ from likeness.xen.dropping import Leftover, drop_leftover, leftover_of
 from likeness.xen.failures import explained
 from likeness.xen.overwriting import go_back, promised_return, snapshot_promised
 from likeness.xen.owner import Owner, without_owner
-from likeness.xen.power import keep_promise, promised_start
+from likeness.xen.power import promised_start, start_promised_vm
 from likeness.xen.references import WITHOUT_DATA, Reference, drop_reference, list_references
 from likeness.xen.restoring import destroy_disk
 from likeness.xen.retrying import PAUSE_SECONDS, TRIES
@@ -244,7 +244,7 @@ def _ended(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> S
 
 def _restarted(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:
     name = str(record["name_label"])
-    problem = _problem(lambda: keep_promise(xen, ref), f"starting VM {name} again")
+    problem = _problem(lambda: start_promised_vm(xen, ref), f"starting VM {name} again")
     return Swept("halted VM", name, str(record["uuid"]), owner.run, problem)
 
 

@@ -30,7 +30,7 @@ from likeness.transport.smb_errors import Place
 from likeness.transport.smb_folders import make_folder
 from likeness.transport.smb_requests import FOLDER, granted, opening
 from likeness.transport.smb_session import SmbSession
-from likeness.transport.smb_socket import Patience
+from likeness.transport.smb_socket import Deadline
 from tests.smb.server import SmbServer, program
 
 ACL_LINES = ("vfs objects = acl_xattr", "acl_xattr:ignore system acls = yes")
@@ -77,7 +77,7 @@ def make_drop_box(server: SmbServer, *, source: str, controller: str, folder: st
         Place("127.0.0.1", "ads", "", server.username, server.port),
         server.password,
         encrypt=True,
-        patience=Patience(30),
+        deadline=Deadline(30),
     )
     make_folder(session, folder)
     set_rights(session, "", [owner, Right(source_sid, PASS_THROUGH)])

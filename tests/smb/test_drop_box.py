@@ -23,7 +23,7 @@ from likeness.transport.smb import SmbTransport
 from likeness.transport.smb_errors import Place
 from likeness.transport.smb_requests import FILE, FOLDER, granted, opening
 from likeness.transport.smb_session import SmbSession
-from likeness.transport.smb_socket import Patience
+from likeness.transport.smb_socket import Deadline
 from tests.smb.drop_box import ACL_LINES, make_drop_box
 from tests.smb.server import SmbServer, require_module
 
@@ -178,7 +178,7 @@ def test_a_source_cannot_by_any_other_request(
     name = f"{RUN}/tried-{attempt.replace(' ', '-')}"
     store.source.create(name, [b"as it was"])
     place = Place("127.0.0.1", "ads", "", SOURCE, store.server.port)
-    session = SmbSession(place, "of-the-source", encrypt=True, patience=Patience(20))
+    session = SmbSession(place, "of-the-source", encrypt=True, deadline=Deadline(20))
     how = dict(how)
 
     handle, message = opening(session, name.replace("/", "\\"), how.pop("access"), **how)
@@ -197,7 +197,7 @@ def test_a_source_cannot_move_its_own_file_among_the_admitted(
 ) -> None:
     """Opened with the right to delete when it is made, which nothing can refuse to a creator."""
     place = Place("127.0.0.1", "ads", "", SOURCE, store.server.port)
-    session = SmbSession(place, "of-the-source", encrypt=True, patience=Patience(20))
+    session = SmbSession(place, "of-the-source", encrypt=True, deadline=Deadline(20))
     handle, message = opening(
         session,
         f"{RUN}/smuggled-{replace}".replace("/", "\\"),
@@ -226,7 +226,7 @@ def test_a_source_cannot_move_its_own_file_among_the_admitted(
 
 def test_a_source_cannot_change_the_rights_of_the_drop_box(store: Store) -> None:
     place = Place("127.0.0.1", "ads", "", SOURCE, store.server.port)
-    session = SmbSession(place, "of-the-source", encrypt=True, patience=Patience(20))
+    session = SmbSession(place, "of-the-source", encrypt=True, deadline=Deadline(20))
 
     for path in ("", "in", RUN.replace("/", "\\")):
         for access in (

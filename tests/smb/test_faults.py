@@ -29,7 +29,7 @@ from likeness.transport.smb import SmbTransport
 from likeness.transport.smb_errors import Place
 from likeness.transport.smb_requests import FOLDER, LIST, contents, opening
 from likeness.transport.smb_session import SmbSession
-from likeness.transport.smb_socket import Patience
+from likeness.transport.smb_socket import Deadline
 from tests.smb.server import SmbServer
 from tests.smb.wire import Wire
 
@@ -197,11 +197,11 @@ def test_a_server_frozen_in_mid_write_ends_the_call_within_its_deadline(
     assert impatient.size("quick") == 2 * MIB
 
 
-def test_a_server_that_is_still_at_it_is_given_the_whole_patience_and_no_more(
+def test_a_server_that_is_still_at_it_is_given_the_whole_deadline_and_no_more(
     own_smb_server: SmbServer,
 ) -> None:
     place = Place("127.0.0.1", "ads", "", own_smb_server.username, own_smb_server.port)
-    session = SmbSession(place, own_smb_server.password, encrypt=True, patience=Patience(20))
+    session = SmbSession(place, own_smb_server.password, encrypt=True, deadline=Deadline(20))
     folder, message = opening(session, "", LIST, options=FOLDER)
     folder.file_id = contents(SMB2CreateResponse, session.ask(message))["file_id"].get_value()
     watch = SMB2ChangeNotifyRequest()  # answered at once with "pending", and then never
@@ -209,12 +209,12 @@ def test_a_server_that_is_still_at_it_is_given_the_whole_patience_and_no_more(
     watch["file_id"] = folder.file_id
     watch["completion_filter"] = CompletionFilter.FILE_NOTIFY_CHANGE_FILE_NAME
 
-    session.connection.patience = Patience(1.7)
+    session.connection.deadline = Deadline(1.7)
     begun = time.monotonic()
     with pytest.raises(TimeoutError):
         session.ask(watch)
 
-    assert session.patience.used_up
+    assert session.deadline.used_up
     assert 1.7 <= time.monotonic() - begun < 1.7 + MARGIN
     session.drop()
 

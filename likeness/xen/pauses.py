@@ -7,7 +7,7 @@ from likeness.stopping import StopToken
 _LONGEST_PAUSE = 5.0
 
 
-class Patience:
+class GrowingPauses:
     """Pauses that grow, until they have used up what was allowed."""
 
     def __init__(self, seconds: float, stop: StopToken) -> None:
