@@ -40,10 +40,6 @@ class ReadingPlan:
         """All of it together."""
         return sum(pack.size_bytes for pack in self.packs)
 
-    def bytes_for(self, why: Why) -> int:
-        """The part that is read for one reason."""
-        return sum(pack.size_bytes for pack in self.packs if pack.why is why)
-
 
 def plan_new(
     catalog: CatalogFile,

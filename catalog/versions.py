@@ -105,15 +105,6 @@ def last_version(catalog: CatalogFile, vm: VmId) -> LastVersion | None:
     return None
 
 
-def has_version(catalog: CatalogFile, version: VersionId) -> bool:
-    """Whether the catalog was told of a version, expired or not."""
-    with reading(catalog) as connection:
-        found = connection.execute(
-            "SELECT 1 FROM versions WHERE version_id = ?", [version]
-        ).fetchone()
-    return found is not None
-
-
 def known_versions(catalog: CatalogFile) -> set[VersionId]:
     """Every version the catalog was told of, expired or not."""
     with reading(catalog) as connection:

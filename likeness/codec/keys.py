@@ -25,7 +25,7 @@ from nacl.signing import SigningKey, VerifyKey
 
 from likeness.codec.aead import KEY_BYTES, NotAuthentic
 from likeness.codec.hashing import derived_key
-from likeness.model.ids import StoreId, VmId
+from likeness.model.ids import StoreId
 
 SIGNATURE_BYTES = 64
 SESSION_ID_BYTES = 16
@@ -94,10 +94,6 @@ class StoreKeys:
 
     def __repr__(self) -> str:
         return f"StoreKeys(store={self.store}, epoch={self.epoch})"
-
-    def chunk_id_key_of(self, vm: VmId) -> bytes:
-        """The chunk id key of one VM that shares no chunks with others; 32 bytes."""
-        return derived_key(self.master, "chunk id of one vm", bytes.fromhex(vm))
 
     def meta_key(self, epoch: int) -> bytes:
         """32 bytes.

@@ -30,7 +30,6 @@ from catalog.validation import incidents
 from catalog.values import DiskMap, Recorded, Verdict
 from catalog.versions import (
     find_version,
-    has_version,
     known_versions,
     last_version,
     list_versions,
@@ -224,8 +223,6 @@ def test_the_last_version_is_the_base_of_the_next(catalog: CatalogFile) -> None:
         *(mine.version, 2, mine.name, mine.digest, mine.record.run),
     )
     assert [d.disk for d in last.disks] == [disk("web"), disk("web", 1)]
-    assert has_version(catalog, mine.version)
-    assert not has_version(catalog, VersionId("0" * 32))
     assert known_versions(catalog) == set(history.versions)
 
 

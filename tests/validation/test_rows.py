@@ -407,4 +407,4 @@ def test_a_pack_that_is_gone_is_red_with_the_next_look_at_what_is_there(house: H
         report = house.look(prover)
 
     assert [change.after for change in report.turned_bad] == [BAD]
-    assert house.plan().bytes_for(Why.DUE) == 0
+    assert [pack for pack in house.plan().packs if pack.why is Why.DUE] == []
