@@ -10,6 +10,7 @@ import pytest
 from prefect import Task
 
 from tests.flows.scene import Scene, Vms, open_scene
+from tests.validation.mail_server import MailServer, account_of, mail_of
 
 OUR_TASKS = ("tasks.", "flows.")
 
@@ -59,3 +60,18 @@ def new_site(tmp_path: Path) -> Generator[Callable[..., Scene], None, None]:
 def site(new_site: Callable[..., Scene]) -> Scene:
     """Two VMs, web with two disks and db with one, and a vault."""
     return new_site()
+
+
+@pytest.fixture
+def mailed(
+    site: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Generator[MailServer, None, None]:
+    """The site's mail goes to a real server."""
+    server = MailServer(tmp_path, "STARTTLS")
+    server.start()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "mail.pem"))
+    account_of(server).save("mail-server", overwrite=True)
+    mail_of(server).save(f"mail-{site.name}")
+    site.set(mail=f"mail-{site.name}")
+    yield server
+    server.stop()

@@ -24,7 +24,7 @@ from likeness.model.ids import RunId
 from tasks.claims import run_claimed
 from tasks.run_processes import had_time_to_begin, has_process, is_elsewhere
 from tests.flows.scene import Scene
-from tests.validation.mail_server import MailServer, account_of, mail_of
+from tests.validation.mail_server import MailServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 
@@ -73,18 +73,6 @@ def taken(client: SyncPrefectClient, run: FlowRun) -> Any:
 def told(site: Scene) -> list[str]:
     """Subjects of what people were told, newest first, each once."""
     return [each.message.subject for each in recent_deliveries(site.site.catalog.file)]
-
-
-@pytest.fixture
-def mailed(site: Scene, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Generator[MailServer]:
-    server = MailServer(tmp_path, "STARTTLS")
-    server.start()
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "mail.pem"))
-    account_of(server).save("mail-server", overwrite=True)
-    mail_of(server).save(f"mail-{site.name}")
-    site.set(mail=f"mail-{site.name}")
-    yield server
-    server.stop()
 
 
 @pytest.mark.parametrize("began", [False, True])

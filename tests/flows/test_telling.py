@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,24 +18,9 @@ from flows.validate import validate
 from flows.vault import vault
 from tests.flows.scene import Scene, outcomes
 from tests.flows.test_validate import artifacts, flip
-from tests.validation.mail_server import MailServer, account_of, mail_of
+from tests.validation.mail_server import MailServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
-
-
-@pytest.fixture
-def mailed(
-    site: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Generator[MailServer, None, None]:
-    """The site's mail goes to a real server."""
-    server = MailServer(tmp_path, "STARTTLS")
-    server.start()
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "mail.pem"))
-    account_of(server).save("mail-server", overwrite=True)
-    mail_of(server).save(f"mail-{site.name}")
-    site.set(mail=f"mail-{site.name}")
-    yield server
-    server.stop()
 
 
 def subjects(server: MailServer) -> list[str]:

@@ -20,11 +20,10 @@ from flows.watch import watch
 from likeness.clock import system_clock
 from tasks import overdue_jobs, watching
 from tests.flows.scene import Scene
-from tests.flows.test_telling import mailed, page, subjects
+from tests.flows.test_telling import page, subjects
 from tests.validation.mail_server import MailServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
-__all__ = ["mailed"]
 
 
 class Watchman:
