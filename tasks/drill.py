@@ -15,7 +15,7 @@ from catalog.drills import Drill, last_drills, record_drill
 from catalog.values import VersionRow
 from catalog.versions import list_versions
 from likeness.clock import stopwatch, system_clock
-from likeness.errors import BadInput, LikenessError
+from likeness.errors import BadInput, LikenessError, Stopped, TransientError
 from likeness.model.ids import RunId
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
@@ -113,7 +113,8 @@ def drilled_vm(
 ) -> Drilled:
     """Restore a version, start it, hear its verdict, and take all of it away again.
 
-    Whatever goes wrong is noted as a drill that did not go well, and nothing is left in the pool.
+    What cannot be restored or does not come up is noted as a drill that did not go well; nothing is
+    left in the pool.
     """
     _require_script(wanted, site)
     say, owner = Notes(get_run_logger().warning), Owner(site.installation, run)
@@ -132,9 +133,9 @@ def drilled_vm(
                 well, said = start_and_hear(made, wanted, owner=owner, site=site, stop=stop)
             finally:
                 _take_away(made, wanted, owner=owner, site=site, say=say)
+    except (TransientError, Stopped):
+        raise  # no drill was held, so none is noted
     except LikenessError as problem:
-        if stop.stopped:
-            raise
         said = str(problem)
     took = stopwatch() - begun
     drill = Drill(row.vm, row.version, system_clock(), well, said)

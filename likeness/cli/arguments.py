@@ -166,6 +166,11 @@ def _files(commands: "_Commands") -> None:
         "--find", metavar="NAME", help="whatever has this in its name, or is so named with * and ?"
     )
     command.add_argument(
+        "--every-version",
+        action="store_true",
+        help="find in all versions, the newest first; VERSION is the VM's name or uuid then",
+    )
+    command.add_argument(
         "--to", type=Path, metavar="FOLDER", help="take PATH out into it; nothing is overwritten"
     )
     command.add_argument("--scratch", type=Path, metavar="FOLDER", help="for the block maps")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from likeness.cli.opening import opened
 from likeness.cli.terminal import printable, say, tell
-from likeness.errors import BadInput
+from likeness.errors import BadInput, Damaged
 from likeness.files.messages import Ask, Entry, Trouble, Volume
 from likeness.files.opening import GuestFiles, open_files
 from likeness.files.writing import TreeWriter
@@ -18,16 +18,34 @@ from likeness.model.choosing import disk_called
 from likeness.model.naming import fit_for_file
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
+from likeness.store.data_store import DataStore
 from likeness.store.disk_view import open_disk
-from likeness.store.meant import version_meant
+from likeness.store.meant import version_meant, versions_of
+from likeness.store.versions import Version
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def files(options: argparse.Namespace, _stop: StopToken) -> int:
-    """Look into a version's disks; 1 if some of what was asked for could not be read."""
+def files(options: argparse.Namespace, stop: StopToken) -> int:
+    """Look into a version's disks, or all of a VM; 1 if some of it could not be read."""
     store = opened(options)
-    version = version_meant(store, options.version)
+    if not options.every_version:
+        return _in_version(store, version_meant(store, options.version), options)
+    if not options.find or options.to is not None:
+        raise BadInput("to look in every version, name the VM, what to --find, and no --to")
+    code = 0
+    for version in reversed(versions_of(store, options.version)):
+        stop.check()
+        say(f"version {version.version[:12]} of {version.taken_at:%Y-%m-%d %H:%M} UTC:")
+        try:
+            code = max(code, _in_version(store, version, options))
+        except (Damaged, BadInput) as problem:  # one that cannot be read hides no other
+            tell(printable(str(problem)))
+            code = 1
+    return code
+
+
+def _in_version(store: DataStore, version: Version, options: argparse.Namespace) -> int:
     with ExitStack() as held:
         scratch = Path(
             held.enter_context(tempfile.TemporaryDirectory(prefix="likeness-", dir=options.scratch))

@@ -33,7 +33,7 @@ def version_meant(store: DataStore, text: str) -> Version:
         _require_id(text)
         return find_version(store, text)
     wanted = wanted_version(words)
-    its = _versions_of(store, vm)
+    its = versions_of(store, vm)
     if wanted.digits:
         digits = wanted.digits.lower().replace("-", "")
         found = [each for each in its if each.version.startswith(digits)]
@@ -61,8 +61,13 @@ def _before(versions: list[Version], wanted: WantedVersion) -> list[Version]:
     return [each for each in versions if wanted.before is None or each.taken_at < wanted.before]
 
 
-def _versions_of(store: DataStore, vm: str) -> list[Version]:
-    """A VM's versions, oldest first; by a name it has now before one it had once."""
+def versions_of(store: DataStore, vm: str) -> list[Version]:
+    """A VM's versions, oldest first; by a name it has now before one it had once.
+
+    Raises:
+        UnknownVm: No VM is called so.
+        BadInput: Several are.
+    """
     recorded = recorded_versions(store).versions
     versions = [read_version_at(store, name, lies_at) for name, lies_at in recorded.items()]
     versions.sort(key=lambda version: version.taken_at)

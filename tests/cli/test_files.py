@@ -18,7 +18,7 @@ def backed_up(filled: Filled, tmp_path: Path) -> str:
     tree.mkdir()
     images.full_tree(tree)
     images.ext4(image, tree)
-    return filled.workshop.back_up(image).version
+    return filled.workshop.back_up(image, vm_name="Berlin").version
 
 
 @pytest.mark.needs("mke2fs")
@@ -34,6 +34,9 @@ def test_files_are_listed_found_and_taken_out(filled: Filled, backed_up: str, sh
     assert "0/line\\nbreak" in listing
     assert files("--find", "big.bin").split()[-1] == "deeper/big.bin"
     files("0/deep/er", "--to", "out")
+    every = shell.run("files", "Berlin", "--every-version", "--find", "big.bin", *key(filled))
+    assert every.stdout.splitlines()[0].startswith(f"version {backed_up[:12]} of")
+    assert every.stdout.count("deeper/big.bin") == 1
     taken = shell.folder / "out" / "er" / "and deeper" / "big.bin"
     assert taken.read_bytes() == noise("big", 3 * images.MIB + 17)
 
