@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dissect.target.filesystem import DirEntry
+from dissect.util.stream import RunlistStream
 
 from likeness.files.messages import MOST_READ, Data, Entry, Hole, Trouble
 
@@ -21,6 +22,8 @@ _OF_NTFS = frozenset(
     )
 )
 """Where NTFS keeps itself: nobody's files."""
+_ENCRYPTED, _SPARSE = 0x4000, 0x8000
+_CLOUD, _CLOUD_MASK = 0x9000001A, 0xFFFF0FFF
 _LATEST_NS = (1 << 62) - 1
 
 Path = tuple[bytes, ...]
@@ -113,7 +116,13 @@ def _not_again(folder: Any, path: Path, seen: set[int]) -> None:
 
 
 def content(entry: Any, size: int) -> Iterator[Data | Hole]:
-    """The bytes of a file, up to the size it says; what takes no room in the guest as holes."""
+    """The bytes of a file, up to the size it says; what takes no room in the guest as holes.
+
+    Raises:
+        ValueError: What its file system keeps under its name are not its bytes.
+    """
+    if size and entry.fs.__type__ == "ntfs":
+        _require_own_bytes(entry.entry.attributes)
     file = entry.open()
     at = 0
     for begin, end in _holes(file, size):
@@ -121,6 +130,23 @@ def content(entry: Any, size: int) -> Iterator[Data | Hole]:
         yield Hole(end - begin)
         at = end
     yield from _stretch(file, at, size)
+
+
+def _require_own_bytes(attributes: Any) -> None:
+    """Windows has files whose bytes are elsewhere, where the library would read zeros."""
+    flags = 0
+    for each in attributes.DATA:
+        if not each.header.name:
+            flags |= int(each.header.flags)
+    if flags & _ENCRYPTED:
+        raise ValueError("it is encrypted by Windows")
+    for each in attributes.REPARSE_POINT:
+        tag = int(each.tag)
+        if tag & _CLOUD_MASK != _CLOUD or flags & _SPARSE:  # what a cloud gave back is here
+            raise ValueError(
+                "what it holds is not under its name: Windows has compressed or deduplicated it, or"
+                f" it is in a cloud (reparse tag {tag:#x}); restore the VM to read it"
+            )
 
 
 def _stretch(file: Any, at: int, end: int) -> Iterator[Data | Hole]:
@@ -138,10 +164,15 @@ def _zeros(data: bytes) -> bool:
 
 
 def _holes(file: Any, size: int) -> Iterator[tuple[int, int]]:
-    """Where the library's own list of runs says that nothing is stored."""
-    runs, block = getattr(file, "runlist", None), getattr(file, "block_size", 0)
+    """Where the library's own list of runs says that nothing is stored.
+
+    In the runs of a compressed file what is not stored is what compression saved, and no hole.
+    """
+    if type(file) is not RunlistStream:
+        return
+    runs, block = file.runlist, file.block_size
     at = 0
-    for run in runs if isinstance(runs, list) and block else []:
+    for run in runs:
         place, count = run[0], run[1]
         end = min(at + count * block, size)
         if place is None and end > at:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import struct
 import subprocess
 from pathlib import Path
 
@@ -85,6 +86,97 @@ def test_every_file_has_the_hash_of_the_original(kind: str, tmp_path: Path) -> N
 
 
 @pytest.mark.needs("mke2fs", "sfdisk", "mkfs.vfat", "mcopy")
+@pytest.mark.needs("mkntfs", "ntfs-3g", "umount")
+@pytest.mark.skipif(not os.access("/dev/fuse", os.W_OK), reason="needs FUSE")
+def test_what_windows_keeps_elsewhere_is_told_and_never_read_as_zeros(tmp_path: Path) -> None:
+    image, mounted = tmp_path / "ntfs.raw", tmp_path / "mounted"
+    mounted.mkdir()
+    images.run("mkntfs", "-q", "-F", "-Q", images.blank(image, 32))
+    images.run("ntfs-3g", image, mounted)
+    tags = {"packed": 0x80000017, "deduplicated": 0x80000013, "in a cloud": 0x9000101A}
+    try:
+        for name, tag in {**tags, "fetched": 0x9000001A}.items():
+            with (mounted / name).open("wb") as file:
+                file.write(b"stale") if name == "fetched" else file.truncate(50_000)
+            point = struct.pack("<IHH", tag, 16, 0) + bytes(16)
+            os.setxattr(mounted / name, "system.ntfs_reparse_data", point)
+    finally:
+        images.run("umount", mounted)
+    told: dict[bytes, str] = {}
+    read: list[bytes] = []
+    with open_files(disks_of(image)) as guest:
+        (volume,) = guest.volumes()
+        for each in guest.asked(Ask("take", volume.name)):
+            if isinstance(each, Trouble):
+                told[each.path[-1]] = each.cause
+            elif isinstance(each, Data):
+                read.append(bytes(each.data))
+    assert {name.decode() for name in told} == set(tags)
+    assert all("not under its name" in cause for cause in told.values())
+    assert read == [b"stale"]
+
+
+@pytest.mark.needs("mkfs.btrfs", "mount")
+@pytest.mark.parametrize("method", ["zstd", "lzo", "zlib"])
+def test_what_btrfs_has_compressed_comes_out_as_it_went_in(method: str, tmp_path: Path) -> None:
+    if method == "zstd":
+        pytest.importorskip("backports.zstd")
+    image, mounted = tmp_path / "btrfs.raw", tmp_path / "mounted"
+    mounted.mkdir()
+    images.run("mkfs.btrfs", "-q", images.blank(image, 120))
+    options = f"loop,compress-force={method}"
+    done = subprocess.run(
+        ["mount", "-o", options, image, mounted], check=False, capture_output=True
+    )
+    if done.returncode:
+        pytest.skip("this machine does not let us mount btrfs")
+    log = b"".join(b"line %d of a log that repeats itself\n" % (n % 500) for n in range(20_000))
+    try:
+        (mounted / "log").write_bytes(log)
+        (mounted / "mixed").write_bytes(log[:90_000] + noise("m", 70_000) + bytes(200_000) + b"end")
+        (mounted / "tiny").write_bytes(log[:300])
+        wanted = expected(mounted)
+    finally:
+        images.run("umount", mounted)
+    with open_files(disks_of(image)) as guest:
+        (volume,) = guest.volumes()
+        assert hashes(guest, volume.name) == wanted
+
+
+@pytest.mark.needs("mkntfs", "ntfs-3g", "umount")
+@pytest.mark.skipif(not os.access("/dev/fuse", os.W_OK), reason="needs FUSE")
+def test_what_ntfs_has_compressed_comes_out_as_it_went_in(tmp_path: Path) -> None:
+    image, folder, mounted = tmp_path / "ntfs.raw", Path("packed"), tmp_path / "mounted"
+    mounted.mkdir()
+    images.run("mkntfs", "-q", "-F", "-Q", images.blank(image, 32))
+    images.run("ntfs-3g", "-o", "compression", image, mounted)
+    log = b"".join(b"line %d of a log that repeats itself\n" % (n % 500) for n in range(20_000))
+    files = {
+        "log": log,
+        "noise": noise("n", 100_000),
+        "mixed": log[:90_000] + noise("m", 70_000) + bytes(200_000) + b"end",
+        "zeros": bytes(300_000) + b"x",
+        "sparse": b"",
+    }
+    try:
+        packed = mounted / folder
+        packed.mkdir()
+        os.setxattr(packed, "system.ntfs_attrib_be", (0x830).to_bytes(4, "big"))
+        for name, data in files.items():
+            (packed / name).write_bytes(data)
+        assert (packed / "log").stat().st_blocks * 512 < len(log) // 2
+        with (mounted / "sparse").open("wb") as file:
+            file.seek(5 * MIB)
+            file.write(b"at the end")
+    finally:
+        images.run("umount", mounted)
+    wanted = {f"packed/{name}": hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    wanted["sparse"] = hashlib.sha256(bytes(5 * MIB) + b"at the end").hexdigest()
+    with open_files(disks_of(image)) as guest:
+        (volume,) = guest.volumes()
+        assert hashes(guest, volume.name) == wanted
+
+
 @pytest.mark.parametrize("label", ["gpt", "dos"])
 def test_partitions_are_found(label: str, tmp_path: Path) -> None:
     (one, first), (two, second) = made("fat", tmp_path), made("ext4", tmp_path)
