@@ -22,6 +22,7 @@ _OF_NTFS = frozenset(
     )
 )
 """Where NTFS keeps itself: nobody's files."""
+_EXT_ENCRYPTED = 0x800
 _ENCRYPTED, _SPARSE = 0x4000, 0x8000
 _CLOUD, _CLOUD_MASK = 0x9000001A, 0xFFFF0FFF
 _LATEST_NS = (1 << 62) - 1
@@ -123,6 +124,8 @@ def content(entry: Any, size: int) -> Iterator[Data | Hole]:
     """
     if size and entry.fs.__type__ == "ntfs":
         _require_own_bytes(entry.entry.attributes)
+    if entry.fs.__type__ == "ext" and int(entry.entry.inode.i_flags) & _EXT_ENCRYPTED:
+        raise ValueError("it is encrypted in the guest")
     file = entry.open()
     at = 0
     for begin, end in _holes(file, size):

@@ -116,6 +116,19 @@ def test_what_windows_keeps_elsewhere_is_told_and_never_read_as_zeros(tmp_path: 
     assert read == [b"stale"]
 
 
+@pytest.mark.needs("mke2fs", "debugfs")
+def test_what_a_guest_has_encrypted_is_told(tmp_path: Path) -> None:
+    image, _ = made("ext4", tmp_path)
+    images.run("debugfs", "-w", "-R", "set_inode_field /a.txt flags 0x80800", image)
+    with open_files(disks_of(image)) as guest:
+        (volume,) = guest.volumes()
+        told = [t for t in guest.asked(Ask("take", volume.name)) if isinstance(t, Trouble)]
+    assert {(t.path[-1], t.cause) for t in told} == {
+        (b"a.txt", "ValueError: it is encrypted in the guest"),
+        (b"hard link", "ValueError: it is encrypted in the guest"),
+    }
+
+
 @pytest.mark.needs("mkfs.btrfs", "mount")
 @pytest.mark.parametrize("method", ["zstd", "lzo", "zlib"])
 def test_what_btrfs_has_compressed_comes_out_as_it_went_in(method: str, tmp_path: Path) -> None:
