@@ -8,7 +8,7 @@ from prefect import get_run_logger, task
 
 from blocks import Site
 from likeness.errors import BadInput
-from likeness.model.ids import RunId
+from likeness.model.ids import DiskId, RunId
 from likeness.model.naming import disk_file_name, disk_label
 from likeness.model.sizes import readable_size
 from likeness.serving.converting import convert_disk
@@ -17,11 +17,12 @@ from likeness.store.chunk_source import DataLost
 from likeness.store.disk_view import open_disk
 from likeness.store.disk_writers import FileDiskWriter
 from likeness.store.documents import DiskRecord
+from likeness.store.locating import Locator
 from likeness.store.restoring import Progress, restore_disk
 from likeness.store.versions import Version
 from likeness.transport.tuning import keep_large_buffers
 from tasks.progress import shown
-from tasks.restore_sources import Chosen, Notes, sources, version_in
+from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
 
@@ -84,10 +85,14 @@ def restore_version_disks(
     ):
         found = version_in(stores, version)
 
+        def places(disk: DiskRecord) -> Locator | None:
+            where = known_places(site, found.version, DiskId(disk.disk))
+            return None if from_vault else where
+
         def restore(disk: DiskRecord, path: Path, progress: Progress) -> DataLost | None:
             if image_format != "raw":
                 folder.mkdir(parents=True, exist_ok=True)
-                with open_disk(stores, disk, scratch, say=done.notes) as view:
+                with open_disk(stores, disk, scratch, say=done.notes, locator=places(disk)) as view:
                     convert_disk(view, path, image_format, stop=stop, progress=progress)
                 return None
             return restore_disk(
@@ -99,6 +104,7 @@ def restore_version_disks(
                 progress=progress,
                 say=done.notes,
                 accept_damage=accept_damage,
+                locator=places(disk),
             )
 
         return _restore_all(found, folder, image_format, done.disks, restore)

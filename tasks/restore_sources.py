@@ -8,14 +8,16 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from blocks import Site
+from catalog.places_of_disk import places_of_disk
 from catalog.values import Verdict, VersionRow
 from catalog.versions import list_versions
 from likeness.clock import system_clock
 from likeness.errors import BadInput, LikenessError, UnknownVersion, UnknownVm
 from likeness.model.choosing import ambiguous, called, offered, shown
-from likeness.model.ids import VmId, as_uuid
+from likeness.model.ids import DiskId, VersionId, VmId, as_uuid
 from likeness.model.points_in_time import EXAMPLE, vm_and_version, wanted_version
 from likeness.store.data_store import DataStore, open_store_with_key_file
+from likeness.store.locating import DiskChunks, Locations, Locator
 from likeness.store.observations import UNREADABLE
 from likeness.store.versions import Version, find_version
 from likeness.transport.base import Transport
@@ -133,6 +135,23 @@ def _version_in(stores: Sequence[DataStore], version: str) -> Version:
         except (UnknownVersion, *UNREADABLE) as cause:
             problem = problem or cause
     raise problem or UnknownVersion(f"no version begins with {version!r}")
+
+
+def known_places(site: Site, version: VersionId, disk: DiskId) -> Locator:
+    """Where the catalog has a disk's chunks; whatever it lacks, the store's index is asked for."""
+
+    def located(chunks: DiskChunks) -> Locations | None:
+        try:
+            places = places_of_disk(site.catalog.file, version, disk)
+        except LikenessError:
+            return None  # it is a cache
+        if not len(places.positions):
+            return None
+        return Locations.known(
+            chunks, places.positions, places.packs, places.pack, places.offset, places.length
+        )
+
+    return located
 
 
 @dataclass(frozen=True, slots=True)

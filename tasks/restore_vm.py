@@ -35,7 +35,7 @@ from likeness.xen.restoring import (
 )
 from likeness.xen.storages import find_storage
 from tasks.progress import shown
-from tasks.restore_sources import Chosen, Notes, sources, version_in
+from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
 
@@ -205,7 +205,15 @@ def fill_disk(
     with (
         sources(site, from_vault=wanted.from_vault, say=say) as stores,
         scratch_folder(site, owner.run) as scratch,
-        open_disk(stores, record, scratch, say=say) as view,
+        open_disk(
+            stores,
+            record,
+            scratch,
+            say=say,
+            locator=None
+            if wanted.from_vault
+            else known_places(site, made.version.version, DiskId(record.disk)),
+        ) as view,
         site.pool_called(wanted.pool).open(owner=owner, stop=stop) as xen,
         shown(key, title, done.percent),
     ):

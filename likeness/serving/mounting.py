@@ -31,7 +31,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class _Image:
     disk: DiskRecord
-    taken: float
+    taken_ns: int
 
 
 class VersionTree:
@@ -63,7 +63,8 @@ class VersionTree:
         for disk in version.record.disks:
             image = f"disk{fit_for_file(disk.position)}.raw"
             disks.add(image)
-            self.images[f"/{vm}/{name}/{image}"] = _Image(disk, version.taken_at.timestamp())
+            taken_ns = int(version.taken_at.timestamp()) * 10**9
+            self.images[f"/{vm}/{name}/{image}"] = _Image(disk, taken_ns)
 
     def open(self, path: str) -> int:
         """Open an image; a number for it."""
@@ -114,7 +115,7 @@ def require_fuse() -> ModuleType:
 class _Answers:
     """What FUSE may ask of a folder that nobody writes to."""
 
-    use_ns = False
+    use_ns = True
 
     def __init__(self, tree: VersionTree) -> None:
         self._tree = tree
@@ -125,7 +126,7 @@ class _Answers:
         if path in self._tree.folders:
             return {"st_mode": stat.S_IFDIR | 0o500, "st_nlink": 2, **owner}
         image = _there(self._tree, path)
-        moments = dict.fromkeys(("st_mtime", "st_ctime", "st_atime"), image.taken)
+        moments = dict.fromkeys(("st_mtime", "st_ctime", "st_atime"), image.taken_ns)
         mode = {"st_mode": stat.S_IFREG | 0o400, "st_nlink": 1}
         return {**mode, **owner, **moments, "st_size": image.disk.size_bytes}
 

@@ -23,7 +23,7 @@ from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
-from likeness.store.locating import DiskChunks, Locations, locate
+from likeness.store.locating import DiskChunks, Locations, Locator, locate
 from likeness.store.maps import FlatMap
 from likeness.store.observations import NOT_READ, UNREADABLE
 from likeness.store.pack import MOST_PACK_BYTES, PackHeader
@@ -134,6 +134,7 @@ class ChunkSource:
         chunk_map: FlatMap,
         *,
         say: Say = lambda _: None,
+        locator: Locator | None = None,
     ) -> None:
         """Find out where everything is.
 
@@ -142,7 +143,9 @@ class ChunkSource:
             disk: Which disk.
             chunk_map: Its block map, proved; its file must outlive this.
             say: Told, once each, of what had to be taken from elsewhere and why.
+            locator: Asked before the index of the first store, which is read in full otherwise.
         """
+        self._locator = locator
         self.disk = disk
         self.chunks = DiskChunks(chunk_map)
         self.cause = "the index knows no pack with them"
@@ -209,11 +212,10 @@ class ChunkSource:
         parts = _parts(first, numbers)
         for pack, problems in bounded_map(read, parts, workers=workers, name="read"):
             self._note(problems, 0, pack)
-        lost = [
-            number
-            for number in numbers[~done[numbers]].tolist()
-            if not self._rescued(number, proved, stop)
-        ]
+        left = numbers[~done[numbers]]
+        if len(left) and self._by_index_now():
+            return self.fetch(left, accept, stop=stop, workers=workers)
+        lost = [number for number in left.tolist() if not self._rescued(number, proved, stop)]
         if not self._given_up.issuperset(lost):
             self._salvage({self.chunks.chunk(number): number for number in lost}, proved, stop)
             lost = [number for number in lost if not done[number]]
@@ -288,6 +290,10 @@ class ChunkSource:
     def _found(self, which: int) -> Locations:
         with self._searching:
             found = self._locations[which]
+            if found is None and which == 0 and self._locator is not None:
+                found = self._locations[0] = self._locator(self.chunks)
+                if found is None:
+                    self._locator = None
             if found is None:
                 store = self._readers[which].store
                 found, self._indexed[which] = locate(store, self.chunks, problem=self._note_segment)
@@ -295,6 +301,14 @@ class ChunkSource:
                 if len(found.missing()):
                     self._find_strays(which)
             return found
+
+    def _by_index_now(self) -> bool:
+        """Whether the index is still to be asked: what was known without it was out of date."""
+        with self._searching:
+            known, self._locator = self._locator, None
+            if known is not None:
+                self._locations[0] = None
+            return known is not None
 
     def _find_strays(self, which: int) -> None:
         """Ask the tables of packs that no index segment knows; slow, and seldom needed."""

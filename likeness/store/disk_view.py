@@ -17,6 +17,7 @@ from likeness.stopping import StopToken
 from likeness.store.chunk_source import ChunkSource, Say
 from likeness.store.data_store import DataStore
 from likeness.store.documents import DiskRecord
+from likeness.store.locating import Locator
 from likeness.store.maps import FlatMap
 from likeness.store.observations import NOT_READ, UNREADABLE
 from likeness.store.versions import load_map
@@ -155,6 +156,7 @@ def open_disk(
     *,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     say: Say = lambda _: None,
+    locator: Locator | None = None,
 ) -> Generator[DiskView, None, None]:
     """Open one disk of a version for reading by position.
 
@@ -164,12 +166,14 @@ def open_disk(
         scratch: A folder for its block map while it is open.
         cache_bytes: How much proved data to keep in memory.
         say: Told of what had to be taken from elsewhere.
+        locator: Knows where the chunks are to be had in the first store, perhaps.
 
     Raises:
         Damaged: Its block map is whole in none of the stores.
     """
     with first_whole_map(stores, disk, scratch / f"{random_name()}.view-map") as chunk_map:
-        view = DiskView(ChunkSource(stores, disk, chunk_map, say=say), cache_bytes=cache_bytes)
+        source = ChunkSource(stores, disk, chunk_map, say=say, locator=locator)
+        view = DiskView(source, cache_bytes=cache_bytes)
         try:
             yield view
         finally:

@@ -127,6 +127,37 @@ class Locations:
             np.zeros(count, dtype=np.uint32),
         )
 
+    @classmethod
+    def known(
+        cls,
+        chunks: DiskChunks,
+        positions: Numbers,
+        packs: list[PackId],
+        pack: Numbers,
+        offset: Numbers,
+        length: Numbers,
+    ) -> "Locations":
+        """What is known of some positions of a disk; what is out of date is found out by reading.
+
+        Args:
+            chunks: The disk's.
+            positions: Which.
+            packs: Names of packs.
+            pack: For each position, which of them.
+            offset: Where in it.
+            length: How long the record is.
+        """
+        found = cls.none(chunks.count)
+        inside = positions < len(chunks.at)
+        numbers = chunks.at[positions[inside]]
+        some = numbers != DiskChunks.ZERO
+        numbers = numbers[some]
+        found.packs.extend(packs)
+        found.pack[numbers] = pack[inside][some]
+        found.offset[numbers] = offset[inside][some]
+        found.length[numbers] = length[inside][some]
+        return found
+
     def add(
         self,
         pack: PackId,
@@ -175,6 +206,10 @@ class Locations:
     def missing(self) -> npt.NDArray[np.int64]:
         """Numbers of the chunks that are nowhere."""
         return np.flatnonzero(self.pack == _NOWHERE)
+
+
+Locator = Callable[[DiskChunks], Locations | None]
+"""Knows where chunks are to be had without asking the store's index; nothing if it does not."""
 
 
 def locate(

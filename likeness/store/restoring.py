@@ -21,6 +21,7 @@ from likeness.store.data_store import DataStore
 from likeness.store.disk_view import first_whole_map
 from likeness.store.disk_writers import DiskWriter
 from likeness.store.documents import DiskRecord
+from likeness.store.locating import Locator
 
 Progress = Callable[[int], None]
 """Told how many more bytes of the disk are done."""
@@ -36,6 +37,7 @@ def restore_disk(
     progress: Progress = lambda _: None,
     say: Say = lambda _: None,
     accept_damage: bool = False,
+    locator: Locator | None = None,
 ) -> DataLost | None:
     """Write one disk of a version.
 
@@ -49,6 +51,7 @@ def restore_disk(
         say: Told of what had to be taken from elsewhere, and why.
         accept_damage: Go on where bytes are lost for good: the target is told which they are, and
             has zeros there.
+        locator: Knows where the chunks are to be had in the first store, perhaps.
 
     Returns:
         What is lost, if that was accepted; nothing when the disk is whole.
@@ -63,7 +66,7 @@ def restore_disk(
     among = [stores] if isinstance(stores, DataStore) else list(stores)
     try:
         with first_whole_map(among, disk, scratch / f"{random_name()}.restore-map") as chunk_map:
-            source = ChunkSource(among, disk, chunk_map, say=say)
+            source = ChunkSource(among, disk, chunk_map, say=say, locator=locator)
             damage = _write_all(source, target, stop, progress, accept_damage=accept_damage)
         if damage is not None:
             if not accept_damage:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from catalog.places_of_disk import places_of_disk
 from flows.restore import restore_disks
 from tasks.outcomes import DamageAccepted
 from tests.flows.scene import Scene, sha256
@@ -56,3 +57,20 @@ def test_damage_is_taken_from_the_vault_and_said_or_accepted_with_a_map(site: Sc
         image[each["offset"] : each["offset"] + each["length"]].strip(b"\0")
         for each in told["lost"]
     )
+
+
+def test_the_catalog_says_where_everything_is_and_the_index_is_not_needed(site: Scene) -> None:
+    site.back_up("web", validated=True)
+    version = site.newest("web")
+    for disk in version.disks:
+        known = places_of_disk(site.site.catalog.file, version.version, disk.disk)
+        assert len(known.positions) == {"0": 12, "1": 8}[disk.plugged_at]
+        assert {pack.name for pack in site.packs()} >= set(known.packs)
+    for path in (site.place / "index").iterdir():
+        path.unlink()
+
+    folder = str(site.folder / "by the catalog")
+    done: Any = restore_disks(version.version, folder, site=site.name, return_state=True)
+
+    assert done.name == "Completed", done.message
+    assert [sha256(disk.path.read_bytes()) for disk in done.result()] == site.disks("web")

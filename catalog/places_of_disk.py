@@ -1,0 +1,77 @@
+"""Where the chunks of one disk of a version lie, by one query over sets."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.connection import CatalogFile, reading
+from likeness.model.ids import DiskId, PackId, VersionId, as_uuid, random_name
+
+Numbers = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class DiskPlaces:
+    """A place of each distinct chunk; all arrays have one element a chunk.
+
+    Attributes:
+        positions: One position of the disk that has the chunk.
+        packs: Names of the packs, by the numbers that `pack` gives.
+        pack: Which pack.
+        offset: Where in it.
+        length: How long the record is.
+    """
+
+    positions: Numbers
+    packs: list[PackId]
+    pack: Numbers
+    offset: Numbers
+    length: Numbers
+
+
+def places_of_disk(catalog: CatalogFile, version: VersionId, disk: DiskId) -> DiskPlaces:
+    """What the catalog knows of where a disk's chunks lie; empty if it does not know the version.
+
+    What it says may be out of date: whoever reads there proves what is found.
+    """
+    asked = f"places_{random_name()}"  # others may ask over the same connection
+    with reading(catalog) as connection:
+        connection.execute(
+            f"""CREATE TEMP TABLE {asked} AS
+            WITH wanted AS (
+                SELECT m.chunk, min(m.position) AS position
+                FROM maps AS m
+                JOIN disks AS d USING (disk_no)
+                JOIN versions AS v ON v.vm_no = d.vm_no AND m.since <= v.turn AND v.turn < m.until
+                WHERE v.version_id = ?::UUID AND d.disk_id = ?::UUID
+                GROUP BY m.chunk)
+            SELECT w.position, p.pack_no, p.start, p.length
+            FROM places AS p JOIN wanted AS w ON w.chunk = p.chunk""",  # noqa: S608  # our own word
+            [as_uuid(version), as_uuid(disk)],
+        )
+        known = connection.execute(
+            f"""SELECT pack_no, pack_id FROM packs SEMI JOIN {asked} USING (pack_no)
+            WHERE state IN ('live', 'redundant') AND NOT bad ORDER BY pack_no"""  # noqa: S608
+        ).fetchall()
+        rows = connection.execute(
+            f"SELECT position, pack_no, start, length FROM {asked}"  # noqa: S608
+        ).fetchnumpy()
+        connection.execute(f"DROP TABLE {asked}")
+    numbers = np.array([row[0] for row in known], dtype=np.int64)
+    at = np.searchsorted(numbers, rows["pack_no"])
+    there = np.zeros(len(rows["pack_no"]), dtype=bool)
+    if len(numbers):
+        there = numbers[np.minimum(at, len(numbers) - 1)] == rows["pack_no"]
+    _, first = np.unique(rows["position"][there], return_index=True)
+
+    def taken(values: npt.NDArray[np.generic]) -> Numbers:
+        return np.asarray(values[there][first], dtype=np.uint32)
+
+    return DiskPlaces(
+        positions=taken(rows["position"]),
+        packs=[PackId(row[1].hex) for row in known],
+        pack=taken(at),
+        offset=taken(rows["start"]),
+        length=taken(rows["length"]),
+    )
