@@ -20,7 +20,7 @@ from likeness.model.sizes import counted, readable_size
 from likeness.store.disk_view import open_disk
 from likeness.store.versions import Version
 from tasks.artifacts import put_table
-from tasks.restore_sources import Chosen, Notes, sources, version_in
+from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
 
@@ -102,7 +102,15 @@ def _opened(
         disks = [
             (
                 fit_for_file(disk.position),
-                held.enter_context(open_disk(stores, disk, scratch, say=say)),
+                held.enter_context(
+                    open_disk(
+                        stores,
+                        disk,
+                        scratch,
+                        say=say,
+                        locator=known_places(site, version, disk, from_vault=from_vault),
+                    )
+                ),
             )
             for disk in version.record.disks
         ]

@@ -39,7 +39,7 @@ from likeness.xen.session import XenSession
 from likeness.xen.snapshot_facts import MEMORY, SnapshotDisk, XenSnapshot
 from tasks.claims import vm_claimed
 from tasks.progress import shown
-from tasks.restore_sources import Chosen, Notes, sources, version_in
+from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
 from tasks.restore_vm import Reached, VmBack
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
@@ -272,7 +272,13 @@ def write_changes(
     with (
         sources(site, from_vault=wanted.from_vault, say=say) as stores,
         scratch_folder(site, owner.run) as scratch,
-        open_disk(stores, record, scratch, say=say) as view,
+        open_disk(
+            stores,
+            record,
+            scratch,
+            say=say,
+            locator=known_places(site, begun.version, record, from_vault=wanted.from_vault),
+        ) as view,
         site.pool_called(wanted.pool).open(owner=owner, stop=stop) as xen,
         first_whole_map(stores, record, scratch / f"{random_name()}.wanted-map") as wanted_map,
     ):

@@ -8,7 +8,7 @@ from prefect import get_run_logger, task
 
 from blocks import Site
 from likeness.errors import BadInput
-from likeness.model.ids import DiskId, RunId
+from likeness.model.ids import RunId
 from likeness.model.naming import disk_file_name, disk_label
 from likeness.model.sizes import readable_size
 from likeness.serving.converting import convert_disk
@@ -86,8 +86,7 @@ def restore_version_disks(
         found = version_in(stores, version)
 
         def places(disk: DiskRecord) -> Locator | None:
-            where = known_places(site, found.version, DiskId(disk.disk))
-            return None if from_vault else where
+            return known_places(site, found, disk, from_vault=from_vault)
 
         def restore(disk: DiskRecord, path: Path, progress: Progress) -> DataLost | None:
             if image_format != "raw":

@@ -14,9 +14,10 @@ from catalog.versions import list_versions
 from likeness.clock import system_clock
 from likeness.errors import BadInput, LikenessError, UnknownVersion, UnknownVm
 from likeness.model.choosing import ambiguous, called, offered, shown
-from likeness.model.ids import DiskId, VersionId, VmId, as_uuid
+from likeness.model.ids import DiskId, VmId, as_uuid
 from likeness.model.points_in_time import EXAMPLE, vm_and_version, wanted_version
 from likeness.store.data_store import DataStore, open_store_with_key_file
+from likeness.store.documents import DiskRecord
 from likeness.store.locating import DiskChunks, Locations, Locator
 from likeness.store.observations import UNREADABLE
 from likeness.store.versions import Version, find_version
@@ -137,12 +138,16 @@ def _version_in(stores: Sequence[DataStore], version: str) -> Version:
     raise problem or UnknownVersion(f"no version begins with {version!r}")
 
 
-def known_places(site: Site, version: VersionId, disk: DiskId) -> Locator:
+def known_places(
+    site: Site, version: Version, disk: DiskRecord, *, from_vault: bool = False
+) -> Locator | None:
     """Where the catalog has a disk's chunks; whatever it lacks, the store's index is asked for."""
+    if from_vault:
+        return None
 
     def located(chunks: DiskChunks) -> Locations | None:
         try:
-            places = places_of_disk(site.catalog.file, version, disk)
+            places = places_of_disk(site.catalog.file, version.version, DiskId(disk.disk))
         except LikenessError:
             return None  # it is a cache
         if not len(places.positions):

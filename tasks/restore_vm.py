@@ -210,9 +210,7 @@ def fill_disk(
             record,
             scratch,
             say=say,
-            locator=None
-            if wanted.from_vault
-            else known_places(site, made.version.version, DiskId(record.disk)),
+            locator=known_places(site, made.version, record, from_vault=wanted.from_vault),
         ) as view,
         site.pool_called(wanted.pool).open(owner=owner, stop=stop) as xen,
         shown(key, title, done.percent),

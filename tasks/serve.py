@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from prefect import get_run_logger, task
 
@@ -15,11 +14,10 @@ from likeness.model.sizes import readable_size
 from likeness.serving.exports import Export, Overlay
 from likeness.serving.nbd import NbdServer
 from likeness.stopping import StopToken
-from likeness.store.data_store import DataStore
 from likeness.store.disk_view import DiskView, open_disk
 from likeness.store.versions import Version
 from tasks.artifacts import put_table
-from tasks.restore_sources import Chosen, Notes, sources, version_in
+from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
 from tasks.retries import ONCE
 from tasks.transfer import scratch_folder
 
@@ -94,33 +92,20 @@ def serve_version(
         ExitStack() as held,
     ):
         version = version_in(stores, chosen)
-        exports = _exports(stores, version, scratch, held, read, say, writable=writable)
+        exports: dict[str, Export] = {}
+        for disk in version.record.disks:
+            places = known_places(site, version, disk, from_vault=from_vault)
+            view = held.enter_context(open_disk(stores, disk, scratch, say=say, locator=places))
+            served: Export = _Counted(view, read)
+            if writable:
+                overlay = Overlay(served, scratch / random_name())
+                held.callback(overlay.close)
+                served = overlay
+            exports[f"disk-{fit_for_file(disk.position)}"] = served
         server = held.enter_context(NbdServer(exports, port=port))
         _show(version, server, exports, seconds, site=site, writable=writable)
         stop.wait(seconds)
     return Served(version.record.vm_name, len(exports), read.total, tuple(say.said))
-
-
-def _exports(
-    stores: tuple[DataStore, ...],
-    version: Version,
-    scratch: Path,
-    held: ExitStack,
-    read: _Sum,
-    say: Notes,
-    *,
-    writable: bool,
-) -> dict[str, Export]:
-    exports: dict[str, Export] = {}
-    for disk in version.record.disks:
-        view = held.enter_context(open_disk(stores, disk, scratch, say=say))
-        served: Export = _Counted(view, read)
-        if writable:
-            overlay = Overlay(served, scratch / random_name())
-            held.callback(overlay.close)
-            served = overlay
-        exports[f"disk-{fit_for_file(disk.position)}"] = served
-    return exports
 
 
 def _show(
