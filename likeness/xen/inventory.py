@@ -131,14 +131,18 @@ class VmSelection:
 
 
 def list_vms(xen: XenSession) -> tuple[XenVm, ...]:
-    """Every VM of the pool, by name and then uuid.
+    """Every VM of the pool, by name and then uuid; without standbys, which no job may mean.
 
     Raises:
         HostUnreachable, HostBusy, HostRefused: The pool did not say.
     """
     with explained(f"listing the VMs of {xen.url}"):
         tables = _Tables.of_pool(xen)
-    found = [tables.vm(ref, record) for ref, record in tables.vms.items() if _is_vm(record)]
+    found = [
+        tables.vm(ref, record)
+        for ref, record in tables.vms.items()
+        if _is_vm(record) and not marks.owner_in_marks(record, marks.STANDBY)
+    ]
     return tuple(sorted(found, key=lambda vm: (vm.name.casefold(), vm.name, vm.uuid)))
 
 

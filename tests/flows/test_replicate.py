@@ -13,6 +13,7 @@ from flows.restore_vm import restore_vm
 from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
+from likeness.xen.inventory import find_vm, list_vms
 from likeness.xen.session import XenSession
 from tests.flows.scene import MIB, QUICK, Scene, noise, sha256
 from tests.flows.test_restore_over import shut_down
@@ -48,6 +49,9 @@ def test_a_standby_follows_is_failed_over_to_and_comes_back(
     assert "no VM 'nobody' has a version" in str(mixed.message)
     assert disks_of(elsewhere, "web (standby)") == site.disks("web")
     standby = elsewhere.pool.vm("web (standby)")
+    with elsewhere_session(site, other) as xen:
+        assert list_vms(xen) == ()  # it has its VM's tags, and is none for a job
+        assert find_vm(xen, "web (standby)").power_state == "Halted"
     with elsewhere_session(site, other) as xen, pytest.raises(Exception, match="OPERATION_BLOCKED"):
         xen.call("VM.start", standby, False, False)  # noqa: FBT003
 
