@@ -60,6 +60,6 @@ def _why_not(cause: Exception, what: str, made_by: str) -> str:
     if any(isinstance(error["input"], dict) for error in errors):
         return (
             f"the {what} holds whole blocks, their passwords masked, where their names belong:"
-            f" correct {wrong} with python -m flows.settings or in the UI under Blocks"
+            f" correct {wrong} with likeness settings or in the UI under Blocks"
         )
     return f"the {what} is not complete: correct {wrong or 'it'} in the UI under Blocks"

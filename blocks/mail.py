@@ -75,6 +75,16 @@ class Mail(Block):
     def _each_recipient(cls, recipients: list[str]) -> list[str]:
         return [str(each) for each in addresses_in(recipients)]
 
+    def try_login(self) -> None:
+        """Log in at the mail server and leave, without a mail.
+
+        Raises:
+            OSError, smtplib.SMTPException: The server does not answer, or does not let us in.
+        """
+        account = self._account or load_block(EmailServerCredentials, self.server)
+        with account.get_server() as server:
+            server.noop()
+
     def send(self, subject: str, body: str, *, message: str, clock: Clock) -> None:
         """Hand one mail to the server.
 

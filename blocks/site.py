@@ -77,6 +77,15 @@ class SiteSettings(BaseModel):
         pattern=r"^(|https?://[^\s/@]+(/\S*)?)$",
     )
 
+    prove_on_workers: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        title="Prove on other workers, runs at once",
+        description="Hand packs to so many runs of the deployment prove-packs at once, on whatever"
+        " workers serve its work pool; 0: read them back where the catalog is.",
+    )
+
     @property
     def alarm_after(self) -> timedelta | None:
         """How long something may fail to happen; for ever if none."""
@@ -148,7 +157,7 @@ class Site(SiteSettings):
         Raises:
             BadInput: There is none, or it is not complete.
         """
-        saved = load_block(SiteBlock, name, made_by="python -m flows.set_up")
+        saved = load_block(SiteBlock, name, made_by="likeness set-up")
         blocks: dict[str, Any] = {
             role: _loaded(kind, getattr(saved, role)) for role, kind in ROLES.items()
         }

@@ -33,15 +33,18 @@ from tasks.commit import commit_version, made_by_this_run, record_committed
 from tasks.dashboard import job_shown
 from tasks.dedup import Dropped, drop_duplicates
 from tasks.delegates import delegate_for
+from tasks.job_plan import note_plan, show_against_plan
 from tasks.journal import finish_run, journaled
 from tasks.notify import tell_aftermath, tell_job
 from tasks.outcomes import done_before, failed_vm, final_state, finished_vm, untold_troubles
+from tasks.pausing import Hold, leave_if_paused, pausable, wait_for_earlier
 from tasks.progress import vm_at_work
 from tasks.protect_catalog import copy_catalog
 from tasks.renamed import find_renamed
 from tasks.reporting import show_job
 from tasks.retries import ONCE
 from tasks.selection import select_job_vms
+from tasks.sentinel import unlike_nights_of
 from tasks.snapshot import release_snapshot, settle_changes, take_snapshot
 from tasks.transfer import scratch_folder, transfer_disks
 from tasks.validate import check_presence
@@ -49,6 +52,9 @@ from tasks.validate import check_presence
 WhenToValidate = Literal["in the background", "in this run"]
 Job = Annotated[BackupJob, titled("Job")]
 NOT_RECORDED = "the catalog does not know its version yet"
+NOT_PLANNED = ("what was expected of this job was not kept", "the next job's is")
+NOT_HELD = ("the job was not held against its plan", "the next one is")
+NOT_COMPARED = ("the night was not compared with others", "the watch does it")
 NOT_DEDUPLICATED = "what other VMs have too was not dropped"
 Validation = Annotated[WhenToValidate, titled("Validation")]
 
@@ -68,6 +74,7 @@ def backup_job(
         validation: By a run of its own that the commit event starts, or right here.
     """
     here, run, after = Site.named(site), this_run(), Afterwards()
+    wait_for_earlier(here, run)
     with here.session(), run_claimed(here, run):
         with job_claimed(here, job.name):
             outcomes = back_up(job, run, site, here, after)
@@ -95,10 +102,12 @@ def back_up(
             vms, after.warnings = [*vms, *renamed], said
         made = made_by_this_run(run, site=site)
         left = [vm for vm in vms if vm.vm not in made]
+        after.attempt(*NOT_PLANNED, note_plan, job, run, left, site=site)
         with job_shown(left, job, run, site=site):
             outcomes = [*unknown, *protect_all(left, job, run, site)]
         outcomes += [done_before(made[vm.vm]) for vm in vms if vm.vm in made]
         announce_commit(name, run, [each.version for each in outcomes if each.version])
+        leave_if_paused(outcomes)
         after.warnings += told_once(
             (each.name, warning) for each in outcomes for warning in each.warnings
         )
@@ -120,6 +129,8 @@ def report(
     head = after.attempt(
         "no copy of the catalog was made", "the next job makes one", copy_catalog, run, site=site
     )
+    after.attempt(*NOT_HELD, show_against_plan, run, outcomes, site=site)
+    after.warnings += after.attempt(*NOT_COMPARED, unlike_nights_of, run, site=site) or []
     after.attempt(
         "the pages were not written",
         "the next job writes them",
@@ -139,12 +150,10 @@ def protect_all(vms: Sequence[XenVm], job: BackupJob, run: RunId, site: Site) ->
     stop = StopToken()
     cap = BandwidthCap(job.bandwidth_mib << 20) if job.bandwidth_mib else None
     runner: ThreadPoolTaskRunner[VmOutcome] = ThreadPoolTaskRunner(max_workers=job.concurrency)
-    with runner as window:
+    with pausable(run) as hold, runner as window:
+        shared = {"stop": stop, "cap": cap, "hold": hold}
         futures = [
-            window.submit(
-                protect_vm,
-                {"vm": vm, "job": job, "run": run, "site": site, "stop": stop, "cap": cap},
-            )
+            window.submit(protect_vm, {"vm": vm, "job": job, "run": run, "site": site, **shared})
             for vm in vms
         ]
         try:
@@ -164,12 +173,14 @@ def protect_vm(
     site: Site,
     stop: StopToken,
     cap: BandwidthCap | None,
+    hold: Hold,
 ) -> VmOutcome:
     """Take one VM the whole way: snapshot, transfer, commit, global deduplication.
 
     Once its version is in the store the VM is done, whatever the steps after it do.
     """
     stop.check()
+    hold.check()
     with (
         vm_claimed(site, vm.vm, vm.name),
         scratch_folder(site, run) as scratch,

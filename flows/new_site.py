@@ -156,7 +156,7 @@ def require_prefect(name: str, begun: Begun) -> None:
     if taken and not begun.before:
         raise BadInput(
             f"there is a site {name!r} already, and nothing was made; choose another name, or"
-            " change that one with python -m flows.settings"
+            " change that one with likeness settings"
         )
 
 

@@ -1,10 +1,12 @@
 """Which run this is, and how every flow of ours runs, ends and is told of."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
+from inspect import signature
 from typing import Any, ParamSpec
 
-from prefect import Flow, flow
+from prefect import Flow, flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Failed
@@ -12,6 +14,7 @@ from prefect.states import Failed
 from likeness.errors import LikenessError
 from likeness.model.ids import RunId, from_uuid, random_name
 from tasks.failures import show_ended, tell_failure
+from tasks.links import page_link
 
 P = ParamSpec("P")
 
@@ -22,7 +25,9 @@ def this_run() -> RunId:
     return RunId(from_uuid(str(found)) if found else random_name())
 
 
-def our_flow(run_name: str) -> Callable[[Callable[P, State[Any]]], Flow[P, State[Any]]]:
+def our_flow(
+    run_name: str, *, on_the_catalogs_host: bool = True
+) -> Callable[[Callable[P, State[Any]]], Flow[P, State[Any]]]:
     """Make a function a flow of this house; each is made so.
 
     Whatever ends it badly is told to people, the pages are written anew at its end, and an error's
@@ -30,14 +35,17 @@ def our_flow(run_name: str) -> Callable[[Callable[P, State[Any]]], Flow[P, State
 
     Args:
         run_name: What its runs are called, with parameters in braces.
+        on_the_catalogs_host: Whether its runs have the catalog; others write no page and tell
+            nobody: whoever started them does.
     """
+    badly: list[Any] = [tell_failure] if on_the_catalogs_host else []
     as_a_flow = flow(
         flow_run_name=run_name,
         persist_result=False,
-        on_completion=[show_ended],
-        on_failure=[tell_failure],
-        on_crashed=[tell_failure],
-        on_cancellation=[tell_failure],
+        on_completion=[show_ended] if on_the_catalogs_host else [],
+        on_failure=badly,
+        on_crashed=badly,
+        on_cancellation=badly,
     )
 
     def made(body: Callable[P, State[Any]]) -> Flow[P, State[Any]]:
@@ -51,12 +59,23 @@ def error_as_state_message(body: Callable[P, State[Any]]) -> Callable[P, State[A
 
     Python still gets the error itself: it is what the state holds.
     """
+    parameters = signature(body)
 
     @wraps(body)
     def told(*args: P.args, **kwargs: P.kwargs) -> State[Any]:
+        with suppress(Exception):  # a link that cannot be made fails nothing
+            _say_where(str(parameters.bind(*args, **kwargs).arguments.get("site", "main")))
         try:
             return body(*args, **kwargs)
         except LikenessError as problem:
             return Failed(message=str(problem), data=problem)
 
     return told
+
+
+def _say_where(site: str) -> None:
+    """Begin each run's log with where to look: no menu of the UI leads there."""
+    for page in ("dashboard", "start"):
+        key = page if site == "main" else f"{page}-{site}"
+        if link := page_link(key):
+            get_run_logger().info("%s: %s", page, link)

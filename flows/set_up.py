@@ -1,53 +1,53 @@
-"""`python -m flows.set_up`: a new site in one go: its store, its keys, its catalog, its blocks."""
+"""`likeness set-up`: a new site in one go: its store, its keys, its catalog, its blocks."""
 
-import argparse
-import getpass
 import socket
 import sys
-from pathlib import Path
 
 from pydantic import SecretStr
 
 from blocks import DataStoreShare, Vault, XenPool
 from flows.new_site import NewSite, set_up_site
-from likeness.cli.terminal import speak_any_encoding
-from likeness.errors import CertificateRefused, LikenessError, StoreExists
+from likeness.cli.options import PATH, Option, Options, verb
+from likeness.cli.running import run_alone
+from likeness.cli.terminal import ask, ask_secret, say, tell
+from likeness.errors import CertificateRefused, StoreExists
+from likeness.stopping import StopToken
 from likeness.transport.place import needs_account
 from likeness.xen.endpoints import fingerprint_to_confirm
 
 __all__ = ["NewSite", "set_up_site"]
 
 
-def main() -> int:
+def run(options: Options, _stop: StopToken) -> int:
     """Ask for what is not given, and set up a site."""
-    speak_any_encoding()  # the words are shown once, whatever the place is called
-    arguments = _arguments()
+    options.folder = options.folder.absolute()
     try:
-        fingerprint = arguments.fingerprint or confirmed(arguments.pool)
         made = set_up_site(
-            arguments.name,
+            options.name,
             pool=XenPool(
-                url=arguments.pool,
-                username=arguments.account,
-                password=_password(arguments.account, arguments.pool),
-                fingerprint=fingerprint,
+                url=options.pool,
+                username=options.account,
+                fingerprint=options.fingerprint or confirmed(options.pool),
+                password=_password(options.account, options.pool),
             ),
             data_store=DataStoreShare(
-                place=arguments.store,
-                username=arguments.store_account,
-                password=_share_password(arguments.store, arguments.store_account),
-                key_file=str(arguments.folder / "store.key"),
-                endpoint=arguments.store_endpoint,
-                region=arguments.store_region,
-                ca_file=arguments.store_ca_file,
+                place=options.store,
+                username=options.store_account,
+                password=_share_password(options.store, options.store_account),
+                key_file=str(options.folder / "store.key"),
+                endpoint=options.store_endpoint,
+                region=options.store_region,
+                ca_file=options.store_ca_file,
             ),
-            folder=arguments.folder,
-            vault=_vault(arguments),
+            folder=options.folder,
+            vault=_vault(options),
         )
-    except LikenessError as problem:
-        print(f"{problem}{_next_step(problem)}", file=sys.stderr)
-        return 2
-    print(_sheet(arguments, made))
+    except StoreExists as problem:
+        raise StoreExists(
+            f"{problem}. A new site needs an empty place; to use this store, save its blocks in the"
+            " Prefect UI, with the key file it was made with"
+        ) from problem
+    say(sheet(options.store, made))
     return 0
 
 
@@ -60,13 +60,13 @@ def confirmed(pool: str) -> str:
     shown = fingerprint_to_confirm(pool)
     if not shown:
         return ""
-    print(
+    tell(
         f"{pool} shows a certificate that no authority vouches for. SHA-256 fingerprint:\n"
         f"  {shown}\n"
         "Compare it with what the host itself says:\n"
         "  openssl x509 -noout -fingerprint -sha256 -in /etc/xensource/xapi-ssl.pem"
     )
-    if input("Is it the same? Then write yes: ").strip().lower() != "yes":
+    if ask("Is it the same? Then write yes").strip().lower() != "yes":
         raise CertificateRefused(
             f"the certificate of {pool} was not confirmed, so nothing was made; find out who"
             " answers there, then run this again",
@@ -75,60 +75,63 @@ def confirmed(pool: str) -> str:
     return shown
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.set_up",
-        description="Make a new data store, its keys and catalog, and save the Prefect blocks of a"
-        " site. Passwords are asked for. A running Prefect server is used if PREFECT_API_URL says"
-        " where.",
-    )
-    parser.add_argument("--name", default="main", help="what flows will be given (main)")
-    parser.add_argument("--pool", required=True, help="such as https://xen1.example")
-    parser.add_argument("--account", default="root", help="of the pool (root)")
-    parser.add_argument(
-        "--fingerprint",
-        default="",
-        help="SHA-256 of the pool's certificate; shown and asked for where it is needed",
-    )
-    parser.add_argument(
-        "--store",
-        required=True,
-        help="an empty folder, smb://server/share/folder, or s3://bucket/folder",
-    )
-    parser.add_argument("--vault", default="", help="a second folder, share or bucket")
-    for place in ("store", "vault"):
-        parser.add_argument(
-            f"--{place}-account", default="", help="of the share; the access key of a bucket"
-        )
-        parser.add_argument(
-            f"--{place}-endpoint", default="", help="the server of a bucket; empty: AWS"
-        )
-        parser.add_argument(
-            f"--{place}-region", default="us-east-1", help="of a bucket (us-east-1)"
-        )
-        parser.add_argument(
+def _place_options(place: str) -> list[Option]:
+    return [
+        Option(f"--{place}-account", default="", help="of the share; the access key of a bucket"),
+        Option(f"--{place}-endpoint", default="", help="the server of a bucket; empty: AWS"),
+        Option(f"--{place}-region", default="us-east-1", help="of a bucket (us-east-1)"),
+        Option(
             f"--{place}-ca-file", default="", help="certificates to trust for a bucket's server"
-        )
-    parser.add_argument(
-        "--folder",
-        type=lambda text: Path(text).absolute(),
-        default=Path("/var/lib/likeness"),
-        help="for the catalog and the key file, on a local disk (/var/lib/likeness)",
-    )
-    return parser.parse_args()
+        ),
+    ]
 
 
-def _vault(arguments: argparse.Namespace) -> Vault | None:
-    if not arguments.vault:
+COMMAND = verb(
+    "set-up",
+    "Make a new data store, its keys and catalog, and save the Prefect blocks of a site. Passwords"
+    " are asked for. A running Prefect server is used if PREFECT_API_URL says where. `likeness"
+    " apply` does the same and more from a file.",
+    run,
+    [
+        Option("--name", default="main", help="what flows will be given (main)"),
+        Option("--pool", required=True, metavar="URL", help="such as https://xen1.example"),
+        Option("--account", default="root", help="of the pool (root)"),
+        Option(
+            "--fingerprint",
+            default="",
+            help="SHA-256 of the pool's certificate; shown and asked for where it is needed",
+        ),
+        Option(
+            "--store",
+            required=True,
+            metavar="PLACE",
+            help="an empty folder, smb://server/share/folder, or s3://bucket/folder",
+        ),
+        Option("--vault", default="", metavar="PLACE", help="a second folder, share or bucket"),
+        *_place_options("store"),
+        *_place_options("vault"),
+        Option(
+            "--folder",
+            type=PATH,
+            default="/var/lib/likeness",
+            metavar="FOLDER",
+            help="for the catalog and the key file, on a local disk (/var/lib/likeness)",
+        ),
+    ],
+)
+
+
+def _vault(options: Options) -> Vault | None:
+    if not options.vault:
         return None
-    password = _share_password(arguments.vault, arguments.vault_account)
+    password = _share_password(options.vault, options.vault_account)
     return Vault(
-        place=arguments.vault,
-        username=arguments.vault_account,
+        place=options.vault,
+        username=options.vault_account,
         password=password,
-        endpoint=arguments.vault_endpoint,
-        region=arguments.vault_region,
-        ca_file=arguments.vault_ca_file,
+        endpoint=options.vault_endpoint,
+        region=options.vault_region,
+        ca_file=options.vault_ca_file,
     )
 
 
@@ -137,26 +140,17 @@ def _share_password(place: str, account: str) -> SecretStr:
 
 
 def _password(account: str, place: str) -> SecretStr:
-    return SecretStr(getpass.getpass(f"Password of {account} at {place}: "))
+    return SecretStr(ask_secret(f"Password of {account} at {place}"))
 
 
-def _next_step(problem: LikenessError) -> str:
-    """What to do at this command about a problem that any part of the house may have met."""
-    if isinstance(problem, StoreExists):
-        return (
-            "\nA new site needs an empty place. To use this store, save its blocks in the Prefect"
-            " UI, with the key file it was made with."
-        )
-    return ""
-
-
-def _sheet(arguments: argparse.Namespace, made: NewSite) -> str:
+def sheet(place: str, made: NewSite) -> str:
+    """What a person keeps on paper: the words are shown this once."""
     words = made.recovery_words.split()
     lines = [" ".join(words[at : at + 6]) for at in range(0, len(words), 6)]
     return "\n".join(
         (
             "RECOVERY SHEET: write this on paper, and keep it away from this machine.",
-            f"  data store   {arguments.store}",
+            f"  data store   {place}",
             f"  fingerprint  {made.fingerprint}",
             "  recovery words, in this order:",
             *(f"    {line}" for line in lines),
@@ -167,4 +161,4 @@ def _sheet(arguments: argparse.Namespace, made: NewSite) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone(COMMAND))

@@ -1,6 +1,5 @@
-"""`python -m flows.settings`: look at a site's settings, or change some; no secret is needed."""
+"""`likeness settings`: look at a site's settings, or change some; no secret is needed."""
 
-import argparse
 import sys
 from typing import Any
 
@@ -11,8 +10,11 @@ from pydantic import ValidationError
 from blocks import SiteBlock
 from blocks.loading import load_block
 from blocks.site import ROLES
-from likeness.cli.terminal import speak_any_encoding
-from likeness.errors import BadInput, LikenessError
+from likeness.cli.options import NUMBER, Option, Options, verb
+from likeness.cli.running import run_alone
+from likeness.cli.terminal import say
+from likeness.errors import BadInput
+from likeness.stopping import StopToken
 
 
 def change_settings(name: str, **changes: str | int) -> SiteBlock:
@@ -46,7 +48,7 @@ def _saved(name: str) -> dict[str, Any]:
             found = client.read_block_document_by_name(name, SiteBlock.get_block_type_slug())
         except ObjectNotFound as cause:
             raise BadInput(
-                f"there is no Site block {name!r}; make one with python -m flows.set_up"
+                f"there is no Site block {name!r}; make one with likeness set-up"
             ) from cause
     return {each: found.data[each] for each in _fields() if each in found.data}
 
@@ -55,37 +57,34 @@ def _fields() -> list[str]:
     return [each for each in SiteBlock.model_fields if not each.startswith("_")]
 
 
-def main() -> int:
+def run(options: Options, _stop: StopToken) -> int:
     """Show the settings of a site, after changing those that are given."""
-    speak_any_encoding()
-    given = {each: value for each, value in vars(_arguments()).items() if value is not None}
+    given = {each: value for each, value in vars(options).items() if value is not None}
     name = str(given.pop("name"))
-    try:
-        site = change_settings(name, **given)
-    except LikenessError as problem:
-        print(problem, file=sys.stderr)
-        return 2
+    site = change_settings(name, **given)
     for each in _fields():
-        print(f"{each.replace('_', '-'):24}{getattr(site, each)}")
+        say(f"{each.replace('_', '-'):24}{getattr(site, each)}")
     return 0
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.settings",
-        description="Change settings of a site, and show them all. No password is needed or shown."
-        " A running Prefect server is used if PREFECT_API_URL says where.",
+def _option(name: str) -> Option:
+    field = SiteBlock.model_fields[name]
+    number = field.annotation is int
+    return Option(
+        f"--{name.replace('_', '-')}", type=NUMBER if number else str, help=field.description
     )
-    parser.add_argument("--name", default="main", help="of the site (main)")
-    for each in _fields():
-        field = SiteBlock.model_fields[each]
-        parser.add_argument(
-            f"--{each.replace('_', '-')}",
-            type=int if field.annotation is int else str,
-            help=(field.description or "").replace("%", "%%"),
-        )
-    return parser.parse_args()
 
+
+COMMAND = verb(
+    "settings",
+    "Change settings of a site, and show them all. No password is needed or shown. A running"
+    " Prefect server is used if PREFECT_API_URL says where.",
+    run,
+    [
+        Option("--name", default="main", help="of the site (main)"),
+        *(_option(each) for each in _fields()),
+    ],
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone(COMMAND))

@@ -8,6 +8,7 @@
         * TransferBroken       a disk's data stopped half-way
         * ShareUnreachable     the share did not answer, or its session was lost
             * ObjectUnreadable it answers, and cannot give this one object
+        * ServerUnreachable    the Prefect server did not answer, or not to us
         * JobAlreadyRunning    another run of this job is under way
     * PermanentError           retrying the same call cannot help
         * BadInput             what was asked for cannot be done as asked
@@ -91,6 +92,10 @@ class TransferBroken(TransientError):
 
 class ShareUnreachable(TransientError):
     """The share did not answer, or its session was lost half-way."""
+
+
+class ServerUnreachable(TransientError):
+    """The Prefect server did not answer, or not to us."""
 
 
 class ObjectUnreadable(ShareUnreachable):

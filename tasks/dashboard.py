@@ -20,7 +20,7 @@ from likeness.transport.metered import MeteredTransport
 from likeness.xen.inventory import XenVm
 from tasks.artifacts import put_markdown, rewrite_newest
 from tasks.claims import is_live
-from tasks.page import arrived_line, page_facts, page_text
+from tasks.page import PageFacts, arrived_line, page_facts, page_text
 from tasks.progress import Board, Pace, board, every_few_seconds, shown
 
 _FACTS_EVERY_SECONDS = 60.0
@@ -134,7 +134,7 @@ class Page:
         self._site, self._key = site, site.key_of("dashboard")
         self._arrived = ""
         self._own: UUID | None = None
-        self._facts: Sequence[str] = ()
+        self._facts = PageFacts()
         self._facts_at: float | None = None
 
     def put(self) -> None:

@@ -49,6 +49,10 @@ _MEANING = {
         "VMs that no job backs up have no new versions; which they are is on the page unprotected.",
         "Add them to a job, or give them the tag that keeps them out.",
     ),
+    "examine-site": (
+        "Something that backups, restores or alarms rely on does not work; see the page doctor.",
+        "It is looked at again by its schedule; start it from the deployment doctor.",
+    ),
     "watch": (
         "Nobody looked whether everything that should happen does.",
         "The next watch looks again.",

@@ -22,6 +22,7 @@ from tasks.last_results import JOB_FLOW
 from tasks.notify import channels, made_by, send_now, tell
 from tasks.outcomes import is_told_otherwise
 from tasks.reporting import show_versions
+from tasks.start_page import show_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ def show_ended(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's names
             with site.session():
                 show_versions(site=site)
                 show_dashboard(site=site)
+                show_start(site.name, site=site)
 
 
 def tell_of(site: Site, failure: Failure) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 
 from prefect import task
+from prefect.exceptions import Pause
 
 from blocks import Site
 from catalog import runs
@@ -14,7 +15,7 @@ from likeness.model.outcome import VmOutcome, VmState
 from tasks.mend_catalog import ready_catalog
 from tasks.retries import STEP
 
-STOPPED = "stopped"
+STOPPED, PAUSED = "stopped", "paused"
 
 
 @contextmanager
@@ -27,6 +28,9 @@ def journaled(run: RunId, job: BackupJob, *, site: Site) -> Generator[None, None
     runs.begin_run(ready_catalog(site), run, job.name, system_clock())
     try:
         yield
+    except Pause:  # nobody is told: whoever paused it resumes it
+        runs.finish_run(site.catalog.file, run, PAUSED, "", system_clock())
+        raise
     except BaseException as problem:
         with suppress(Exception):
             said = str(problem) or type(problem).__name__

@@ -24,18 +24,12 @@ from likeness.clock import stopwatch
 
 JOB_FLOW = "backup-job"
 OUR_FLOWS = (
-    JOB_FLOW,
-    "validate",
-    "vault",
-    "check-vault",
-    "refill",
-    "protect",
-    "rehearse",
-    "sweep",
-    "restore-disks",
-    "unprotected",
-    "watch",
+    *(JOB_FLOW, "validate", "vault", "check-vault", "refill", "protect", "rehearse", "sweep"),
+    *("restore-disks", "restore-vm", "unprotected", "watch", "examine-site", "plan"),
 )
+"""Those that run on the catalog's host, and claim their run there."""
+ELSEWHERE = ("prove-packs",)
+"""Those that run anywhere: nobody here can tell whether their process lives."""
 _ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 _LOOKED_AT = 100
 _OLD_AFTER = timedelta(days=2)
@@ -126,7 +120,7 @@ def _all_ended(client: SyncPrefectClient) -> dict[str, list[FlowRun]]:
 def what_is(flow: str, parameters: Mapping[str, Any]) -> str:
     """What a run is one of, in words."""
     if flow != JOB_FLOW:
-        return flow.removesuffix("-disks")
+        return {"examine-site": "doctor"}.get(flow, flow.removesuffix("-disks"))
     job = parameters.get("job")
     name = job.get("name") if isinstance(job, Mapping) else getattr(job, "name", None)
     return f"job {name or 'without a name'}"
@@ -169,7 +163,7 @@ def result_lines(results: Sequence[LastResult], now: datetime) -> Iterator[str]:
     yield "| | what | ended | as | last ended well | said |"
     yield "|---|---|---|---|---|---|"
     for each in results:
-        old = now - each.ended_at > _OLD_AFTER and each.what != "restore"
+        old = now - each.ended_at > _OLD_AFTER and not each.what.startswith("restore")
         mark = "❌" if not each.well else "🟠" if old or "With" in each.state else "✅"
         good = f"{each.good_at:%Y-%m-%d %H:%M}" if each.good_at else "not lately"
         said = each.message.replace("|", "¦").replace("\n", " ")[:_MOST_WORDS]

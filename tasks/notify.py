@@ -7,6 +7,7 @@ knows whether it arrived, is one mail to whoever reads it.
 """
 
 import contextvars
+import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -39,7 +40,7 @@ from tasks.announcing import announce_commit
 from tasks.artifacts import put_table
 from tasks.claims import is_live
 from tasks.failure_letters import failure_letter
-from tasks.journal import STOPPED
+from tasks.journal import PAUSED, STOPPED
 from tasks.letters import (
     aftermath_letter,
     damage_letter,
@@ -47,12 +48,14 @@ from tasks.letters import (
     job_letter,
     trouble_letter,
 )
+from tasks.links import page_link, run_link
 from tasks.retries import ONCE
 
 _PATIENCE_SECONDS = 60.0
 _RUNS_LOOKED_AT = 50
 _HOOKS_TIME = timedelta(minutes=2)
 """So long the hook of a run that was cancelled or failed has to tell of it, in Prefect's words."""
+_RUN = re.compile(r"^run ([0-9a-f]{32})$", re.MULTILINE)
 _DIED = "Its process ended without a word: it was killed, or the machine went down."
 
 
@@ -126,7 +129,7 @@ def _write_news(site: Site) -> None:
     known = messages.written(catalog, last)
     for matter, run in last.items():
         told = matter in known and run.finished_at is not None
-        if not told and not is_live(site, run.run):
+        if not told and run.state != PAUSED and not is_live(site, run.run):
             _write_of_run(site, run)
 
 
@@ -285,16 +288,38 @@ def _try(site: Site, delivery: Delivery) -> str:
 def _mail(site: Site, message: Message) -> None:
     if site.mail is None:
         raise NotTold("this site has no Mail block any more")
-    site.mail.send(message.subject, message.body, message=message.message, clock=system_clock)
+    body = message.body + where_to_look(site, message.body)
+    site.mail.send(message.subject, body, message=message.message, clock=system_clock)
 
 
 def _call(site: Site, message: Message) -> None:
+    call_webhook(site, message.subject, message.body + where_to_look(site, message.body))
+
+
+def call_webhook(site: Site, subject: str, body: str) -> None:
+    """Give a message to the notification block of a site.
+
+    Raises:
+        NotTold: There is none.
+    """
     if not site.webhook:
         raise NotTold("this site has no webhook any more")
     block = Block.load(site.webhook)
     if not isinstance(block, NotificationBlock):
         raise NotTold(f"{site.webhook} is no notification block; correct the Site block")
-    cast(Any, block).notify(body=message.body, subject=message.subject)
+    cast(Any, block).notify(body=body, subject=subject)
+
+
+def where_to_look(site: Site, body: str) -> str:
+    """What stands below every message: the dashboard, and the run that it is about."""
+    found = _RUN.search(body)
+    links = [
+        *(("This run", run_link(RunId(found[1]))) for found in ([found] if found else [])),
+        ("Dashboard", page_link(site.key_of("dashboard"))),
+        ("Where everything is", page_link(site.key_of("start"))),
+    ]
+    lines = [f"{what}: {link}" for what, link in links if link]
+    return "\n".join(("", "", *lines)) if lines else ""
 
 
 def within_patience(call: Callable[[], None], who: str, seconds: float | None = None) -> None:

@@ -10,12 +10,9 @@ from blocks import Site
 from catalog.values import Verdict, VersionRow
 from likeness.errors import LikenessError
 from likeness.model.ids import VmId, random_name
-from likeness.model.job import BackupJob
 from likeness.model.sizes import counted, readable_age
-from likeness.xen.inventory import list_vms
-from tasks.selection import vms_of
+from tasks.pool_view import PlannedJob, look_at_pool
 
-_NEVER_MEANT = str(BackupJob.model_fields["excluded_tag"].default)
 _SEEN_FILE = "watched.json"
 
 
@@ -34,7 +31,7 @@ class Cause:
 
 def overdue_vms(
     site: Site,
-    jobs: Sequence[BackupJob],
+    jobs: Sequence[PlannedJob],
     rows: Sequence[VersionRow],
     now: datetime,
     patience: timedelta,
@@ -77,20 +74,17 @@ def _of_vm(name: str, good: VersionRow | None, mine: Sequence[VersionRow], now: 
     return f"{said}; see that a job means it and runs"
 
 
-def _watched(site: Site, jobs: Sequence[BackupJob], known: Mapping[VmId, str]) -> dict[VmId, str]:
+def _watched(site: Site, jobs: Sequence[PlannedJob], known: Mapping[VmId, str]) -> dict[VmId, str]:
     """VMs of the pool that must have versions.
 
     Raises:
         LikenessError: The pool did not say.
     """
-    kept_out = {_NEVER_MEANT, *(job.excluded_tag for job in jobs)}
-    with site.xen_pool.open() as xen:
-        meant = {vm.vm for job in jobs for vm in vms_of(xen, job)[0]}
-        return {
-            vm.vm: vm.name
-            for vm in list_vms(xen)
-            if vm.vm in meant or (vm.vm in known and not kept_out.intersection(vm.tags))
-        }
+    return {
+        each.vm: each.name
+        for each in look_at_pool(jobs, site=site).vms
+        if each.jobs or (each.vm in known and not each.kept_out)
+    }
 
 
 def _first_seen(site: Site, vms: Mapping[VmId, str], now: datetime) -> dict[VmId, datetime]:

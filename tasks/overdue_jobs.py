@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from likeness.model.job import BackupJob
 from likeness.model.sizes import readable_age
-from tasks.last_results import JOB_FLOW, OUR_FLOWS, what_is
+from tasks.last_results import ELSEWHERE, JOB_FLOW, OUR_FLOWS, what_is
 from tasks.overdue import Cause
 
 BY_HAND = "by-hand"
@@ -81,7 +81,7 @@ def overdue_jobs(
 
 def deployed(client: SyncPrefectClient) -> Iterator[Deployed]:
     """Every deployment of our flows, of whatever site."""
-    ours = FlowFilter(name=FlowFilterName(any_=list(OUR_FLOWS)))
+    ours = FlowFilter(name=FlowFilterName(any_=[*OUR_FLOWS, *ELSEWHERE]))
     flows = {each.id: each.name for each in client.read_flows(flow_filter=ours)}
     offset = 0
     while True:

@@ -1,46 +1,55 @@
 """What the page `dashboard` says, in Markdown; all of it from the catalog and one listing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from blocks import Site
-from catalog import at_work, audits, incidents, planning, validation
+from catalog import at_work, audits, incidents, nights, planning, validation
 from catalog import versions as catalog_versions
 from catalog.at_work import COMMIT, VALIDATE, Work
 from catalog.audits import Trouble
-from catalog.drills import last_good_drills
 from catalog.incidents import Incident
 from catalog.values import ProofOutlook, Verdict, VersionRow
 from catalog.vault_reading import vault_ages
 from likeness.clock import system_clock
 from likeness.errors import LikenessError
-from likeness.model.ids import VmId
 from likeness.model.sizes import counted, readable_age, readable_size
 from likeness.store import layout
 from tasks.ages import AgeLimit, age_limit
 from tasks.artifacts import newest_link
 from tasks.claims import is_live
 from tasks.last_results import LastResult, last_results, result_lines
+from tasks.pictures import CHART_DAYS, charts, trend
+from tasks.reports import cell, render
+from tasks.standing import LEGEND, NIGHTS, WELL, facts_of, standings, summary
 
 MARKS = {Verdict.GOOD: "✅", Verdict.BAD: "❌", Verdict.UNCHECKED: "⏳", Verdict.STALE: "🟠"}
 _DAY = timedelta(days=1)
 _WATCH_EVERY = timedelta(hours=3)
 _WHAT_IF = tuple(timedelta(days=days) for days in (7, 14, 30, 60, 90))
-_MOST_VMS = 50
-_MOST_MARKS = 30
+_FEW_VMS = 12
+_MOST_VMS = 400
 _MOST_TROUBLES = 20
 _MOST_NAMES = 8
 
 
-def page_text(site: Site, facts: Sequence[str]) -> str:
-    """The whole page: the queues as they are now, below them what changes slowly."""
+@dataclass(frozen=True, slots=True)
+class PageFacts:
+    """All that changes slowly, as text: what comes above the queues, and what comes below."""
+
+    above: str = ""
+    below: str = ""
+
+
+def page_text(site: Site, facts: PageFacts) -> str:
+    """The whole page: protection, the queues as they are now, below them what changes slowly."""
     written = f"{system_clock():%Y-%m-%d %H:%M:%S} UTC"
     live = [work for work in at_work.list_work(site.catalog.file) if is_live(site, work.run)]
     dead = [work for work in at_work.list_work(site.catalog.file) if work not in live]
-    queues = queue_lines(live, dead)
     stale = "🟠 If that is more than an hour ago, no run has ended since: look at the worker."
-    head = ("# Backup and validation\n", f"As of {written}. {stale}\n")
-    return "\n".join((*head, *queues, *facts))
+    head = f"# Backup and validation\n\nAs of {written}. {stale}\n"
+    return "\n".join((head, facts.above, *queue_lines(live, dead), facts.below))
 
 
 def queue_lines(live: Sequence[Work], dead: Sequence[Work]) -> Iterator[str]:
@@ -59,7 +68,7 @@ def queue_lines(live: Sequence[Work], dead: Sequence[Work]) -> Iterator[str]:
         if waiting:
             names = ", ".join(work.label for work in waiting[:_MOST_NAMES])
             more = " …" if len(waiting) > _MOST_NAMES else ""
-            yield f"| {queue} | {counted(len(waiting), 'VM')}: {_cell(names)}{more} | waiting ||||"
+            yield f"| {queue} | {counted(len(waiting), 'VM')}: {cell(names)}{more} | waiting ||||"
         stopped = [work for work in dead if work.queue == queue == VALIDATE]
         for work in stopped:
             yield (
@@ -78,14 +87,14 @@ def _row(work: Work) -> str:
         done += f" of {readable_size(work.todo_bytes)}"
     moving = work.step in ("transfer", "reading") and work.seconds_left is not None
     left = _left(work.seconds_left or 0.0) if moving else "–"
-    return f"| {work.queue} | {_cell(work.label)} | {work.step} | {speed} | {done} | {left} |"
+    return f"| {work.queue} | {cell(work.label)} | {work.step} | {speed} | {done} | {left} |"
 
 
 def _left(seconds: float) -> str:
     return "less than a minute" if seconds < 60 else readable_age(timedelta(seconds=seconds))
 
 
-def page_facts(site: Site, arrived: str) -> tuple[str, ...]:
+def page_facts(site: Site, arrived: str) -> PageFacts:
     """All that changes slowly, from the catalog.
 
     Args:
@@ -96,9 +105,9 @@ def page_facts(site: Site, arrived: str) -> tuple[str, ...]:
     rows = catalog_versions.list_versions(catalog, now, limit.green_for)
     seen = validation.proof_outlook(catalog, now, limit.due_after)
     away, results = store_problem(site), last_results(site.name)
-    return (
-        *overdue_lines(results, now),
-        *away_lines(site, away),
+    protection, protected = protection_texts(site, rows, now, known=not away)
+    above = (*overdue_lines(results, now), *away_lines(site, away), protection)
+    below = (
         f"{arrived} Committed and never read back: {counted(seen.unproved_packs, 'pack')},"
         f" {readable_size(seen.unproved_bytes)}.",
         "",
@@ -107,11 +116,58 @@ def page_facts(site: Site, arrived: str) -> tuple[str, ...]:
         *incident_lines(incidents.list_incidents(catalog)),
         "",
         *result_lines(results, now),
-        *vm_lines(rows, now, site.key_of("versions"), last_good_drills(catalog), known=not away),
         *vault_lines(site, rows),
         *_age_lines(site, seen, limit, now),
         *_store_lines(site),
+        protected,
     )
+    return PageFacts("\n".join(above), "\n".join(below))
+
+
+def protection_texts(
+    site: Site, rows: Sequence[VersionRow], now: datetime, *, known: bool = True
+) -> tuple[str, str]:
+    """How well each VM is protected, the worst on top, with pictures of the last nights.
+
+    Args:
+        site: The installation.
+        rows: Its versions, newest first.
+        now: The present.
+        known: Whether the store could be opened; nothing is green if not.
+
+    Returns:
+        What stands above everything else, and, where there are many VMs, those that are well.
+    """
+    facts = facts_of(site, rows, now, known=known)
+    store = nights.store_days(site.catalog.file, now, CHART_DAYS)
+    found, gone = standings(facts)
+    ill = [each for each in found if each.grade != WELL]
+    well = [each for each in found if each.grade == WELL]
+    few, key = len(found) <= _FEW_VMS, site.key_of("versions")
+    shared = {
+        "now": now,
+        "objective": f", at most {site.alarm_after_hours} h" if site.alarm_after_hours else "",
+        "nights": NIGHTS,
+        "legend": f"{LEGEND}. One by one: [the artifact `{key}`]({newest_link(key)}).",
+    }
+    parts = [("Look at these", ill), ("Protected", well if few else [])]
+    above = render(
+        "protection.md.j2",
+        vms=found,
+        summary=summary(found),
+        parts=[(title, part) for title, part in parts if part],
+        elsewhere=0 if few else len(well),
+        gone=gone,
+        pool_seen_at=facts.pool.at if facts.pool else None,
+        pool_stale_after=_WATCH_EVERY,
+        charts=charts(rows, store, now),
+        charts_said=trend(store),
+        **shared,
+    )
+    if few or not well:
+        return above, ""
+    more = len(well[_MOST_VMS:])
+    return above, render("protected.md.j2", well=well[:_MOST_VMS], more=more, **shared)
 
 
 def overdue_lines(results: Sequence[LastResult], now: datetime) -> Iterator[str]:
@@ -165,7 +221,7 @@ def vault_lines(site: Site, rows: Sequence[VersionRow]) -> Iterator[str]:
     yield f"{whole} {said}; the flow `check-vault` reads what is due."
     if behind:
         more = f" and {len(behind) - _MOST_NAMES} more" if len(behind) > _MOST_NAMES else ""
-        names = ", ".join(_cell(name) for name in behind[:_MOST_NAMES])
+        names = ", ".join(cell(name) for name in behind[:_MOST_NAMES])
         yield f"The newest version is not there of: {names}{more}."
     yield ""
 
@@ -182,67 +238,6 @@ def arrived_line(site: Site) -> str:
         return f"⚠ The data store does not answer: {cause}."
     size = readable_size(sum(sizes))
     return f"Arrived and not committed: {counted(len(sizes), 'pack')}, {size}."
-
-
-def vm_lines(
-    rows: Sequence[VersionRow],
-    now: datetime,
-    key: str,
-    drills: Mapping[VmId, datetime],
-    *,
-    known: bool = True,
-) -> Iterator[str]:
-    """Each VM's versions as marks, newest first; VMs with damage come first.
-
-    Args:
-        rows: The versions, newest first.
-        now: The present.
-        key: Of the artifact that lists them one by one.
-        drills: When each VM last came up in a drill.
-        known: Whether the store could be opened; nothing is green if not.
-    """
-    yield from ("## Versions", "")
-    if not rows:
-        yield from ("There are none yet.", "")
-        return
-    vms: dict[str, list[VersionRow]] = {}
-    for row in rows:
-        vms.setdefault(row.vm, []).append(row)
-    order = (Verdict.BAD, Verdict.STALE, Verdict.UNCHECKED, Verdict.GOOD)
-
-    def worst_first(each: list[VersionRow]) -> tuple[int, str]:
-        return min(order.index(row.verdict) for row in each), each[0].vm_name
-
-    link = f"[the artifact `{key}`]({newest_link(key)})"
-    yield f"One by one, with sizes and ages: {link}."
-    yield from ("", "| VM | versions, newest first | newest good one | oldest check | last drill |")
-    yield "|---|---|---|---|---|"
-    shown = sorted(vms.values(), key=worst_first)
-    for each in shown[:_MOST_VMS]:
-        marks = "".join(MARKS[row.verdict] for row in each[:_MOST_MARKS])
-        marks = marks if known else marks.replace(MARKS[Verdict.GOOD], MARKS[Verdict.STALE])
-        marks += f" and {len(each) - _MOST_MARKS} more" if len(each) > _MOST_MARKS else ""
-        good = next((row for row in each if row.verdict is Verdict.GOOD), None)
-        newest = f"{good.taken_at:%Y-%m-%d %H:%M}" if good else "none"
-        drilled = age_of(drills[each[0].vm], now) if each[0].vm in drills else "never"
-        check = _oldest_check(each, now)
-        yield f"| {_cell(each[0].vm_name)} | {marks} | {newest} | {check} | {drilled} |"
-    if len(shown) > _MOST_VMS:
-        yield f"\n… and {len(shown) - _MOST_VMS} VMs more."
-    yield from (
-        "",
-        "✅ read back and proved · ❌ damaged · ⏳ not validated yet · 🟠 too long ago, or",
-    )
-    yield from ("could not be checked", "")
-
-
-def _oldest_check(rows: Sequence[VersionRow], now: datetime) -> str:
-    """Of what is not known to be damaged."""
-    checked = [row.oldest_proof_at for row in rows if row.verdict is not Verdict.BAD]
-    if None in checked:
-        return "not yet for some"
-    oldest = min((at for at in checked if at is not None), default=None)
-    return age_of(oldest, now) if oldest is not None else "–"
 
 
 def age_of(at: datetime, now: datetime) -> str:
@@ -336,8 +331,3 @@ def trouble_lines(troubles: Sequence[Trouble]) -> Iterator[str]:
         yield f"- {mark} `{each.name}`: {each.cause}; {each.meaning}"
     if len(troubles) > _MOST_TROUBLES:
         yield f"- … and {len(troubles) - _MOST_TROUBLES} more"
-
-
-def _cell(text: str) -> str:
-    """Fit for a cell of a table, whatever people call their VMs."""
-    return text.replace("|", "¦").replace("\n", " ")

@@ -14,25 +14,11 @@ from blocks import Site
 from catalog.versions import list_vms as list_backed_up
 from likeness.model.ids import VmId
 from likeness.model.job import BackupJob
-from likeness.xen.inventory import XenVm, list_vms
 from tasks.last_results import JOB_FLOW
+from tasks.pool_view import PlannedJob, look_at_pool
 from tasks.retries import STEP
-from tasks.selection import vms_of
 
 _PAGE = 200
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedJob:
-    """A deployment of a backup job.
-
-    Attributes:
-        job: What it backs up.
-        starts_by_itself: Whether one of its schedules is switched on.
-    """
-
-    job: BackupJob
-    starts_by_itself: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,34 +70,18 @@ def find_unprotected(jobs: Sequence[PlannedJob], *, site: Site) -> tuple[Unprote
         LoginRefused: The pool does not accept the account.
     """
     taken = {row.vm: row.last_taken_at for row in list_backed_up(site.catalog.file)}
-    with site.xen_pool.open() as xen:
-        everything = list_vms(xen)
-        meant = [(planned, {vm.vm for vm in vms_of(xen, planned.job)[0]}) for planned in jobs]
-    found = []
-    for vm in everything:
-        mine = [planned for planned, vms in meant if vm.vm in vms]
-        if not any(planned.starts_by_itself for planned in mine):
-            found.append(
-                Unprotected(
-                    vm.vm,
-                    vm.name,
-                    vm.power_state,
-                    vm.size_bytes,
-                    _reason(vm, mine, jobs),
-                    taken.get(vm.vm),
-                )
-            )
-    return tuple(found)
-
-
-def _reason(vm: XenVm, mine: Sequence[PlannedJob], jobs: Sequence[PlannedJob]) -> str:
-    if mine:
-        names = ", ".join(repr(planned.job.name) for planned in mine)
-        return f"it is in job {names}, which no schedule starts; switch a schedule on"
-    tags = sorted({planned.job.excluded_tag for planned in jobs}.intersection(vm.tags))
-    if tags:
-        return f"its tag {tags[0]!r} keeps it out of every job; take the tag off if that is wrong"
-    return "no job means it; add it to one by its name, a tag or its host"
+    return tuple(
+        Unprotected(
+            each.vm,
+            each.name,
+            each.power_state,
+            each.size_bytes,
+            each.reason,
+            taken.get(each.vm),
+        )
+        for each in look_at_pool(jobs, site=site).vms
+        if not each.starts_by_itself
+    )
 
 
 def _deployments() -> list[DeploymentResponse]:

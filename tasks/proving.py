@@ -95,6 +95,7 @@ class Prover:
         limit: How old a proof may be.
         clock: The present.
         stop: Looked at before every pack and every version.
+        elsewhere: Proves packs by other workers; none if all is done here.
     """
 
     catalog: CatalogFile
@@ -102,6 +103,7 @@ class Prover:
     limit: AgeLimit
     clock: Clock
     stop: StopToken
+    elsewhere: Callable[[DataStore, Collection[PackId]], Iterator[PackProof]] | None = None
 
     def prove(
         self,
@@ -120,14 +122,17 @@ class Prover:
         report = Validated()
         if not packs:
             return report
-        found = prove_packs(
-            self.store,
-            packs,
-            clock=self.clock,
-            stop=self.stop,
-            segments=self._segments(packs),
-            workers=workers,
-        )
+        if self.elsewhere is not None and len(packs) > 1:
+            found = self.elsewhere(self.store, packs)
+        else:
+            found = prove_packs(
+                self.store,
+                packs,
+                clock=self.clock,
+                stop=self.stop,
+                segments=self._segments(packs),
+                workers=workers,
+            )
         for batch in _batches(found):
             report = self._recorded(report, batch)
             told(batch, report)

@@ -34,6 +34,7 @@ from tasks.auditing import EVERYTHING_EVERY, look_at_everything, look_at_packs_a
 from tasks.claims import is_live
 from tasks.dashboard import Reading, reading_shown
 from tasks.notify import tell
+from tasks.other_workers import OtherWorkers
 from tasks.proving import Prover, Validated
 from tasks.retries import ONCE, STEP
 from tasks.transfer import scratch_folder
@@ -196,7 +197,9 @@ def _prover(site: Site, stop: StopToken) -> Generator[tuple[Prover, MeteredTrans
         meter = MeteredTransport(store.transport, folder=layout.PACKS)
         store.transport = meter
         limit = age_limit(site.revalidate_after)
-        yield Prover(site.catalog.file, store, limit, system_clock, stop), meter
+        others = OtherWorkers(site, site.prove_on_workers, stop) if site.prove_on_workers else None
+        elsewhere = others.prove if others else None
+        yield Prover(site.catalog.file, store, limit, system_clock, stop, elsewhere), meter
 
 
 def _begin(run: RunId | None, this: RunId, site: Site) -> Validation:

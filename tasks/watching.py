@@ -1,6 +1,7 @@
 """Watch over what does not happen: find it, tell of it, and let a watchman know if all is well."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 
 import httpx
 from prefect import get_run_logger, task
@@ -9,6 +10,7 @@ from blocks import Site
 from catalog import messages
 from catalog import versions as catalog_versions
 from catalog.messages import Message, message_id
+from catalog.values import VersionRow
 from likeness.clock import system_clock
 from likeness.errors import LikenessError, TransientError
 from likeness.model.sizes import counted
@@ -18,8 +20,10 @@ from tasks.overdue import Cause, overdue_validation, overdue_vault, overdue_vms
 from tasks.overdue_jobs import overdue_jobs
 from tasks.protection import planned_jobs
 from tasks.retries import ONCE, STEP
+from tasks.sentinel import anomalies
 
 _PING_SECONDS = 10.0
+_ALARM_FOR = timedelta(days=2)
 
 
 @task(task_run_name="look for what is overdue", **STEP)
@@ -35,16 +39,30 @@ def find_overdue(site_name: str, *, site: Site) -> tuple[Cause, ...]:
     if patience is not None:
         limit = age_limit(site.revalidate_after)
         rows = catalog_versions.list_versions(site.catalog.file, now, limit.green_for)
-        jobs = [planned.job for planned in planned_jobs.fn(site_name)]
+        jobs = planned_jobs.fn(site_name)
         found = [
             *overdue_vms(site, jobs, rows, now, patience),
             *overdue_validation(rows, now, patience),
             *(overdue_vault(vault, rows, now, patience) if vault else ()),
+            *unlike_nights(rows, now),
             *found,
         ]
     for cause in found:
         get_run_logger().error("%s", cause.sentence)
     return tuple(found)
+
+
+def unlike_nights(rows: Sequence[VersionRow], now: datetime) -> Iterator[Cause]:
+    """Nights on which a VM was unlike itself, as when somebody encrypts it; for two days.
+
+    The dashboard shows them for longer: an alarm that nobody can end would hold up the ping.
+    """
+    for each in (each for each in anomalies(rows, now) if now - each.taken_at < _ALARM_FOR):
+        yield Cause(
+            f"unlike {each.version}",
+            f"VM {each.vm_name!r} was unlike itself on {each.taken_at:%Y-%m-%d}: {each.reason};"
+            " look at it, and keep its earlier versions",
+        )
 
 
 @task(task_run_name="tell of what is overdue", **ONCE)

@@ -1,6 +1,5 @@
 """Commands that look whether a store is well."""
 
-import argparse
 import itertools
 import tempfile
 from collections import Counter
@@ -9,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from likeness.cli.opening import opened, transport_of, viewed
-from likeness.cli.terminal import Meter, printable, say, tell
+from likeness.cli.options import Options
+from likeness.cli.terminal import Meter, coloured, printable, say, say_json, tell
 from likeness.clock import system_clock
 from likeness.errors import BadInput, Damaged, StoreTooNew
 from likeness.stopping import StopToken
@@ -26,29 +26,35 @@ from likeness.store.weighing import Weigher
 
 MOST_SHOWN = 200
 """Lines printed of one weight; the rest is counted. A version is always named."""
+_COLOURS = {
+    Weight.DAMAGE: "red",
+    Weight.SPARE_LOST: "yellow",
+    Weight.UNCHECKED: "yellow",
+    Weight.NOTICE: "cyan",
+}
 
 
-def audit(options: argparse.Namespace, stop: StopToken) -> int:
+def audit(options: Options, stop: StopToken) -> int:
     """Names and lengths."""
     view = viewed(options)
     _vouch(view, options)
     found = Weigher(view).weighed(audit_presence(view, stop=stop))
-    return _report(found, "everything is there")
+    return _report(found, "everything is there", options)
 
 
-def scrub(options: argparse.Namespace, stop: StopToken) -> int:
+def scrub(options: Options, stop: StopToken) -> int:
     """Frames and checksums, without any key."""
     meter = Meter("read")
     transport = transport_of(options)
     found: Iterable[Observation] = scrub_frames(transport, stop=stop, progress=meter.add)
     with suppress(Damaged, StoreTooNew):  # then nothing tells what anything means for versions
         found = Weigher(open_public(transport)).weighed(found)
-    code = _report(found, "every object is as it was written, as far as checksums tell")
+    code = _report(found, "every object is as it was written, as far as checksums tell", options)
     meter.finish()
     return code
 
 
-def verify(options: argparse.Namespace, stop: StopToken) -> int:
+def verify(options: Options, stop: StopToken) -> int:
     """Signatures and digests, after names and lengths."""
     head = _head(options.head)
     view = viewed(options)
@@ -59,12 +65,14 @@ def verify(options: argparse.Namespace, stop: StopToken) -> int:
         expect_head(read_history(view, whole=True), *head) if head else (),
         scrub_signatures(view, stop=stop, progress=meter.add),
     )
-    code = _report(Weigher(view).weighed(found), "everything is there and as it was signed")
+    code = _report(
+        Weigher(view).weighed(found), "everything is there and as it was signed", options
+    )
     meter.finish()
     return code
 
 
-def prove(options: argparse.Namespace, stop: StopToken) -> int:
+def prove(options: Options, stop: StopToken) -> int:
     """Every version there is, or one: its documents, its block maps and all that they need."""
     store = opened(options)
     meter = Meter("proved")
@@ -77,32 +85,50 @@ def prove(options: argparse.Namespace, stop: StopToken) -> int:
             )
         else:
             found = prove_one(proof, version_meant(store, options.version))
-        code = _report(found, "every chunk was opened and hashed again, and all are right")
+        code = _report(found, "every chunk was opened and hashed again, and all are right", options)
     meter.finish()
     return code
 
 
-def _report(found: Iterable[Observation], all_well: str) -> int:
+def _report(found: Iterable[Observation], all_well: str, options: Options) -> int:
     """Print what was found, and say what it comes to."""
     counted: Counter[Weight] = Counter()
-    left: Counter[Weight] = Counter()
+    shown: Counter[Weight] = Counter()
+    kept: list[Observation] = []
     for each in found:
         counted[each.weight] += 1
-        if counted[each.weight] <= MOST_SHOWN or each.name.startswith(f"{layout.VERSIONS}/"):
-            say(f"{each.weight}: {printable(str(each))}")
-        else:
-            left[each.weight] += 1
-    for weight in left:
-        say(f"{weight}: and {left[weight]} more")
+        if options.as_json:
+            kept.append(each)
+        elif counted[each.weight] <= MOST_SHOWN or each.name.startswith(f"{layout.VERSIONS}/"):
+            shown[each.weight] += 1
+            say(f"{coloured(f'{each.weight}:', _COLOURS[each.weight])} {printable(str(each))}")
+    code = _code(counted)
+    if options.as_json:
+        say_json({"fine": not code, "found": [_facts(each) for each in kept]})
+        return code
+    for weight, count in (counted - shown).items():
+        say(f"{weight}: and {count} more")
+    if not code:
+        say(f"{coloured('fine:', 'green')} {all_well}")
+    return code
+
+
+def _code(counted: Counter[Weight]) -> int:
     if counted[Weight.DAMAGE] or counted[Weight.SPARE_LOST]:
         return 1
-    if counted[Weight.UNCHECKED]:
-        return 3
-    say(f"fine: {all_well}")
-    return 0
+    return 3 if counted[Weight.UNCHECKED] else 0
 
 
-def _vouch(view: SignedView, options: argparse.Namespace) -> None:
+def _facts(each: Observation) -> dict[str, str]:
+    return {
+        "weight": each.weight.value,
+        "name": each.name,
+        "cause": each.cause,
+        "meaning": each.meaning,
+    }
+
+
+def _vouch(view: SignedView, options: Options) -> None:
     if isinstance(view, PublicStore):
         tell(f"fingerprint of the store's public key: {view.fingerprint}")
         if options.fingerprint is None:

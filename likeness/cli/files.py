@@ -1,6 +1,5 @@
 """The command that lists, finds and takes out files of a version's disks."""
 
-import argparse
 import stat
 import tempfile
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from likeness.cli.opening import opened
+from likeness.cli.options import Options
 from likeness.cli.terminal import printable, say, tell
 from likeness.errors import BadInput, Damaged
 from likeness.files.messages import Ask, Entry, Trouble, Volume
@@ -26,7 +26,7 @@ from likeness.store.versions import Version
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def files(options: argparse.Namespace, stop: StopToken) -> int:
+def files(options: Options, stop: StopToken) -> int:
     """Look into a version's disks, or all of a VM; 1 if some of it could not be read."""
     store = opened(options)
     if not options.every_version:
@@ -45,7 +45,7 @@ def files(options: argparse.Namespace, stop: StopToken) -> int:
     return code
 
 
-def _in_version(store: DataStore, version: Version, options: argparse.Namespace) -> int:
+def _in_version(store: DataStore, version: Version, options: Options) -> int:
     with ExitStack() as held:
         scratch = Path(
             held.enter_context(tempfile.TemporaryDirectory(prefix="likeness-", dir=options.scratch))
@@ -68,7 +68,7 @@ def _in_version(store: DataStore, version: Version, options: argparse.Namespace)
         return _looked(guest, volumes, options)
 
 
-def _looked(guest: GuestFiles, volumes: list[Volume], options: argparse.Namespace) -> int:
+def _looked(guest: GuestFiles, volumes: list[Volume], options: Options) -> int:
     volume, path = path_of(options.path or "")
     if volume and volume not in [each.name for each in volumes]:
         names = ", ".join(shown_path((each.name,)) for each in volumes) or "none"

@@ -1,9 +1,9 @@
 """Commands about what opens a store."""
 
-import argparse
 from pathlib import Path
 
 from likeness.cli.opening import opened, transport_of
+from likeness.cli.options import Options
 from likeness.cli.terminal import ask_secret, ask_words, say, tell
 from likeness.clock import system_clock
 from likeness.codec import slots as codec_slots
@@ -26,11 +26,12 @@ from likeness.store.keyring import (
 )
 from likeness.store.recovery_sheet import recovery_sheet
 
+SLOT_ACTIONS = (*("list", "add-passphrase", "add-words", "add-key-file", "add-escrow", "remove"),)
 _ATTEMPTS = 3
 _COLUMNS = 6
 
 
-def create(options: argparse.Namespace, _stop: StopToken) -> int:
+def create(options: Options, _stop: StopToken) -> int:
     """Make a store; its recovery words must be typed back before anything is written."""
     transport = transport_of(options, make=True)
     passphrase = _new_passphrase() if options.with_passphrase else None
@@ -49,7 +50,7 @@ def create(options: argparse.Namespace, _stop: StopToken) -> int:
     return 0
 
 
-def slots(options: argparse.Namespace, _stop: StopToken) -> int:
+def slots(options: Options, _stop: StopToken) -> int:
     """List, add or remove key slots."""
     store = opened(options)
     if options.action == "list":
@@ -74,7 +75,7 @@ def slots(options: argparse.Namespace, _stop: StopToken) -> int:
     return 0
 
 
-def escrow_key(options: argparse.Namespace, _stop: StopToken) -> int:
+def escrow_key(options: Options, _stop: StopToken) -> int:
     """Make a pair of escrow keys."""
     private = codec_slots.fresh_secret()
     codec_slots.write_key_file(options.to.absolute(), private)
@@ -85,18 +86,18 @@ def escrow_key(options: argparse.Namespace, _stop: StopToken) -> int:
     return 0
 
 
-def sheet(options: argparse.Namespace, _stop: StopToken) -> int:
+def sheet(options: Options, _stop: StopToken) -> int:
     """Print the recovery sheet, with words only if they are made now."""
     store = opened(options)
     words = None
     if options.new_words:
         _, words = add_recovery_words(store)
         write_head(store, clock=system_clock)
-    say(_sheet(store, options.store, words))
+    say(_sheet(store, options.store or f"that of site {options.site}", words))
     return 0
 
 
-def epoch(options: argparse.Namespace, _stop: StopToken) -> int:
+def epoch(options: Options, _stop: StopToken) -> int:
     """Show, begin or mend epochs."""
     store = opened(options)
     if options.action == "begin":
@@ -161,7 +162,7 @@ def _new_passphrase() -> str:
     return passphrase
 
 
-def _named(options: argparse.Namespace, question: str) -> str:
+def _named(options: Options, question: str) -> str:
     if not options.name:
         raise BadInput(f"{question} give its name after {options.action}")
     name: str = options.name

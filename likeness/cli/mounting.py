@@ -1,10 +1,10 @@
 """The command that shows versions as folders of raw images."""
 
-import argparse
 import tempfile
 from pathlib import Path
 
 from likeness.cli.opening import opened
+from likeness.cli.options import Options
 from likeness.cli.terminal import printable, say, tell
 from likeness.model.choosing import looks
 from likeness.serving.mounting import Mounted, VersionTree, require_fuse
@@ -13,7 +13,7 @@ from likeness.store.recorded import recorded_versions
 from likeness.store.versions import read_version_at
 
 
-def mount(options: argparse.Namespace, stop: StopToken) -> int:
+def mount(options: Options, stop: StopToken) -> int:
     """Mount until somebody stops it or unmounts the folder; nothing is left behind."""
     require_fuse()
     store = opened(options)

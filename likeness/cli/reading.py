@@ -1,6 +1,5 @@
 """Commands that look into a store and get data out of it."""
 
-import argparse
 import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -8,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from likeness.cli.opening import opened
-from likeness.cli.terminal import Meter, printable, say, tell
+from likeness.cli.options import Options
+from likeness.cli.terminal import Meter, printable, say, say_json, tell
 from likeness.errors import BadInput
 from likeness.model.choosing import disk_called, looks
 from likeness.model.ids import VmId, as_uuid
@@ -36,26 +36,69 @@ _STATES = {
 _ROW = "{:<24}  {:<12}  {:<20}  {:>5}  {:>9}  {:<8}  {}"
 
 
-def list_versions(options: argparse.Namespace, stop: StopToken) -> int:
+def list_versions(options: Options, stop: StopToken) -> int:
     """Print a line for every version; 1 if a record is damaged."""
     store = opened(options)
     recorded = recorded_versions(store)
+    damaged = any(each.weight is not Weight.NOTICE for each in recorded.told)
+    if options.as_json:
+        wanted = _chosen(_read(store, recorded, stop), options.vm)
+        unread = [{"name": each.name, "cause": each.cause} for each in recorded.told]
+        say_json({"versions": [_facts(each) for each in wanted], "unread": unread})
+        return 1 if damaged else 0
     say(_ROW.format("VM", "VERSION", "TAKEN (UTC)", "DISKS", "SIZE", "UUID", "NOTE").rstrip())
     for line in _lines(_read(store, recorded, stop), options.vm):
         say(line)
     for each in recorded.told:
         say(f"{each.name}: {_STATES[each.weight]}, {printable(each.cause)}; {each.meaning}")
-    damaged = any(each.weight is not Weight.NOTICE for each in recorded.told)
     return 1 if damaged else 0
 
 
-def show_version(options: argparse.Namespace, _stop: StopToken) -> int:
+def _chosen(versions: Iterable[Version], part: str | None) -> Iterator[Version]:
+    """Those of the VMs that are wanted, under whatever name they ever had."""
+    for vm, its in itertools.groupby(versions, key=lambda version: version.vm):
+        of_vm = list(its)
+        if part is None or _wanted(part, vm, {each.record.vm_name for each in of_vm}):
+            yield from of_vm
+
+
+def _facts(version: Version) -> dict[str, object]:
+    record, counts = version.record, version.record.counts
+    return {
+        "vm": record.vm_name,
+        "uuid": as_uuid(version.vm),
+        "version": version.version,
+        "number": version.sequence,
+        "taken_at": version.taken_at.isoformat(),
+        "committed_at": str(version.clear.committed_at),
+        "consistency": record.consistency,
+        "note": record.note,
+        "job": record.job,
+        "run": record.run,
+        "read_bytes": counts.read_bytes,
+        "sent_bytes": counts.sent_bytes,
+        "disks": [
+            {
+                "position": disk.position,
+                "name": disk.name,
+                "uuid": disk.uuid,
+                "size_bytes": disk.size_bytes,
+            }
+            for disk in record.disks
+        ],
+    }
+
+
+def show_version(options: Options, _stop: StopToken) -> int:
     """Print one version."""
     store = opened(options)
     version = version_meant(store, options.version)
     record, counts = version.record, version.record.counts
     if options.configuration:
         say(record.configuration)
+        return 0
+    if options.as_json:
+        say_json(_facts(version))
         return 0
     facts = {
         "VM": shown_name(record.vm_name) + _renamed(store, version),
@@ -87,7 +130,7 @@ def _renamed(store: DataStore, version: Version) -> str:
     return f", was renamed to {shown_name(newest.record.vm_name)}"
 
 
-def restore(options: argparse.Namespace, stop: StopToken) -> int:
+def restore(options: Options, stop: StopToken) -> int:
     """Write one disk to a file; nothing is left of it when that fails, and 1 if it has zeros."""
     require_format(options.format, accept_damage=options.accept_damage)
     store = opened(options)
@@ -115,7 +158,7 @@ def restore(options: argparse.Namespace, stop: StopToken) -> int:
     return 0
 
 
-def _target(options: argparse.Namespace, version: Version, disk: DiskRecord) -> Path:
+def _target(options: Options, version: Version, disk: DiskRecord) -> Path:
     target: Path = options.to
     if not target.is_dir():
         return target
@@ -127,7 +170,7 @@ def _write_raw(
     store: DataStore,
     disk: DiskRecord,
     target: Path,
-    options: argparse.Namespace,
+    options: Options,
     scratch: Path,
     stop: StopToken,
     meter: Meter,
@@ -148,7 +191,7 @@ def _write_converted(
     store: DataStore,
     disk: DiskRecord,
     target: Path,
-    options: argparse.Namespace,
+    options: Options,
     scratch: Path,
     stop: StopToken,
     meter: Meter,

@@ -1,11 +1,10 @@
 """Carrying out one command, and saying in one sentence why it could not be.
 
-Exit codes: 0 all is well; 1 something is damaged, or the fingerprint is another one; 2 bad use, or
-the wrong key; 3 the store could not be reached, or not be checked in full, or its answer not be
-written; 130 somebody stopped it.
+Exit codes: 0 all is well; 1 something is damaged, overdue or failed, or the fingerprint is another
+one; 2 bad use, or the wrong key; 3 the store or server could not be reached, or not be checked in
+full, or its answer not be written; 130 somebody stopped it.
 """
 
-import argparse
 import io
 import os
 import signal
@@ -14,8 +13,12 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+import click
+
 from likeness.cli.arguments import parser
-from likeness.cli.terminal import printable, speak_any_encoding, tell
+from likeness.cli.completing import VARIABLE
+from likeness.cli.options import Call
+from likeness.cli.terminal import complain, speak_any_encoding, tell
 from likeness.errors import (
     Damaged,
     LikenessError,
@@ -32,8 +35,18 @@ from likeness.transport.tuning import keep_large_buffers
 FINE, DAMAGE, BAD_USE, UNREACHED, STOPPED = 0, 1, 2, 3, 130
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Carry out a command line; return the exit code."""
+def run_alone(command: click.Command) -> int:
+    """Carry out one command that was started as a module of its own; its exit code."""
+    return main(sys.argv[1:], command)
+
+
+def main(arguments: Sequence[str], command: click.Command | None = None) -> int:
+    """Carry out a command line; return the exit code.
+
+    Args:
+        arguments: What was typed.
+        command: The one command that is meant; if none, the first argument names it.
+    """
     _occupy_closed_handles()
     if sys.stderr is None:
         sys.stderr = io.StringIO()
@@ -46,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         return BAD_USE
     keep_large_buffers()
     try:
-        return _carry_out(arguments)
+        return _carry_out(arguments, command)
     except BrokenPipeError:
         _silence()
         return UNREACHED  # whatever was found, nobody was told all of it
@@ -64,31 +77,48 @@ def _occupy_closed_handles() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
 
 
-def _carry_out(arguments: Sequence[str]) -> int:
+def _carry_out(arguments: Sequence[str], command: click.Command | None) -> int:
     stop = StopToken()
     try:
-        options = _parsed(arguments)
+        understood = _understood(arguments, command)
+        if not isinstance(understood, Call):  # --help or --version, which has been answered
+            sys.stdout.flush()
+            return understood
         with _stopped_by_signals(stop):
-            code: int = options.command(options, stop)
+            code = understood.handler(understood.options, stop)
             sys.stdout.flush()
             return code
+    except click.ClickException as error:
+        return _misused(error)
     except LikenessError as error:
-        tell(f"likeness: {printable(str(error))}")
+        complain(str(error))
         return _code_of(error)
     except BrokenPipeError:
         raise
     except OSError as error:
-        tell(f"likeness: {printable(_told(error))}; see to that, then run again")
+        complain(f"{_told(error)}; see to that, then run again")
         _say_the_rest()
         return UNREACHED
 
 
-def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    try:
-        return parser().parse_args(arguments)
-    except SystemExit:
-        sys.stdout.flush()  # of --help, to somebody who may not be there any more
-        raise
+def _understood(arguments: Sequence[str], command: click.Command | None) -> Call | int:
+    """What is to be done, or the exit code of what was answered already."""
+    found: Call | int | None = (command or parser()).main(
+        list(arguments),
+        prog_name=f"likeness {command.name}" if command else "likeness",
+        complete_var=VARIABLE,
+        standalone_mode=False,
+    )
+    return found if found is not None else FINE
+
+
+def _misused(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        tell(context.get_usage())
+        tell(f"`{context.command_path} --help` says more")
+    complain(error.format_message())
+    return BAD_USE
 
 
 def _told(error: OSError) -> str:

@@ -1,11 +1,11 @@
 """The command that gives a version's disks to other programs."""
 
-import argparse
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
 from likeness.cli.opening import opened
+from likeness.cli.options import Options
 from likeness.cli.terminal import printable, say, tell
 from likeness.model.choosing import disk_called
 from likeness.model.ids import random_name
@@ -20,7 +20,7 @@ from likeness.store.meant import version_meant
 from likeness.store.versions import Version
 
 
-def serve(options: argparse.Namespace, stop: StopToken) -> int:
+def serve(options: Options, stop: StopToken) -> int:
     """Serve until somebody stops it; nothing is left behind."""
     store = opened(options)
     version = version_meant(store, options.version)
@@ -46,7 +46,7 @@ def serve(options: argparse.Namespace, stop: StopToken) -> int:
 def _exports(
     store: DataStore,
     version: Version,
-    options: argparse.Namespace,
+    options: Options,
     scratch: Path,
     held: ExitStack,
 ) -> dict[str, Export]:

@@ -6,10 +6,14 @@ showing them; where standard input is no terminal, each is read as one line of i
 
 import getpass
 import io
+import json
+import os
 import sys
 from functools import cache
 from pathlib import Path
 from typing import TextIO
+
+import click
 
 from likeness.clock import stopwatch
 from likeness.codec.secret_files import read_secret
@@ -19,6 +23,7 @@ from likeness.errors import BadInput
 from likeness.model.sizes import readable_size
 
 _SECONDS_BETWEEN = 1.0
+_BAR = 24
 _MOST_SECRET_CHARACTERS = 4096
 
 
@@ -27,10 +32,30 @@ def say(text: str = "") -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def say_json(document: object) -> None:
+    """Write the result for a program: one document, whatever letters the terminal has."""
+    say(json.dumps(document, indent=2, default=str))
+
+
 def tell(text: str) -> None:
     """Write a line that is no result: a question, an error, how far it is."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def complain(text: str) -> None:
+    """Write why something could not be done; in red where there is a terminal for it."""
+    said = f"likeness: {printable(text)}"
+    tell(click.style(said, fg="red") if _in_colour(sys.stderr) else said)
+
+
+def coloured(text: str, colour: str) -> str:
+    """A part of the result in a colour, where there is a terminal for it."""
+    return click.style(text, fg=colour) if _in_colour(sys.stdout) else text
+
+
+def _in_colour(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def printable(text: str) -> str:
@@ -55,6 +80,17 @@ def ask_secret(question: str) -> str:
         sys.stderr.write(f"{question}: ")
         answer = _line(question).rstrip("\n")
     return _given(answer, question)
+
+
+def ask(question: str) -> str:
+    """Ask for something that may be seen; empty if there is no answer.
+
+    Raises:
+        BadInput: What was given cannot be read.
+    """
+    sys.stderr.write(f"{question}: ")
+    sys.stderr.flush()
+    return _line(question).rstrip("\n")
 
 
 def ask_words(question: str) -> str:
@@ -157,18 +193,19 @@ def speak_any_encoding() -> None:
 
 
 class Meter:
-    """Says on standard error how far something is, at most once a second."""
+    """Says on standard error how far something is: a bar on a terminal, else a line a second."""
 
     def __init__(self, what: str, total_bytes: int | None = None) -> None:
         """Begin; without a total only what is done is shown."""
         self._what, self._total, self._done = what, total_bytes, 0
-        self._shown_at = stopwatch()
+        self._begun_at = self._shown_at = stopwatch()
         self._own_line = sys.stderr.isatty()
 
     def add(self, done_bytes: int) -> None:
         """Note that more bytes are done."""
         self._done += done_bytes
-        if stopwatch() - self._shown_at >= _SECONDS_BETWEEN:
+        between = _SECONDS_BETWEEN if not self._own_line else _SECONDS_BETWEEN / 5
+        if stopwatch() - self._shown_at >= between:
             self._shown_at = stopwatch()
             self._show(end="" if self._own_line else "\n")
 
@@ -177,9 +214,16 @@ class Meter:
         self._show(end="\n")
 
     def _show(self, *, end: str) -> None:
-        done = readable_size(self._done)
+        done, bar = readable_size(self._done), ""
         if self._total is not None:
-            share = 100 * self._done // max(self._total, 1)
-            done = f"{done} of {readable_size(self._total)} ({share} %)"
-        sys.stderr.write(f"{chr(13) if self._own_line else ''}{self._what}: {done}{end}")
+            share = min(self._done / max(self._total, 1), 1.0)
+            done = f"{done} of {readable_size(self._total)} ({int(100 * share)} %)"
+            full = int(_BAR * share)
+            bar = f"[{'#' * full}{'-' * (_BAR - full)}] " if self._own_line else ""
+        if self._own_line:
+            speed = self._done / max(stopwatch() - self._begun_at, 0.001)
+            done = f"{bar}{done}, {readable_size(int(speed))}/s"
+            sys.stderr.write(f"\r{self._what}: {done}\x1b[K{end}")
+        else:
+            sys.stderr.write(f"{self._what}: {done}{end}")
         sys.stderr.flush()

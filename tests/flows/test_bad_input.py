@@ -226,7 +226,7 @@ def test_a_site_that_nobody_saved_is_named(still: Scene) -> None:
         ended = backup_job(still.job("web"), site="elsewhere", return_state=True)
 
     assert "there is no Site block 'elsewhere'" in refused(ended)
-    assert "flows.set_up" in refused(ended)
+    assert "likeness set-up" in refused(ended)
 
 
 def test_a_place_without_a_store_is_named_and_stays_empty(still: Scene) -> None:

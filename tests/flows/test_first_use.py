@@ -1,19 +1,19 @@
 """Setting a site up at a terminal: a certificate nobody vouches for is shown, and confirmed."""
 
-import getpass
 import hashlib
+import io
 import ssl
-import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
 from blocks import Site
-from flows.set_up import main
+from flows.set_up import COMMAND
 from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
+from likeness.cli.running import main
 from likeness.model.ids import random_name
 from tests.flows.scene import QUICK
 
@@ -41,10 +41,8 @@ def set_up(
     def run(answer: str) -> tuple[int, str]:
         name = f"site-{random_name()[:12]}"
         words = ["--name", name, "--pool", lab.url, "--store", str(tmp_path / "store")]
-        monkeypatch.setattr(sys, "argv", ["set_up", *words, "--folder", str(tmp_path / "here")])
-        monkeypatch.setattr("builtins.input", lambda _: answer)
-        monkeypatch.setattr(getpass, "getpass", lambda _: lab.password)
-        return main(), name
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{answer}\n{lab.password}\n"))
+        return main([*words, "--folder", str(tmp_path / "here")], COMMAND), name
 
     return run
 
@@ -56,7 +54,7 @@ def test_a_confirmed_certificate_is_pinned_from_then_on(
 ) -> None:
     code, name = set_up("yes")
 
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     pinned = Site.named(name).xen_pool.fingerprint
     assert code == 0
     assert pinned.replace(":", "").lower() == shown_by(lab)

@@ -93,7 +93,7 @@ def test_a_site_with_whole_blocks_in_it_is_said_and_mended_by_the_command(site: 
 
     assert ended.is_failed()
     assert f"Site block '{site.name}' holds whole blocks" in str(ended.message)
-    assert "correct xen_pool with python -m flows.settings" in str(ended.message)
+    assert "correct xen_pool with likeness settings" in str(ended.message)
     done = settings_command("--name", site.name, "--xen-pool", f"{site.name}-xen-pool")
     assert done.returncode == 0, done.stderr
     assert site.back_up("db").is_completed()

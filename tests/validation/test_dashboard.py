@@ -1,6 +1,6 @@
 """V5: the page that an operator looks at, and numbers on it that only ever grow."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -20,7 +20,15 @@ from likeness.transport.metered import MeteredTransport
 from likeness.xen.inventory import XenVm
 from tasks.claims import run_claimed
 from tasks.dashboard import Page, Reading, job_shown
-from tasks.page import arrived_line, bound, incident_lines, page_text, queue_lines, vm_lines
+from tasks.page import (
+    PageFacts,
+    arrived_line,
+    bound,
+    incident_lines,
+    page_text,
+    protection_texts,
+    queue_lines,
+)
 from tasks.progress import Pace, transferring, vm_at_work
 from tests.flows.waiting import wait_until
 from tests.unit.workshop import CHUNK, noise
@@ -51,7 +59,7 @@ def quick_page(monkeypatch: pytest.MonkeyPatch) -> Generator[None, None, None]:
 
 def queue(house: House, which: str) -> list[str]:
     """The rows of one queue on the page."""
-    text = page_text(house.site, ())
+    text = page_text(house.site, PageFacts())
     return [line for line in text.splitlines() if line.startswith(f"| {which} |")]
 
 
@@ -127,7 +135,7 @@ def test_v5_both_queues_are_told_with_item_speed_percent_and_time_left(
     assert all("MB/s" in row for row in seen[1:])
     assert all(row.endswith("less than a minute |") for row in seen[1:])
     text = Page(house.site).text()
-    for part in ("## Queues", "## How old the oldest check is", "## Incidents", "## Versions"):
+    for part in ("## Queues", "## How old the oldest check is", "## Incidents", "## Protection"):
         assert part in text
     assert "Committed and never read back: 0 packs" in text
     assert arrived_line(house.site) == "Arrived and not committed: 1 pack, 3.0 MiB."
@@ -239,13 +247,6 @@ def test_incidents_name_what_is_still_red(house: House) -> None:
     page = Page(settings_of(house.site, revalidate_after="never")).text()
     assert "❌ **incident 1**" in page
     assert "switched off" in page
-    marks = [
-        line
-        for line in vm_lines(house.rows(), house.clock(), "versions", {})
-        if line.startswith("| ")
-    ]
-    assert _first_cells(marks) == [("VM", "versions, newest first"), ("web", "❌"), ("db", "✅")]
-
-
-def _first_cells(rows: Sequence[str]) -> list[tuple[str, str]]:
-    return [(cells[1].strip(), cells[2].strip()) for row in rows if (cells := row.split("|"))]
+    shown, _ = protection_texts(house.site, house.rows(), house.clock())
+    nights = [line.split("|")[1:3] for line in shown.splitlines() if line.count("⬜") > 20]
+    assert [(mark.strip(), name.strip()) for mark, name in nights] == [("❌", "web"), ("✅", "db")]

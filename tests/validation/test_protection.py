@@ -1,0 +1,84 @@
+"""How well each VM is protected: the worst on top, night by night, readable at 3 and at 300."""
+
+import time
+
+import pytest
+
+from tasks.page import page_facts, page_text
+from tasks.pool_view import keep_pool_view
+from tests.validation.house import House
+from tests.validation.many_nights import fill, pool_of
+
+NIGHTS = 30
+
+
+def written(house: House, vms: int) -> str:
+    fill(house.catalog, vms, NIGHTS, str(house.folder / "vault"))
+    keep_pool_view(pool_of(vms), house.site)
+    return page_text(house.site, page_facts(house.site, "Arrived: nothing."))
+
+
+def rows(text: str, cells: int = 7) -> list[list[str]]:
+    """Cells of each VM's row, in the table that has so many."""
+    lines = [line for line in text.splitlines() if line.count("|") == cells + 1]
+    found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    return [cells for cells in found if cells[0] in ("❌", "🟠", "⏳", "✅")]
+
+
+def test_what_needs_a_person_comes_first_with_the_reason(house: House) -> None:
+    text = written(house, 6)
+
+    first = rows(text)
+    assert [(cells[0], cells[1]) for cells in first] == [
+        ("❌", "server-004"),
+        ("❌", "new ¦ one"),
+        ("🟠", "server-005"),
+        ("⏳", "server-002"),
+        ("✅", "server-000"),
+        ("✅", "server-001"),
+        ("✅", "server-003"),
+    ]
+    assert "❌ 1 damaged · ❌ 1 unprotected · 🟠 1 late · ⏳ 1 not validated yet · ✅ 3" in text
+    assert "no job means it" in text
+    assert "**server-004**: version 00000000 is damaged, and 1 more" in text
+    strips = {cells[1]: cells[2] for cells in rows(text, 3)}
+    assert {len(strip) for strip in strips.values()} == {NIGHTS}
+    assert strips["server-004"][-4:-2] == "🟥🟥"
+    assert strips["server-005"].endswith("⬛⬛")
+    assert strips["server-002"][-1] == "🟨"
+    assert strips["new ¦ one"] == "⬜" * NIGHTS
+    assert text.index("## Protection") < text.index("## Queues")
+
+
+def test_no_vm_is_green_while_the_store_is_away(house: House) -> None:
+    (house.folder / "store").rename(house.folder / "elsewhere")
+
+    text = written(house, 6)
+
+    assert "🟩" not in text.split("Nights:")[0]
+    assert {cells[0] for cells in rows(text)} == {"❌", "🟠", "⏳"}
+
+
+def test_a_pool_that_was_never_asked_is_said(house: House) -> None:
+    text = page_text(house.site, page_facts(house.site, ""))
+    assert "No VM is known yet" in text
+    fill(house.catalog, 3, NIGHTS, "")
+
+    text = page_text(house.site, page_facts(house.site, ""))
+
+    assert "Which VMs the pool has is not known yet" in text
+
+
+@pytest.mark.timeout(120)
+def test_300_vms_and_30_nights_are_written_in_time_and_fit(house: House) -> None:
+    fill(house.catalog, 300, NIGHTS, str(house.folder / "vault"))
+    keep_pool_view(pool_of(300), house.site)
+    begun = time.process_time()  # others may have the processor at this moment
+    text = page_text(house.site, page_facts(house.site, "Arrived: nothing."))
+    took = time.process_time() - begun
+
+    assert len(rows(text)) == len(rows(text, 3)) == 301
+    assert text.index("## Queues") < text.index("### Protected"), "what is well comes last"
+    assert len(text.encode()) < 200_000
+    assert text.count("```mermaid") == 3
+    assert took < 2.0
