@@ -28,7 +28,7 @@ from likeness.xen.snapshots import XenSnapshot
 from tasks.afterwards import Afterwards, told_once
 from tasks.announcing import announce_commit
 from tasks.catch_up import catch_up
-from tasks.claims import job_claimed, run_claimed, vm_claimed
+from tasks.claims import job_claimed, run_claimed, vm_claimed, wait_for_earlier
 from tasks.commit import commit_version, made_by_this_run, record_committed
 from tasks.dashboard import job_shown
 from tasks.dedup import Dropped, drop_duplicates
@@ -37,7 +37,6 @@ from tasks.job_plan import note_plan, show_against_plan
 from tasks.journal import finish_run, journaled
 from tasks.notify import tell_aftermath, tell_job
 from tasks.outcomes import done_before, failed_vm, final_state, finished_vm, untold_troubles
-from tasks.pausing import Hold, leave_if_paused, pausable, wait_for_earlier
 from tasks.progress import vm_at_work
 from tasks.protect_catalog import copy_catalog
 from tasks.renamed import find_renamed
@@ -107,7 +106,6 @@ def back_up(
             outcomes = [*unknown, *protect_all(left, job, run, site)]
         outcomes += [done_before(made[vm.vm]) for vm in vms if vm.vm in made]
         announce_commit(name, run, [each.version for each in outcomes if each.version])
-        leave_if_paused(outcomes)
         after.warnings += told_once(
             (each.name, warning) for each in outcomes for warning in each.warnings
         )
@@ -150,10 +148,12 @@ def protect_all(vms: Sequence[XenVm], job: BackupJob, run: RunId, site: Site) ->
     stop = StopToken()
     cap = BandwidthCap(job.bandwidth_mib << 20) if job.bandwidth_mib else None
     runner: ThreadPoolTaskRunner[VmOutcome] = ThreadPoolTaskRunner(max_workers=job.concurrency)
-    with pausable(run) as hold, runner as window:
-        shared = {"stop": stop, "cap": cap, "hold": hold}
+    with runner as window:
         futures = [
-            window.submit(protect_vm, {"vm": vm, "job": job, "run": run, "site": site, **shared})
+            window.submit(
+                protect_vm,
+                {"vm": vm, "job": job, "run": run, "site": site, "stop": stop, "cap": cap},
+            )
             for vm in vms
         ]
         try:
@@ -173,14 +173,12 @@ def protect_vm(
     site: Site,
     stop: StopToken,
     cap: BandwidthCap | None,
-    hold: Hold,
 ) -> VmOutcome:
     """Take one VM the whole way: snapshot, transfer, commit, global deduplication.
 
     Once its version is in the store the VM is done, whatever the steps after it do.
     """
     stop.check()
-    hold.check()
     with (
         vm_claimed(site, vm.vm, vm.name),
         scratch_folder(site, run) as scratch,

@@ -13,6 +13,7 @@ from likeness.model.ids import RunId, VmId
 
 _LONGEST_TURN_SECONDS = 600.0
 _TURN_PAUSE_SECONDS = 0.05
+_LOOK_AGAIN_SECONDS = 1.0
 
 
 @contextmanager
@@ -24,6 +25,12 @@ def run_claimed(site: Site, run: RunId) -> Generator[None, None, None]:
         finally:
             with suppress(OSError):  # what is in there stays for the sweep
                 (site.catalog.scratch / run).rmdir()
+
+
+def wait_for_earlier(site: Site, run: RunId) -> None:
+    """A run that was paused and resumed at once waits until its process before has ended."""
+    while is_live(site, run):
+        time.sleep(_LOOK_AGAIN_SECONDS)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def journaled(run: RunId, job: BackupJob, *, site: Site) -> Generator[None, None
     runs.begin_run(ready_catalog(site), run, job.name, system_clock())
     try:
         yield
-    except Pause:  # nobody is told: whoever paused it resumes it
+    except Pause:  # Prefect ends a paused run at its next step; whoever paused it resumes it
         runs.finish_run(site.catalog.file, run, PAUSED, "", system_clock())
         raise
     except BaseException as problem:

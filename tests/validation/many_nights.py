@@ -21,12 +21,13 @@ def fill(catalog: CatalogFile, vms: int, nights: int, vault: str) -> None:
     arguments = {"vms": vms, "nights": nights, "now": now, "vault": vault}
     with writing(catalog) as connection:
         connection.execute(
-            """INSERT INTO vms SELECT n, printf('%032x', n)::UUID, printf('server-%03d', n)
-            FROM range($vms) AS r(n)""",
+            """INSERT INTO vms BY NAME SELECT n AS vm_no, printf('%032x', n)::UUID AS vm_id,
+                printf('server-%03d', n) AS vm_name FROM range($vms) AS r(n)""",
             {"vms": vms},
         )
         connection.execute(
-            """INSERT INTO disks SELECT n, n, printf('%032x', n + 100000)::UUID, 262144
+            """INSERT INTO disks BY NAME SELECT n AS disk_no, n AS vm_no,
+                printf('%032x', n + 100000)::UUID AS disk_id, 262144 AS chunk_bytes
             FROM range($vms) AS r(n)""",
             {"vms": vms},
         )
@@ -57,12 +58,13 @@ def fill(catalog: CatalogFile, vms: int, nights: int, vault: str) -> None:
             {key: arguments[key] for key in ("vms", "nights", "now")},
         )
         connection.execute(
-            """INSERT INTO version_disks SELECT version_no, vm_no, 107374182400, 'root', '0'
+            """INSERT INTO version_disks BY NAME SELECT version_no, vm_no AS disk_no,
+                107374182400 AS size_bytes, 'root' AS disk_name, '0' AS plugged_at
             FROM versions"""
         )
         connection.execute(
-            "INSERT INTO vaulted_versions SELECT version_no, $vault, $now FROM versions"
-            " WHERE vm_no % 50 <> 7",
+            """INSERT INTO vaulted_versions BY NAME SELECT version_no, $vault AS vault,
+                $now AS vaulted_at FROM versions WHERE vm_no % 50 <> 7""",
             {key: arguments[key] for key in ("now", "vault")},
         )
         connection.execute(
@@ -73,9 +75,12 @@ def fill(catalog: CatalogFile, vms: int, nights: int, vault: str) -> None:
             FROM versions"""
         )
         connection.execute(
-            """INSERT INTO run_vms SELECT printf('%032x', d)::UUID, 0, printf('%032x', $vms - 1),
-                'late', 'failed', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 'the pool is away',
-                $now - to_days(d::INTEGER) FROM range(2) AS e(d)""",
+            """INSERT INTO run_vms BY NAME SELECT printf('%032x', d)::UUID AS run_id, 0 AS ordinal,
+                printf('%032x', $vms - 1) AS vm_id, 'late' AS vm_name, 'failed' AS state,
+                '' AS version_id, 0 AS disk_bytes, 0 AS read_bytes, 0 AS sent_bytes,
+                0 AS new_bytes, 0 AS dropped_bytes, 0 AS freed_bytes, 0 AS snapshot_seconds,
+                0 AS transfer_seconds, 0 AS commit_seconds, 'the pool is away' AS sentence,
+                $now - to_days(d::INTEGER) AS recorded_at FROM range(2) AS e(d)""",
             {key: arguments[key] for key in ("vms", "now")},
         )
 
