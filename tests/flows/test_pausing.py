@@ -17,12 +17,11 @@ from prefect.states import Paused
 from flows.backup import backup_job
 from likeness.clock import system_clock
 from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise
-from tests.flows.test_telling import mailed, subjects
+from tests.flows.test_telling import subjects
 from tests.flows.waiting import wait_until
 from tests.validation.mail_server import MailServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
-__all__ = ["mailed"]
 NAMES = ("first", "second", "third")
 
 
