@@ -19,7 +19,7 @@ OF_THAT_DAY := --exclude-newer $(PREFECT_DAY) $(OURS:%=--exclude-newer-package %
 PYTEST := $(BIN)/python -m pytest
 export PYTHON
 
-.PHONY: help setup demo test cover check fix lab bench torture pins upgrade clean
+.PHONY: help setup demo test cover check fix lab bench agent torture pins upgrade clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench: $(READY) ## measure backup, validate and restore; ARGS chooses
 	@tests/packages.sh demo
 	@$(BIN)/python -m bench $(ARGS)
 
+agent: $(READY) ## make dist/likeness-agent, the agent as one executable
+	@packaging/make_agent.sh
+
 torture: $(READY) ## long random runs, hours if you let them; ARGS="-k words" chooses some
 	@tests/packages.sh test
 	@$(BIN)/python -m pip install -qq --no-input --require-hashes -r requirements/torture.txt \
@@ -77,6 +80,8 @@ pins: $(READY) ## compile requirements/*.txt again after a change of pyproject.t
 	@$(PINS) $(UPGRADE) pyproject.toml --extra mount -c requirements/dev.txt \
 		-o requirements/mount.txt
 	@$(PINS) $(UPGRADE) --group agent -c requirements/run.txt -o requirements/agent.txt
+	@$(PINS) $(UPGRADE) --group agent --group executable -c requirements/agent.txt \
+		-o requirements/executable.txt
 	@$(PINS) $(UPGRADE) --group torture -c requirements/dev.txt -o requirements/torture.txt
 	@$(MAKE) setup
 

@@ -33,8 +33,9 @@ from likeness.store.data_store import DataStore, create_store, open_store_with_k
 from likeness.store.disk_writers import FileDiskWriter
 from likeness.store.index import known_packs
 from likeness.store.maps import FlatMap, positions_of
+from likeness.store.pack_log import PackLog
 from likeness.store.proving import Finding, prove_packs
-from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
+from likeness.store.receipts import DiskReceipt, TransferReceipt
 from likeness.store.restoring import restore_disk
 from likeness.store.versions import last_version, load_map
 from likeness.transport.local import LocalTransport

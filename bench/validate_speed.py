@@ -165,8 +165,9 @@ _Sealed = tuple[bytes, bytes, bytes, bytes, aead.Suite]
 def _sealed(store: DataStore, pack: KnownPack, data: bytes) -> list[_Sealed]:
     """What libsodium is given for each record of a pack."""
     header = PackHeader.parse(data, name=layout.pack(pack.pack), store=store.store_id)
-    opener = header.opener(store.keys, chunk_bytes=store.chunk_bytes, id_keys=store.id_keys)
-    (key, place), *_ = opener.keys
+    opener = header.opener(store.keys, chunk_bytes=store.chunk_bytes)
+    (session, *_) = opener.sessions
+    key, place = session.key, session.place
     split = HEADER_BYTES + aead.nonce_bytes(opener.suite)
     found = []
     for each in pack.places:

@@ -23,7 +23,8 @@ from likeness.store import layout
 from likeness.store.data_store import DataStore
 from likeness.store.documents import Counts
 from likeness.store.maps import FlatMap, positions_of
-from likeness.store.receipts import DiskReceipt, PackLog
+from likeness.store.pack_log import PackLog
+from likeness.store.receipts import DiskReceipt
 from likeness.transport.place import is_share
 from likeness.xen.delegates import (
     DelegateWish,
@@ -277,6 +278,7 @@ def _header(
         store=bundle.store,
         box=bundle.box.hex(),
         chunk_id_key=bundle.chunk_id_key.hex(),
+        scope=bundle.scope.hex(),
         chunk_bytes=bundle.chunk_bytes,
         suite=int(bundle.suite),
         level=bundle.level,

@@ -23,7 +23,8 @@ from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore
 from likeness.store.maps import FlatMap, positions_of
 from likeness.store.observations import UNREADABLE
-from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
+from likeness.store.pack_log import PackLog
+from likeness.store.receipts import DiskReceipt, TransferReceipt
 from likeness.store.versions import Version, last_version, load_map
 from likeness.transport.tuning import keep_large_buffers
 from likeness.xen.reading import Way, open_reader

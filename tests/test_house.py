@@ -77,6 +77,7 @@ def test_the_pins_answer_every_dependency_of_the_project() -> None:
         "mount.txt": project["project"]["dependencies"] + mount,
         "agent.txt": groups["agent"],
         "torture.txt": groups["torture"],
+        "executable.txt": groups["agent"] + groups["executable"],
     }.items():
         wanted = {re.split(r"[<>=!~;\[ ]", line)[0].lower() for line in asked}
         wanted = {re.sub("[._]", "-", each) for each in wanted}

@@ -18,7 +18,7 @@ from likeness.model.ids import CHUNK_ID_BYTES, ChunkId
 from likeness.store.documents import Count, Counts, Document, Hex32, Hex64, Text
 from likeness.store.maps import FlatMap, Run
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised by every change that an agent or a controller of before would misread."""
 MOST_FRAME_BYTES = 32 << 20
 ALIVE_SECONDS = 5.0
@@ -57,6 +57,8 @@ class Kind(IntEnum):
     MAP = 69
     END = 70
     ERROR = 71
+    FOUND = 72
+    FROZEN = 73
 
 
 class OrderedDisk(Document, frozen=True):
@@ -75,15 +77,39 @@ class OrderedDisk(Document, frozen=True):
     previous: bool
 
 
+class GuestOrder(Document, frozen=True):
+    """What an agent inside the guest does besides: it freezes the disks itself.
+
+    Attributes:
+        look: Only tell which disks there are.
+        disks: Paths of those that are meant; empty for all.
+        before: A command run before they are frozen.
+        after: A command run once they are.
+        script_seconds: How long each of the two may take.
+        mark: Names snapshots in the guest, so that what a dead agent left is known.
+    """
+
+    look: bool = False
+    disks: tuple[Text, ...] = ()
+    before: Text = ""
+    after: Text = ""
+    script_seconds: Count = 60
+    mark: Text = ""
+
+
 class Header(Document, frozen=True):
     """The first frame: what to do. Nothing in it opens a stored byte.
 
     Attributes:
+        scope: Whose chunk ids the chunk id key makes; stands in every pack.
         trial: Name of an object to create in the inbox before anything else, to see that it can be
             done from there; empty for none.
         nice: Added to the agent's niceness.
         bytes_per_second: How fast disks are read at most; 0 for as fast as it goes.
         silence_seconds: An agent that hears nothing for so long ends.
+        memory_mib: How much memory it may take; 0 for what its threads need.
+        io_class: How its reads and writes wait for others': *idle*, *best-effort* or empty.
+        guest: Set where the agent runs inside the VM that it reads.
     """
 
     protocol: Count
@@ -91,6 +117,7 @@ class Header(Document, frozen=True):
     store: Hex32
     box: Hex64
     chunk_id_key: Hex64
+    scope: Hex32
     chunk_bytes: Count
     suite: Count
     level: Count
@@ -106,6 +133,9 @@ class Header(Document, frozen=True):
     nice: Count = 10
     bytes_per_second: Count = 0
     silence_seconds: Count = SILENCE_SECONDS
+    memory_mib: Count = 0
+    io_class: Text = ""
+    guest: GuestOrder | None = None
 
     def __repr__(self) -> str:
         return f"Header({self.run}, {len(self.disks)} disks)"
@@ -116,6 +146,35 @@ class Hello(Document, frozen=True):
 
     protocol: Count
     release: Text
+
+
+class FoundDisk(Document, frozen=True):
+    """A disk that a guest has."""
+
+    path: Text
+    name: Text
+    position: Text
+    size_bytes: Count
+
+
+class Found(Document, frozen=True):
+    """All disks of a guest that are meant."""
+
+    disks: Annotated[tuple[FoundDisk, ...], Meta(max_length=_MOST_DISKS)]
+
+
+class Frozen(Document, frozen=True):
+    """How a guest's disks were read; told after the last byte.
+
+    Attributes:
+        consistency: *standard* if all is of one moment, *unfrozen* if not.
+        note: What was frozen and how, and what became of the scripts.
+        seconds: How long its snapshots were there.
+    """
+
+    consistency: Text
+    note: Text
+    seconds: float
 
 
 class Progress(Document, frozen=True):

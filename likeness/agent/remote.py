@@ -6,8 +6,8 @@ green: a lying agent wastes room, and makes no version wrong.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +20,9 @@ from likeness.agent.protocol import (
     HEAD_BYTES,
     End,
     Failure,
+    Found,
+    FoundDisk,
+    Frozen,
     Header,
     Hello,
     Kind,
@@ -41,9 +44,12 @@ from likeness.stopping import StopToken
 from likeness.store.documents import Counts, decode, encode
 from likeness.store.maps import FlatMap
 from likeness.store.pack import MOST_PACK_BYTES, PackHeader, PackReceipt
-from likeness.store.receipts import PackLog, decode_receipt
+from likeness.store.pack_log import PackLog, decode_receipt
 
-AGENT_COMMAND = "python3 -m likeness.agent"
+AGENT_COMMAND = (
+    "if command -v likeness-agent >/dev/null; then exec likeness-agent; fi;"
+    " exec python3 -m likeness.agent"
+)
 LOST_AFTER_SECONDS = 60.0
 """An agent that says nothing for so long is given up; it tells every second how far it is."""
 CONNECT_SECONDS = 30.0
@@ -70,6 +76,7 @@ class Address:
         private_key: The key to log in with, in OpenSSH's form.
         username: Whom to log in as.
         command: What starts the agent.
+        what: What kind of machine it is, for people.
     """
 
     host: str
@@ -78,6 +85,7 @@ class Address:
     private_key: str = field(repr=False)
     username: str = "root"
     command: str = AGENT_COMMAND
+    what: str = "delegate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +142,7 @@ class Order:
         passed: Callable[[int], None] = lambda _: None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Nothing begins yet.
+        """Nothing begins yet; `found` and `frozen` are what an agent in a guest tells.
 
         Args:
             header: What to do.
@@ -148,6 +156,8 @@ class Order:
         self.header, self._disks, self._log, self._stop = header, disks, log, stop
         self._distrusted, self._passed, self._say = distrusted, passed, say
         self._maps: list[FlatMap | None] = [disk.chunk_map for disk in disks]
+        self.found: tuple[FoundDisk, ...] = ()
+        self.frozen: Frozen | None = None
         self._earlier_bytes = sum(pack.size_bytes for pack in log)
         self._sent_bytes = 0
 
@@ -179,7 +189,9 @@ class Order:
             TransferBroken: It says what cannot be.
             LikenessError: It failed.
         """
-        if kind is Kind.PROGRESS:
+        if kind in (Kind.FOUND, Kind.FROZEN):
+            self._take_of_guest(kind, payload)
+        elif kind is Kind.PROGRESS:
             self._passed(decode(payload, Progress, name="the agent's progress").passed_bytes)
         elif kind is Kind.LOG:
             self._say(decode(payload, Log, name="the agent's log").message)
@@ -192,6 +204,12 @@ class Order:
         elif kind is Kind.END:
             return self._finished(decode(payload, End, name="the agent's report"))
         return None
+
+    def _take_of_guest(self, kind: Kind, payload: bytes) -> None:
+        if kind is Kind.FOUND:
+            self.found = decode(payload, Found, name="the guest's disks").disks
+        else:
+            self.frozen = decode(payload, Frozen, name="how the guest's disks were read")
 
     def _take_receipt(self, payload: bytes) -> None:
         try:
@@ -271,25 +289,37 @@ def run_over_ssh(address: Address, order: Order) -> Done:
 
 
 async def _over_ssh(address: Address, order: Order) -> Done:
-    try:
-        connection = await asyncio.wait_for(_connected(address), CONNECT_SECONDS)
-    except (OSError, asyncssh.Error, TimeoutError) as cause:
-        raise HostUnreachable(
-            f"the delegate at {address.host} cannot be logged in to ({_said(cause)}); see that its"
-            " network reaches this machine, then run the job again"
-        ) from cause
-    try:
+    async with logged_in(address) as connection:
         process = await connection.create_process(
             address.command, encoding=None, stderr=asyncssh.DEVNULL
         )
         return await order.converse(process.stdout, process.stdin)
+
+
+@asynccontextmanager
+async def logged_in(address: Address) -> AsyncGenerator[asyncssh.SSHClientConnection, None]:
+    """A connection to where an agent can be started; what still runs there ends with it.
+
+    Raises:
+        HostUnreachable: Nobody answers there, or another machine does.
+        TransferBroken: The connection was lost.
+    """
+    try:
+        connection = await asyncio.wait_for(_connected(address), CONNECT_SECONDS)
+    except (OSError, asyncssh.Error, TimeoutError) as cause:
+        raise HostUnreachable(
+            f"the {address.what} at {address.host} cannot be logged in to ({_said(cause)}); see"
+            " that its network reaches this machine, then run the job again"
+        ) from cause
+    try:
+        yield connection
     except asyncssh.Error as cause:
         raise TransferBroken(
-            f"the connection to the delegate at {address.host} was lost ({_said(cause)}); run the"
-            " job again"
+            f"the connection to the {address.what} at {address.host} was lost ({_said(cause)}); run"
+            " the job again"
         ) from cause
     finally:
-        connection.abort()  # what it still ran ends with it
+        connection.abort()
         await connection.wait_closed()
 
 

@@ -11,7 +11,7 @@ from likeness.model.ids import ChunkId, RunId, StoreId
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.pack import FinishedPack, PackBuilder
-from likeness.store.receipts import Acknowledged
+from likeness.store.pack_log import Acknowledged
 from likeness.transport.base import Transport
 
 _WRITERS = 2

@@ -16,7 +16,7 @@ from likeness.agent.local_dedup import Finding, LocalDedup, previous_id
 from likeness.agent.sender import PAUSES, Sender
 from likeness.codec.aead import Suite
 from likeness.codec.compression import DEFAULT_LEVEL
-from likeness.codec.keys import SessionKey
+from likeness.codec.keys import STORE_SCOPE, SessionKey
 from likeness.codec.records import Sealer
 from likeness.errors import DiskShrank, TransferBroken
 from likeness.model.disk import DiskFacts, DiskReader, Extent, Segment, Skips
@@ -25,7 +25,7 @@ from likeness.stopping import StopToken
 from likeness.store.documents import Counts
 from likeness.store.maps import FlatMap
 from likeness.store.pack import PACK_TARGET_BYTES
-from likeness.store.receipts import Acknowledged
+from likeness.store.pack_log import Acknowledged
 from likeness.transport.base import Transport
 
 SEGMENT_BYTES = 4 << 20
@@ -39,13 +39,14 @@ class Bundle:
     Attributes:
         store: Its id.
         box: Public box key, 32 bytes.
-        chunk_id_key: 32 bytes.
+        chunk_id_key: 32 bytes; the one of `scope`.
         chunk_bytes: The unit of deduplication.
         suite: How to seal.
         level: zstd level.
         seed: 32 random bytes from the controller, mixed into nonces; none of its own if empty.
         pack_bytes: When a pack is full.
         workers: How many threads compress and seal.
+        scope: Whose chunk ids these are.
     """
 
     store: StoreId
@@ -57,6 +58,7 @@ class Bundle:
     seed: bytes = field(default=b"", repr=False)
     pack_bytes: int = PACK_TARGET_BYTES
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    scope: bytes = STORE_SCOPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def transfer(
     """
     tally = tally or Tally(sum(disk.facts.size_bytes for disk in disks))
     dedup = LocalDedup(id_key=bundle.chunk_id_key, distrusted=distrusted, sent=sent)
-    session = SessionKey.fresh(bundle.box)
+    session = SessionKey.fresh(bundle.box, scope=bundle.scope)
     sealer = Sealer(
         bundle.store, session, suite=bundle.suite, level=bundle.level, seed=bundle.seed or None
     )

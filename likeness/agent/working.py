@@ -7,11 +7,14 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import likeness
+from likeness.agent import limits
+from likeness.agent.freezing import Freezing, find_disks
+from likeness.agent.patched import Patch, PatchedReader
 from likeness.agent.protocol import (
     ALIVE_SECONDS,
     DISTRUSTED_BYTES,
@@ -20,9 +23,11 @@ from likeness.agent.protocol import (
     SILENCE_SECONDS,
     End,
     Failure,
+    Found,
     Header,
     Hello,
     Kind,
+    Log,
     Progress,
     frame,
     head_of,
@@ -33,7 +38,6 @@ from likeness.agent.protocol import (
     split,
     take_run,
 )
-from likeness.agent.reader import FileDiskReader
 from likeness.agent.transfer import Bundle, DiskJob, Tally, transfer
 from likeness.codec.aead import known_suite
 from likeness.errors import BadInput, LikenessError, Stopped, TransferBroken, TransientError
@@ -44,7 +48,7 @@ from likeness.stopping import StopToken
 from likeness.store.documents import Document, encode
 from likeness.store.maps import FlatMap, positions_of
 from likeness.store.pack import PackReceipt
-from likeness.store.receipts import encode_receipt
+from likeness.store.pack_log import encode_receipt
 from likeness.transport.base import Transport
 from likeness.transport.place import open_place
 from likeness.transport.tuning import keep_large_buffers
@@ -138,24 +142,28 @@ class _Order:
 
     def bundle(self) -> Bundle:
         told = self.header
+        fitting = limits.fitting(told)
         return Bundle(
             store=StoreId(told.store),
             box=bytes.fromhex(told.box),
             chunk_id_key=bytes.fromhex(told.chunk_id_key),
+            scope=bytes.fromhex(told.scope),
             chunk_bytes=told.chunk_bytes,
             suite=known_suite(told.suite, name="the order"),
             level=told.level,
             seed=bytes.fromhex(told.seed),
-            pack_bytes=told.pack_bytes,
-            workers=told.workers or min(os.cpu_count() or 1, 4),
+            pack_bytes=fitting.pack_bytes,
+            workers=fitting.workers,
         )
 
-    def disks(self, held: ExitStack, stop: StopToken) -> list[DiskJob]:
+    def disks(
+        self, held: ExitStack, stop: StopToken, patches: Sequence[Sequence[Patch]] = ()
+    ) -> list[DiskJob]:
         rate = self.header.bytes_per_second
         cap = BandwidthCap(rate) if rate else None
         jobs = []
         for at, disk in enumerate(self.header.disks):
-            reader = _PacedReader(Path(disk.path), cap, stop)
+            reader = _PacedReader(Path(disk.path), patches[at] if patches else (), cap, stop)
             held.callback(reader.close)
             facts = DiskFacts(DiskId(disk.disk), disk.name, disk.position, disk.size_bytes)
             skip = Skips(tuple(self.skips[at])) if self.skips[at] else None
@@ -163,11 +171,13 @@ class _Order:
         return jobs
 
 
-class _PacedReader(FileDiskReader):
+class _PacedReader(PatchedReader):
     """Reads no faster than it may."""
 
-    def __init__(self, path: Path, cap: BandwidthCap | None, stop: StopToken) -> None:
-        super().__init__(path)
+    def __init__(
+        self, path: Path, patches: Sequence[Patch], cap: BandwidthCap | None, stop: StopToken
+    ) -> None:
+        super().__init__(path, patches)
         self._cap, self._stop = cap, stop
 
     def segments(self, segment_bytes: int, *, skip: Skips | None = None) -> Iterator[Segment]:
@@ -235,7 +245,7 @@ def _ordered(incoming: _Incoming, scratch: Path) -> _Order:
 
 def _fulfil(order: _Order, outgoing: _Outgoing, stop: StopToken) -> None:
     told = order.header
-    os.nice(min(told.nice, 19))
+    limits.step_back(told)
     keep_large_buffers()
     inbox = open_place(
         told.place, username=told.username, password=told.password, encrypt=told.encrypt
@@ -244,10 +254,15 @@ def _fulfil(order: _Order, outgoing: _Outgoing, stop: StopToken) -> None:
         held.callback(inbox.close)
         if told.trial:
             inbox.create(told.trial, [b"likeness"])
-        disks = order.disks(held, stop)
-        tally = Tally(sum(disk.facts.size_bytes for disk in disks))
+        if told.guest is not None and told.guest.look:
+            outgoing.say(Kind.FOUND, Found(disks=find_disks(told.guest.disks)))
+        tally = Tally(sum(disk.size_bytes for disk in told.disks))
         with _telling(tally, outgoing):
+            frozen = _frozen(order, held, outgoing, stop)
+            disks = order.disks(held, stop, frozen.patches if frozen else ())
             _send(disks, order, inbox, outgoing, tally, stop)
+        if frozen is not None:
+            outgoing.say(Kind.FROZEN, frozen.result())
     usage = resource.getrusage(resource.RUSAGE_SELF)
     end = End(
         roots=tuple(each.root() for each in order.maps),
@@ -257,6 +272,21 @@ def _fulfil(order: _Order, outgoing: _Outgoing, stop: StopToken) -> None:
         peak_bytes=_peak_bytes(),
     )
     outgoing.say(Kind.END, end)
+
+
+def _frozen(
+    order: _Order, held: ExitStack, outgoing: _Outgoing, stop: StopToken
+) -> Freezing | None:
+    """The disks of the guest that this is, still until they are read; none where it is not one."""
+    told = order.header
+    if told.guest is None or told.guest.look:
+        return None
+    paths = [disk.path for disk in told.disks]
+
+    def say(message: str) -> None:
+        outgoing.say(Kind.LOG, Log(message=message[:1000]))
+
+    return held.enter_context(Freezing(paths, told.guest, stop, say))
 
 
 def _send(

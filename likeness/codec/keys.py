@@ -11,6 +11,10 @@
 | verify       | everybody                | checking signatures, without any secret         |
 | session      | one source, for one run  | sealing the chunks of that run                  |
 
+Chunk ids have a *scope*: the store's own, or that of one VM whose guest is not trusted with the
+store's. Equal chunks of two scopes have different names, so nothing is shared between them and
+nobody can test with the one key what is named with the other.
+
 Meta, box and sign keys belong to an *epoch*; a new epoch is begun when somebody who may have known
 them leaves. The chunk id key never changes inside a store, else nothing would match any more.
 """
@@ -25,10 +29,13 @@ from nacl.signing import SigningKey, VerifyKey
 
 from likeness.codec.aead import KEY_BYTES, NotAuthentic
 from likeness.codec.hashing import derived_key
-from likeness.model.ids import StoreId
+from likeness.model.ids import StoreId, VmId
 
 SIGNATURE_BYTES = 64
 SESSION_ID_BYTES = 16
+SCOPE_BYTES = 16
+STORE_SCOPE = bytes(SCOPE_BYTES)
+"""The scope of all whom the controller trusts: itself, and delegates."""
 BOXED_KEY_BYTES = KEY_BYTES + 48
 FIRST_EPOCH = 1
 
@@ -66,18 +73,20 @@ class SessionKey:
         key: 32 bytes.
         boxed: The key sealed to the store's public box key; stands in every pack, so that whoever
             can open the box can open the pack.
+        scope: Whose chunk id key names the chunks.
     """
 
     session: bytes
     key: bytes = field(repr=False)
     boxed: bytes
+    scope: bytes = STORE_SCOPE
 
     @classmethod
-    def fresh(cls, box: bytes) -> "SessionKey":
+    def fresh(cls, box: bytes, *, scope: bytes = STORE_SCOPE) -> "SessionKey":
         """Make one for the holder of the private half of `box`; the maker need not be it."""
         key = secrets.token_bytes(KEY_BYTES)
         boxed = bytes(SealedBox(PublicKey(box)).encrypt(key))
-        return cls(secrets.token_bytes(SESSION_ID_BYTES), key, boxed)
+        return cls(secrets.token_bytes(SESSION_ID_BYTES), key, boxed, scope)
 
 
 class StoreKeys:
@@ -94,6 +103,16 @@ class StoreKeys:
 
     def __repr__(self) -> str:
         return f"StoreKeys(store={self.store}, epoch={self.epoch})"
+
+    def scope_of(self, vm: VmId) -> bytes:
+        """The scope of one VM that shares no chunks with others; does not tell which VM it is."""
+        return derived_key(self.master, "scope of one vm", bytes.fromhex(vm))[:SCOPE_BYTES]
+
+    def chunk_id_key_in(self, scope: bytes) -> bytes:
+        """The chunk id key of a scope; 32 bytes."""
+        if scope == STORE_SCOPE:
+            return self.chunk_id_key
+        return derived_key(self.master, "chunk id in a scope", scope)
 
     def meta_key(self, epoch: int) -> bytes:
         """32 bytes.

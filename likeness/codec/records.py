@@ -17,13 +17,13 @@ Source:
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from likeness.codec import aead
 from likeness.codec.aead import Nonces, NotAuthentic, Suite
 from likeness.codec.compression import BadFrame, Compressor, decompress
 from likeness.codec.hashing import checksum64, chunk_id
-from likeness.codec.keys import SessionKey
+from likeness.codec.keys import STORE_SCOPE, SessionKey
 from likeness.errors import ChunkCorrupt, Damaged
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, StoreId
 
@@ -59,6 +59,7 @@ class Opened:
 
     chunk: ChunkId
     plaintext: bytes
+    scope: bytes = STORE_SCOPE
 
 
 class Sealer:
@@ -157,20 +158,35 @@ def record_length(data: bytes | memoryview, offset: int, *, name: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenSession:
+    """What opens the records of one session.
+
+    Attributes:
+        key: The session key.
+        place: What its records are bound to.
+        scope: Whose chunk ids they have.
+        id_key: The chunk id key of that scope.
+    """
+
+    key: bytes = field(repr=False)
+    place: bytes
+    scope: bytes
+    id_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Opener:
     """Opens the records of one pack.
 
     Attributes:
-        keys: Session key and record place of each session of the pack, in the header's order.
+        sessions: Of the pack, in the header's order.
         suite: How they are encrypted.
         chunk_bytes: The longest plaintext to accept.
-        id_keys: Chunk id keys a record may have been named with.
     """
 
-    keys: tuple[tuple[bytes, bytes], ...]
+    sessions: tuple[OpenSession, ...]
     suite: Suite
     chunk_bytes: int
-    id_keys: tuple[bytes, ...]
 
     def open(self, record: bytes, *, name: str, offset: int) -> Opened:
         """Open a record and prove its content: authentic, whole, and named by its id.
@@ -188,15 +204,15 @@ class Opener:
             if record_length(record, 0, name=name) != len(record):
                 raise problem("its length is not what it says")
             number = _HEADER.unpack_from(record)[2]
-            key, place = self.keys[number]
+            session = self.sessions[number]
         except (Damaged, IndexError) as cause:
             raise problem("it is no record of this pack") from cause
         split = _HEADER.size + aead.nonce_bytes(self.suite)
         try:
             inner = aead.unseal(
                 record[split:-CHECKSUM_BYTES],
-                key=key,
-                place=place,
+                key=session.key,
+                place=session.place,
                 nonce=record[_HEADER.size : split],
                 suite=self.suite,
             )
@@ -206,9 +222,9 @@ class Opener:
             chunk, plaintext = _content(inner, self.chunk_bytes)
         except BadFrame as cause:
             raise problem(str(cause)) from cause
-        if not any(chunk_id(plaintext, id_key=key) == chunk for key in self.id_keys):
+        if chunk_id(plaintext, id_key=session.id_key) != chunk:
             raise problem("its content does not match its chunk id", chunk)
-        return Opened(chunk, plaintext)
+        return Opened(chunk, plaintext, session.scope)
 
     @staticmethod
     def _problem(name: str, offset: int) -> Callable[..., ChunkCorrupt]:

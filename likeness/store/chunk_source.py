@@ -121,7 +121,7 @@ def _read_opener(store: DataStore, name: str) -> Opener:
     except Damaged:  # or with more sessions than were read; the whole pack has a second copy
         whole = store.transport.read(name, 0, MOST_PACK_BYTES)
         header = PackHeader.parse_any(whole, name=name, store=store.store_id, suite=store.suite)
-    return header.opener(store.keys, chunk_bytes=store.chunk_bytes, id_keys=store.id_keys)
+    return header.opener(store.keys, chunk_bytes=store.chunk_bytes)
 
 
 class ChunkSource:

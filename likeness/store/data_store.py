@@ -103,11 +103,6 @@ class DataStore:
         """The unit of deduplication, in bytes."""
         return self.facts.chunk_bytes
 
-    @property
-    def id_keys(self) -> tuple[bytes, ...]:
-        """Every chunk id key a chunk of this store may be named with."""
-        return (self.keys.chunk_id_key,)
-
     def verifier(self, frame: Frame) -> PublicKeys:
         """The public keys a document must be signed with.
 

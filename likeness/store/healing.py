@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from likeness.clock import Clock
 from likeness.codec.keys import SessionKey
-from likeness.codec.records import Opener, Sealer
+from likeness.codec.records import Opened, Opener, Sealer
 from likeness.errors import (
     Damaged,
     NameTaken,
@@ -19,7 +19,7 @@ from likeness.errors import (
     ShareRefused,
     StoreTooNew,
 )
-from likeness.model.ids import ChunkId, PackId, RunId
+from likeness.model.ids import PackId, RunId
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.data_store import DataStore
@@ -87,10 +87,10 @@ def heal_chunks(
         wanted_here = [place for place in places if place.chunk[:16] in left]
         if wanted_here:
             stop.check()
-            for chunk, plaintext in whole_chunks(source, pack, wanted_here, problem):
-                if chunk[:16] in left:
-                    writer.add(chunk, plaintext)
-                    left.discard(chunk[:16])
+            for opened in whole_chunks(source, pack, wanted_here, problem):
+                if opened.chunk[:16] in left:
+                    writer.add(opened)
+                    left.discard(opened.chunk[:16])
         if not left:
             break
     receipts = writer.finish()
@@ -121,7 +121,7 @@ def whole_chunks(
     pack: PackId,
     places: Iterable[Place],
     problem: Callable[[str], None] = lambda _: None,
-) -> Iterator[tuple[ChunkId, bytes]]:
+) -> Iterator[Opened]:
     """The content of those chunks of a pack that bear out their ids, whatever else is in it.
 
     A pack of which several records in turn cannot be read is given up: a failing disk takes long
@@ -145,7 +145,7 @@ def whole_chunks(
                 return
             continue
         if opened.chunk == place.chunk:
-            yield opened.chunk, opened.plaintext
+            yield opened
 
 
 def _opener(source: DataStore, name: str) -> Opener:
@@ -155,34 +155,45 @@ def _opener(source: DataStore, name: str) -> Opener:
     except Damaged:
         whole = source.transport.read(name, 0, MOST_PACK_BYTES)
         header = PackHeader.parse_any(whole, name=name, store=source.store_id, suite=source.suite)
-    return header.opener(source.keys, chunk_bytes=source.chunk_bytes, id_keys=source.id_keys)
+    return header.opener(source.keys, chunk_bytes=source.chunk_bytes)
 
 
 class ChunkWriter:
-    """Seals chunks into new packs of a store, through an inbox, as a transfer does."""
+    """Seals chunks into new packs of a store, through an inbox, as a transfer does.
+
+    Each keeps its scope: only in a session of its own can a reader name it as it was named.
+    """
 
     def __init__(self, store: DataStore, run: RunId) -> None:
         """Write as `run`, which names the inbox."""
-        session = SessionKey.fresh(store.keys.public().box)
         self._store, self._run = store, run
-        self._sealer = Sealer(store.store_id, session, suite=store.suite, level=_LEVEL)
-        self._packs = PackBuilder(store.store_id, session, store.suite)
+        self._scopes: dict[bytes, tuple[Sealer, PackBuilder]] = {}
         self._done: list[PackReceipt] = []
 
-    def add(self, chunk: ChunkId, plaintext: bytes) -> None:
+    def add(self, opened: Opened) -> None:
         """Take a chunk; its pack is written when it is long enough."""
-        self._packs.add(chunk, self._sealer.seal(chunk, plaintext))
-        if self._packs.size_bytes >= PACK_TARGET_BYTES:
-            self._write()
+        if opened.scope not in self._scopes:
+            self._scopes[opened.scope] = self._begun(opened.scope)
+        sealer, packs = self._scopes[opened.scope]
+        packs.add(opened.chunk, sealer.seal(opened.chunk, opened.plaintext))
+        if packs.size_bytes >= PACK_TARGET_BYTES:
+            self._write(packs)
 
     def finish(self) -> tuple[PackReceipt, ...]:
         """Write the rest; every pack that was written lies in its place."""
-        if self._packs.size_bytes:
-            self._write()
+        for _, packs in self._scopes.values():
+            if packs.size_bytes:
+                self._write(packs)
         return tuple(self._done)
 
-    def _write(self) -> None:
-        receipt, transport = (pack := self._packs.finish()).receipt, self._store.for_writing()
+    def _begun(self, scope: bytes) -> tuple[Sealer, PackBuilder]:
+        store = self._store
+        session = SessionKey.fresh(store.keys.public().box, scope=scope)
+        sealer = Sealer(store.store_id, session, suite=store.suite, level=_LEVEL)
+        return sealer, PackBuilder(store.store_id, session, store.suite)
+
+    def _write(self, packs: PackBuilder) -> None:
+        receipt, transport = (pack := packs.finish()).receipt, self._store.for_writing()
         arriving, place = layout.arriving_pack(self._run, receipt.pack), layout.pack(receipt.pack)
         transport.create(arriving, pack.parts)
         try:

@@ -3,7 +3,7 @@
 Layout, integers little-endian::
 
     header   "ADSPACK1" | format u8 | suite u8 | sessions u16 | store 16 | pack 16
-             sessions x (session id 16 | boxed session key 80) | xxh3-64
+             sessions x (session id 16 | scope of chunk ids 16 | boxed session key 80) | xxh3-64
     records  see `likeness.codec.records`
     table    nonce, ciphertext, tag of: records x (chunk id 32 | offset u64 | length u32)
     boxes    the header's session list once more, and its xxh3-64
@@ -24,8 +24,20 @@ from dataclasses import dataclass
 from likeness.codec import aead
 from likeness.codec.aead import NotAuthentic, Suite
 from likeness.codec.hashing import checksum64, checksum128, digest
-from likeness.codec.keys import BOXED_KEY_BYTES, SESSION_ID_BYTES, SessionKey, StoreKeys
-from likeness.codec.records import Opener, checksum_matches, record_length, record_place
+from likeness.codec.keys import (
+    BOXED_KEY_BYTES,
+    SCOPE_BYTES,
+    SESSION_ID_BYTES,
+    SessionKey,
+    StoreKeys,
+)
+from likeness.codec.records import (
+    Opener,
+    OpenSession,
+    checksum_matches,
+    record_length,
+    record_place,
+)
 from likeness.errors import Damaged, StoreTooNew
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, StoreId, random_name
 
@@ -34,7 +46,8 @@ PACK_TARGET_BYTES = 16 << 20
 MOST_PACK_BYTES = 64 << 20
 _MAGIC, _END = b"ADSPACK1", b"ADSPEND1"
 _HEADER = struct.Struct("<8sBBH16s16s")
-_SESSION_BYTES = SESSION_ID_BYTES + BOXED_KEY_BYTES
+_SESSION = struct.Struct(f"<{SESSION_ID_BYTES}s{SCOPE_BYTES}s{BOXED_KEY_BYTES}s")
+_SESSION_BYTES = _SESSION.size
 _ENTRY = struct.Struct(f"<{CHUNK_ID_BYTES}sQI")
 _TRAILER = struct.Struct("<QIIQ16s16s8s")
 TRAILER_BYTES = _TRAILER.size
@@ -107,7 +120,8 @@ class PackBuilder:
 
     def _assembled(self, records: list[tuple[ChunkId, bytes]]) -> FinishedPack:
         pack = PackId(random_name())
-        sessions = self._session.session + self._session.boxed
+        mine = self._session
+        sessions = _SESSION.pack(mine.session, mine.scope, mine.boxed)
         header = _HEADER.pack(
             _MAGIC,
             PACK_FORMAT,
@@ -192,9 +206,9 @@ class Pack:
             raise Damaged(self._name, "its table has another length than its trailer says")
         return found
 
-    def opener(self, keys: StoreKeys, *, chunk_bytes: int, id_keys: Sequence[bytes]) -> Opener:
+    def opener(self, keys: StoreKeys, *, chunk_bytes: int) -> Opener:
         """What opens this pack's records; see `PackHeader.opener`."""
-        return self.header.opener(keys, chunk_bytes=chunk_bytes, id_keys=id_keys)
+        return self.header.opener(keys, chunk_bytes=chunk_bytes)
 
     def record(self, place: Place) -> bytes:
         """The bytes of one record, not yet believed."""
@@ -217,6 +231,7 @@ class Pack:
 @dataclass(frozen=True, slots=True)
 class _Session:
     session: bytes
+    scope: bytes
     boxed: bytes
 
 
@@ -308,7 +323,7 @@ class PackHeader:
         """How many bytes to read for the header of a pack with so many sessions."""
         return _HEADER.size + sessions * _SESSION_BYTES + 8
 
-    def opener(self, keys: StoreKeys, *, chunk_bytes: int, id_keys: Sequence[bytes]) -> Opener:
+    def opener(self, keys: StoreKeys, *, chunk_bytes: int) -> Opener:
         """What opens this pack's records.
 
         Raises:
@@ -316,12 +331,17 @@ class PackHeader:
         """
         try:
             opened = tuple(
-                (keys.open_session(each.boxed), record_place(self.store, each.session))
+                OpenSession(
+                    keys.open_session(each.boxed),
+                    record_place(self.store, each.session),
+                    each.scope,
+                    keys.chunk_id_key_in(each.scope),
+                )
                 for each in self.sessions
             )
         except NotAuthentic as cause:
             raise Damaged(self.name, "its session key was altered or is another store's") from cause
-        return Opener(opened, self.suite, chunk_bytes, tuple(id_keys))
+        return Opener(opened, self.suite, chunk_bytes)
 
 
 def table_at(end: bytes, size_bytes: int, *, name: str) -> tuple[int, int]:
@@ -353,12 +373,7 @@ def _second_boxes(data: bytes) -> bytes | None:
 
 
 def _sessions(boxes: bytes) -> tuple[_Session, ...]:
-    return tuple(
-        _Session(
-            boxes[at : at + SESSION_ID_BYTES], boxes[at + SESSION_ID_BYTES : at + _SESSION_BYTES]
-        )
-        for at in range(0, len(boxes), _SESSION_BYTES)
-    )
+    return tuple(_Session(*each) for each in _SESSION.iter_unpack(boxes))
 
 
 def _table_place(store: StoreId, session: bytes, pack: PackId) -> bytes:

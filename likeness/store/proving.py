@@ -193,7 +193,7 @@ def _damaged_chunks(
 ) -> Iterator[DamagedChunk]:
     try:
         header = PackHeader.parse_any(data, name=name, store=store.store_id, suite=store.suite)
-        opener = header.opener(store.keys, chunk_bytes=store.chunk_bytes, id_keys=store.id_keys)
+        opener = header.opener(store.keys, chunk_bytes=store.chunk_bytes)
     except Damaged as cause:
         yield from (DamagedChunk(p.chunk, p.offset, str(cause)) for p in places)
         return

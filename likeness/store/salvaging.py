@@ -57,7 +57,6 @@ def salvage(
     keys: StoreKeys,
     suite: Suite,
     chunk_bytes: int,
-    id_keys: Sequence[bytes],
 ) -> Salvaged:
     """Find every record of a pack that still opens, without its table or trailer.
 
@@ -67,7 +66,7 @@ def salvage(
         Damaged: Neither copy of the session boxes is left, so nothing can be opened.
     """
     header = PackHeader.parse_any(data, name=name, store=store, suite=suite)
-    opener = header.opener(keys, chunk_bytes=chunk_bytes, id_keys=id_keys)
+    opener = header.opener(keys, chunk_bytes=chunk_bytes)
     places: list[Place] = []
     lost: list[int] = []
     for offset, end, opened in _records(data, (opener,), name):
@@ -156,7 +155,7 @@ class Salvager:
 
     def _opener(self, header: PackHeader) -> Opener:
         store = self._store
-        return header.opener(store.keys, chunk_bytes=store.chunk_bytes, id_keys=store.id_keys)
+        return header.opener(store.keys, chunk_bytes=store.chunk_bytes)
 
     def _of_others(self) -> tuple[Opener, ...]:
         if self._sessions is None:

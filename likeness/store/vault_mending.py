@@ -96,9 +96,9 @@ class Mending:
         for pack_id, places in held.items():
             self.stop.check()
             wanted = [place for place in places if place.chunk in left]
-            for chunk, plaintext in whole_chunks(self.store, pack_id, wanted) if wanted else ():
-                writer.add(chunk, plaintext)
-                left.discard(chunk)
+            for opened in whole_chunks(self.store, pack_id, wanted) if wanted else ():
+                writer.add(opened)
+                left.discard(opened.chunk)
         made = writer.finish()
         for _ in write_index(self.vault, made, run=run, clock=self.clock):
             pass

@@ -10,11 +10,13 @@ from typing import Any
 
 from likeness.agent.protocol import PROTOCOL, Header, OrderedDisk
 from likeness.agent.remote import Done, Order, RemoteDisk
+from likeness.codec.keys import STORE_SCOPE
 from likeness.model.disk import DiskFacts, Skips, VmFacts
 from likeness.model.ids import RunId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.maps import FlatMap, positions_of
-from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
+from likeness.store.pack_log import PackLog
+from likeness.store.receipts import DiskReceipt, TransferReceipt
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import PACK, Workshop
 
@@ -49,6 +51,7 @@ class Ordered:
         stop: StopToken | None = None,
         skips: Skips | None = None,
         passed: Callable[[int], None] = lambda _: None,
+        command: Sequence[str] = AGENT,
         **changed: Any,
     ) -> "Attempt":
         shop, disks, told, facts = self.workshop, [], [], []
@@ -76,6 +79,7 @@ class Ordered:
             "store": shop.store.store_id,
             "box": shop.store.keys.public().box.hex(),
             "chunk_id_key": shop.store.keys.chunk_id_key.hex(),
+            "scope": STORE_SCOPE.hex(),
             "chunk_bytes": shop.store.chunk_bytes,
             "suite": int(shop.store.suite),
             "level": 1,
@@ -90,7 +94,7 @@ class Ordered:
         }
         header = Header(**(settings | changed))
         order = Order(header, disks, self.log, stop=stop or StopToken(), passed=passed)
-        return Attempt(self, order, disks, facts)
+        return Attempt(self, order, disks, facts, command)
 
 
 @dataclass
@@ -101,6 +105,7 @@ class Attempt:
     order: Order
     disks: list[RemoteDisk]
     facts: list[DiskFacts]
+    command: Sequence[str] = AGENT
     code: int | None = None
 
     def run(self, meddle: Callable[[asyncio.subprocess.Process], None] = lambda _: None) -> Done:
@@ -108,7 +113,7 @@ class Attempt:
 
     async def _run(self, meddle: Callable[[asyncio.subprocess.Process], None]) -> Done:
         pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*AGENT, stdin=pipe, stdout=pipe)
+        process = await asyncio.create_subprocess_exec(*self.command, stdin=pipe, stdout=pipe)
         try:
             assert process.stdout is not None
             assert process.stdin is not None

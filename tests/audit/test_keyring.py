@@ -289,9 +289,9 @@ def test_new_packs_are_sealed_to_the_new_box_key_alone(filled: Filled) -> None:
         filled.path(name).read_bytes(), name=name, store=filled.store.store_id
     )
 
-    assert header.opener(workshop.store.keys, chunk_bytes=1 << 16, id_keys=[]).keys
+    assert header.opener(workshop.store.keys, chunk_bytes=1 << 16).sessions
     with pytest.raises(Damaged, match="session key"):
-        header.opener(old.keys, chunk_bytes=1 << 16, id_keys=[])
+        header.opener(old.keys, chunk_bytes=1 << 16)
 
 
 def test_the_old_fingerprint_vouches_for_the_new_epoch_and_the_new_one_for_the_old(

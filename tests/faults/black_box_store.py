@@ -23,7 +23,7 @@ from tests.faults.black_box_faults import Objects, Place, readable_by_all
 from tests.unit.workshop import CHUNK, Workshop, changed, noise, text
 
 NOBODY = 65534
-_BOX_BYTES = 96
+_BOX_BYTES = 112
 
 
 @dataclass(frozen=True)

@@ -39,12 +39,13 @@ def told(version: Version, disks: tuple[bytes, ...]) -> dict[str, object]:
 
 
 def fill(workshop: Workshop) -> list[dict[str, object]]:
-    """Versions of two VMs: full and delta maps, a second epoch, sizes of every kind."""
+    """Versions of two VMs: full and delta maps, two epochs, two scopes, sizes of every kind."""
     versions: list[dict[str, object]] = []
 
-    def back_up(vm: VmId, name: str, *disks: bytes) -> None:
+    def back_up(vm: VmId, name: str, *disks: bytes, apart: bool = False) -> None:
         given: tuple[Disk, ...] = disks
-        version = workshop.back_up(*given, vm=vm, vm_name=name)
+        bundle = workshop.guest_bundle(vm) if apart else workshop.bundle()
+        version = workshop.back_up(*given, vm=vm, vm_name=name, bundle=bundle)
         versions.append(told(version, disks))
         write_head(workshop.store, clock=workshop.clock)
 
@@ -56,7 +57,7 @@ def fill(workshop: Workshop) -> list[dict[str, object]]:
     back_up(web, "web", grown, second)
     emptied = changed(grown, (0, bytes(CHUNK)))
     back_up(web, "web", emptied, second + text("more", 5000))
-    back_up(files, "Dateien №2", b"", bytes(3 * CHUNK), text("a", CHUNK))
+    back_up(files, "Dateien №2", b"", bytes(3 * CHUNK), text("a", CHUNK), apart=True)
     workshop.store = begin_epoch(workshop.store, clock=workshop.clock)
     take_over(workshop.store, random_name(), host="new.example", clock=workshop.clock)
     back_up(web, "web", changed(emptied, (2 * CHUNK, b"in the second epoch")), second)

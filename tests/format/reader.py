@@ -81,7 +81,7 @@ class Reader:
     chunk_bytes: int = 0
     suite: int = 0
     places: dict[bytes, list[tuple[Path, int, int]]] = field(default_factory=dict)
-    openers: dict[Path, list[tuple[bytes, bytes]]] = field(default_factory=dict)
+    openers: dict[Path, list[tuple[bytes, bytes, bytes]]] = field(default_factory=dict)
 
     # --- opening ---
 
@@ -220,27 +220,33 @@ class Reader:
             need(end == b"ADSPEND1" and total == len(data) and pack.hex() == path.name, "trailer")
             need(xxh3_128_digest(data[:-64]) == checksum, "checksum of a pack")
             session = data[44:60]
-            key, _ = self._sessions(path)[0]
+            key, *_ = self._sessions(path)[0]
             place = b"ads-table-v1" + self.store + session + pack
             plain = unseal(data[offset : offset + length], key, place, data[9])
             need(len(plain) == 44 * count, "length of a table")
             for chunk, start, size in struct.iter_unpack("<32sQI", plain):
                 self.places.setdefault(chunk, []).append((path, start, size))
 
-    def _sessions(self, path: Path) -> list[tuple[bytes, bytes]]:
-        """Key and place of each session of a pack."""
+    def _sessions(self, path: Path) -> list[tuple[bytes, bytes, bytes]]:
+        """Key, place and chunk id key of each session of a pack."""
         if path not in self.openers:
             data = path.read_bytes()
             need(data[:8] == b"ADSPACK1" and data[8] == 1, "not a pack")
             (count,) = struct.unpack_from("<H", data, 10)
-            end = 44 + 96 * count
+            end = 44 + 112 * count
             need(xxh3_64_digest(data[:end]) == data[end : end + 8], "checksum of a header")
             need(data[12:28] == self.store and data[28:44].hex() == path.name, "another pack")
             self.openers[path] = []
-            for at in range(44, end, 96):
+            for at in range(44, end, 112):
                 place = b"ads-record-v1" + self.store + data[at : at + 16]
-                self.openers[path].append((self._unboxed(data[at + 16 : at + 96]), place))
+                key = self._unboxed(data[at + 32 : at + 112])
+                self.openers[path].append((key, place, self._id_key(data[at + 16 : at + 32])))
         return self.openers[path]
+
+    def _id_key(self, scope: bytes) -> bytes:
+        if scope == bytes(16):
+            return derived(self.master, "chunk id")
+        return derived(self.master, "chunk id in a scope", scope)
 
     def _unboxed(self, box: bytes) -> bytes:
         for epoch in range(9, 0, -1):
@@ -262,11 +268,11 @@ class Reader:
         raise problem
 
     def _opened(
-        self, record: bytes, sessions: list[tuple[bytes, bytes]], suite: int, wanted: bytes
+        self, record: bytes, sessions: list[tuple[bytes, bytes, bytes]], suite: int, wanted: bytes
     ) -> bytes:
         magic, length, session, _ = struct.unpack_from("<4sIHH", record)
         need(magic == b"ADSR" and len(record) == 12 + length + 8, "not a record")
-        key, place = sessions[session]
+        key, place, id_key = sessions[session]
         inner = unseal(record[12 : 12 + length], key, place, suite)
         chunk, raw, size, encoding = struct.unpack_from("<32sIIB", inner)
         need(0 < raw <= self.chunk_bytes and 41 + size <= len(inner), "lengths of a record")
@@ -275,7 +281,7 @@ class Reader:
             need(zstandard.get_frame_parameters(payload).content_size == raw, "a frame's size")
             payload = zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
         need(encoding in (0, 1) and len(payload) == raw, "length of a chunk")
-        found = blake3(payload, key=derived(self.master, "chunk id")).digest()
+        found = blake3(payload, key=id_key).digest()
         need(found == chunk == wanted, "another chunk")
         return payload
 

@@ -17,7 +17,7 @@ from likeness.codec.compression import BadFrame, Compressor, decompress
 from likeness.codec.documents import Frame, Kind, write_document
 from likeness.codec.hashing import checksum64, checksum128, chunk_id, digest
 from likeness.codec.keys import SessionKey, StoreKeys
-from likeness.codec.records import Opener, Sealer, record_place
+from likeness.codec.records import Opener, OpenSession, Sealer, record_place
 from likeness.codec.slots import Slot, SlotKind, unwrap
 from likeness.errors import PermanentError
 from likeness.model.ids import DiskId, PackId, StoreId, VersionId
@@ -46,7 +46,6 @@ SESSION = SessionKey.fresh(KEYS.public().box)
 CHUNK = 64 << 10
 PACK = PackId("ab" * 16)
 NAME = f"packs/ab/{PACK}"
-ID_KEYS = (KEYS.chunk_id_key,)
 
 
 class Dice:
@@ -93,7 +92,9 @@ class Dice:
 
 
 def opener(suite: Suite = Suite.AEGIS_256) -> Opener:
-    return Opener(((SESSION.key, record_place(STORE, SESSION.session)),), suite, CHUNK, ID_KEYS)
+    place = record_place(STORE, SESSION.session)
+    opened = OpenSession(SESSION.key, place, SESSION.scope, KEYS.chunk_id_key)
+    return Opener((opened,), suite, CHUNK)
 
 
 def made_record(dice: Dice, suite: Suite) -> bytes:
@@ -182,7 +183,7 @@ def made_pack(dice: Dice) -> bytes:
 
 def read_pack(data: bytes) -> None:
     read = Pack(data, name=NAME, store=STORE)
-    opening = read.opener(KEYS, chunk_bytes=CHUNK, id_keys=ID_KEYS)
+    opening = read.opener(KEYS, chunk_bytes=CHUNK)
     places = read.places(KEYS)
     for _ in read.frames():
         pass
@@ -209,7 +210,6 @@ def salvaged_pack(data: bytes) -> None:
         keys=KEYS,
         suite=Suite.AEGIS_256,
         chunk_bytes=CHUNK,
-        id_keys=ID_KEYS,
     )
 
 

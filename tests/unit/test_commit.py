@@ -25,7 +25,7 @@ from likeness.store.heads import write_head
 from likeness.store.index import known_packs, read_segment, segments, unindexed_packs, write_index
 from likeness.store.observations import Weight
 from likeness.store.pack import PackReceipt, Place
-from likeness.store.receipts import PackLog
+from likeness.store.pack_log import PackLog
 from likeness.store.sweeping import give_back_packs, sweep_inboxes
 from likeness.store.versions import find_version, last_version, read_version, record_names, vms
 from likeness.transport.faulty import CHANGING, Fault, FaultyTransport

@@ -25,7 +25,7 @@ from tests.unit.workshop import CHUNK, changed, flipped, noise
 STORE = StoreId("5" * 32)
 KEYS = StoreKeys(STORE, bytes(range(32)))
 SESSION = SessionKey.fresh(KEYS.public().box)
-TRAILER_BYTES, SESSION_BYTES = 64, 96
+TRAILER_BYTES, SESSION_BYTES = 64, 112
 CHUNKS = st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=6, unique=True)
 SUITES = st.sampled_from(Suite)
 
@@ -49,7 +49,7 @@ def name_of(pack: FinishedPack) -> str:
 def opened(data: bytes, name: str) -> dict[ChunkId, bytes]:
     """Everything in a pack, by its own table."""
     pack = Pack(data, name=name, store=STORE)
-    opener = pack.opener(KEYS, chunk_bytes=CHUNK, id_keys=(KEYS.chunk_id_key,))
+    opener = pack.opener(KEYS, chunk_bytes=CHUNK)
     found = {}
     for place in pack.places(KEYS):
         record = opener.open(pack.record(place), name=name, offset=place.offset)
@@ -66,7 +66,6 @@ def salvaged(data: bytes, name: str, *, suite: Suite = Suite.AEGIS_256) -> Salva
         keys=KEYS,
         suite=suite,
         chunk_bytes=CHUNK,
-        id_keys=(KEYS.chunk_id_key,),
     )
 
 
@@ -327,9 +326,7 @@ def test_a_record_in_the_place_of_another_is_found_out() -> None:
     first, second = pack.receipt.places
     record = whole[second.offset : second.offset + second.length]
     swapped = changed(whole, (first.offset, record))
-    opener = PackHeader.parse(whole, name="p", store=STORE).opener(
-        KEYS, chunk_bytes=CHUNK, id_keys=(KEYS.chunk_id_key,)
-    )
+    opener = PackHeader.parse(whole, name="p", store=STORE).opener(KEYS, chunk_bytes=CHUNK)
 
     found = opener.open(swapped[first.offset : second.offset], name="p", offset=first.offset)
 

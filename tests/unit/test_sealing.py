@@ -18,6 +18,7 @@ from likeness.codec.keys import SessionKey, StoreKeys
 from likeness.codec.records import (
     LARGEST_CHUNK_BYTES,
     Opener,
+    OpenSession,
     Sealer,
     checksum_matches,
     largest_record_bytes,
@@ -44,7 +45,7 @@ def sealed_record(plaintext: bytes, suite: Suite, session: SessionKey = SESSION)
 
 def opener_of(suite: Suite, *, store: StoreId = STORE, id_key: bytes = ID_KEY) -> Opener:
     place = record_place(store, SESSION.session)
-    return Opener(((SESSION.key, place),), suite, CHUNK, (id_key,))
+    return Opener((OpenSession(SESSION.key, place, SESSION.scope, id_key),), suite, CHUNK)
 
 
 def forged_record(  # what a source with a session key, but without good faith, could make

@@ -26,7 +26,8 @@ from likeness.store import layout
 from likeness.store.documents import Counts
 from likeness.store.maps import FlatMap
 from likeness.store.pack import Pack
-from likeness.store.receipts import PackLog, TransferReceipt
+from likeness.store.pack_log import PackLog
+from likeness.store.receipts import TransferReceipt
 from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
 from likeness.transport.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, MIB, PACK, Maker, Workshop, changed, noise, text

@@ -21,6 +21,7 @@ from likeness.store.data_store import DataStore, create_store
 from likeness.store.disk_writers import FileDiskWriter
 from likeness.store.index import known_packs
 from likeness.store.maps import FlatMap, positions_of
+from likeness.store.pack_log import PackLog
 from likeness.store.proving import (
     DocumentProof,
     Finding,
@@ -28,7 +29,7 @@ from likeness.store.proving import (
     prove_documents,
     prove_packs,
 )
-from likeness.store.receipts import DiskReceipt, PackLog, TransferReceipt
+from likeness.store.receipts import DiskReceipt, TransferReceipt
 from likeness.store.restoring import restore_disk
 from likeness.store.sweeping import GivenBack, give_back_packs
 from likeness.store.versions import Version, last_version, load_map
@@ -186,6 +187,12 @@ class Workshop:
             "workers": 2,
         }
         return Bundle(**(facts | changed))  # type: ignore[arg-type]  # tests may give nonsense
+
+    def guest_bundle(self, vm: VmId, **changed: object) -> Bundle:
+        """What a guest is told that is not trusted with the store's chunk id key."""
+        scope = self.store.keys.scope_of(vm)
+        key = self.store.keys.chunk_id_key_in(scope)
+        return self.bundle(**{"scope": scope, "chunk_id_key": key} | changed)
 
     def path_of(self, disk: Disk) -> Path:
         if isinstance(disk, Path):
