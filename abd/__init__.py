@@ -1,0 +1,1 @@
+"""The image that delegates (ABDs) are cloned from."""
