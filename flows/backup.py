@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -33,6 +33,14 @@ from tasks.commit import commit_version, made_by_this_run, record_committed
 from tasks.dashboard import job_shown
 from tasks.dedup import Dropped, drop_duplicates
 from tasks.delegates import delegate_for
+from tasks.guests import (
+    GuestUnavailable,
+    GuestVm,
+    find_outside,
+    guest_ready,
+    select_guests,
+    transfer_guest,
+)
 from tasks.job_plan import note_plan, show_against_plan
 from tasks.journal import finish_run, journaled
 from tasks.notify import tell_aftermath, tell_job
@@ -49,6 +57,7 @@ from tasks.transfer import scratch_folder, transfer_disks
 from tasks.validate import check_presence
 
 WhenToValidate = Literal["in the background", "in this run"]
+AnyVm = XenVm | GuestVm
 Job = Annotated[BackupJob, titled("Job")]
 NOT_RECORDED = "the catalog does not know its version yet"
 NOT_PLANNED = ("what was expected of this job was not kept", "the next job's is")
@@ -95,10 +104,7 @@ def back_up(
     with journaled(run, job, site=site):
         catch_up(site=site)
         check_presence(run, site=site)
-        vms, unknown = select_job_vms(job, site=site)
-        if unknown:
-            unknown, renamed, said = find_renamed(unknown, vms, site=site)
-            vms, after.warnings = [*vms, *renamed], said
+        vms, unknown, after.warnings = chosen(job, site)
         made = made_by_this_run(run, site=site)
         left = [vm for vm in vms if vm.vm not in made]
         after.attempt(*NOT_PLANNED, note_plan, job, run, left, site=site)
@@ -118,6 +124,20 @@ def back_up(
             site=site,
         )
     return outcomes
+
+
+def chosen(job: BackupJob, site: Site) -> tuple[Sequence[AnyVm], Sequence[VmOutcome], list[str]]:
+    """The VMs of a job, a failure for each that is none, and what to warn of.
+
+    For those that are read from inside the pool is not asked.
+    """
+    if job.from_inside:
+        return *select_guests(job, site=site), []
+    vms, unknown = select_job_vms(job, site=site)
+    if not unknown:
+        return vms, unknown, []
+    unknown, renamed, said = find_renamed(unknown, vms, site=site)
+    return [*vms, *renamed], unknown, list(said)
 
 
 def report(
@@ -143,7 +163,7 @@ def report(
     tell_job(job, run, outcomes, site=site, head=head or "", warnings=told)
 
 
-def protect_all(vms: Sequence[XenVm], job: BackupJob, run: RunId, site: Site) -> list[VmOutcome]:
+def protect_all(vms: Sequence[AnyVm], job: BackupJob, run: RunId, site: Site) -> list[VmOutcome]:
     """Keep as many VMs in flight as the job says, in list order, until all are done."""
     stop = StopToken()
     cap = BandwidthCap(job.bandwidth_mib << 20) if job.bandwidth_mib else None
@@ -166,7 +186,7 @@ def protect_all(vms: Sequence[XenVm], job: BackupJob, run: RunId, site: Site) ->
 
 @task(task_run_name="protect {vm.name}", **ONCE)
 def protect_vm(
-    vm: XenVm,
+    vm: AnyVm,
     *,
     job: BackupJob,
     run: RunId,
@@ -192,7 +212,8 @@ def protect_vm(
             committed = commit_version(frozen.receipt, site=site)
         finally:
             now = committed is not None and committed.receipt is not None
-            settle_changes(frozen.snapshot, site, committed=now)
+            if frozen.snapshot is not None:
+                settle_changes(frozen.snapshot, site, committed=now)
         after.attempt(NOT_RECORDED, "the next run does", record_committed, committed, site=site)
         dropped = after.attempt(
             NOT_DEDUPLICATED,
@@ -215,20 +236,21 @@ class BroughtIn:
     """What a transfer left in the store's inbox, and the snapshot that is gone by now.
 
     Attributes:
-        snapshot: What was read; only its records of changes are still in the pool.
+        snapshot: What was read; only its records of changes are still in the pool. None where the
+            guest froze itself.
         receipt: What to commit.
         seconds: How long the snapshot existed.
         note: What is still there of it, in words; empty if nothing is.
     """
 
-    snapshot: XenSnapshot
+    snapshot: XenSnapshot | None
     receipt: TransferReceipt
     seconds: float
     note: str
 
 
 def bring_in(
-    vm: XenVm,
+    vm: AnyVm,
     *,
     job: BackupJob,
     run: RunId,
@@ -241,6 +263,10 @@ def bring_in(
 
     Whatever waits for the store afterwards must not make the pool's chains of disks grow.
     """
+    if isinstance(vm, GuestVm):
+        return bring_in_from_inside(
+            vm, job=job, run=run, site=site, scratch=scratch, stop=stop, cap=cap
+        )
     with delegate_for(vm, job=job, run=run, site=site, scratch=scratch, stop=stop) as delegate:
         taken_at, begun = system_clock(), stopwatch()
         snapshot = take_snapshot(vm, job=job, run=run, site=site, stop=stop)
@@ -263,7 +289,41 @@ def bring_in(
     return BroughtIn(snapshot, receipt, seconds, note)
 
 
-def outcome_of(vm: XenVm, future: PrefectFuture[VmOutcome]) -> VmOutcome:
+def bring_in_from_inside(
+    vm: GuestVm,
+    *,
+    job: BackupJob,
+    run: RunId,
+    site: Site,
+    scratch: Path,
+    stop: StopToken,
+    cap: BandwidthCap | None,
+) -> BroughtIn:
+    """Let a guest freeze and send its own disks; if it cannot, a delegate, where the job says so.
+
+    What fails once the guest has begun is its failure: another way would hide it.
+    """
+    with ExitStack() as held:
+        try:
+            ready = held.enter_context(
+                guest_ready(vm, job=job, run=run, site=site, scratch=scratch, stop=stop)
+            )
+        except GuestUnavailable as cause:
+            if job.source == "qhybrid":
+                raise
+            why = f"{cause}; read by a delegate instead"
+            get_run_logger().warning("%s", why)
+        else:
+            begun = stopwatch()
+            receipt = transfer_guest(ready, job=job, run=run, site=site, scratch=scratch, stop=stop)
+            return BroughtIn(None, receipt, stopwatch() - begun, "")
+    outside = job.model_copy(update={"source": "enhanced"})
+    found = find_outside(vm, site=site)
+    brought = bring_in(found, job=outside, run=run, site=site, scratch=scratch, stop=stop, cap=cap)
+    return replace(brought, note="; ".join(filter(None, (why, brought.note))))
+
+
+def outcome_of(vm: AnyVm, future: PrefectFuture[VmOutcome]) -> VmOutcome:
     """What became of a VM, whether its task finished, failed or was stopped."""
     try:
         return future.result()

@@ -15,9 +15,9 @@ from catalog.at_work import COMMIT, VALIDATE, forget_work, list_work
 from likeness.clock import stopwatch
 from likeness.model.ids import PackId, RunId
 from likeness.model.job import BackupJob
+from likeness.model.outcome import NamedVm
 from likeness.model.sizes import counted
 from likeness.transport.metered import MeteredTransport
-from likeness.xen.inventory import XenVm
 from tasks.artifacts import put_markdown, rewrite_newest
 from tasks.claims import is_live
 from tasks.page import PageFacts, arrived_line, page_facts, page_text
@@ -81,7 +81,7 @@ def reading_shown(site: Site, run: RunId, reading: Reading) -> Generator[None, N
 
 @contextmanager
 def job_shown(
-    vms: Sequence[XenVm], job: BackupJob, run: RunId, *, site: Site
+    vms: Sequence[NamedVm], job: BackupJob, run: RunId, *, site: Site
 ) -> Generator[None, None, None]:
     """Show the VMs of a job, waiting and in flight, while the `with` lasts."""
     with board(run, COMMIT) as on:

@@ -9,11 +9,10 @@ from prefect.states import Completed, Failed
 from catalog.values import VersionRow
 from likeness.errors import LikenessError, PermanentError, Stopped, TransientError
 from likeness.model.job import BackupJob
-from likeness.model.outcome import VmOutcome, VmState
+from likeness.model.outcome import NamedVm, VmOutcome, VmState
 from likeness.model.sizes import counted, readable_size
 from likeness.store.disk_writers import damage_map_of
 from likeness.store.versions import Version
-from likeness.xen.inventory import XenVm
 from tasks.dedup import Dropped
 from tasks.drill import Drilled
 from tasks.failure_letters import HAS_UNPROTECTED
@@ -135,7 +134,7 @@ def done_before(row: VersionRow) -> VmOutcome:
     )
 
 
-def failed_vm(vm: XenVm, problem: object) -> VmOutcome:
+def failed_vm(vm: NamedVm, problem: object) -> VmOutcome:
     """The outcome of a VM that has none."""
     state = VmState.STOPPED if isinstance(problem, Stopped) else VmState.FAILED
     return VmOutcome(vm.name, state, vm=vm.vm, sentence=str(problem) or repr(problem))

@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from likeness.model.sizes import shortened
 
 Consistency = Literal["standard", "quiesced", "memory", "offline"]
-Source = Literal["direct", "enhanced"]
+Source = Literal["direct", "enhanced", "qhybrid", "qhybrid else enhanced"]
 PowerState = Literal["Running", "Halted", "Suspended", "Paused"]
 MOST_MIB = 1 << 20
 _LONGEST = 1024
@@ -90,7 +90,20 @@ class BackupJob(BaseModel):
         title="Source",
         description="direct: this machine reads the disks; enhanced: for each VM in flight a small"
         " delegate VM (ABD), cloned from the Xen Pool block's template, reads its disks and sends"
-        " them straight to the data store.",
+        " them straight to the data store; qhybrid: each guest named below does so itself, and the"
+        " pool is asked nothing; qhybrid else enhanced: a guest that cannot is read by a delegate.",
+    )
+    guests: list[Word] = Field(
+        default=[],
+        title="Guests",
+        description="For the sources qhybrid: names of Guest blocks, in the order to start them;"
+        " VMs, tags, hosts and pools stay empty then.",
+    )
+    trust_guests: bool = Field(
+        default=False,
+        title="Trust these guests",
+        description="Let guests share deduplication with all other VMs: who owns such a guest can"
+        " then test whether the store holds a block he knows. Changing it sends everything anew.",
     )
     vault: bool = Field(
         default=False,
@@ -142,7 +155,12 @@ class BackupJob(BaseModel):
     @property
     def means_something(self) -> bool:
         """Whether it could select a VM at all."""
-        return bool(self.vms or self.tags or self.hosts or self.pools)
+        return bool(self.vms or self.tags or self.hosts or self.pools or self.guests)
+
+    @property
+    def from_inside(self) -> bool:
+        """Whether agents in the guests read, as far as they can."""
+        return self.source.startswith("qhybrid")
 
     @field_validator("only_disks")
     @classmethod
@@ -150,6 +168,14 @@ class BackupJob(BaseModel):
         if not all(disks.values()):
             raise ValueError("a VM without disks")
         return disks
+
+    @model_validator(mode="after")
+    def _guests_or_vms(self) -> Self:
+        if self.from_inside and (self.vms or self.tags or self.hosts or self.pools):
+            raise PydanticCustomError("guests", "{said}", {"said": _NO_VMS})
+        if self.guests and not self.from_inside:
+            raise PydanticCustomError("guests", "{said}", {"said": _NO_GUESTS})
+        return self
 
     @model_validator(mode="wrap")
     @classmethod
@@ -164,7 +190,9 @@ class BackupJob(BaseModel):
     def _sentences(cls, problems: Iterable[ErrorDetails]) -> Iterable[str]:
         for problem in problems:
             field = str(problem["loc"][0]) if problem["loc"] else ""
-            if problem["type"] == "extra_forbidden":
+            if problem["type"] == "guests":
+                yield problem["msg"]
+            elif problem["type"] == "extra_forbidden":
                 near = difflib.get_close_matches(field, cls.model_fields, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else "; remove it"
                 yield f"a job has no setting {shortened(field)}{hint}"
@@ -176,6 +204,11 @@ class BackupJob(BaseModel):
                 yield f"{field!r} cannot be {shortened(value_of(problem))}: {RULES[field]}"
 
 
+_NO_VMS = (
+    "a job with source qhybrid asks the pool nothing, so it cannot have VMs, tags, hosts or pools;"
+    " name Guest blocks in 'guests'"
+)
+_NO_GUESTS = "only the sources qhybrid have 'guests'; choose one, or name VMs instead"
 _NAMES = "give a list of names or uuids, none of them empty"
 _TRUTH = "give true or false"
 RULES = {
@@ -186,7 +219,9 @@ RULES = {
     "pools": _NAMES,
     "concurrency": "give a whole number from 1 to 64",
     "consistency": "choose standard, quiesced, memory or offline",
-    "source": "choose direct or enhanced",
+    "source": "choose direct, enhanced, qhybrid or qhybrid else enhanced",
+    "guests": "give a list of names of Guest blocks, none of them empty",
+    "trust_guests": _TRUTH,
     "vault": _TRUTH,
     "power_states": "choose of Running, Halted, Suspended and Paused",
     "excluded_tag": "give one tag, or nothing",

@@ -2,8 +2,21 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from likeness.model.ids import VmId
+
+
+class NamedVm(Protocol):
+    """A VM, whoever knows it: the pool, or whoever set up its guest."""
+
+    @property
+    def vm(self) -> VmId:
+        """Which."""
+
+    @property
+    def name(self) -> str:
+        """What its owner calls it."""
 
 
 class VmState(StrEnum):

@@ -99,6 +99,11 @@ def parsed(configuration: str) -> Mapping[str, Any]:
     Raises:
         BadInput: It is none, or of a later format.
     """
+    if not configuration:
+        raise BadInput(
+            "this version was made inside the guest before any from outside, so it keeps no"
+            " configuration of the VM; restore its disks and attach them to a VM of your own"
+        )
     try:
         facts = json.loads(configuration)
         found = facts["format"]
