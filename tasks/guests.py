@@ -11,6 +11,7 @@ from blocks import Guest, Site
 from blocks.loading import load_block
 from catalog.chunks import damaged_ids
 from likeness.agent.copying import copied
+from likeness.agent.freezing import UNFROZEN
 from likeness.agent.protocol import (
     AGENT_PACK_BYTES,
     PROTOCOL,
@@ -225,7 +226,7 @@ def transfer_guest(
     frozen = order.frozen
     if frozen is None:
         raise BadInput(f"the agent in VM {vm.name} does not say how it read; install it anew")
-    if job.strict and frozen.consistency != job.consistency:
+    if job.strict and frozen.consistency == UNFROZEN:
         raise BadInput(
             f"VM {vm.name} was not read as of one moment and its job does not fall back:"
             f" {frozen.note}. Put what changes on LVM, or let the job fall back"

@@ -173,6 +173,10 @@ class BackupJob(BaseModel):
     def _guests_or_vms(self) -> Self:
         if self.from_inside and (self.vms or self.tags or self.hosts or self.pools):
             raise PydanticCustomError("guests", "{said}", {"said": _NO_VMS})
+        if self.from_inside and (self.exclude_disks or self.only_disks or self.power_states):
+            raise PydanticCustomError("guests", "{said}", {"said": _NO_DISKS})
+        if self.from_inside and self.consistency != "standard":
+            raise PydanticCustomError("guests", "{said}", {"said": _NO_KINDS})
         if self.guests and not self.from_inside:
             raise PydanticCustomError("guests", "{said}", {"said": _NO_GUESTS})
         return self
@@ -207,6 +211,14 @@ class BackupJob(BaseModel):
 _NO_VMS = (
     "a job with source qhybrid asks the pool nothing, so it cannot have VMs, tags, hosts or pools;"
     " name Guest blocks in 'guests'"
+)
+_NO_DISKS = (
+    "a job with source qhybrid cannot choose by disks or power states; name the disks in the Guest"
+    " block"
+)
+_NO_KINDS = (
+    "a guest freezes itself, so with source qhybrid the snapshot is standard; quiesce databases"
+    " with the Guest block's commands"
 )
 _NO_GUESTS = "only the sources qhybrid have 'guests'; choose one, or name VMs instead"
 _NAMES = "give a list of names or uuids, none of them empty"

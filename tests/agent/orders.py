@@ -3,9 +3,10 @@
 import asyncio
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from likeness.agent.protocol import PROTOCOL, Header, OrderedDisk
@@ -52,6 +53,7 @@ class Ordered:
         skips: Skips | None = None,
         passed: Callable[[int], None] = lambda _: None,
         command: Sequence[str] = AGENT,
+        paths: Mapping[str, str] = MappingProxyType({}),
         **changed: Any,
     ) -> "Attempt":
         shop, disks, told, facts = self.workshop, [], [], []
@@ -68,7 +70,7 @@ class Ordered:
                     disk=disk,
                     name=f"disk {at}",
                     position=str(at),
-                    path=str(path),
+                    path=paths.get(str(path), str(path)),
                     size_bytes=size,
                     previous=previous is not None,
                 )

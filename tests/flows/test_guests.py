@@ -201,6 +201,10 @@ def test_a_script_that_fails_fails_its_vm_and_leaves_nothing_in_the_guest(inside
 def test_a_job_from_inside_names_guests_and_no_vms() -> None:
     with pytest.raises(ValueError, match="asks the pool nothing"):
         BackupJob(name="n", source="qhybrid", vms=["web"])
+    with pytest.raises(ValueError, match="name the disks in the Guest block"):
+        BackupJob(name="n", source="qhybrid", guests=["web"], only_disks={"web": ["0"]})
+    with pytest.raises(ValueError, match="a guest freezes itself"):
+        BackupJob(name="n", source="qhybrid", guests=["web"], consistency="memory")
     with pytest.raises(ValueError, match="only the sources qhybrid have 'guests'"):
         BackupJob(name="n", guests=["web"])
     with pytest.raises(ValueError, match="vm"):
