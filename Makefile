@@ -66,7 +66,7 @@ agent: $(READY) ## make dist/likeness-agent, the agent as one executable
 	@packaging/make_agent.sh
 
 torture: $(READY) ## long random runs, hours if you let them; ARGS="-k words" chooses some
-	@tests/packages.sh test
+	@tests/packages.sh torture
 	@$(BIN)/python -m pip install -qq --no-input --require-hashes -r requirements/torture.txt \
 		|| echo "No fuzzer for this Python: the fuzz targets are left out." >&2
 	@HYPOTHESIS_PROFILE=torture $(PYTEST) -m torture --timeout=0 $(ARGS)

@@ -254,6 +254,7 @@ def transfer_guest(
         packs=log,
         counts=done.counts,
         from_agent=True,
+        scope=_scope(vm, job, store),
         last=last,
     )
 
@@ -308,6 +309,10 @@ def _previous(store: DataStore, record: DiskRecord, path: Path) -> FlatMap | Non
         return None
 
 
+def _scope(vm: GuestVm, job: BackupJob, store: DataStore) -> bytes:
+    return STORE_SCOPE if job.trust_guests else store.keys.scope_of(vm.vm)
+
+
 def _freeze(guest: Guest, store: DataStore) -> GuestOrder:
     return GuestOrder(
         disks=tuple(guest.disks),
@@ -330,7 +335,7 @@ def _header(
     trial: str = "",
 ) -> Header:
     ads, guest, bundle = site.data_store, vm.guest, bundle_of(store)
-    scope = STORE_SCOPE if job.trust_guests else store.keys.scope_of(vm.vm)
+    scope = _scope(vm, job, store)
     return Header(
         protocol=PROTOCOL,
         run=run,

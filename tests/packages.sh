@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Usage: tests/packages.sh demo|test
+# Usage: tests/packages.sh demo|test|torture
 #
 # Installs the Debian packages that the demo or the tests call, where something is missing and this
 # is root on a machine with apt-get. Anywhere else it says, loudly, what will not run. Never fails:
 # the demo and the tests have their own words for what they lack.
 set -euo pipefail
 
-purpose=${1:?demo or test}
+purpose=${1:?demo, test or torture}
 PATH=$PATH:/usr/sbin:/sbin
 
 # program or module, package, what needs it
@@ -28,6 +28,13 @@ mcopy      mtools       files read from FAT
 mkntfs     ntfs-3g      files read from NTFS
 fusermount3 fuse3       versions as folders
 lvcreate   lvm2         files read from LVM over two disks
+"
+[ "$purpose" != torture ] || needs+="\
+debootstrap debootstrap the image of delegates
+syslinux   syslinux     the image of delegates
+syslinux   syslinux-common the image of delegates
+qemu-system-x86_64 qemu-system-x86 the image of delegates, booted
+ssh        openssh-client the image of delegates, booted
 "
 
 present() { # program, or module of samba

@@ -242,7 +242,7 @@ def _admit_packs(store: DataStore, receipt: TransferReceipt) -> None:
         if arrived.get(here) != pack.size_bytes:
             surely(lambda at: require_size(at, here, pack.size_bytes), store)
         if receipt.from_agent:
-            surely(lambda at: _require_own_table(at, here, pack), store)
+            surely(lambda at: _require_own_table(at, here, pack, receipt.scope), store)
         if here == source:
             _move(store, source, target)
 
@@ -250,13 +250,13 @@ def _admit_packs(store: DataStore, receipt: TransferReceipt) -> None:
         pass
 
 
-def _require_own_table(store: DataStore, name: str, pack: PackReceipt) -> None:
+def _require_own_table(store: DataStore, name: str, pack: PackReceipt, scope: bytes) -> None:
     """A pack holds what another machine says it holds, as far as its own table tells.
 
     Raises:
         Damaged: It does not.
     """
-    if read_table(store, Entry(name, pack.size_bytes)) != pack.places:
+    if read_table(store, Entry(name, pack.size_bytes), scope=scope) != pack.places:
         raise Damaged(name, "it does not hold what its sender says; run the job again")
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from likeness.codec.keys import STORE_SCOPE
 from likeness.model.disk import DiskFacts, VmFacts
 from likeness.model.ids import RunId
 from likeness.store.documents import Counts
@@ -32,6 +33,7 @@ class TransferReceipt:
 
     Attributes:
         from_agent: Whether another machine says so: then every pack's own table is asked too.
+        scope: Whose chunk ids its packs must have, if it comes from there.
         last: The VM's last version as the transfer read it, if it had one; see `last_version`.
     """
 
@@ -46,6 +48,7 @@ class TransferReceipt:
     packs: PackLog
     counts: Counts
     from_agent: bool = False
+    scope: bytes = STORE_SCOPE
     last: Version | None = None
 
     def discard(self) -> None:

@@ -102,11 +102,11 @@ def _try_record(
     return None, offset + len(RECORD_MAGIC)
 
 
-def read_table(store: DataStore, entry: Entry) -> tuple[Place, ...]:
-    """A pack's own table, without reading the pack.
+def read_table(store: DataStore, entry: Entry, *, scope: bytes | None = None) -> tuple[Place, ...]:
+    """A pack's own table, without reading the pack; with a scope, only if all of it is of that.
 
     Raises:
-        Damaged: It has none that opens.
+        Damaged: It has none that opens, or it is of another scope.
         ObjectMissing: The pack is not there any more.
         StoreTooNew: A later release wrote it.
     """
@@ -117,6 +117,8 @@ def read_table(store: DataStore, entry: Entry) -> tuple[Place, ...]:
     header = PackHeader.parse(head, name=name, store=store.store_id)
     if header.pack != name.rpartition("/")[2]:
         raise Damaged(name, f"it is pack {header.pack} under another's name")
+    if scope is not None and any(session.scope != scope for session in header.sessions):
+        raise Damaged(name, "its chunks are named in another scope than its sender's")
     end = store.transport.read(name, max(size - TRAILER_BYTES, 0), TRAILER_BYTES)
     offset, length = table_at(end, size, name=name)
     return header.places(store.transport.read(name, offset, length), store.keys)

@@ -1,7 +1,12 @@
 """Scopes of chunk ids: what a guest has is named apart, and read like everything else."""
 
+from dataclasses import replace
+
+import pytest
+
 from likeness.agent.transfer import Bundle
 from likeness.codec.keys import STORE_SCOPE
+from likeness.errors import Damaged
 from likeness.model.disk import Extent, Skips
 from likeness.model.ids import RunId, VmId, random_name
 from likeness.stopping import StopToken
@@ -88,6 +93,18 @@ def test_without_index_and_tables_both_scopes_are_found_in_the_packs(workshop: W
 
     for version in versions:
         assert workshop.restore_in_memory(version) == DISK
+
+
+def test_packs_of_another_scope_than_their_sender_s_make_no_version(workshop: Workshop) -> None:
+    guest = VmId(random_name())
+    receipt = workshop.transfer(DISK, vm=guest, bundle=workshop.guest_bundle(guest))
+    mine = workshop.store.keys.scope_of(guest)
+
+    with pytest.raises(Damaged, match="named in another scope"):
+        workshop.commit(replace(receipt, from_agent=True))
+
+    version = workshop.commit(replace(receipt, from_agent=True, scope=mine))
+    assert workshop.restore_in_memory(version) == DISK
 
 
 def test_a_guest_that_says_another_scope_spoils_nothing_but_its_own(workshop: Workshop) -> None:
