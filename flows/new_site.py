@@ -15,7 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
-from blocks import CatalogFile, DataStoreShare, Site, SiteBlock, Vault, XenPool
+from blocks import CatalogFile, DataStoreShare, Guest, Site, SiteBlock, Vault, XenPool
 from catalog import schema
 from likeness.clock import system_clock
 from likeness.errors import BadInput
@@ -145,7 +145,7 @@ def require_prefect(name: str, begun: Begun) -> None:
             f" {_LONGEST_NAME} at most"
         )
     try:
-        for kind in (XenPool, DataStoreShare, CatalogFile, Vault, SiteBlock):
+        for kind in (XenPool, DataStoreShare, CatalogFile, Vault, Guest, SiteBlock):
             kind.register_type_and_schema()
         taken = _is_saved(name)
     except (HTTPError, RuntimeError) as cause:

@@ -1,7 +1,7 @@
 """Guests (Q-Hybrid): the agent runs inside the VM, and the pool is asked nothing."""
 
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,6 +104,11 @@ def select_guests(job: BackupJob, *, site: Site) -> tuple[list[GuestVm], list[Vm
             "the data store's block names no account of delegates; make one that may add files"
             " below in/ alone and name it there: guests use it too"
         )
+    return guests_of(job)
+
+
+def guests_of(job: BackupJob) -> tuple[list[GuestVm], list[VmOutcome]]:
+    """The guests a job names, each VM once, and a failure for each that is no block."""
     found: dict[VmId, GuestVm] = {}
     unknown = []
     for name in dict.fromkeys(job.guests):
@@ -128,7 +133,7 @@ def guest_ready(
     """
     trial = layout.arriving_pack(run, PackId(random_name()))
     with site.data_store.open() as store, ExitStack() as held:
-        held.callback(store.for_writing().delete, trial)
+        held.callback(_forget, store, trial)
         try:
             address = held.enter_context(_agent_at(vm.guest, store))
             found = _look(vm, address, trial, job, run, site, store, scratch, stop)
@@ -137,6 +142,11 @@ def guest_ready(
         except LikenessError as cause:
             raise GuestUnavailable(f"VM {vm.name} cannot be read from inside: {cause}") from cause
         yield ReadyGuest(vm, address, found)
+
+
+def _forget(store: DataStore, trial: str) -> None:
+    with suppress(LikenessError):  # the sweep removes it with its inbox
+        store.for_writing().delete(trial)
 
 
 def _agent_at(guest: Guest, store: DataStore) -> AbstractContextManager[Address]:

@@ -1,6 +1,6 @@
 """What the pool has and which job means it, kept beside the catalog between two looks."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from likeness.clock import system_clock
 from likeness.model.ids import VmId, random_name
 from likeness.model.job import BackupJob
 from likeness.xen.inventory import XenVm, list_vms
-from tasks.selection import vms_of
+from tasks.selection import meant_by
 
 _FILE = "pool.json"
 NEVER_MEANT = str(BackupJob.model_fields["excluded_tag"].default)
@@ -72,7 +72,7 @@ def look_at_pool(jobs: Sequence[PlannedJob], *, site: Site) -> PoolView:
     """
     with site.xen_pool.open() as xen:
         everything = list_vms(xen)
-        meant = [(planned, {vm.vm for vm in vms_of(xen, planned.job)[0]}) for planned in jobs]
+        meant = [(planned, meant_by(xen, planned.job)) for planned in jobs]
     tags = {NEVER_MEANT, *(planned.job.excluded_tag for planned in jobs)} - {""}
     seen = []
     for vm in everything:
@@ -92,15 +92,32 @@ def look_at_pool(jobs: Sequence[PlannedJob], *, site: Site) -> PoolView:
                 reason="" if by_itself else _reason(vm, names, kept_out),
             )
         )
+    seen += _elsewhere(meant, {vm.vm for vm in everything})
     view = PoolView(system_clock(), tuple(seen))
     keep_pool_view(view, site)
     return view
 
 
+def _elsewhere(
+    meant: Sequence[tuple[PlannedJob, Mapping[VmId, str]]], here: Container[VmId]
+) -> Iterator[SeenVm]:
+    """VMs that are read from inside and that this pool does not have."""
+    names = {vm: name for _, vms in meant for vm, name in vms.items() if vm not in here}
+    for vm, name in names.items():
+        mine = [planned for planned, vms in meant if vm in vms]
+        jobs = tuple(planned.job.name for planned in mine)
+        by_itself = any(planned.starts_by_itself for planned in mine)
+        yield SeenVm(vm, name, "", 0, jobs, by_itself, "", "" if by_itself else _scheduled(jobs))
+
+
+def _scheduled(jobs: Sequence[str]) -> str:
+    names = ", ".join(map(repr, jobs))
+    return f"it is in job {names}, which no schedule starts; switch a schedule on"
+
+
 def _reason(vm: XenVm, jobs: Sequence[str], kept_out: str) -> str:
     if jobs:
-        names = ", ".join(map(repr, jobs))
-        return f"it is in job {names}, which no schedule starts; switch a schedule on"
+        return _scheduled(jobs)
     if kept_out:
         return f"its tag {kept_out!r} keeps it out of every job; take the tag off if that is wrong"
     return "no job means it; add it to one by its name, a tag or its host"

@@ -20,6 +20,7 @@ from likeness.xen.inventory import (
     vm_called,
 )
 from likeness.xen.session import XenSession
+from tasks.guests import guests_of
 from tasks.retries import STEP
 
 
@@ -77,6 +78,16 @@ def vms_of(xen: XenSession, job: BackupJob) -> tuple[Sequence[XenVm], list[VmOut
             if not mine:
                 unknown.append(VmOutcome(f"disks of {name}", VmState.FAILED, sentence=why))
     return [vm for vm in selected if vm.vm not in unclear], [*unknown, *unclear.values()]
+
+
+def meant_by(xen: XenSession, job: BackupJob) -> dict[VmId, str]:
+    """The VMs a job means now with their names, whether the pool or their guests are asked.
+
+    Raises:
+        HostUnreachable, HostBusy, HostRefused: The pool did not say.
+    """
+    vms = guests_of(job)[0] if job.from_inside else vms_of(xen, job)[0]
+    return {vm.vm: vm.name for vm in vms}
 
 
 def _named(

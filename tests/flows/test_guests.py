@@ -21,6 +21,7 @@ from lab.settings import Settings
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmState
 from likeness.xen.delegates import DEFAULT_TAG
+from tasks.protection import PlannedJob, find_unprotected
 from tests.flows.scene import MIB, QUICK, Scene, image, noise, outcomes, sha256
 from tests.smb.server import SmbServer
 
@@ -184,6 +185,10 @@ def test_a_guest_that_cannot_is_read_by_a_delegate_where_the_job_says_so(inside:
     assert other.state is VmState.DONE
     assert "read by a delegate instead" in other.sentence
     assert inside.scene.restore(other.version) == inside.now()
+    job = inside.scene.job(source="qhybrid", guests=[inside.scene.name])
+    assert (
+        find_unprotected.fn([PlannedJob(job, starts_by_itself=True)], site=inside.scene.site) == ()
+    )
 
 
 def test_a_script_that_fails_fails_its_vm_and_leaves_nothing_in_the_guest(inside: Inside) -> None:
