@@ -1,6 +1,7 @@
 """What an agent may take of its machine: threads, memory, speed, and its place in the queue."""
 
 import asyncio
+import os
 import subprocess
 import threading
 import time
@@ -46,7 +47,8 @@ def test_an_agent_stays_within_what_it_was_told(tmp_path: Path) -> None:
 
     assert time.monotonic() - begun > 1.5
     assert done.peak_bytes < 100 * MIB
-    assert (seen["nice"], seen["io"].strip()) == ("7", "idle")
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (int(seen["nice"]), seen["io"].strip()) == (min(here + 7, 19), "idle")
     assert int(seen["threads"]) < 12
 
 
@@ -62,6 +64,6 @@ def test_threads_and_packs_become_fewer_and_smaller_until_they_fit(workshop: Wor
 
     assert fits(0) == (4, AGENT_PACK_BYTES)
     assert fits(1000, workers=16) == (16, AGENT_PACK_BYTES)
-    assert fits(150) == (2, AGENT_PACK_BYTES)
+    assert fits(150) == (3, AGENT_PACK_BYTES)
     assert fits(100) == (1, 3 * MIB + MIB // 2)
     assert fits(1) == (1, MIB)

@@ -186,9 +186,8 @@ def test_a_guest_that_cannot_is_read_by_a_delegate_where_the_job_says_so(inside:
     assert "read by a delegate instead" in other.sentence
     assert inside.scene.restore(other.version) == inside.now()
     job = inside.scene.job(source="qhybrid", guests=[inside.scene.name])
-    assert (
-        find_unprotected.fn([PlannedJob(job, starts_by_itself=True)], site=inside.scene.site) == ()
-    )
+    planned = PlannedJob(job, starts_by_itself=True)
+    assert find_unprotected.fn([planned], site=inside.scene.site) == ()
 
 
 def test_a_script_that_fails_fails_its_vm_and_leaves_nothing_in_the_guest(inside: Inside) -> None:
