@@ -5,8 +5,9 @@ out. What is mounted from a plain partition cannot be frozen under way; whether 
 to it meanwhile is counted, and said.
 """
 
+import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from likeness.errors import BadInput, LikenessError, TransferBroken
 from likeness.stopping import StopToken
 
 _NO_DISKS = ("dm-", "fd", "loop", "md", "nbd", "ram", "sr", "zram")
+_FLUSH_BUFFERS = 0x1261
 STANDARD, UNFROZEN = "standard", "unfrozen"
 
 
@@ -121,8 +123,9 @@ class Freezing:
         said = []
         if self._made:
             said.append(f"in LVM snapshots: {', '.join(each.volume for each in self._made)}")
-        if quiet := [where for where in self._watched if where not in changed]:
-            said.append(f"not written to meanwhile: {', '.join(quiet)}")
+        still = [where for where in self._watched if where not in changed]
+        if mounted := [where for where in still if not where.startswith("/dev/")]:
+            said.append(f"not written to meanwhile: {', '.join(mounted)}")
         if changed:
             said.append(f"read while it was written to, so not of one moment: {', '.join(changed)}")
         for script in self.scripts:
@@ -145,14 +148,25 @@ class Freezing:
         self._say(result.sentence())
 
     def _freeze(self) -> None:
+        os.sync()
+        for disk in self._disks:
+            _forget_cached(disk)
         lvm.drop_left_over(self._quiet.mark)
         volumes = lvm.volumes_on(self._disks)
         for volume in volumes:
             self._snapshot(volume)
         os.sync()
-        frozen = {snapshot.device for snapshot in self._made}
-        for where, device in _mounted_from(self._disks):
-            if not frozen & lvm.below(device.name):
+        self._watch()
+
+    def _watch(self) -> None:
+        """Count what is written to whatever was not frozen, but for swap."""
+        mounts = _mounts()
+        left_out = _swaps() | {each.device for each in self._made}
+        left_out |= {Path(os.path.realpath(each.path)).name for each in self._made}
+        for disk in self._disks:
+            start = lvm.BLOCKS / Path(os.path.realpath(disk)).name
+            for device in _leaves(start, left_out):
+                where = mounts.get(device.name, f"/dev/{device.name}")
                 self._watched[where] = (device, _writes(device))
 
     def _snapshot(self, volume: lvm.Volume) -> None:
@@ -177,20 +191,35 @@ class Freezing:
                 lvm.remove(snapshot)
 
 
-def _mounted_from(disks: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """Where something of these disks is mounted to be written, and the device below."""
-    ours = {Path(os.path.realpath(disk)).name for disk in disks}
-    seen = set()
+def _leaves(device: Path, left_out: Collection[str]) -> Iterator[Path]:
+    """Block devices over a disk that lie under no other one, whoever uses them and how."""
+    if device.name in left_out or not device.exists():
+        return
+    above = [each.name for each in device.iterdir() if (each / "partition").exists()]
+    with suppress(OSError):
+        above += [each.name for each in (device / "holders").iterdir()]
+    if not above:
+        yield device
+    for name in above:
+        yield from _leaves(lvm.BLOCKS / name, left_out)
+
+
+def _mounts() -> dict[str, str]:
+    """Where block devices are mounted, by their names in the kernel."""
+    found: dict[str, str] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
         fields, source = left.split(), right.split()[1]
-        device = lvm.BLOCKS / Path(os.path.realpath(source)).name
-        writable = "rw" in right.split()[2].split(",")
-        if not (writable and source.startswith("/dev/") and device.exists()) or device in seen:
-            continue
-        if ours & lvm.below(device.name):
-            seen.add(device)
-            yield fields[4], device
+        name = Path(os.path.realpath(f"/sys/dev/block/{fields[2]}")).name
+        if ":" in name:  # a file system over several devices
+            name = Path(os.path.realpath(source)).name
+        found.setdefault(name, fields[4])
+    return found
+
+
+def _swaps() -> set[str]:
+    lines = Path("/proc/swaps").read_text().splitlines()[1:]
+    return {Path(os.path.realpath(line.split()[0])).name for line in lines}
 
 
 def _writes(device: Path) -> str:
@@ -198,3 +227,11 @@ def _writes(device: Path) -> str:
     with suppress(OSError, IndexError):
         return (device / "stat").read_text().split()[6]
     return "unknown"
+
+
+def _forget_cached(path: str) -> None:
+    """Have a device read anew: what is mounted from it is written past what is cached of it."""
+    with suppress(OSError), Path(path).open("rb") as device:  # who cannot read it hears it later
+        with suppress(OSError):
+            fcntl.ioctl(device, _FLUSH_BUFFERS)
+        os.posix_fadvise(device.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

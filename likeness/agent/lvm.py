@@ -182,18 +182,6 @@ def drop_left_over(mark: str) -> None:
                 remove(Snapshot(row["vg_name"], row["lv_name"], row["lv_path"], "", ""))
 
 
-def below(name: str) -> frozenset[str]:
-    """A block device and all that it lies on, by their names in the kernel."""
-    here = BLOCKS / name
-    found = {name}
-    with suppress(OSError):
-        for slave in (here / "slaves").iterdir():
-            found |= below(slave.name)
-        if (here / "partition").exists():
-            found.add(here.resolve().parent.name)
-    return frozenset(found)
-
-
 def _is_there() -> bool:
     return shutil.which("lvs", path=environment()["PATH"]) is not None
 

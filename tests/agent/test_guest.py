@@ -1,5 +1,6 @@
 """The agent inside a guest: what it freezes, what it says of it, what it runs before and after."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,21 @@ def test_disks_that_are_not_there_are_told(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(4096))
     (found,) = find_disks([str(tmp_path / "a")])
     assert (found.size_bytes, found.position) == (4096, "0")
+
+
+def test_what_is_written_to_while_it_is_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = tmp_path.stat().st_dev
+    device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    if not device.exists():
+        pytest.skip("the tests' folder lies on no block device of this machine")
+    monkeypatch.setenv("PATH", "/nowhere")
+    disk = Path("/dev") / device.resolve().name
+    with frozen(disk) as freezing:
+        with (tmp_path / "written").open("wb") as file:
+            file.write(noise(1, MIB))
+            os.fsync(file.fileno())
+        said = freezing.result()
+    assert said.consistency == "unfrozen"
+    assert "read while it was written to, so not of one moment" in said.note
