@@ -21,7 +21,8 @@ from lab.settings import Settings
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmState
 from likeness.xen.delegates import DEFAULT_TAG
-from tasks.protection import PlannedJob, find_unprotected
+from tasks.pool_view import PlannedJob
+from tasks.protection import find_unprotected
 from tests.flows.scene import MIB, QUICK, Scene, image, noise, outcomes, sha256
 from tests.smb.server import SmbServer
 
