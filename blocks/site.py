@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 from prefect.blocks.core import Block
 from prefect.settings import PREFECT_API_URL
-from pydantic import BaseModel, Field, PrivateAttr
+from pydantic import BaseModel, Field, PrivateAttr, field_validator
 
 from blocks.catalog_file import CatalogFile
 from blocks.data_store import DataStoreShare, Vault
@@ -18,6 +18,7 @@ from blocks.xen_pool import XenPool
 from catalog.session import catalog_session
 from likeness.clock import stopwatch
 from likeness.errors import BadInput
+from likeness.model.retention import parse_policy, policies_by_tag
 
 B = TypeVar("B", bound=Block)
 ROLES: dict[str, type[Block]] = {
@@ -54,6 +55,18 @@ class SiteSettings(BaseModel):
         description="0: as much as the age limit asks for, evenly spread. With a limit that is too"
         " small, the dashboard says which age can be kept.",
     )
+    keep: str = Field(
+        default="last 5",
+        title="Versions to keep",
+        description="Of each VM in each job, where the job says nothing: such as last 5, daily 7,"
+        " weekly 4, monthly 12, yearly 3; or everything. Only the flow forget goes by it.",
+    )
+    keep_by_tag: str = Field(
+        default="",
+        title="Versions to keep, by tag",
+        description="For VMs that had a XenServer tag at their last backup, whatever their job"
+        " says: gold: daily 30, monthly 12; lab: last 2. Of several the first counts.",
+    )
     webhook: str = Field(
         default="",
         title="Webhook",
@@ -85,6 +98,16 @@ class SiteSettings(BaseModel):
         description="Hand packs to so many runs of the deployment prove-packs at once, on whatever"
         " workers serve its work pool; 0: read them back where the catalog is.",
     )
+
+    @field_validator("keep")
+    @classmethod
+    def _keeps_something(cls, text: str) -> str:
+        return str(parse_policy(text))
+
+    @field_validator("keep_by_tag")
+    @classmethod
+    def _some_policies(cls, text: str) -> str:
+        return "; ".join(f"{tag}: {policy}" for tag, policy in policies_by_tag(text).items())
 
     @property
     def alarm_after(self) -> timedelta | None:

@@ -229,6 +229,35 @@ def packs_given_back(catalog: CatalogFile, packs: Iterable[PackId], now: datetim
             [to_utc(now)],
         )
         _forget_places(connection, now)
+        connection.execute(
+            """UPDATE packs SET state = 'gone', gone_at = ?
+            WHERE state = 'condemned' AND pack_id IN (SELECT id FROM asked_ids)""",
+            [to_utc(now)],
+        )
+
+
+def packs_condemned(catalog: CatalogFile, packs: Iterable[PackId], now: datetime) -> int:
+    """Note that packs wait to be deleted: nothing may rely on them; safe to repeat.
+
+    Returns:
+        How many were not condemned before.
+    """
+    with staged(catalog) as stage, writing(catalog) as connection:
+        name_list(connection, stage, "asked_ids", packs)
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE going AS SELECT pack_no FROM packs
+            WHERE pack_id IN (SELECT id FROM asked_ids) AND state IN ('live', 'redundant')"""
+        )
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE orphans AS SELECT DISTINCT p.chunk FROM places AS p
+            SEMI JOIN going AS g ON g.pack_no = p.pack_no WHERE p.serves"""
+        )
+        changed = connection.execute(
+            """UPDATE packs SET state = 'condemned'
+            WHERE pack_no IN (SELECT pack_no FROM going)"""
+        ).fetchone()
+        _forget_places(connection, now)
+    return int(changed[0]) if changed else 0
 
 
 def _forget_places(connection: Connection, now: datetime) -> None:

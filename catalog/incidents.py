@@ -133,7 +133,8 @@ def _settled(now: datetime) -> str:
     return f"""
     SELECT i.version_no FROM incident_versions AS i JOIN versions AS v USING (version_no)
     WHERE i.settled_at IS NULL AND ((v.state = 'committed' AND v.verdict = 'good')
-        OR (v.state <> 'committed' AND v.expired_at <= TIMESTAMP '{since}'))"""  # noqa: S608
+        OR v.state = 'forgotten'
+        OR (v.state = 'expired' AND v.expired_at <= TIMESTAMP '{since}'))"""  # noqa: S608
 
 
 def _has_news(connection: Connection, now: datetime) -> bool:
@@ -247,7 +248,7 @@ def _versions(connection: Connection, number: int) -> tuple[IncidentVersion, ...
                 AND h.verdict = 'good' AND h.decided_at <= i.red_at),
             (SELECT list(DISTINCT w.vault ORDER BY w.vault) FROM vaulted_versions AS w
                 WHERE w.version_no = v.version_no),
-            v.state <> 'committed'
+            v.state = 'expired'
         FROM incident_versions AS i
         JOIN versions AS v USING (version_no) JOIN vms AS x USING (vm_no)
         WHERE i.incident_no = ? ORDER BY v.vm_name, x.vm_id, v.turn""",

@@ -32,7 +32,7 @@ class KnownRecord:
 
     Attributes:
         record: The record's name in the store.
-        expired: The store did not have it when last looked.
+        expired: The store did not have it when last looked, whether on purpose or not.
     """
 
     version: VersionId
@@ -95,20 +95,22 @@ def expire_versions(catalog: CatalogFile, versions: Iterable[VersionId], now: da
 
 
 def versions_are_back(catalog: CatalogFile, versions: Iterable[VersionId], now: datetime) -> int:
-    """Expired versions whose record is in the store again: unchecked, until they are validated.
+    """Versions whose record is in the store again: unchecked, until they are validated.
 
     Returns:
-        How many had expired.
+        How many had expired or were forgotten.
     """
     with staged(catalog) as stage, writing(catalog) as connection:
         name_list(connection, stage, "asked_versions", versions)
         connection.execute(
             """CREATE OR REPLACE TEMP TABLE back AS SELECT version_no, vm_no, turn FROM versions
-            WHERE state = 'expired' AND version_id IN (SELECT id FROM asked_versions)"""
+            WHERE state <> 'committed' AND version_id IN (SELECT id FROM asked_versions)"""
         )
         connection.execute(
-            """UPDATE versions SET state = 'committed', expired_at = NULL, verdict = 'unchecked',
-                documents = NULL, documents_at = NULL, documents_problem = NULL, judged_at = NULL
+            """UPDATE versions SET state = 'committed', expired_at = NULL, forgotten_at = NULL,
+                verdict = 'unchecked',
+                documents = NULL, documents_at = NULL, documents_problem = NULL,
+                judged_at = NULL
             WHERE version_no IN (SELECT version_no FROM back)"""
         )
         connection.execute(
@@ -160,17 +162,17 @@ def doubt_everything(catalog: CatalogFile, now: datetime) -> None:
 
 
 def known_packs_by_state(catalog: CatalogFile) -> dict[PackId, str]:
-    """Every pack the catalog was told of: ``live``, ``redundant`` or ``gone``."""
+    """Every pack the catalog was told of: ``live``, ``redundant``, ``condemned`` or ``gone``."""
     with reading(catalog) as connection:
         rows = connection.execute("SELECT pack_id, state FROM packs WHERE pack_no <> 0").fetchall()
     return {PackId(pack.hex): state for pack, state in rows}
 
 
 def packs_are_back(catalog: CatalogFile, packs: Iterable[KnownPack], now: datetime) -> int:
-    """Packs that were given back and lie in the store again may serve; proved they are not.
+    """Packs that were given back or condemned may serve again; proved they are not.
 
     Returns:
-        How many were gone.
+        How many were.
     """
     with staged(catalog) as stage:
         stage_packs(stage, packs, run=None)
@@ -179,7 +181,7 @@ def packs_are_back(catalog: CatalogFile, packs: Iterable[KnownPack], now: dateti
             connection.execute(
                 """CREATE OR REPLACE TEMP TABLE back AS SELECT k.pack_no, k.pack_id
                 FROM packs AS k SEMI JOIN new_packs AS n ON n.pack = k.pack_id
-                WHERE k.state = 'gone'"""
+                WHERE k.state IN ('gone', 'condemned')"""
             )
             connection.execute(
                 """UPDATE packs SET state = 'live', gone_at = NULL, proved_at = NULL,

@@ -6,6 +6,7 @@ the lock depends on the size of a disk.
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -22,7 +23,7 @@ from catalog.staging import NOTHING, Stage, staged
 from catalog.values import DiskMap, Recorded
 from likeness.errors import BadInput
 from likeness.model.ids import CHUNK_ID_BYTES, RunId
-from likeness.store.documents import DiskRecord
+from likeness.store.documents import DiskRecord, VersionRecord
 from likeness.store.index import KnownPack
 from likeness.store.maps import Run, positions_of
 from likeness.store.pack import PackReceipt
@@ -216,15 +217,17 @@ def _insert_version(
         """INSERT INTO versions (
             version_no, version_id, vm_no, turn, vm_name, sequence, record, digest,
             taken_at, committed_at, recorded_at, run_id, job, consistency, consistency_asked, note,
-            counts, state, packs, unproved_packs, unreachable_packs, damaged, verdict, to_judge)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'committed',
+            counts, keep, tags, locked_until,
+            state, packs, unproved_packs, unreachable_packs, damaged, verdict, to_judge)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'committed',
             0, 0, 0, false, 'unchecked', true)""",
         [
             *(number, version.version, vm_no, turn, record.vm_name, version.sequence),
             *(version.name, version.digest, to_utc(version.taken_at)),
             *(to_utc(datetime.fromisoformat(clear.committed_at)), to_utc(now)),
             *(record.run, record.job, record.consistency, record.consistency_asked, record.note),
-            msgspec.json.encode(record.counts).decode(),
+            *(msgspec.json.encode(record.counts).decode(), record.keep, _tags(record)),
+            to_utc(datetime.fromisoformat(record.locked_until)) if record.locked_until else None,
         ],
     )
     connection.execute(
@@ -233,6 +236,16 @@ def _insert_version(
         [number, to_utc(now)],
     )
     return number
+
+
+def _tags(record: VersionRecord) -> str:
+    """The VM's tags as its hypervisor had them, as JSON."""
+    try:
+        said = msgspec.json.decode(record.configuration, type=dict[str, Any])
+        found = [str(tag) for tag in said["vm"]["tags"]]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        found = []  # a source that tells of none
+    return msgspec.json.encode(found).decode()
 
 
 def _insert_disks(

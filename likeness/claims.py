@@ -21,18 +21,21 @@ class Claimed(Exception):
 
 
 @contextmanager
-def claim(folder: Path, name: str) -> Generator[None, None, None]:
+def claim(folder: Path, name: str, *, says: str = "") -> Generator[None, None, None]:
     """Hold the claim `name` while the `with` lasts.
 
     Args:
         folder: Where claims of this installation lie; a local folder.
         name: A word, a dash and 32 hex digits.
+        says: What others may learn of it, see `said_by_claims`.
 
     Raises:
         Claimed: Another process or thread has it.
     """
     handle = _taken(folder, name)
     try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, says.encode(), 0)
         yield
     finally:
         os.close(handle)
@@ -47,6 +50,15 @@ def is_claimed(folder: Path, name: str) -> bool:
             return False
     except Claimed:
         return True
+
+
+def said_by_claims(folder: Path, beginning: str) -> set[str]:
+    """What those claims say that somebody alive holds and whose names begin so."""
+    return {
+        path.read_text()
+        for path in folder.glob(f"{beginning}*.claim")
+        if is_claimed(folder, path.stem)
+    }
 
 
 def forget_claims(folder: Path, beginning: str, *, made_before: datetime) -> int:

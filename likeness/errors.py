@@ -26,6 +26,7 @@
         * StoreSetBack         the store does not know what a report said of it
         * WrongKey             no slot of the store opens with this key
             * WrongFingerprint the store's public key is not the one that was expected
+        * ReclaimStopped       nothing is deleted, since something is not as it should be
         * ShareFull            no room on the share
         * ShareRefused         the share does not allow it
         * ObjectMissing        an object the store should have is not there
@@ -183,6 +184,10 @@ class WrongKey(PermanentError):
 
 class WrongFingerprint(WrongKey):
     """The store's public key is not the one that was expected: another store, or a forger's."""
+
+
+class ReclaimStopped(PermanentError):
+    """Nothing more is deleted from the store, since something is not as it should be."""
 
 
 class ShareFull(PermanentError):

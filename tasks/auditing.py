@@ -11,6 +11,7 @@ from catalog import audits
 from likeness.model.ids import PackId, VersionId
 from likeness.store import layout
 from likeness.store.auditing import audit_presence
+from likeness.store.forgetting import read_forgotten
 from likeness.store.observations import Observation, Weight
 from tasks.proving import Prover
 
@@ -41,7 +42,9 @@ def look_at_packs_and_records(prover: Prover) -> Doubts:
     packs = tuple(pack for pack, size in expected.items() if there.get(PackId(pack)) != size)
     records = audits.records_expected(prover.catalog)
     listed = {entry.name for entry in prover.store.transport.entries(layout.VERSIONS)}
-    versions = tuple(version for record, version in records.items() if record not in listed)
+    missing = {record: version for record, version in records.items() if record not in listed}
+    forgotten = read_forgotten(prover.store).now if missing else frozenset()
+    versions = tuple(v for record, v in missing.items() if record not in forgotten)
     audits.record_audit(prover.catalog, prover.clock(), packs=len(expected), doubtful=len(packs))
     return Doubts(packs, versions)
 

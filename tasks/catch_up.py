@@ -14,10 +14,10 @@ from functools import partial
 from prefect import task
 
 from blocks import Site
-from catalog import audits, reconciling
+from catalog import audits, reconciling, space
 from catalog.audits import OF_THE_CATALOG, Trouble
 from catalog.chunks import unreferenced_packs
-from catalog.dedup import packs_given_back
+from catalog.dedup import packs_condemned, packs_given_back
 from catalog.reconciling import KnownRecord
 from catalog.recording import record_packs
 from likeness.clock import system_clock
@@ -33,7 +33,9 @@ from likeness.errors import (
 from likeness.model.ids import PackId, VersionId, VmId
 from likeness.model.sizes import counted
 from likeness.store import layout
+from likeness.store.condemning import read_condemned
 from likeness.store.data_store import DataStore
+from likeness.store.forgetting import read_forgotten
 from likeness.store.index import known_packs
 from likeness.store.observations import Weight
 from likeness.store.versions import read_version, record_names, vms
@@ -53,7 +55,8 @@ def catch_up(*, site: Site) -> int:
     """Bring the catalog to what the store has; how many versions there were to record.
 
     Versions that only the store has are recorded, unchecked. Versions that only the catalog has
-    expire: red, told once. One that is in the store again is unchecked again.
+    were forgotten, as a signed statement says, or else expire: red, told once. One that is in the
+    store again is unchecked again.
 
     Raises:
         StoreMissing: There is no store.
@@ -122,7 +125,11 @@ class _CatchUp:
         missing = [each for each in known if not each.expired and each.version not in ids]
         if missing:
             ids |= {_version_in(name) for name in self._listed_again(vm)}
-            self._expire([each.version for each in missing if each.version not in ids], who)
+            gone = [each for each in missing if each.version not in ids]
+            on_purpose = read_forgotten(self.store).now if gone else frozenset()
+            forgotten = [each.version for each in gone if each.record in on_purpose]
+            space.forget_versions(self.site.catalog.file, forgotten, system_clock())
+            self._expire([e.version for e in gone if e.record not in on_purpose], who)
         back = [each.version for each in known if each.expired and each.version in ids]
         if back:
             reconciling.versions_are_back(self.site.catalog.file, back, system_clock())
@@ -160,8 +167,10 @@ class _CatchUp:
         """Packs that are in the store again serve again; what only lost versions needed goes."""
         catalog = self.site.catalog.file
         states = reconciling.known_packs_by_state(catalog)  # before the listing, never after
+        condemned = read_condemned(self.store).packs
         there = self._pack_names(self.store)
-        back = {pack for pack in there if states.get(pack) == "gone"}
+        back = {pack for pack in there if states.get(pack) in ("gone", "condemned")}
+        back -= condemned.keys()
         unknown = there - states.keys() if self.recorded or back else set()
         if back or unknown:
             found = {
@@ -174,8 +183,20 @@ class _CatchUp:
             record_packs(
                 catalog, [found[each] for each in unknown if each in found], system_clock()
             )
+        self._condemned(condemned, there)
         if self.lost:
             self._forget_what_only_lost_versions_needed(states, there)
+
+    def _condemned(self, condemned: Collection[PackId], there: Collection[PackId]) -> None:
+        """Nobody relies on packs that wait to be deleted, whoever condemned them."""
+        catalog = self.site.catalog.file
+        states = reconciling.known_packs_by_state(catalog)
+        usable = ("live", "redundant")
+        if new := [pack for pack in condemned if states.get(pack) in usable]:
+            packs_condemned(catalog, new, system_clock())
+        gone = [p for p, state in states.items() if state == "condemned" and p not in there]
+        if gone:
+            packs_given_back(catalog, gone, system_clock())
 
     def _forget_what_only_lost_versions_needed(
         self, states: Mapping[PackId, str], there: Collection[PackId]

@@ -6,10 +6,10 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 
 from blocks import Site
-from likeness.claims import Claimed, claim, is_claimed
+from likeness.claims import Claimed, claim, is_claimed, said_by_claims
 from likeness.clock import stopwatch
 from likeness.errors import JobAlreadyRunning
-from likeness.model.ids import RunId, VmId
+from likeness.model.ids import RunId, VersionId, VmId, random_name
 
 _LONGEST_TURN_SECONDS = 600.0
 _TURN_PAUSE_SECONDS = 0.05
@@ -86,9 +86,26 @@ def store_turn(site: Site) -> Generator[None, None, None]:
     Raises:
         JobAlreadyRunning: It was somebody else's turn all the time.
     """
+    with _in_turn(site, "turn"):
+        yield
+
+
+@contextmanager
+def store_gate(site: Site) -> Generator[None, None, None]:
+    """Be alone with what commits, forgets or deletes, for a moment; see `store.reclaiming`.
+
+    Raises:
+        JobAlreadyRunning: Somebody else held it all the time.
+    """
+    with _in_turn(site, "gate"):
+        yield
+
+
+@contextmanager
+def _in_turn(site: Site, word: str) -> Generator[None, None, None]:
     with ExitStack() as held:
         begun = stopwatch()
-        while not _taken(held, site, f"turn-{'0' * 32}"):
+        while not _taken(held, site, f"{word}-{'0' * 32}"):
             if stopwatch() - begun > _LONGEST_TURN_SECONDS:
                 raise JobAlreadyRunning(
                     "another run has been tidying the data store for ten minutes; see whether it"
@@ -96,6 +113,23 @@ def store_turn(site: Site) -> Generator[None, None, None]:
                 )
             time.sleep(_TURN_PAUSE_SECONDS)
         yield
+
+
+@contextmanager
+def version_read(site: Site, version: VersionId) -> Generator[None, None, None]:
+    """Show that a version is being read, so that nobody forgets it meanwhile."""
+    with claim(site.catalog.claims, f"reads-{random_name()}", says=version):
+        yield
+
+
+def versions_read(site: Site) -> set[VersionId]:
+    """Versions that somebody reads at this moment."""
+    return {VersionId(said) for said in said_by_claims(site.catalog.claims, "reads-")}
+
+
+def is_backed_up_now(site: Site, vm: VmId) -> bool:
+    """Whether a job is at work on a VM."""
+    return is_claimed(site.catalog.claims, f"vm-{vm}")
 
 
 def _taken(held: ExitStack, site: Site, name: str) -> bool:

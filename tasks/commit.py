@@ -1,6 +1,7 @@
 """Commit: what a transfer brought becomes a version, on the share first, then in the catalog."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from prefect import get_run_logger, task
 
@@ -14,6 +15,7 @@ from likeness.store.commit import commit_version as commit
 from likeness.store.free_text import cut_texts
 from likeness.store.receipts import TransferReceipt
 from likeness.store.versions import Version
+from tasks.claims import store_gate
 from tasks.remember import remember_received, remember_version
 from tasks.retries import STEP
 
@@ -49,7 +51,9 @@ def commit_version(receipt: TransferReceipt, *, site: Site) -> Committed:
         _log_whole(receipt.vm.name[:80], what, whole)
     with site.data_store.open() as store:
         above = highest_sequence(site.catalog.file, receipt.vm.vm)
-        version = commit(store, receipt, clock=system_clock, above=above)
+        version = commit(
+            store, receipt, clock=system_clock, above=above, gate=partial(store_gate, site)
+        )
     packs = tuple(pack.pack for pack in receipt.packs)
     get_run_logger().info("%s: version %s", receipt.vm.name, version.version[:8])
     mine = version.taken_at == receipt.taken_at

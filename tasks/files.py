@@ -20,6 +20,7 @@ from likeness.model.sizes import counted, readable_size
 from likeness.store.disk_view import open_disk
 from likeness.store.versions import Version
 from tasks.artifacts import put_table
+from tasks.claims import version_read
 from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
@@ -99,6 +100,7 @@ def _opened(
         ExitStack() as held,
     ):
         version = version_in(stores, chosen)
+        held.enter_context(version_read(site, version.version))
         disks = [
             (
                 fit_for_file(disk.position),

@@ -46,6 +46,7 @@ from likeness.xen.inventory import XenVm, find_vm
 from tasks.delegates import bundle_of
 from tasks.progress import transferring
 from tasks.retries import ONCE, STEP
+from tasks.transfer import locked_until
 
 MIB = 1 << 20
 
@@ -266,6 +267,8 @@ def transfer_guest(
         from_agent=True,
         scope=_scope(vm, job, store),
         last=last,
+        keep=job.keep,
+        locked_until=locked_until(job, taken_at),
     )
 
 

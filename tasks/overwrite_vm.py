@@ -37,7 +37,7 @@ from likeness.xen.references import Reference, list_references
 from likeness.xen.restoring import RestoredDisk, RestoredVm, start_vm, write_disk
 from likeness.xen.session import XenSession
 from likeness.xen.snapshot_facts import MEMORY, SnapshotDisk, XenSnapshot
-from tasks.claims import vm_claimed
+from tasks.claims import version_read, vm_claimed
 from tasks.progress import shown
 from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
 from tasks.restore_vm import Reached, VmBack
@@ -270,6 +270,7 @@ def write_changes(
     target = _live(begun, frozen)
     key = f"restore-{begun.version.version[:12]}-{target.position}"
     with (
+        version_read(site, begun.version.version),
         sources(site, from_vault=wanted.from_vault, say=say) as stores,
         scratch_folder(site, owner.run) as scratch,
         open_disk(

@@ -1,6 +1,7 @@
 """Restore: the disks of a version, as images, every chunk proved on its way."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from likeness.store.locating import Locator
 from likeness.store.restoring import Progress, restore_disk
 from likeness.store.versions import Version
 from likeness.transport.tuning import keep_large_buffers
+from tasks.claims import version_read
 from tasks.progress import shown
 from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
 from tasks.retries import STEP
@@ -82,8 +84,10 @@ def restore_version_disks(
     with (
         sources(site, from_vault=from_vault, say=done.notes) as stores,
         scratch_folder(site, run) as scratch,
+        ExitStack() as held,
     ):
         found = version_in(stores, version)
+        held.enter_context(version_read(site, found.version))
 
         def places(disk: DiskRecord) -> Locator | None:
             return known_places(site, found, disk, from_vault=from_vault)

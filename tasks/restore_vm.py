@@ -34,6 +34,7 @@ from likeness.xen.restoring import (
     write_disk,
 )
 from likeness.xen.storages import find_storage
+from tasks.claims import version_read
 from tasks.progress import shown
 from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
 from tasks.retries import STEP
@@ -203,6 +204,7 @@ def fill_disk(
     label, done = disk_label(disk.position, record.name), Reached(record.size_bytes)
     key, title = f"restore-{made.version.version[:12]}-{disk.position}", f"Restore of {label}"
     with (
+        version_read(site, made.version.version),
         sources(site, from_vault=wanted.from_vault, say=say) as stores,
         scratch_folder(site, owner.run) as scratch,
         open_disk(

@@ -17,6 +17,7 @@ from likeness.stopping import StopToken
 from likeness.store.disk_view import DiskView, open_disk
 from likeness.store.versions import Version
 from tasks.artifacts import put_table
+from tasks.claims import version_read
 from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
 from tasks.retries import ONCE
 from tasks.transfer import scratch_folder
@@ -92,6 +93,7 @@ def serve_version(
         ExitStack() as held,
     ):
         version = version_in(stores, chosen)
+        held.enter_context(version_read(site, version.version))
         exports: dict[str, Export] = {}
         for disk in version.record.disks:
             places = known_places(site, version, disk, from_vault=from_vault)

@@ -6,12 +6,13 @@ from dataclasses import replace
 from prefect import get_run_logger, task
 
 from blocks import Site
-from likeness.errors import ShareRefused, ShareUnreachable, StoreMissing
+from likeness.errors import ShareFull, ShareRefused, ShareUnreachable, StoreMissing
 from likeness.model.choosing import uuid_in
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
-from likeness.model.sizes import counted
+from likeness.model.sizes import counted, readable_size
 from likeness.stopping import StopToken
+from likeness.transport.base import Space
 from likeness.xen.changed_blocks import enable_tracking
 from likeness.xen.dropping import drop_snapshot
 from likeness.xen.inventory import XenVm, disks_left_out, find_vm, look_again
@@ -23,6 +24,9 @@ from likeness.xen.snapshots import Consistency, XenSnapshot
 from likeness.xen.snapshots import take_snapshot as take
 from tasks.changes import drop_own, keep_only_newest
 from tasks.retries import ONCE
+
+_FLOOR_BYTES, _FLOOR_SHARE = 1 << 30, 0.01
+"""So much is left free: a gibibyte, or a hundredth of a small place."""
 
 
 @task(task_run_name="snapshot {vm.name}", **ONCE)
@@ -85,7 +89,8 @@ def require_store(vm: XenVm, site: Site) -> None:
         ShareUnreachable, StoreMissing, ShareRefused: It does not.
     """
     try:
-        with site.data_store.open():
+        with site.data_store.open() as store:
+            _require_room(vm, store.transport.space())
             return
     except (ShareUnreachable, StoreMissing, ShareRefused) as cause:
         raise type(cause)(
@@ -93,6 +98,21 @@ def require_store(vm: XenVm, site: Site) -> None:
             f" reached ({cause}); no snapshot was taken. See that it answers from this machine,"
             " then run the job again"
         ) from cause
+
+
+def _require_room(vm: XenVm, room: Space) -> None:
+    """Leave before a snapshot is taken if a backup would only fill the store to its last byte.
+
+    Raises:
+        ShareFull: Less is free than a commit, a catalog copy and a forgetting may need.
+    """
+    floor = min(_FLOOR_BYTES, int(room.total_bytes * _FLOOR_SHARE))
+    if room.free_bytes < floor:
+        raise ShareFull(
+            f"VM {vm.name} is not backed up now: the data store has"
+            f" {readable_size(room.free_bytes)} free, less than {readable_size(floor)}; no snapshot"
+            " was taken. Forget versions and reclaim, or give it more room"
+        )
 
 
 def _of(xen: XenSession, vm: XenVm, disks: Mapping[str, Sequence[str]]) -> list[str]:

@@ -101,5 +101,6 @@ def sweep_scratch(*, site: Site) -> int:
         if is_name(folder.name) and not is_live(site, RunId(folder.name)):
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1
-    forget_claims(site.catalog.claims, "run-", made_before=system_clock() - _CLAIMS_KEPT)
+    for kind in ("run-", "reads-"):
+        forget_claims(site.catalog.claims, kind, made_before=system_clock() - _CLAIMS_KEPT)
     return removed + sweep_left(site.catalog.file)

@@ -4,7 +4,7 @@ import errno
 import shutil
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from prefect import get_run_logger, task
@@ -126,7 +126,14 @@ def transfer_disks(
         counts=counts,
         from_agent=delegate is not None,
         last=last,
+        keep=job.keep,
+        locked_until=locked_until(job, taken_at),
     )
+
+
+def locked_until(job: BackupJob, taken_at: datetime) -> str:
+    """Before when nobody may forget a version of a job, as its record says it."""
+    return (taken_at + timedelta(days=job.lock_days)).isoformat() if job.lock_days else ""
 
 
 def _send(

@@ -39,8 +39,11 @@ class Kind(IntEnum):
     HEAD = 7
     SWEPT = 8
     CATALOG_COPY = 9
+    FORGET = 10
     TURN = 11
     ADOPTED = 12
+    HOLD = 13
+    CONDEMNED = 14
 
 
 @dataclass(frozen=True, slots=True)

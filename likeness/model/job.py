@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from likeness.model.retention import POLICY_RULE, parse_policy
 from likeness.model.sizes import shortened
 
 Consistency = Literal["standard", "quiesced", "memory", "offline"]
@@ -37,6 +38,14 @@ def _sayable(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_sayable)]
 Word = Annotated[Name, StringConstraints(min_length=1, max_length=_LONGEST)]
+
+
+def _policy(text: str) -> str:
+    return str(parse_policy(text)) if text.strip() else ""
+
+
+Policy = Annotated[str, AfterValidator(_policy)]
+"""How many versions to keep, in words; empty: nothing is said."""
 
 
 class BackupJob(BaseModel):
@@ -152,6 +161,20 @@ class BackupJob(BaseModel):
         description="For the whole job; 0 is as fast as it goes.",
     )
 
+    keep: Policy = Field(
+        default="",
+        title="Versions to keep",
+        description="Such as: last 5, daily 7, weekly 4, monthly 12, yearly 3; or everything."
+        " Empty: what the site says. It counts from the next backup on.",
+    )
+    lock_days: int = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        title="Lock each version for days",
+        description="Before that time nobody can forget it, whatever is asked; 0: no lock.",
+    )
+
     @property
     def means_something(self) -> bool:
         """Whether it could select a VM at all."""
@@ -241,6 +264,8 @@ RULES = {
     "only_disks": 'give VMs, each with a list of at least one disk, such as {"db": ["0"]}',
     "strict": _TRUTH,
     "changed_blocks": _TRUTH,
+    "keep": POLICY_RULE,
+    "lock_days": "give a whole number from 0 to 36500",
     "bandwidth_mib": f"give a whole number from 0 to {MOST_MIB}",
 }
 """What can be said of each field of a job."""

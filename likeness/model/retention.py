@@ -5,6 +5,7 @@ each of the last seven days that have one. A damaged version fills no place, so 
 a good one, and the newest version that is good or not yet checked is kept whatever the policy says.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -29,10 +30,55 @@ class Retention:
     monthly: int = 0
     yearly: int = 0
 
+    def __str__(self) -> str:
+        said = [f"{name} {count}" for name in PERIODS if (count := getattr(self, name))]
+        return ", ".join(said) or EVERYTHING
+
     @property
     def keeps_everything(self) -> bool:
         """Whether no rule is set; then nothing ever goes."""
         return not any((self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly))
+
+
+PERIODS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
+EVERYTHING = "everything"
+POLICY_RULE = "give what to keep, such as 'last 5, daily 7, weekly 4', or 'everything'"
+_WORDS = re.compile(r"(?:([a-z]+) ([0-9]{1,5})|([0-9]{1,5}) ([a-z]+))\Z")
+
+
+def parse_policy(text: str) -> Retention:
+    """The policy that people write as ``last 5, daily 7, weekly 4``, or ``everything``.
+
+    Raises:
+        ValueError: It says something else, or to keep nothing at all.
+    """
+    if " ".join(text.lower().split()) == EVERYTHING:
+        return Retention(last=0)
+    counts = dict.fromkeys(PERIODS, 0)
+    for part in text.lower().split(","):
+        match = _WORDS.match(" ".join(part.split()))
+        word, number = (match[1] or match[4], int(match[2] or match[3])) if match else ("", 0)
+        if word not in counts or counts[word]:
+            raise ValueError(POLICY_RULE)
+        counts[word] = number
+    if not any(counts.values()):
+        raise ValueError(POLICY_RULE)
+    return Retention(**counts)
+
+
+def policies_by_tag(text: str) -> dict[str, Retention]:
+    """Policies that people write as ``gold: daily 30, monthly 12; lab: last 2``, by their tag.
+
+    Raises:
+        ValueError: It says something else.
+    """
+    found: dict[str, Retention] = {}
+    for part in filter(str.strip, text.split(";")):
+        tag, colon, policy = part.partition(":")
+        if not colon or not tag.strip() or tag.strip() in found:
+            raise ValueError(f"give tags such as 'gold: daily 30; lab: last 2'; {POLICY_RULE}")
+        found[tag.strip()] = parse_policy(policy)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

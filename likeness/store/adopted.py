@@ -137,7 +137,8 @@ def found_there(view: SignedPlace, owner: int) -> list[AdoptedDocument]:
     """What an owner finds at this moment, in the parts it is to be written in."""
     versions = [
         entry.name.rpartition("-")[2]
-        for entry in view.transport.entries(layout.VERSIONS)
+        for folder in (layout.VERSIONS, layout.FORGOTTEN)
+        for entry in view.transport.entries(folder)
         if layout.is_known(entry.name)
     ]
     numbers = {

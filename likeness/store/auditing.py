@@ -12,6 +12,7 @@ VM.
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from likeness.codec.documents import Kind
@@ -20,13 +21,16 @@ from likeness.model.ids import PackId, VmId
 from likeness.stopping import StopToken
 from likeness.store import layout
 from likeness.store.believing import look_twice
-from likeness.store.data_store import DataStore, signed_part
+from likeness.store.data_store import DataStore, read_frame, signed_part
 from likeness.store.documents import (
     CatalogCopyDocument,
     IndexClear,
     SweptDocument,
+    VersionClear,
     VersionRecord,
+    decode,
 )
+from likeness.store.forgetting import Forgotten, read_forgotten
 from likeness.store.heads import Witness
 from likeness.store.history import (
     Record,
@@ -50,13 +54,13 @@ from likeness.store.observations import (
     with_closed,
 )
 from likeness.store.public_view import SignedView
+from likeness.store.sweeping import objects_given_back
 from likeness.transport.base import Entry
 from likeness.transport.passing import CarefulTransport
 
 MOST_IN_MIND = 1 << 19
 """Packs compared in one turn: about 100 MB of memory."""
 _PREFIXES = tuple(f"{number:02x}" for number in range(256))
-_CONTROL = (layout.KEYS, layout.OWNER, layout.ADOPTED, layout.INDEX, layout.SWEPT)
 
 
 def audit_presence(
@@ -116,11 +120,12 @@ def _control_objects(view: SignedView, witness: Witness) -> Iterator[Observation
     """Keys, owners, index segments and statements against what the newest head says."""
     present = {
         entry.name
-        for folder in _CONTROL
+        for folder in layout.CONTROL
         for entry in view.transport.entries(folder)
         if layout.is_known(entry.name) and not layout.is_turn(entry.name)
     }
-    for name in sorted(set(witness.objects) - present):
+    missing = set(witness.objects) - present
+    for name in sorted(missing - objects_given_back(view) if missing else ()):
         yield trouble(name, "missing, although the newest head knows it")
     slots = [name for name in present if "/slot-" in name]
     for name in sorted(set(slots) - set(witness.objects)):
@@ -299,16 +304,22 @@ def _brought_by(view: SignedView, segments: set[str]) -> dict[str, list[str]]:
 def _versions(view: SignedView, witness: Witness, stop: StopToken) -> Iterator[Observation]:
     maps = _Maps(view)
     folders = vm_folders(view.transport)
+    forgotten = read_forgotten(view)
     for vm in sorted({*folders, *witness.vms}):
         stop.check()
-        yield from _one_vm(view, vm, witness.vms.get(vm), maps, stop)
+        yield from _one_vm(view, vm, witness, forgotten, maps, stop)
     yield from maps.left_over()
 
 
 def _one_vm(
-    view: SignedView, vm: VmId, said: tuple[int, str] | None, maps: "_Maps", stop: StopToken
+    view: SignedView,
+    vm: VmId,
+    witness: Witness,
+    forgotten: Forgotten,
+    maps: "_Maps",
+    stop: StopToken,
 ) -> Iterator[Observation]:
-    names = records_of(view.transport, vm)
+    names, said = records_of(view.transport, vm), witness.vms.get(vm)
     bad: dict[str, LikenessError] = {}
     for name in names:
         stop.check()
@@ -316,7 +327,7 @@ def _one_vm(
             maps.need(read_record(view, name))
         except UNREADABLE as cause:
             bad[name] = cause
-    covered = covered_records(names, bad, said)
+    covered = covered_records(forgotten.as_told(names, vm, witness.objects), bad, said)
     if covered is None and said is not None:
         yield _gone(vm, names, said[0])
     for name, problem in bad.items():
@@ -392,12 +403,13 @@ class _Maps:
 
     def left_over(self) -> Iterator[Observation]:
         """Block maps in folders of known disks that no version needs; with keys only."""
+        in_waiting = _maps_of_forgotten(self.view) if any(self._unneeded.values()) else set()
         for names in self._unneeded.values():
-            for name in sorted(names):
+            for name in sorted(names - in_waiting):
                 yield notice(
                     name,
                     "no version needs this block map",
-                    "a commit is under way or never finished, or a version was forgotten",
+                    "a commit is under way or never finished; a reclaim removes it",
                 )
 
     def _pair(
@@ -424,6 +436,16 @@ class _Maps:
             here = {name for name in there if name.startswith(f"{folder}/")}
             left = self._unneeded.get(folder, here)
             self._unneeded[folder] = (left & here) - needed
+
+
+def _maps_of_forgotten(view: SignedView) -> set[str]:
+    """Block maps that came with versions which are forgotten, and may be taken back."""
+    found: set[str] = set()
+    for entry in view.transport.entries(layout.FORGOTTEN):
+        with suppress(*UNREADABLE):
+            clear = read_frame(view.transport, entry.name).clear
+            found.update(decode(clear, VersionClear, name=entry.name).objects)
+    return found
 
 
 def _map_trouble(found: int | None, expected: int | None) -> str:

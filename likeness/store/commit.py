@@ -6,7 +6,7 @@ version that lacks something.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import takewhile
 
 import likeness
@@ -27,6 +27,7 @@ from likeness.store.documents import (
     VersionRecord,
     encode,
 )
+from likeness.store.forgetting import read_forgotten
 from likeness.store.free_text import fitted
 from likeness.store.heads import read_witness
 from likeness.store.history import covered_records
@@ -36,6 +37,7 @@ from likeness.store.observations import UNKNOWN, UNREADABLE
 from likeness.store.pack import PackReceipt
 from likeness.store.receipts import DiskReceipt, TransferReceipt
 from likeness.store.salvaging import read_table
+from likeness.store.still_there import require_still_there, swept_statements
 from likeness.store.versions import (
     Version,
     last_version,
@@ -54,6 +56,7 @@ record stays far shorter than a document may be."""
 _MOVERS = 4
 _FIRST = "0" * 64
 
+Gate = Callable[[], AbstractContextManager[object]]
 Step = Callable[[str], None]
 """Told the name of each step when it is done; tests crash here."""
 
@@ -65,6 +68,7 @@ def commit_version(
     clock: Clock,
     above: int = 0,
     step: Step = lambda _: None,
+    gate: Gate = nullcontext,
 ) -> Version:
     """Make a transfer permanent.
 
@@ -80,8 +84,10 @@ def commit_version(
         above: The highest number that is known to have been given to a version of the VM, also if
             the store does not know it any more; no number is used twice.
         step: Told of each step.
+        gate: Held while the record is written: nobody forgets or deletes meanwhile.
 
     Raises:
+        TransferBroken: The version it was compared with was forgotten meanwhile; transfer again.
         ObjectMissing: A pack the transfer was told is durable is in neither place.
         ShareUnreachable: The share went away, or the store from the share; repeat.
         ShareFull: No room for the maps, the index or the record.
@@ -94,6 +100,7 @@ def commit_version(
     store.require_in_place()
     vm = receipt.vm.vm
     version = _version_id(receipt)
+    swept = swept_statements(store)
     names = record_names(store, vm)
     done = _done_before(store, names, version)
     if done is not None:
@@ -122,7 +129,8 @@ def commit_version(
     name = layout.version_record(vm, clear.sequence, version)
     record = _record(receipt, disks)
     made: Version | None = None
-    with suppress(NameTaken):  # an earlier attempt's record, which has just arrived
+    with gate(), suppress(NameTaken):  # an earlier attempt's record, which has just arrived
+        require_still_there(store, receipt, last, swept)
         written, _ = store.write(name, Kind.VERSION, clear, encode(record))
         made = Version(name, clear, record, written)
     store.require_in_place()  # or else it was recorded beside the store
@@ -176,7 +184,9 @@ def _set_torn_aside(store: DataStore, vm: VmId, names: list[str]) -> None:
     if not torn:
         return
     try:
-        covered = covered_records(names, torn, read_witness(store).vms.get(vm))
+        witness = read_witness(store)
+        as_told = read_forgotten(store).as_told(names, vm, witness.objects)
+        covered = covered_records(as_told, torn, witness.vms.get(vm))
     except UNREADABLE:
         covered = None
     if covered is None:  # heads or versions are lost: nobody knows what was relied on
@@ -214,14 +224,18 @@ def _record(receipt: TransferReceipt, disks: tuple[DiskRecord, ...]) -> VersionR
         configuration=receipt.vm.configuration,
         counts=receipt.counts,
         release=likeness.RELEASE,
+        keep=receipt.keep,
+        locked_until=receipt.locked_until,
     )
 
 
 def _next_sequence(store: DataStore, vm: VmId, names: list[str], above: int) -> int:
-    """One more than anything there has, folders that lie in a record's place too."""
+    """One more than anything there has, forgotten versions and folders in a record's place too."""
     folder = layout.versions_of(vm)
     strange = (f"{folder}/{each}" for each in store.transport.folders(folder))
-    return max((above, *map(layout.number_of, (*names, *filter(layout.is_known, strange))))) + 1
+    forgotten = (e.name for e in store.transport.entries(layout.forgotten_record(folder)))
+    taken = (*names, *filter(layout.is_known, (*strange, *forgotten)))
+    return max((above, *map(layout.number_of, taken))) + 1
 
 
 def _admit_packs(store: DataStore, receipt: TransferReceipt) -> None:

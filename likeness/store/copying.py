@@ -166,7 +166,7 @@ class _Copying:
         only = self._manner.only
         last = self._lacking(layout.HEADS, layout.CATALOG) if only is None else []
         versions = self._lacking(layout.VERSIONS)
-        index = self._lacking(layout.INDEX, layout.SWEPT)
+        index = self._lacking(layout.INDEX, layout.SWEPT, layout.FORGETS, layout.HOLDS)
         new = [entry.name for entry in index if entry.name.startswith(f"{layout.INDEX}/")]
         trusted = self._manner.trusted and only is None
         self._goods = Goods(self._store, self._vault, self._mending, of=new if trusted else None)

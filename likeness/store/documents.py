@@ -162,7 +162,12 @@ class Counts(Document, frozen=True):
 
 
 class VersionRecord(Document, frozen=True):
-    """The sealed part of a version record: everything needed to restore it."""
+    """The sealed part of a version record: everything needed to restore it.
+
+    Attributes:
+        keep: What its job said of how many versions to keep; empty: what the site says.
+        locked_until: Before this moment nobody may forget it; empty: no lock.
+    """
 
     vm_name: Text
     run: Hex32
@@ -174,6 +179,8 @@ class VersionRecord(Document, frozen=True):
     configuration: Annotated[str, Meta(max_length=MOST_CONFIGURATION)]
     counts: Counts
     release: Text
+    keep: Text = ""
+    locked_until: Moment = ""
 
 
 class VersionClear(Document, frozen=True):
@@ -241,12 +248,67 @@ class HeadDocument(Document, frozen=True):
 
 
 class SweptDocument(Document, frozen=True):
-    """`gc/…`: packs that are given back, said before they are deleted."""
+    """`gc/…`: packs and other objects that are given back, said before they are deleted."""
 
     number: Count
     made_at: Moment
     reason: Text
     packs: Annotated[tuple[Hex32, ...], Meta(max_length=1 << 20)]
+    objects: Annotated[tuple[ObjectName, ...], Meta(max_length=1 << 20)] = ()
+
+
+class ForgetDocument(Document, frozen=True):
+    """`forgets/…`: versions that are given up on purpose, said before their records are moved.
+
+    Attributes:
+        records: Names of their records, as they were in `versions/`.
+        back: Whether they are taken back instead.
+    """
+
+    number: Count
+    made_at: Moment
+    reason: Text
+    records: Annotated[tuple[ObjectName, ...], Meta(max_length=1 << 17)]
+    back: bool = False
+
+
+class HoldDocument(Document, frozen=True):
+    """`holds/…`: a version that must stay, whatever any policy says; the newest word counts.
+
+    Attributes:
+        record: The name of its record.
+        until: When that ends; empty: never.
+        locked: Whether nobody may lift it before.
+        lifted: Whether it is over.
+    """
+
+    number: Count
+    made_at: Moment
+    record: ObjectName
+    note: Text
+    until: Moment = ""
+    locked: bool = False
+    lifted: bool = False
+
+
+class CondemnedDocument(Document, frozen=True):
+    """`condemned/…`: packs that no version needs, deleted when they waited long enough.
+
+    Attributes:
+        owner: The number of the owner document of that time.
+        run: Which run said so; each one that looks writes such a document.
+        packs: Which.
+        records: Records of forgotten versions that go with them.
+        spared: Whether the packs are needed after all, and so not condemned any more.
+    """
+
+    number: Count
+    made_at: Moment
+    owner: Count
+    run: Hex32
+    packs: Annotated[tuple[Hex32, ...], Meta(max_length=1 << 20)] = ()
+    records: Annotated[tuple[ObjectName, ...], Meta(max_length=1 << 17)] = ()
+    spared: bool = False
 
 
 class CatalogCopyDocument(Document, frozen=True):

@@ -22,9 +22,10 @@ from likeness.errors import (
 )
 from likeness.model.ids import VmId
 from likeness.store import layout
-from likeness.store.believing import LOST, exists_surely, look_twice
+from likeness.store.believing import LOST, exists_surely
 from likeness.store.data_store import DataStore, read_frame, set_aside
 from likeness.store.documents import HeadDocument, HeadObject, HeadVm, VersionClear
+from likeness.store.forgetting import Forgotten, read_forgotten
 from likeness.store.versions import record_names, vms
 from likeness.transport.passing import CLOSED, CarefulTransport
 
@@ -34,7 +35,6 @@ MOST_VMS = 1 << 15
 """What one head tells at most: about 30 MiB, and a document may have 64."""
 _ATTEMPTS = 10  # jobs that end in one moment
 _FIRST = "0" * 64
-_CONTROL = (layout.KEYS, layout.OWNER, layout.ADOPTED, layout.INDEX, layout.SWEPT)
 
 
 @dataclass(slots=True)
@@ -171,7 +171,7 @@ def _write_next(
     told.objects |= witness.objects
     number = witness.number + 1
     seen = Witness() if _is_full(number) else witness
-    changed, lost = _changed_vms(store, seen, known=told.vms)
+    changed, lost = _changed_vms(store, seen, told)
     objects = _changed_objects(store, seen, known=told.objects)
     told.problem = told.problem or witness.problem
     told.objects |= {each.name: each.digest for each in objects if not each.gone}
@@ -253,43 +253,71 @@ def versions_digest(names: list[str]) -> str:
     return digest([f"{name}\n".encode() for name in sorted(names)]).hex()
 
 
-def _changed_vms(
-    store: DataStore, seen: Witness, *, known: Mapping[VmId, tuple[int, str]]
-) -> tuple[list[HeadVm], list[VmId]]:
-    """VMs that are not as they were seen; and those that lost a version, since these only come."""
+def _changed_vms(store: DataStore, seen: Witness, told: Witness) -> tuple[list[HeadVm], list[VmId]]:
+    """VMs that are not as they were seen; and those that lost a version nobody gave up.
+
+    Statements are read after the records, so that each record that moved away is spoken of.
+    """
     changed, lost = [], []
     listing = CarefulTransport(store.transport)
     present = set(vms(store.over(listing)))
-    for vm in sorted(present | set(known)):
+    everyone = sorted(present | set(told.vms))
+    there = {vm: _records(store, vm) for vm in everyone}
+    forgotten = read_forgotten(store)
+    for vm in everyone:
         try:
-            names = _records(store, vm, known.get(vm))
+            names, forgotten = _seen_surely(store, vm, there[vm], forgotten, told)
         except CLOSED:  # what is known of it stands until somebody can look
-            if vm in known and seen.vms.get(vm) != known[vm]:
-                changed.append(HeadVm(vm=vm, versions=known[vm][0], digest=known[vm][1]))
+            if vm in told.vms and seen.vms.get(vm) != told.vms[vm]:
+                count, digest_ = told.vms[vm]
+                changed.append(HeadVm(vm=vm, versions=count, digest=digest_))
             continue
+        if _lacks(forgotten.as_told(names, vm, told.objects), told.vms.get(vm)):
+            lost.append(vm)
+        gone = forgotten.now | _late(store, names, forgotten, vm, told)
+        names = [name for name in names if name not in gone]
         present.update([vm] if names else [])
         now = (len(names), versions_digest(names))
         if seen.vms.get(vm) != now and (vm in present or vm in seen.vms):
             changed.append(HeadVm(vm=vm, versions=now[0], digest=now[1]))
-        count, told = known.get(vm, (0, ""))
-        if count and versions_digest(names[:count]) != told:
-            lost.append(vm)
     return changed, lost
 
 
-def _records(store: DataStore, vm: VmId, known: tuple[int, str] | None) -> list[str]:
-    """A VM's version records; that some are gone is believed when two listings say so."""
-    count, told = known or (0, "")
+def _seen_surely(
+    store: DataStore, vm: VmId, names: list[str] | None, forgotten: Forgotten, told: Witness
+) -> tuple[list[str], Forgotten]:
+    """A VM's records; that some are gone is believed when two listings say so."""
+    known = told.vms.get(vm)
+    if names is not None and not _lacks(forgotten.as_told(names, vm, told.objects), known):
+        return names, forgotten
+    with store.again() as again:
+        return record_names(again, vm), read_forgotten(store)
 
-    def lacks(names: list[str]) -> bool:
-        return count > 0 and versions_digest(names[:count]) != told
 
-    names = look_twice(lambda place: record_names(place, vm), store, doubtful=lacks)[-1]
+def _late(
+    store: DataStore, names: list[str], forgotten: Forgotten, vm: VmId, told: Witness
+) -> set[str]:
+    """Records of who had lost the store, now set aside; those that a head told of are none."""
     if not store.past.adopted(store):
-        return names
-    new = names if lacks(names) else names[count:]
-    late = {n for n in new if _set_aside_if_late(store, n, Kind.VERSION, VersionClear)}
-    return [name for name in names if name not in late]
+        return set()
+    as_told = forgotten.as_told(names, vm, told.objects)
+    known = told.vms.get(vm)
+    told_of = [] if known is None or _lacks(as_told, known) else as_told[: known[0]]
+    new = set(names) - set(told_of)
+    return {n for n in new if _set_aside_if_late(store, n, Kind.VERSION, VersionClear)}
+
+
+def _lacks(as_told: list[str], known: tuple[int, str] | None) -> bool:
+    count, digest_ = known or (0, "")
+    return count > 0 and versions_digest(as_told[:count]) != digest_
+
+
+def _records(store: DataStore, vm: VmId) -> list[str] | None:
+    """A VM's version records; none if they cannot be listed."""
+    try:
+        return record_names(store, vm)
+    except CLOSED:
+        return None
 
 
 def _changed_objects(
@@ -299,7 +327,7 @@ def _changed_objects(
     listing = CarefulTransport(store.transport)
     present = {
         entry.name
-        for folder in _CONTROL
+        for folder in layout.CONTROL
         for entry in listing.entries(folder)
         if layout.is_known(entry.name) and not layout.is_turn(entry.name)
     }

@@ -14,12 +14,15 @@ FORMAT_COPIES = ("ADS-FORMAT", "ADS-FORMAT.2", "ADS-FORMAT.3")
 KEYS, OWNER, INBOX, PACKS, MAPS = "keys", "owner", "in", "packs", "maps"
 INDEX, VERSIONS, HEADS, SWEPT, CATALOG = "index", "versions", "heads", "gc", "catalog"
 QUARANTINE, ADOPTED = "quarantine", "adopted"
+FORGETS, FORGOTTEN, HOLDS, CONDEMNED = "forgets", "forgotten", "holds", "condemned"
 FOLDERS = (
     *(KEYS, OWNER, INBOX, PACKS, MAPS, INDEX, VERSIONS, HEADS, SWEPT, CATALOG),
-    *(QUARANTINE, ADOPTED),
+    *(QUARANTINE, ADOPTED, FORGETS, FORGOTTEN, HOLDS, CONDEMNED),
 )
-NUMBERED = (HEADS, SWEPT, CATALOG)
+NUMBERED = (HEADS, SWEPT, CATALOG, FORGETS, HOLDS, CONDEMNED)
 """Folders of documents that count up, besides `OWNER`."""
+CONTROL = (KEYS, OWNER, ADOPTED, INDEX, SWEPT, FORGETS, HOLDS)
+"""Folders whose objects heads speak of."""
 
 _KINDS = {
     OWNER: Kind.OWNER,
@@ -29,19 +32,23 @@ _KINDS = {
     HEADS: Kind.HEAD,
     CATALOG: Kind.CATALOG_COPY,
     ADOPTED: Kind.ADOPTED,
+    FORGETS: Kind.FORGET,
+    FORGOTTEN: Kind.VERSION,
+    HOLDS: Kind.HOLD,
+    CONDEMNED: Kind.CONDEMNED,
 }
 
 _KNOWN = re.compile(
     r"(?:ADS-FORMAT(?:\.2|\.3)?"
     r"|keys/slot-[0-9a-f]{16}|keys/pub-[0-9a-f]{8}"
-    r"|(?:owner|heads|gc|catalog)/[0-9a-f]{16}"
+    r"|(?:owner|heads|gc|catalog|forgets|holds|condemned)/[0-9a-f]{16}"
     r"|(?:catalog|adopted)/[0-9a-f]{16}-[0-9a-f]{4}"
     r"|owner/[0-9a-f]{16}-[0-9a-f]{16}"
     r"|in/[0-9a-f]{32}/[0-9a-f]{32}"
     r"|packs/[0-9a-f]{2}/[0-9a-f]{32}"
     r"|maps/[0-9a-f]{32}/[0-9a-f]{32}"
     r"|index/[0-9a-f]{32}|quarantine/[0-9a-f]{32}"
-    r"|versions/[0-9a-f]{32}/[0-9a-f]{16}-[0-9a-f]{32})\Z"
+    r"|(?:versions|forgotten)/[0-9a-f]{32}/[0-9a-f]{16}-[0-9a-f]{32})\Z"
 )
 
 
@@ -85,8 +92,20 @@ def versions_of(vm: VmId) -> str:
     return f"{VERSIONS}/{vm}"
 
 
+def forgotten_record(record: str) -> str:
+    """Where the record of a version lies once the version is forgotten."""
+    return f"{FORGOTTEN}/{record.removeprefix(VERSIONS).lstrip('/')}"
+
+
+def signed_name(name: str) -> str:
+    """The name that an object is signed for, which is its own but for a few."""
+    if name in FORMAT_COPIES:
+        return FORMAT_COPIES[0]
+    return f"{VERSIONS}{name[len(FORGOTTEN) :]}" if name.startswith(f"{FORGOTTEN}/") else name
+
+
 def numbered(folder: str, number: int) -> str:
-    """The n-th object of `OWNER`, `HEADS`, `SWEPT` or `CATALOG`."""
+    """The n-th object of a folder whose objects are counted, such as `OWNER` or `HEADS`."""
     return f"{folder}/{number:016x}"
 
 
@@ -116,7 +135,7 @@ def adopted(owner: int, part: int) -> str:
 
 
 def free_number(folder: str, entries: Iterable[str], folders: Iterable[str]) -> int:
-    """The next number in `OWNER`, `SWEPT` or `CATALOG` that nothing lies under, 1 for the first.
+    """The next number in such a folder that nothing lies under, 1 for the first.
 
     Args:
         folder: Which.

@@ -38,16 +38,18 @@ class Ledger:
     def turns(self, most: int = MOST_IN_MIND) -> Iterator[tuple[frozenset[int], set[bytes]]]:
         """First bytes, and every block that begins with one of them; all blocks in few turns."""
         firsts: list[int] = []
+        counted = 0
         for first in _FIRST_BYTES:
-            if firsts and sum(self._counts[each] for each in (*firsts, first)) > most:
+            if firsts and counted + self._counts[first] > most:
                 yield frozenset(firsts), self._blocks(firsts)
-                firsts = []
+                firsts, counted = [], 0
             firsts.append(first)
+            counted += self._counts[first]
         yield frozenset(firsts), self._blocks(firsts)
 
     def _blocks(self, firsts: Iterable[int]) -> set[bytes]:
         found: set[bytes] = set()
-        for first in firsts:
+        for first in filter(self._counts.__getitem__, firsts):
             path = self._path(first)
             kept = path.read_bytes() if path.exists() else b""
             for data in (kept, bytes(self._buffers[first])):

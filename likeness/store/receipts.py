@@ -34,6 +34,8 @@ class TransferReceipt:
     Attributes:
         from_agent: Whether another machine says so: then every pack's own table is asked too.
         scope: Whose chunk ids its packs must have, if it comes from there.
+        keep: What the job says of how many versions to keep; see `VersionRecord`.
+        locked_until: Before then nobody may forget the version; ISO 8601, or empty.
         last: The VM's last version as the transfer read it, if it had one; see `last_version`.
     """
 
@@ -50,6 +52,8 @@ class TransferReceipt:
     from_agent: bool = False
     scope: bytes = STORE_SCOPE
     last: Version | None = None
+    keep: str = ""
+    locked_until: str = ""
 
     def discard(self) -> None:
         """Let go of the maps once the version is recorded; safe to repeat."""

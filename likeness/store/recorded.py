@@ -12,6 +12,7 @@ from likeness.errors import LikenessError, ObjectMissing, WrittenLate
 from likeness.model.ids import VmId
 from likeness.store import layout
 from likeness.store.data_store import DataStore
+from likeness.store.forgetting import read_forgotten
 from likeness.store.history import (
     History,
     covered_records,
@@ -82,10 +83,11 @@ def _recorded(view: SignedView) -> Recorded:
         meaning = "the version restores; copy the record back under its own name"
         found.told.append(Observation(Weight.SPARE_LOST, name, elsewhere, meaning))
         found.versions[name] = lies_at
-    history = read_history(view)
+    history, forgotten = read_history(view), read_forgotten(view)
     for vm in sorted({*folders, *history.witness.vms}):
         here = {name for name in (*found.versions, *bad) if VmId(name.split("/")[1]) == vm}
-        found.told += _of_one_vm(view, vm, sorted(here), found.versions, bad, history)
+        names = forgotten.as_told(sorted(here), vm, history.witness.objects)
+        found.told += _of_one_vm(view, vm, names, found.versions, bad, history)
     found.versions = dict(sorted(found.versions.items()))
     return found
 
@@ -109,7 +111,7 @@ def _of_one_vm(
     spoilt = [name for name in names if name in bad and name not in whole]
     covered = covered_records(names, spoilt, said)
     if covered is None and said is not None:
-        yield _gone(vm, said[0], len(names) - len(spoilt))
+        yield _gone(vm, said[0], sum(name in whole for name in names))
     for name in spoilt:
         cause = bad[name]
         needed = covered is None or name in covered

@@ -35,6 +35,7 @@ from likeness.store import layout
 from likeness.store.believing import LOST, differ, exists_surely, look_twice
 from likeness.store.data_store import claimed_store
 from likeness.store.documents import IndexClear
+from likeness.store.forgetting import read_forgotten
 from likeness.store.history import (
     History,
     Record,
@@ -255,6 +256,7 @@ class _SignedScrub:
 
     def versions(self) -> Iterator[Observation]:
         """Version records, the chain of each VM's records, and the block maps they name."""
+        forgotten = read_forgotten(self._view)
         for vm in vm_folders(self._transport):
             names = records_of(self._transport, vm)
             links: list[_Link] = []
@@ -272,7 +274,8 @@ class _SignedScrub:
                     links.append(_link(records[-1]))
                     yield from self._maps(records[-1])
             names = [name for name in names if name not in void]
-            covered = covered_records(names, bad, self._witness.vms.get(vm))
+            as_told = forgotten.as_told(names, vm, self._witness.objects)
+            covered = covered_records(as_told, bad, self._witness.vms.get(vm))
             for name, problem in bad.items():
                 known = covered is None or name in covered or problem.weight is Weight.UNCHECKED
                 yield problem if known else _uncommitted(problem)
@@ -296,8 +299,7 @@ class _SignedScrub:
         def judge(data: bytes) -> None:
             if _is_blob(name):
                 return check_blob(data, name=name)
-            signed_as = layout.FORMAT_COPIES[0] if name in layout.FORMAT_COPIES else name
-            frame = Frame.parse(data, name=signed_as)
+            frame = Frame.parse(data, name=layout.signed_name(name))
             frame.require_signature(layout.kind_of(name), self._view.verifier(frame))
             known = self._witness.objects.get(name)
             if known is not None and digest([data]).hex() != known:

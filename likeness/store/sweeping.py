@@ -9,9 +9,12 @@ from likeness.codec.documents import Kind
 from likeness.errors import ObjectUnreadable, ShareRefused
 from likeness.model.ids import PackId, RunId, is_name
 from likeness.store import layout
+from likeness.store.condemning import condemned_packs
 from likeness.store.data_store import DataStore
 from likeness.store.documents import SweptDocument
 from likeness.store.observations import UNREADABLE
+from likeness.store.public_view import SignedView
+from likeness.store.statements import state, statements
 
 _MOST_PACKS = 1 << 18
 """Packs that one statement tells of: about 10 MiB."""
@@ -89,9 +92,9 @@ def give_back_packs(
     """
     store.require_writable()
     doomed = _said_lately(store)
-    asked = holders()
+    asked = without_condemned(store, holders())
     sizes = {entry.name: entry.size_bytes for entry in store.transport.entries(layout.PACKS)}
-    still = holders()
+    still = without_condemned(store, holders())
     packs = tuple(
         sorted(
             pack
@@ -111,6 +114,12 @@ def give_back_packs(
     return GivenBack(tuple(gone), sum(gone.values()), tuple(sorted(set(asked) - set(gone))))
 
 
+def without_condemned(store: DataStore, holders: Holders) -> Holders:
+    """Rely on no pack that is condemned: whoever did that may be deleting it at this moment."""
+    gone = condemned_packs(store)
+    return {pack: others for pack, others in holders.items() if not gone & others.keys()}
+
+
 def _is_held(
     holders: Mapping[PackId, int], going: Collection[PackId], sizes: Mapping[str, int]
 ) -> bool:
@@ -119,16 +128,29 @@ def _is_held(
 
 
 def _state(store: DataStore, packs: tuple[PackId, ...], reason: str, clock: Clock) -> None:
-    entries = (entry.name for entry in store.transport.entries(layout.SWEPT))
-    first = layout.free_number(layout.SWEPT, entries, store.transport.folders(layout.SWEPT))
-    for number, start in enumerate(range(0, len(packs), _MOST_PACKS), first):
-        statement = SweptDocument(
+    for start in range(0, len(packs), _MOST_PACKS):
+        state_swept(store, packs[start : start + _MOST_PACKS], (), reason, clock)
+
+
+def state_swept(
+    store: DataStore,
+    packs: tuple[PackId, ...],
+    objects: tuple[str, ...],
+    reason: str,
+    clock: Clock,
+) -> None:
+    """Say that packs and other objects are about to be deleted."""
+
+    def made(number: int) -> SweptDocument:
+        return SweptDocument(
             number=number,
             made_at=clock().isoformat(),
             reason=reason,
-            packs=packs[start : start + _MOST_PACKS],
+            packs=packs,
+            objects=objects,
         )
-        store.write(layout.numbered(layout.SWEPT, number), Kind.SWEPT, statement)
+
+    state(store, layout.SWEPT, made)
 
 
 def given_back(store: DataStore) -> set[PackId]:
@@ -158,3 +180,9 @@ def _said_in(store: DataStore, statements: Collection[str]) -> set[PackId]:
             statement, _ = store.read(name, Kind.SWEPT, SweptDocument)
             packs.update(PackId(pack) for pack in statement.packs)
     return packs
+
+
+def objects_given_back(view: SignedView) -> set[str]:
+    """Block maps, index segments and the like of which the same is said."""
+    said = statements(view, layout.SWEPT, SweptDocument)
+    return {name for _, statement in said for name in statement.objects}

@@ -18,10 +18,11 @@ from likeness.store import layout
 from likeness.store.believing import read_surely
 from likeness.store.data_store import DataStore, signed_part
 from likeness.store.documents import IndexClear, VersionClear, VersionRecord
+from likeness.store.forgetting import read_forgotten
 from likeness.store.index import segments
 from likeness.store.observations import UNREADABLE
 from likeness.store.pack import MOST_PACK_BYTES
-from likeness.store.sweeping import given_back
+from likeness.store.sweeping import given_back, objects_given_back
 from likeness.store.vault_mending import Copied, Mending, in_words
 from likeness.store.versions import last_version
 from likeness.transport.base import Entry, Transport
@@ -34,6 +35,8 @@ _WORDS = {
     layout.ADOPTED: "what an owner of the data store found there",
     layout.INDEX: "a part of the data store's index",
     layout.SWEPT: "a list of packs that were given back",
+    layout.FORGETS: "a list of versions that were forgotten",
+    layout.HOLDS: "a note of a version that must stay",
     layout.HEADS: "a link of the data store's history",
     layout.CATALOG: "a copy of the catalog",
 }
@@ -175,9 +178,10 @@ class Goods:
     def _does_without(self, name: str) -> bool:
         """Whether the vault lacks nothing although an object is not whole here.
 
-        Either the vault has it whole, or it was given back, perhaps since it was listed.
+        Either the vault has it whole, or it was given back or forgotten, perhaps since it was
+        listed.
         """
-        if self._is_given_back(name):
+        if self._is_given_back(name) or self._is_forgotten(name):
             return True
         try:
             self._require_whole(name, _read(self._vault.transport, name))
@@ -208,6 +212,12 @@ class Goods:
                 if last := last_version(store, vm):
                     return repr(last.record.vm_name)
         return as_uuid(vm)
+
+    def _is_forgotten(self, name: str) -> bool:
+        """Whether a version was given up, or what came with it was deleted since."""
+        if name.startswith(f"{layout.VERSIONS}/"):
+            return name in read_forgotten(self._store).now
+        return name in objects_given_back(self._store)
 
     def _is_given_back(self, name: str) -> bool:
         """Whether other packs hold all that was in this one, as statements say, new ones too."""

@@ -27,6 +27,8 @@ ASKED_EACH_TIME = {
     "restore": {"version": "0123abcd"},
     "restore-vm": {"vm": "web"},
     "fail-over": {"vm": "web", "pool": "other-pool"},
+    "undelete": {"version": "0123abcd"},
+    "pin": {"version": "0123abcd"},
 }
 each_deployment = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
 

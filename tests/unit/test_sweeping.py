@@ -121,8 +121,8 @@ def test_what_may_go_is_asked_before_the_listing_and_again_right_before_the_firs
 
     give_back_packs(workshop.store, ask, reason="", clock=workshop.clock)
 
-    statements = ("entries", "gc")
-    assert seen == [[statements], [statements, ("entries", "packs")]]
+    statements = [("entries", "gc"), ("entries", "condemned")]
+    assert seen == [statements[:1], [*statements, ("entries", "packs")]]
 
 
 def test_the_last_two_copies_are_not_deleted_by_two_processes(workshop: Workshop) -> None:

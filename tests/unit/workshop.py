@@ -266,6 +266,7 @@ class Workshop:
             disks=tuple(DiskReceipt(job.facts, job.chunk_map, job.previous) for job in jobs),
             packs=log,
             counts=counts,
+            last=last_version(self.store, vm) if incremental else None,
         )
 
     def commit(

@@ -1,0 +1,67 @@
+"""Pins: a version that somebody wants to keep stays, whatever any policy says."""
+
+from datetime import UTC, datetime, timedelta
+
+from prefect import task
+
+from blocks import Site
+from catalog.versions import find_version
+from likeness.clock import system_clock
+from likeness.errors import BadInput
+from likeness.store.holding import pin, unpin
+from tasks.ages import age_limit
+from tasks.claims import store_gate
+from tasks.retries import STEP
+
+
+@task(task_run_name="pin {version}", **STEP)
+def pin_version(
+    version: str, *, note: str, until: str, locked: bool, lift: bool, site: Site
+) -> str:
+    """Pin a version, lock it, or let policy decide on it again; what was done, in words.
+
+    Args:
+        version: The first digits of its id.
+        note: Why.
+        until: A day such as ``2027-12-31``, or a number of days such as ``90``; empty: for ever.
+        locked: Nobody can lift it before.
+        lift: Take an earlier pin away instead.
+        site: The installation.
+
+    Raises:
+        UnknownVersion: No version, or several, have an id that begins so.
+        BadInput: The moment cannot be, or has passed.
+    """
+    now = system_clock()
+    age = age_limit(site.revalidate_after).green_for
+    row = find_version(site.catalog.file, version.strip(), now, age)
+    ends = moment_of(until, now)
+    with site.data_store.open() as store, store_gate(site):
+        if lift:
+            unpin(store, row.record, note=note, clock=system_clock)
+            done = "is not pinned any more"
+        else:
+            pin(store, row.record, note=note, until=ends, clock=system_clock, locked=locked)
+            word = "locked" if locked else "pinned"
+            done = f"is {word} until {ends:%Y-%m-%d %H:%M} UTC" if ends else f"is {word}"
+    return f"{row.vm_name}, version {row.version[:8]} of {row.taken_at:%Y-%m-%d %H:%M}, {done}"
+
+
+def moment_of(text: str, now: datetime) -> datetime | None:
+    """The moment that a person means; none for never.
+
+    Raises:
+        BadInput: It is none.
+    """
+    text = text.strip()
+    if not text:
+        return None
+    if text.isdigit() and len(text) < 6:
+        return now + timedelta(days=int(text))
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as cause:
+        raise BadInput(
+            f"{text[:40]!r} is no moment: give a day such as 2027-12-31, or a number of days"
+        ) from cause
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,140 @@
+"""Reclaim: give back the room of what no version needs; condemned first, deleted a week later."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from prefect import get_run_logger, task
+
+from blocks import Site
+from catalog import reconciling, space
+from catalog.dedup import PROOF_COUNTS_FOR, packs_condemned, packs_given_back
+from likeness.clock import system_clock
+from likeness.model.ids import ChunkId, RunId, VersionId
+from likeness.model.sizes import counted, readable_size
+from likeness.stopping import StopToken
+from likeness.store.data_store import DataStore
+from likeness.store.index import known_packs
+from likeness.store.reclaiming import Copy, Reclaim, Reclaimed
+from likeness.store.undeleting import find_forgotten, undelete
+from tasks.ages import age_limit
+from tasks.claims import is_live, store_gate, store_turn
+from tasks.progress import shown
+from tasks.retries import STEP
+from tasks.transfer import scratch_folder
+
+
+@task(task_run_name="reclaim", **STEP)
+def reclaim_packs(run: RunId, *, site: Site, most_percent: int, stop: StopToken) -> Reclaimed:
+    """Condemn what nothing needs any more, and delete what was condemned long enough.
+
+    The catalog only proposes; the versions on the share decide, and are asked once more right
+    before anything is deleted. May be stopped anywhere, and be run beside anything.
+
+    Args:
+        run: This one; runs are counted.
+        site: The installation.
+        most_percent: Of all packs, how many may be condemned at once.
+        stop: Looked at everywhere.
+
+    Raises:
+        ReclaimStopped: Something is not as it should be, or more would go than that.
+        StoreTakenOver: Another installation owns the store now.
+        ShareUnreachable: The store went away; tried again.
+    """
+    age = age_limit(site.revalidate_after).green_for or PROOF_COUNTS_FOR
+    done = _Percent()
+
+    def copies(chunks: Collection[ChunkId]) -> Mapping[ChunkId, Copy]:
+        found = space.well_served(site.catalog.file, chunks, system_clock(), age)
+        return {chunk: Copy(pack, size) for chunk, (pack, size) in found.items()}
+
+    with site.data_store.open() as store, scratch_folder(site, run) as scratch:
+        work = Reclaim(
+            store,
+            run,
+            system_clock,
+            scratch,
+            gate=partial(store_gate, site),
+            stop=stop,
+            copies=copies,
+            is_live=partial(is_live, site),
+            progress=done.reached,
+            most_share=most_percent / 100,
+        )
+        candidates = [p for p, _ in space.spare_packs(site.catalog.file, system_clock(), age)]
+        try:
+            with shown(
+                f"reclaim-{run[:12]}", "Packs looked at once more and deleted", done.percent
+            ):
+                work.work(candidates)
+        finally:  # the catalog learns what was done, however far it came
+            _remember(site, store, work.done)
+    found = work.done
+    get_run_logger().info(
+        "%s condemned, %s deleted: %s given back",
+        counted(len(found.condemned), "pack"),
+        counted(len(found.deleted), "pack"),
+        readable_size(found.freed_bytes),
+    )
+    return found
+
+
+def _remember(site: Site, store: DataStore, done: Reclaimed) -> None:
+    now, catalog = system_clock(), site.catalog.file
+    if done.condemned:
+        packs_condemned(catalog, done.condemned, now)
+    if done.deleted:
+        packs_given_back(catalog, done.deleted, now)
+    if done.spared:
+        reconciling.packs_are_back(catalog, list(known_packs(store, done.spared)), now)
+
+
+class _Percent:
+    def __init__(self) -> None:
+        self._done, self._of = 0, 1
+
+    def reached(self, done: int, of: int) -> None:
+        self._done, self._of = done, max(of, 1)
+
+    def percent(self) -> float:
+        return 100.0 * self._done / self._of
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """A forgotten version that exists again.
+
+    Attributes:
+        record: The name of its record.
+        packs: How many packs it needs that were condemned.
+    """
+
+    record: str
+    packs: int
+
+
+@task(task_run_name="undelete {version}", **STEP)
+def take_back_version(version: str, run: RunId, *, site: Site) -> TakenBack:
+    """Take a forgotten version back, as long as its data is there.
+
+    Raises:
+        UnknownVersion: No forgotten version's id begins so.
+        ObjectMissing: Some of its data is deleted already.
+    """
+    with site.data_store.open() as store, scratch_folder(site, run) as scratch:
+        record = find_forgotten(store, version.strip().lower())
+        with store_turn(site), store_gate(site):
+            packs = undelete(
+                store,
+                record,
+                run=run,
+                clock=system_clock,
+                scratch=scratch,
+                stop=StopToken(),
+            )
+    now, catalog = system_clock(), site.catalog.file
+    if packs:
+        reconciling.packs_are_back(catalog, packs, now)
+    reconciling.versions_are_back(catalog, [VersionId(record.rpartition("-")[2])], now)
+    return TakenBack(record, len(packs))

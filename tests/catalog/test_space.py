@@ -1,0 +1,178 @@
+"""Space: what forgetting frees is known to the byte, asked of the rows alone."""
+
+import random
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from catalog.capacity import days_until_full, history, measure
+from catalog.dedup import drop_duplicates, packs_condemned, packs_given_back
+from catalog.reconciling import packs_are_back, versions_are_back
+from catalog.recording import record_version
+from catalog.space import forget_versions, freed_by, spare_packs, versions_to_judge, well_served
+from catalog.values import Verdict
+from catalog.versions import list_versions
+from likeness.model.ids import ChunkId, PackId, RunId, VersionId
+from likeness.store.index import KnownPack
+from likeness.store.pack import PackReceipt
+from tasks.capacity import Capacity, capacity_page, warning_of
+from tests.catalog.scenes import (
+    CHUNK_BYTES,
+    MONTH,
+    NOW,
+    chunk,
+    new_catalog,
+    pack,
+    proved,
+    run,
+    validated,
+    version,
+    whole_map,
+)
+
+POSITIONS = 8
+
+
+class Kept:
+    """The same facts in plain dictionaries, to compare with."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.dice = random.Random(seed)
+        self.catalog = new_catalog(folder)
+        self.needs: dict[VersionId, set[ChunkId]] = {}
+        self.packs: dict[PackId, PackReceipt] = {}
+        self.of_vm: dict[str, list[PackReceipt]] = {"web": [], "db": []}
+
+    def back_up(self, which: str, number: int) -> None:
+        """Two packs of what no earlier version of this VM has."""
+        chunks = {at: chunk(self.dice.randrange(25)) for at in range(POSITIONS)}
+        known = {place.chunk for each in self.of_vm[which] for place in each.places}
+        new = sorted(set(chunks.values()) - known)
+        made = [pack(new[:3]), pack(new[3:])] if len(new) > 3 else [pack(new)] if new else []
+        told = version(which, number, {0: POSITIONS * CHUNK_BYTES}, run_id=run((which, number)))
+        record_version(self.catalog, told, [whole_map(which, chunks)], made, NOW)
+        self.needs[told.version] = set(chunks.values())
+        self.packs |= {each.pack: each for each in made}
+        self.of_vm[which] += made
+
+    def unneeded(self, without: set[VersionId]) -> set[PackId]:
+        """Packs of which no version that stays needs anything."""
+        needed = set().union(*(n for v, n in self.needs.items() if v not in without))
+        return {
+            each.pack
+            for each in self.packs.values()
+            if not needed & {place.chunk for place in each.places}
+        }
+
+    def exclusive(self, going: set[VersionId]) -> set[ChunkId]:
+        stay = set().union(*(n for v, n in self.needs.items() if v not in going))
+        return set().union(*(self.needs[v] for v in going)) - stay
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_forgetting_frees_is_what_nothing_else_needs(seed: int, tmp_path: Path) -> None:
+    kept = Kept(seed, tmp_path)
+    for number in range(1, 7):
+        for which in ("web", "db"):
+            kept.back_up(which, number)
+    versions = list(kept.needs)
+    forgotten: set[VersionId] = set()
+    for _ in range(3):
+        going = set(kept.dice.sample([v for v in versions if v not in forgotten], 3))
+        freed = freed_by(kept.catalog, going, NOW, MONTH)
+        before, after = kept.unneeded(forgotten), kept.unneeded(forgotten | going)
+        sizes = {each: kept.packs[each].size_bytes for each in after}
+        assert freed.packs == len(after - before)
+        assert freed.packs_bytes == sum(sizes[each] for each in after - before)
+        assert (freed.waiting_packs, freed.waiting_bytes) == (
+            len(before),
+            sum(sizes[each] for each in before),
+        )
+        gone = kept.exclusive(going | forgotten) - kept.exclusive(forgotten)
+        assert freed.exclusive_bytes == 1000 * len(gone)
+
+        assert forget_versions(kept.catalog, going, NOW) == 3
+        forgotten |= going
+        assert dict(spare_packs(kept.catalog, NOW, MONTH)) == sizes
+        assert {row.version for row in list_versions(kept.catalog, NOW, None)} == {
+            v for v in versions if v not in forgotten
+        }
+    assert forget_versions(kept.catalog, forgotten, NOW) == 0, "safe to repeat"
+
+
+def test_a_copy_makes_up_for_another_only_while_its_proof_counts(tmp_path: Path) -> None:
+    catalog = new_catalog(tmp_path)
+    chunks = [chunk(at) for at in range(3)]
+    one, twin = pack(chunks), pack([*chunks, chunk("own")])
+    for number, (which, brought) in enumerate((("web", one), ("db", twin)), 1):
+        maps = whole_map(which, dict(enumerate(p.chunk for p in brought.places)))
+        told = version(which, number, {0: 4 * CHUNK_BYTES})
+        record_version(catalog, told, [maps], [brought], NOW)
+    assert spare_packs(catalog, NOW, MONTH) == []
+    validated(catalog, proved(one, twin), NOW, MONTH)
+    drop_duplicates(catalog, NOW)
+    assert {p for p, _ in well_served(catalog, chunks, NOW, MONTH).values()} == {one.pack}
+
+    only_twin_has = version("db", 2, {0: 4 * CHUNK_BYTES}).version
+    freed = freed_by(catalog, [only_twin_has], NOW, MONTH)
+    assert (freed.packs_bytes, freed.exclusive_bytes) == (twin.size_bytes, 1000)
+    forget_versions(catalog, [only_twin_has], NOW)
+    assert dict(spare_packs(catalog, NOW, MONTH)) == {twin.pack: twin.size_bytes}
+    late = NOW + 2 * MONTH
+    assert well_served(catalog, chunks, late, MONTH) == {}
+
+
+def test_nobody_relies_on_what_is_condemned_until_it_is_spared(tmp_path: Path) -> None:
+    catalog = new_catalog(tmp_path)
+    chunks = {at: chunk(at) for at in range(3)}
+    one = pack(chunks.values())
+    web = version("web", 1, {0: 3 * CHUNK_BYTES})
+    record_version(catalog, web, [whole_map("web", chunks)], [one], NOW)
+    validated(catalog, proved(one), NOW, MONTH, versions=[web.version])
+    forget_versions(catalog, [web.version], NOW)
+    assert packs_condemned(catalog, [one.pack], NOW) == 1
+
+    twin = pack(chunks.values())
+    db = version("db", 1, {0: 3 * CHUNK_BYTES})
+    record_version(catalog, db, [whole_map("db", chunks)], [twin], NOW)
+    validated(catalog, proved(twin), NOW, MONTH, versions=[db.version])
+    assert drop_duplicates(catalog, NOW).redundant == ()
+    assert spare_packs(catalog, NOW, MONTH) == []
+
+    again = KnownPack(one.pack, one.size_bytes, one.digest, RunId("0" * 32), one.places)
+    assert packs_are_back(catalog, [again], NOW) == 1
+    assert versions_are_back(catalog, [web.version], NOW) == 1
+    (row,) = (r for r in list_versions(catalog, NOW, MONTH) if r.vm_name == "web")
+    assert row.verdict is Verdict.UNCHECKED
+    validated(catalog, proved(one), NOW, MONTH, versions=[web.version])
+    assert {r.verdict for r in list_versions(catalog, NOW, MONTH)} == {Verdict.GOOD}
+    forget_versions(catalog, [web.version], NOW)
+    packs_condemned(catalog, [one.pack], NOW)
+    packs_given_back(catalog, [one.pack], NOW + timedelta(days=8))
+    assert {r.verdict for r in list_versions(catalog, NOW, MONTH)} == {Verdict.GOOD}
+    assert [each.vm_name for each in versions_to_judge(catalog)] == ["db"]
+
+
+def test_the_trend_says_when_it_is_full(tmp_path: Path) -> None:
+    catalog = new_catalog(tmp_path)
+    one = pack([chunk(1), chunk(2)])
+    web = version("web", 1, {0: 2 * CHUNK_BYTES})
+    record_version(catalog, web, [whole_map("web", {0: chunk(1), 1: chunk(2)})], [one], NOW)
+    for day in range(5):
+        at, free = NOW + timedelta(days=day), 1000 - 100 * day
+        found = measure(catalog, at, MONTH, total=5000, free=free)
+    assert (found.packs, found.live, found.reclaimable) == (one.size_bytes, one.size_bytes, 0)
+    measured = history(catalog, NOW)
+    assert len(measured) == 5
+    days = days_until_full(measured)
+    assert days == pytest.approx(6.0)
+    assert days_until_full(measured[:1]) is None
+    assert days_until_full([measured[0], measured[0]]) is None
+    assert "full in 6 days" in warning_of(found, days)
+    assert warning_of(measured[0], None) == ""
+    forget_versions(catalog, [web.version], NOW)
+    assert measure(catalog, NOW, MONTH, total=5000, free=100).reclaimable == one.size_bytes
+    page = capacity_page(Capacity(found, tuple(measured), days, ""))
+    assert "pie title" not in page, "nothing of it is a mebibyte"
+    assert page.count("```mermaid") == 1

@@ -1,0 +1,145 @@
+"""From policy to free space by the flows: preview, forget, take back, reclaim, and what stays."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from catalog.incidents import list_incidents
+from catalog.values import Verdict
+from flows.forget import forget
+from flows.pin import pin
+from flows.reclaim import reclaim, undelete
+from flows.vault import vault
+from likeness.clock import system_clock
+from likeness.errors import BadInput, UnknownVersion
+from likeness.stopping import StopToken
+from likeness.store.auditing import audit_presence
+from likeness.store.observations import Weight
+from tasks.claims import version_read, vm_claimed
+from tasks.forget import plan_forget
+from tasks.space_pages import forget_page
+from tests.flows.scene import MIB, Scene, noise
+
+pytestmark = [pytest.mark.prefect, pytest.mark.lab]
+CHUNK = 256 << 10
+
+
+def nights(site: Scene, count: int) -> list[list[str]]:
+    """Each night the first data block of `web` is another one; its disk afterwards."""
+    disks = []
+    for night in range(count):
+        site.pool.write("web", disk=0, offset=0, data=noise(f"night {night}", CHUNK))
+        assert site.back_up("web", keep="last 2").name == "Completed"
+        disks.append(site.disks("web"))
+    return disks
+
+
+def ran(flow: Any, *what: str, site: Scene, **more: Any) -> Any:
+    """What a flow gives."""
+    return flow(*what, site=site.name, **more)
+
+
+def damage(site: Scene) -> list[str]:
+    with site.store() as store:
+        found = list(audit_presence(store, stop=StopToken()))
+    return [str(each) for each in found if each.weight is not Weight.NOTICE]
+
+
+def packs_bytes(site: Scene) -> int:
+    return sum(path.stat().st_size for path in site.packs())
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the clock of a reclaim stand so many days later."""
+
+    def set_clock(days: int) -> None:
+        def clock() -> datetime:
+            return system_clock() + timedelta(days=days)
+
+        monkeypatch.setattr("tasks.reclaim.system_clock", clock)
+
+    return set_clock
+
+
+def test_what_a_policy_does_not_keep_goes_to_the_byte(
+    new_site: Callable[..., Scene], later: Callable[[int], None]
+) -> None:
+    site = new_site({"web": [noise("web", MIB)]})
+    disks = nights(site, 4)
+    versions = [row.version for row in reversed(site.listed("web"))]
+    ran(pin, versions[0][:8], note="kept for the audit", site=site)
+    before = packs_bytes(site)
+
+    preview = ran(forget, site=site)
+
+    assert [each.version.version for each in preview.going] == [versions[1]]
+    page = forget_page(preview)
+    assert f"{preview.freed.packs_bytes:,} bytes" in page
+    assert "pinned: kept for the audit" in page
+    assert "last 2 (job nightly)" in page
+    with version_read(site.site, versions[2]):
+        assert len(plan_forget(site.site, keep="last 1", vms=["web"]).going) == 1
+    assert len(plan_forget(site.site, keep="last 1", vms=["web"]).going) == 2
+    with pytest.raises(BadInput, match="'nonsense' is no policy"):
+        plan_forget(site.site, keep="nonsense")
+    assert len(site.listed()) == 4
+
+    ran(forget, site=site, preview=False)
+    freed = 0
+    for days in (0, 1, 8):
+        later(days)
+        done = ran(reclaim, site=site, most_percent=100)
+        freed += sum(done.deleted.values())
+
+    assert freed == preview.freed.packs_bytes == before - packs_bytes(site) > 0
+    assert [row.version for row in site.listed("web")] == [versions[3], versions[2], versions[0]]
+    assert damage(site) == []
+    assert site.validate().name == "Completed"
+    assert set(site.verdicts()) == {Verdict.GOOD}
+    assert list_incidents(site.site.catalog.file) == []
+    assert site.restore(versions[0]) == disks[0]
+
+
+@pytest.mark.torture
+def test_the_long_way(new_site: Callable[..., Scene], later: Callable[[int], None]) -> None:
+    """With a vault, a version taken back, and a catalog that is lost."""
+    site = new_site({"web": [noise("web", MIB)], "db": [noise("db", MIB)]})
+    disks = nights(site, 5)
+    assert site.back_up("db", name="other", validated=True).name == "Completed"
+    versions = [row.version for row in reversed(site.listed("web"))]
+    assert vault(site=site.name, return_state=True).is_completed()
+    web = site.newest("web").vm
+
+    with vm_claimed(site.site, web, "web"):
+        assert ran(forget, site=site, preview=False).going == ()
+    done = ran(forget, site=site, preview=False)
+    assert [each.version.version for each in done.going] == versions[2::-1]
+    assert damage(site) == []
+    site.revalidate_always()
+    assert site.validate().name == "Completed"
+    assert list_incidents(site.site.catalog.file) == []
+    assert vault(site=site.name, return_state=True).is_completed()
+    vaulted = site.folder / "vault" / "versions" / web
+    assert len(list(vaulted.iterdir())) == 5, "the vault keeps what it has"
+
+    assert len(ran(reclaim, site=site, most_percent=100).condemned) == 3
+    ran(undelete, versions[2][:8], site=site)
+    assert versions[2] in {row.version for row in site.listed("web")}
+    assert site.validate().name == "Completed"
+    assert site.restore(versions[2]) == disks[2]
+    ran(forget, site=site, preview=False)
+    for days in (0, 1, 8, 9, 17):
+        later(days)
+        ran(reclaim, site=site, most_percent=100)
+    with pytest.raises(UnknownVersion):
+        ran(undelete, versions[2][:8], site=site)
+    assert site.back_up("web", "db", validated=True).name == "Completed"
+    assert site.restore(site.newest("web").version) == site.disks("web")
+
+    site.forget_catalog()
+    assert site.validate().name == "Completed"
+    assert list_incidents(site.site.catalog.file) == []
+    assert len(site.listed("web")) == 3

@@ -1,0 +1,148 @@
+"""Who and what there is in a simulated world: a store that gives way, and controllers."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from greenlet import greenlet
+
+from likeness.model.ids import ChunkId, PackId
+from likeness.store import layout
+from likeness.store.data_store import DataStore
+from likeness.store.pack import PackReceipt
+from likeness.store.reclaiming import Copy
+from likeness.transport.base import Entry
+from likeness.transport.memory import MemoryTransport
+
+BEGIN = datetime(2031, 1, 1, tzinfo=UTC)
+
+
+class Killed(BaseException):
+    """The process is gone, at once."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is switched off of what keeps versions safe; nothing, in the product.
+
+    Attributes:
+        flush: Packs are durable before they are spoken of (R1).
+        mutex: Whoever commits, forgets or deletes is alone.
+    """
+
+    flush: bool = True
+    mutex: bool = True
+
+
+class Surroundings(Protocol):
+    """The world, as its store sees it."""
+
+    rules: Rules
+    unflushed: list[PackId]
+
+    def pause(self, *, deleting: bool = False) -> None:
+        """Let others go on."""
+
+
+class SimTransport(MemoryTransport):
+    """Everybody gives way before and after each operation; unflushed packs go with the power."""
+
+    def __init__(self, world: Surroundings) -> None:
+        super().__init__()
+        self._world = world
+
+    def create(self, name: str, parts: Sequence[bytes]) -> None:
+        self._world.pause()
+        super().create(name, parts)
+        if not self._world.rules.flush and name.startswith((layout.INBOX, layout.PACKS)):
+            self._world.unflushed.append(PackId(name.rpartition("/")[2]))
+        self._world.pause()
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        return super().read(name, offset, length)
+
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
+        self._world.pause()
+        return super().entries(folder, deep=deep)
+
+    def rename(self, name: str, new_name: str) -> None:
+        self._world.pause()
+        super().rename(name, new_name)
+
+    def delete(self, name: str) -> None:
+        self._world.pause(deleting=name.startswith(layout.PACKS))
+        super().delete(name)
+
+    def again(self) -> AbstractContextManager["SimTransport"]:
+        return nullcontext(self)
+
+
+class Packs(list[PackReceipt]):
+    """What a transfer keeps in a file."""
+
+    @property
+    def packs(self) -> int:
+        return len(self)
+
+
+@dataclass
+class Actor:
+    """Somebody at work; `wakes_at` while it stands still."""
+
+    name: str
+    work: Callable[[], None]
+    controller: "Controller"
+    thread: greenlet | None = None
+    wakes_at: datetime = BEGIN
+
+
+@dataclass
+class Controller:
+    """One installation with its memory: which packs hold which data blocks, oldest first.
+
+    Attributes:
+        installation: 32 hex digits.
+        store: With its fence.
+        places: What its catalog knows.
+        holder: Who holds its gate.
+    """
+
+    installation: str
+    store: DataStore
+    places: dict[ChunkId, list[PackId]] = field(default_factory=dict)
+    sizes: dict[PackId, int] = field(default_factory=dict)
+    holder: greenlet | None = None
+
+    def learn(self, packs: Iterable[tuple[PackId, int, Iterable[ChunkId]]]) -> None:
+        for pack, size, chunks in packs:
+            self.sizes[pack] = size
+            for chunk in chunks:
+                if pack not in self.places.setdefault(chunk, []):
+                    self.places[chunk].append(pack)
+
+    def unlearn(self, packs: Collection[PackId]) -> None:
+        for held in self.places.values():
+            held[:] = [pack for pack in held if pack not in packs]
+        for pack in packs:
+            self.sizes.pop(pack, None)
+
+    def holders(self) -> dict[PackId, dict[PackId, int]]:
+        """Packs of which the first copy of every data block is elsewhere."""
+        by_pack: dict[PackId, list[PackId]] = {}
+        for held in self.places.values():
+            for pack in held:
+                by_pack.setdefault(pack, []).append(held[0])
+        return {
+            pack: {each: self.sizes[each] for each in firsts}
+            for pack, firsts in by_pack.items()
+            if pack not in firsts
+        }
+
+    def copies(self, chunks: Collection[ChunkId]) -> Mapping[ChunkId, Copy]:
+        return {
+            chunk: Copy(held[0], self.sizes[held[0]])
+            for chunk in chunks
+            if (held := self.places.get(chunk))
+        }

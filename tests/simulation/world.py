@@ -1,0 +1,372 @@
+"""A world of jobs, forgetting, deduplication and reclaim, in which everything may happen between
+any two operations of the store: the product's own code, one seed after the other the same.
+
+Each actor is a greenlet. Whenever it touches the store it gives way, and the seed decides who goes
+on, who is killed there, who stands still for days, and what the clock says. So a history of months
+takes a part of a second, and one that goes wrong goes wrong again.
+"""
+
+import hashlib
+import random
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from greenlet import getcurrent, greenlet
+
+from likeness.errors import LikenessError, UnknownVersion, WrittenLate
+from likeness.model.disk import DiskFacts, VmFacts
+from likeness.model.ids import ChunkId, DiskId, PackId, RunId, VmId
+from likeness.stopping import StopToken
+from likeness.store import layout
+from likeness.store.commit import commit_version
+from likeness.store.data_store import DataStore
+from likeness.store.documents import Counts
+from likeness.store.forgetting import forget_versions, read_forgotten
+from likeness.store.heads import write_head
+from likeness.store.index import known_packs
+from likeness.store.maps import FlatMap
+from likeness.store.owning import Fence, take_over
+from likeness.store.pack import PackReceipt, Place
+from likeness.store.receipts import DiskReceipt, TransferReceipt
+from likeness.store.reclaiming import Reclaim
+from likeness.store.sweeping import give_back_packs
+from likeness.store.undeleting import forgotten_records, undelete
+from likeness.store.versions import last_version, load_map, read_version, record_names
+from tests.simulation.parts import BEGIN, Actor, Controller, Killed, Packs, Rules, SimTransport
+
+HOUR = timedelta(hours=1)
+DAY = 24 * HOUR
+POSITIONS = 5
+CONTENTS = 30
+WAIT = timedelta(days=3)
+"""For which packs wait here; whoever stands still does so for longer, now and then."""
+VMS = 2
+
+
+class World:
+    """One history."""
+
+    def __init__(
+        self, seed: int, store: DataStore, objects: Mapping[str, bytes], folder: Path, rules: Rules
+    ) -> None:
+        self.dice = random.Random(seed)
+        self.rules, self.folder = rules, folder
+        self.now, self.clock_error = BEGIN, timedelta()
+        self.transport = SimTransport(self)
+        for name, data in objects.items():
+            self.transport.objects[name] = data
+        self._keys, self._facts = store.keys, store.facts
+        self.actors: list[Actor] = []
+        self.chunks_of_pack: dict[PackId, frozenset[ChunkId]] = {}
+        self.needs: dict[str, frozenset[ChunkId]] = {}
+        self.unflushed: list[PackId] = []
+        self.quiet, self.take_over_is_due = True, False
+        self.steps = self.kills = self.made = self.deleted = 0
+        self.losses: list[str] = []
+        self._main = getcurrent()
+        self.owner = self.new_controller(first=True)
+        self.quiet = False
+
+    # -- time, and who goes on -------------------------------------------------------------------
+
+    def name(self) -> str:
+        return f"{self.dice.getrandbits(128):032x}"
+
+    def clock(self) -> datetime:
+        return self.now + self.clock_error
+
+    def pause(self, *, deleting: bool = False) -> None:
+        """Let others go on; what is decided here is the seed's.
+
+        Whoever is about to delete a pack stands still more often: it is what every rule is about.
+        """
+        if self.quiet or getcurrent() is self._main:
+            return
+        actor = self._current
+        if deleting and self.dice.random() < 0.1:
+            actor.wakes_at = self.now + (2 + 3 * self.dice.random()) * DAY
+            self.take_over_is_due = self.dice.random() < 0.5
+        elif self.dice.random() < 0.004:
+            hours = self.dice.choice((1, 12, 50, 200))
+            actor.wakes_at = self.now + self.dice.random() * hours * HOUR
+        self._main.switch()
+
+    def rest(self, longest: timedelta) -> None:
+        """Stand still for a while of one's own accord."""
+        self._current.wakes_at = self.now + self.dice.random() * longest
+        self._main.switch()
+
+    def run(self, days: int) -> None:
+        """Let it all happen."""
+        end = BEGIN + days * DAY
+        while self.now < end and not self.losses:
+            ready = [each for each in self.actors if each.wakes_at <= self.now]
+            if not ready:
+                self.now = min((each.wakes_at for each in self.actors), default=end)
+                continue
+            self._current = self.dice.choice(ready)
+            self.steps += 1
+            self.now += timedelta(seconds=self.dice.random() * 20)
+            self._go_on(self._current)
+            self._happen()
+        self.quiet = True
+        self.look_for_losses()
+
+    def _go_on(self, actor: Actor) -> None:
+        if actor.thread is None or actor.thread.dead:
+            actor.thread = greenlet(actor.work)
+        kill = actor.thread and not self.quiet and self.dice.random() < 0.003
+        try:
+            if kill and actor.thread.gr_frame is not None:
+                self.kills += 1
+                with suppress(Killed):
+                    actor.thread.throw(Killed)
+                actor.thread = None
+                actor.wakes_at = self.now + self.dice.random() * DAY
+            else:
+                actor.thread.switch()
+        except LikenessError:
+            actor.wakes_at = self.now + HOUR
+
+    def _happen(self) -> None:
+        luck = self.dice.random()
+        if luck < 0.0001:
+            self.clock_error = self.dice.choice((-40, 0, 0, 40)) * DAY
+        elif (self.take_over_is_due or luck < 0.00015) and len(self.actors) <= VMS + 4:
+            self.take_over()
+        elif luck < 0.0007:
+            self.power_cut()
+
+    def power_cut(self) -> None:
+        """What was not flushed is gone, at its far end."""
+        for pack in self.unflushed[-12:]:
+            for name in [n for n in self.transport.objects if n.endswith(f"/{pack}")]:
+                del self.transport.objects[name]
+        self.unflushed.clear()
+
+    def gate(self, controller: Controller) -> AbstractContextManager[None]:
+        return self._gate(controller) if self.rules.mutex else nullcontext()
+
+    @contextmanager
+    def _gate(self, controller: Controller) -> Generator[None, None, None]:
+        while controller.holder is not None:
+            self._current.wakes_at = self.now + timedelta(minutes=1)
+            self._main.switch()
+        controller.holder = getcurrent()
+        try:
+            yield
+        finally:
+            controller.holder = None
+
+    # -- who is there ----------------------------------------------------------------------------
+
+    def new_controller(self, *, first: bool = False) -> Controller:
+        installation = self.name()
+        store = DataStore(
+            self.transport, self._facts, self._keys, fence=Fence(lambda: installation)
+        )
+        made = Controller(installation, store)
+        if first:
+            open_to_all = DataStore(self.transport, self._facts, self._keys)
+            take_over(open_to_all, installation, host="", clock=self.clock)
+        for at in range(VMS):
+            vm = VmId(f"{at + 1:032x}")
+            self.actors.append(Actor(f"job {at}", partial(self.job, made, vm), made))
+        for work in (self.forgetting, self.reclaiming, self.deduplicating, self.taking_back):
+            self.actors.append(Actor(work.__name__, partial(work, made), made))
+        return made
+
+    def take_over(self) -> None:
+        """Another installation takes the store over; the old one does not know yet."""
+        self.quiet = True
+        made = self.new_controller()
+        open_to_all = DataStore(self.transport, self._facts, self._keys)
+        take_over(open_to_all, made.installation, host="", clock=self.clock)
+        here = {layout.pack(p): p for p in self.chunks_of_pack}
+        there = {here[n] for n in self.transport.objects if n in here}
+        found = [
+            (p.pack, p.size_bytes, [place.chunk for place in p.places])
+            for p in known_packs(made.store, damaged=lambda _: None)
+            if p.pack in there
+        ]
+        made.learn(sorted(found))
+        self.owner, self.quiet = made, False
+
+    # -- what they do ----------------------------------------------------------------------------
+
+    def job(self, controller: Controller, vm: VmId) -> None:
+        """Back one VM up, for ever."""
+        while True:
+            self.rest(DAY)
+            store, run = controller.store, RunId(self.name())
+            last = last_version(store, vm)
+            disk = DiskId(vm)
+            previous = None
+            if last is not None:
+                path = self.folder / f"{self.name()}.previous"
+                previous = load_map(store, last.record.disks[0], path)
+            with suppress(LikenessError):
+                self._back_up(controller, vm, run, disk, previous, last)
+
+    def _back_up(self, controller, vm, run, disk, previous, last) -> None:  # type: ignore[no-untyped-def]
+        chunk_map = FlatMap(self.folder / f"{self.name()}.map", POSITIONS)
+        new: dict[ChunkId, None] = {}
+        for at in range(POSITIONS):
+            before = previous.ids(at, 1) if previous else bytes(32)
+            changed = previous is None or self.dice.random() < 0.4
+            chunk = _content(self.dice.randrange(CONTENTS)) if changed else ChunkId(before)
+            chunk_map.write(at, chunk)
+            if chunk != before:
+                new[chunk] = None
+        packs = Packs()
+        chunks = list(new)
+        for chunk in chunks:
+            packs.append(self._pack(controller, run, [chunk]))
+        self.pause()
+        receipt = TransferReceipt(
+            run=run,
+            job="nightly",
+            vm=VmFacts(vm, "web", "{}"),
+            taken_at=self.clock(),
+            consistency="standard",
+            consistency_asked="standard",
+            note="",
+            disks=(DiskReceipt(DiskFacts(disk, "0", "0", POSITIONS << 16), chunk_map, previous),),
+            packs=packs,  # type: ignore[arg-type]
+            counts=Counts(),
+            last=last,
+        )
+        ids = frozenset(ChunkId(chunk_map.ids(at, 1)) for at in range(POSITIONS))
+        self._commit(controller, receipt, ids)
+        controller.learn((p.pack, p.size_bytes, [x.chunk for x in p.places]) for p in packs)
+
+    def _commit(
+        self, controller: Controller, receipt: TransferReceipt, ids: frozenset[ChunkId]
+    ) -> None:
+        def step(name: str) -> None:
+            if name == "version recorded":
+                self.made += 1
+
+        name = ""
+        try:
+            made = commit_version(
+                controller.store,
+                receipt,
+                clock=self.clock,
+                step=step,
+                gate=lambda: self.gate(controller),
+            )
+            name = made.name
+        finally:
+            receipt.discard()
+        self.needs[name] = ids
+
+    def _pack(self, controller: Controller, run: RunId, chunks: Sequence[ChunkId]) -> PackReceipt:
+        pack = PackId(self.name())
+        data = b"pack" + bytes.fromhex(pack)
+        self.chunks_of_pack[pack] = frozenset(chunks)
+        controller.store.for_writing().create(layout.arriving_pack(run, pack), [data])
+        places = tuple(Place(chunk, 100 * at, 100) for at, chunk in enumerate(chunks))
+        return PackReceipt(pack, len(data), hashlib.sha256(data).digest(), bytes(16), places)
+
+    def forgetting(self, controller: Controller) -> None:
+        """Forget old versions, and now and then the newest."""
+        while True:
+            self.rest(DAY)
+            for vm in (VmId(f"{at + 1:032x}") for at in range(VMS)):
+                names = record_names(controller.store, vm)
+                old = [n for n in names[:-2] if self.dice.random() < 0.7]
+                if names and self.dice.random() < 0.3:
+                    old.append(names[-1])
+                if old:
+                    with self.gate(controller):
+                        forget_versions(
+                            controller.store, old, reason="", clock=self.clock, even_last=True
+                        )
+            if self.dice.random() < 0.3:
+                write_head(controller.store, clock=self.clock)
+
+    def taking_back(self, controller: Controller) -> None:
+        """Take forgotten versions back."""
+        while True:
+            self.rest(DAY)
+            store = controller.store
+            for record in [n for n in forgotten_records(store) if self.dice.random() < 0.4]:
+                with suppress(UnknownVersion), self.gate(controller):
+                    undelete(
+                        store,
+                        record,
+                        run=RunId(self.name()),
+                        clock=self.clock,
+                        scratch=self.folder,
+                        stop=StopToken(),
+                    )
+
+    def reclaiming(self, controller: Controller) -> None:
+        """Reclaim, every day or so."""
+        while True:
+            self.rest(0.7 * DAY)
+            work = Reclaim(
+                controller.store,
+                RunId(self.name()),
+                self.clock,
+                self.folder,
+                gate=lambda: self.gate(controller),
+                copies=controller.copies,
+                most_share=1.0,
+                wait=WAIT,
+            )
+            try:
+                work.work(list(controller.sizes))
+            finally:
+                self.deleted += len(work.done.deleted)
+                controller.unlearn(work.done.deleted)
+
+    def deduplicating(self, controller: Controller) -> None:
+        """Give packs back that others make up for."""
+        while True:
+            self.rest(0.7 * DAY)
+            held = controller.holders()
+            if held:
+                given = give_back_packs(
+                    controller.store,
+                    lambda held=held: held,  # type: ignore[misc]
+                    reason="",
+                    clock=self.clock,
+                )
+                controller.unlearn(given.packs)
+
+    # -- what must be true -----------------------------------------------------------------------
+
+    def look_for_losses(self) -> None:
+        """Every version that is there, and every one that was acknowledged, must restore."""
+        objects = self.transport.objects
+        trash = f"{layout.FORGOTTEN}/"
+        given_up = {layout.signed_name(name) for name in objects if name.startswith(trash)}
+        given_up |= read_forgotten(self.owner.store).now
+        there: set[ChunkId] = set()
+        for pack, chunks in self.chunks_of_pack.items():
+            if layout.pack(pack) in objects:
+                there |= chunks
+        for name, needed in self.needs.items():
+            if name in objects and self._is_void(name):
+                continue
+            if name in objects and not needed <= there:
+                self.losses.append(f"{name} lacks {len(needed - there)} data blocks")
+            elif name not in objects and name not in given_up:
+                self.losses.append(f"{name} is gone")
+
+    def _is_void(self, name: str) -> bool:
+        """Whether somebody wrote it who had lost the store."""
+        try:
+            read_version(self.owner.store, name)
+        except WrittenLate:
+            return True
+        return False
+
+
+def _content(number: int) -> ChunkId:
+    return ChunkId(hashlib.sha256(b"%d" % number).digest())
