@@ -1,10 +1,9 @@
-"""`python -m flows.pull`: a machine beside the vault that fetches its copies itself.
+"""`likeness pull`: a machine beside the vault that fetches its copies itself.
 
 It has an account that may only read the data store, a copy of the key file, and a vault of its
 own; nothing at the source can change or delete what lies there.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -12,9 +11,12 @@ from pydantic import SecretStr
 
 from blocks import CatalogFile, DataStoreShare, Site, SiteBlock, Vault
 from flows.new_site import Begun, require_prefect, try_vault
-from likeness.cli.terminal import ask_secret, say, speak_any_encoding, tell
+from likeness.cli.options import PATH, Option, Options, verb
+from likeness.cli.running import run_alone
+from likeness.cli.terminal import ask_secret, say
 from likeness.clock import system_clock
-from likeness.errors import BadInput, LikenessError
+from likeness.errors import BadInput
+from likeness.stopping import StopToken
 from likeness.transport.place import needs_account
 
 NO_POOL = "no-pool"
@@ -55,27 +57,21 @@ def set_up_pull(name: str, *, data_store: DataStoreShare, vault: Vault, folder: 
     return Site.named(name)
 
 
-def main() -> int:
+def run(options: Options, _stop: StopToken) -> int:
     """Ask for what is not given, and save the blocks."""
-    speak_any_encoding()
-    arguments = _arguments()
-    try:
-        store = DataStoreShare(
-            place=arguments.store,
-            username=arguments.store_account,
-            password=_password(arguments.store, arguments.store_account),
-            key_file=str(arguments.key_file.absolute()),
-        )
-        vault = Vault(
-            place=arguments.vault,
-            username=arguments.vault_account,
-            password=_password(arguments.vault, arguments.vault_account),
-        )
-        set_up_pull(arguments.name, data_store=store, vault=vault, folder=arguments.folder)
-    except LikenessError as problem:
-        tell(str(problem))
-        return 2
-    say(f"Saved as site {arguments.name}: schedule the deployments vault and check-vault for it.")
+    store = DataStoreShare(
+        place=options.store,
+        username=options.store_account,
+        password=_password(options.store, options.store_account),
+        key_file=str(options.key_file.absolute()),
+    )
+    vault = Vault(
+        place=options.vault,
+        username=options.vault_account,
+        password=_password(options.vault, options.vault_account),
+    )
+    set_up_pull(options.name, data_store=store, vault=vault, folder=options.folder.absolute())
+    say(f"Saved as site {options.name}: schedule the deployments vault and check-vault for it.")
     return 0
 
 
@@ -85,26 +81,31 @@ def _password(place: str, account: str) -> SecretStr:
     )
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.pull",
-        description="Let this machine fetch copies of a data store into a vault of its own, with an"
-        " account that may only read. Passwords are asked for: the data store's, then the vault's.",
-    )
-    parser.add_argument("--name", default="main", help="of the site here (main)")
-    parser.add_argument("--store", required=True, help="the data store, such as smb://nas/ads")
-    parser.add_argument("--store-account", default="", help="an account that may only read")
-    parser.add_argument("--key-file", type=Path, required=True, help="a copy of the key file")
-    parser.add_argument("--vault", required=True, help="a folder or share of this side")
-    parser.add_argument("--vault-account", default="", help="of that share")
-    parser.add_argument(
-        "--folder",
-        type=lambda text: Path(text).absolute(),
-        default=Path("/var/lib/likeness"),
-        help="for the catalog, on a local disk (/var/lib/likeness)",
-    )
-    return parser.parse_args()
-
+COMMAND = verb(
+    "pull",
+    "Let this machine fetch copies of a data store into a vault of its own, with an account that"
+    " may only read. Passwords are asked for: the data store's, then the vault's.",
+    run,
+    [
+        Option("--name", default="main", help="of the site here (main)"),
+        Option(
+            "--store", required=True, metavar="PLACE", help="the data store, such as smb://nas/ads"
+        ),
+        Option("--store-account", default="", help="an account that may only read"),
+        Option(
+            "--key-file", type=PATH, required=True, metavar="FILE", help="a copy of the key file"
+        ),
+        Option("--vault", required=True, metavar="PLACE", help="a folder or share of this side"),
+        Option("--vault-account", default="", help="of that share"),
+        Option(
+            "--folder",
+            type=PATH,
+            default="/var/lib/likeness",
+            metavar="FOLDER",
+            help="for the catalog, on a local disk (/var/lib/likeness)",
+        ),
+    ],
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone(COMMAND))

@@ -34,6 +34,7 @@ LATER = {
     "metrics": Later("flows.metrics", "COMMAND", "Print or serve figures for Prometheus."),
     "settings": Later("flows.settings", "COMMAND", "Show and change settings of a site."),
     "set-up": Later("flows.set_up", "COMMAND", "Make a new data store and the blocks of a site."),
+    "pull": Later("flows.pull", "COMMAND", "Fetch copies into a vault of this machine's own."),
     "recover": Later("flows.recover", "COMMAND", "Bring a lost installation back."),
 }
 """Commands that bring Prefect with them; imported when they are typed."""
