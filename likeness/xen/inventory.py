@@ -13,6 +13,8 @@ from likeness.xen import marks
 from likeness.xen.failures import GONE, Refusal, explained
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
 
+_THICK = frozenset({"lvm", "lvmoiscsi", "lvmohba", "lvmofcoe"})
+_THIN = frozenset({"thin", "xlvhd"})
 Images = Mapping[str, Mapping[str, Any]]
 """VDI records by reference."""
 
@@ -336,6 +338,12 @@ def _still_there(xen: XenSession, vm: XenVm) -> _Found | None:
     return (vm.ref, record) if record["uuid"] == vm.uuid and _is_vm(record) else None
 
 
+def is_thick(storage: Mapping[str, Any]) -> bool:
+    """Whether a storage reserves every disk's full size at once, so that its room must be known."""
+    allocation = str(storage["sm_config"].get("allocation", ""))
+    return storage["type"] in _THICK and allocation not in _THIN
+
+
 def _seen(
     xen: XenSession,
     ref: str,
@@ -348,7 +356,10 @@ def _seen(
     refs = dict.fromkeys(record["VDI"] for record in drives.values() if is_disk(record))
     known = images or {}
     disks = {vdi: known.get(vdi) or xen.call("VDI.get_record", vdi) for vdi in refs}
-    storages = {sr: xen.call("SR.get_record", sr) for sr in {vdi["SR"] for vdi in disks.values()}}
+    storages = {
+        sr: xen.lately("SR.get_record", sr, keep=lambda storage: not is_thick(storage))
+        for sr in {vdi["SR"] for vdi in disks.values()}
+    }
     on = vm["resident_on"]
     host = {} if is_null(on) else xen.once("host.get_record", on)
     tables = _Tables({ref: vm}, drives, disks, storages, {on: host} if host else {}, pool)

@@ -6,7 +6,14 @@ from typing import Any
 
 from likeness.errors import HostBusy, HostRefused
 from likeness.xen.failures import Refusal, explained
-from likeness.xen.inventory import SeenVm, XenDisk, XenVm, disks_left_out, look_again
+from likeness.xen.inventory import (
+    SeenVm,
+    XenDisk,
+    XenVm,
+    disks_left_out,
+    is_thick,
+    look_again,
+)
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
 from likeness.xen.snapshot_facts import Consistency
 
@@ -16,8 +23,6 @@ LONGEST_CHAIN = 30
 MOST_UNCOALESCED = 5
 """Links that wait to be merged; more of them mean that the storage does not keep up."""
 
-_THICK = frozenset({"lvm", "lvmoiscsi", "lvmohba", "lvmofcoe"})
-_THIN = frozenset({"thin", "xlvhd"})
 _OVERHEAD = 1.01  # what the image format itself needs
 _CONFLICTS: Mapping[str, str] = {
     "migrate_send": "it is being moved to other storage",
@@ -190,7 +195,7 @@ class _Look:
             return []
         try:
             metrics = self.seen.host["metrics"]
-            live = is_null(metrics) or self.xen.call("host_metrics.get_live", metrics)
+            live = is_null(metrics) or self.xen.lately("host_metrics.get_live", metrics, keep=bool)
         except Refusal:
             live = True  # not knowing is no obstacle: the snapshot itself will tell
         if live:
@@ -232,7 +237,9 @@ class _Look:
 
     def _of_storage(self, ref: str, storage: Mapping[str, Any]) -> list[Obstacle]:
         name = storage["name_label"]
-        plugs = [self.xen.call("PBD.get_currently_attached", pbd) for pbd in storage["PBDs"]]
+        plugs = [
+            self.xen.lately("PBD.get_currently_attached", pbd, keep=bool) for pbd in storage["PBDs"]
+        ]
         if not any(plugs):
             return [
                 _lasting(f"storage {name} is not attached", "attach it", "SR_NOT_ATTACHED"),
@@ -297,12 +304,6 @@ class _Look:
         if records is None:
             records = self.xen.call("VDI.get_all_records", deadline_seconds=LISTING_SECONDS)
         return {str(record["uuid"]): record for record in records.values()}
-
-
-def is_thick(storage: Mapping[str, Any]) -> bool:
-    """Whether a storage reserves every disk's full size at once."""
-    allocation = str(storage["sm_config"].get("allocation", ""))
-    return storage["type"] in _THICK and allocation not in _THIN
 
 
 def _chained(vdi: Mapping[str, Any]) -> bool:

@@ -6,12 +6,13 @@ answer here, once, so that nothing above has to think of it. One session serves 
 
 import copy
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from likeness.clock import stopwatch
 from likeness.errors import (
     BadInput,
     CertificateRefused,
@@ -35,6 +36,7 @@ PATIENCE_SECONDS = 30.0
 TASK_SECONDS = 600.0
 IDLE_SECONDS = 300.0
 _NOT_NOW = frozenset({"HOST_STILL_BOOTING", "TOO_BUSY"})
+_LATELY_SECONDS = 60.0
 _LOGIN = "session.login_with_password"
 
 
@@ -54,6 +56,7 @@ class _Login:
     ref: str = ""
     closed: bool = False
     known: dict[tuple[str, str], Any] = field(default_factory=dict)
+    lately: dict[tuple[str, str], tuple[float, Any]] = field(default_factory=dict)
 
 
 class XenSession:
@@ -225,6 +228,21 @@ class XenSession:
         if (method, ref) not in self._login.known:
             self._login.known[method, ref] = self.call(method, ref)
         return self._login.known[method, ref]
+
+    def lately(self, method: str, ref: str, *, keep: Callable[[Any], bool]) -> Any:
+        """What a message said of an object within the last minute, for what many VMs share.
+
+        Args:
+            method: Such as ``SR.get_record``.
+            ref: The object.
+            keep: Whether an answer may be given again; trouble is looked at anew each time.
+        """
+        asked_at, answer = self._login.lately.get((method, ref), (0.0, None))
+        if answer is None or stopwatch() - asked_at > _LATELY_SECONDS:
+            asked_at, answer = stopwatch(), self.call(method, ref)
+            if keep(answer):
+                self._login.lately[method, ref] = (asked_at, answer)
+        return answer
 
     def close(self) -> None:
         """Log out and hang up; safe to repeat, never fails."""

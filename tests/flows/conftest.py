@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prefect import Task
 
+from likeness.xen.snapshots import take_snapshot
 from tests.flows.scene import Scene, Vms, open_scene
 from tests.validation.mail_server import MailServer, account_of, mail_of
 
@@ -24,8 +25,11 @@ def _served(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _retries_do_not_wait() -> Generator[None, None, None]:
-    """Steps are tried again as often as ever, but at once."""
+    """Steps, and snapshots after storage trouble, are tried again as often as ever, but at once."""
     with pytest.MonkeyPatch.context() as patch:
+        defaults = take_snapshot.__kwdefaults__ or {}
+        assert "storage_pause" in defaults
+        patch.setitem(defaults, "storage_pause", 0.05)
         for step in _our_tasks():
             if step.retries:
                 patch.setattr(step, "retry_delay_seconds", [0.0] * step.retries)
