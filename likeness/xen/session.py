@@ -57,6 +57,7 @@ class _Login:
     closed: bool = False
     known: dict[tuple[str, str], Any] = field(default_factory=dict)
     lately: dict[tuple[str, str], tuple[float, Any]] = field(default_factory=dict)
+    asking_lately: threading.Lock = field(default_factory=threading.Lock)
 
 
 class XenSession:
@@ -237,12 +238,13 @@ class XenSession:
             ref: The object.
             keep: Whether an answer may be given again; trouble is looked at anew each time.
         """
-        asked_at, answer = self._login.lately.get((method, ref), (0.0, None))
-        if answer is None or stopwatch() - asked_at > _LATELY_SECONDS:
-            asked_at, answer = stopwatch(), self.call(method, ref)
-            if keep(answer):
-                self._login.lately[method, ref] = (asked_at, answer)
-        return answer
+        with self._login.asking_lately:  # so that of two VMs at once only one asks
+            asked_at, answer = self._login.lately.get((method, ref), (0.0, None))
+            if answer is None or stopwatch() - asked_at > _LATELY_SECONDS:
+                asked_at, answer = stopwatch(), self.call(method, ref)
+                if keep(answer):
+                    self._login.lately[method, ref] = (asked_at, answer)
+            return answer
 
     def close(self) -> None:
         """Log out and hang up; safe to repeat, never fails."""

@@ -55,6 +55,7 @@ def new_catalog(folder: Path, **settings: object) -> CatalogFile:
     make_room(catalog)
     catalog.path.write_bytes(_empty_catalog())
     catalog.path.chmod(0o600)
+    catalog.lock_path.touch(mode=0o600)
     return catalog
 
 

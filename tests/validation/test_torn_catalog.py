@@ -53,7 +53,7 @@ def _no_logger() -> Generator[None, None, None]:
 
 
 @pytest.fixture
-def lived(house: House) -> House:
+def lived(house: House, prefect_server: None) -> House:
     """Two validated versions that a copy in the store knows, and a third that is newer."""
     house.clock.now = system_clock()
     house.site = settings_of(house.site, webhook="slack-webhook/ops")
