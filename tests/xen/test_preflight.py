@@ -114,8 +114,8 @@ def test_a_disk_that_cannot_be_frozen_is_named(
 
 
 def test_a_disk_that_is_left_out_is_no_obstacle(stage: Stage) -> None:
-    put_disk(stage, 1, sharable=True)
     storage(stage, type="lvm", physical_size=13 * MIB, sm_config={})
+    put_disk(stage, 1, sharable=True)
 
     assert set(look(stage)) == {"VDI_IS_SHARABLE", "SR_FULL"}
     assert look(stage, exclude_disks=["1"]) == {}
