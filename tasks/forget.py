@@ -26,6 +26,7 @@ from likeness.store.holding import Hold, holds_on
 from tasks.ages import age_limit
 from tasks.claims import is_backed_up_now, store_gate, store_turn, versions_read
 from tasks.retries import STEP
+from tasks.sentinel import suspicious_vms_of
 
 _BUSY, _READ = "its VM is being backed up at this moment", "it is being read at this moment"
 _AT_ONCE = 64
@@ -219,7 +220,7 @@ def _by_policy(
 ) -> list[Judged]:
     """Each VM's versions of each job on their own."""
     given = _policy(keep) if keep else None
-    by_tag = policies_by_tag(site.keep_by_tag)
+    by_tag, unlike = policies_by_tag(site.keep_by_tag), suspicious_vms_of(site)
     found: list[Judged] = []
     for _, group in groupby(facts, lambda each: (each.vm, each.job)):
         versions = list(group)
@@ -228,7 +229,10 @@ def _by_policy(
         by_id = {each.version: each for each in versions}
         for kept in judged(points, policy, now=system_clock(), zone=UTC):
             version = by_id[VersionId(kept.point.version)]
-            found.append(Judged(version, f"{policy} ({whose})", kept.reasons))
+            reasons = kept.reasons
+            if not reasons and version.vm in unlike:  # nothing goes before a person has looked
+                reasons = (unlike[version.vm],)
+            found.append(Judged(version, f"{policy} ({whose})", reasons))
     return found
 
 

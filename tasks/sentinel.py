@@ -119,6 +119,13 @@ def suspicious_vms(rows: Sequence[VersionRow], now: datetime) -> Mapping[VmId, s
     }
 
 
+def suspicious_vms_of(site: Site) -> Mapping[VmId, str]:
+    """The same, of a site's catalog as it is now."""
+    now = system_clock()
+    rows = list_versions(site.catalog.file, now, age_limit(site.revalidate_after).green_for)
+    return suspicious_vms(rows, now)
+
+
 def unlike_nights_of(run: RunId, *, site: Site) -> list[str]:
     """What is unlike itself of what a run brought in, in sentences."""
     now = system_clock()

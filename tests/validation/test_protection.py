@@ -4,10 +4,12 @@ import time
 
 import pytest
 
+from catalog.connection import writing
+from tasks.forget import plan_forget
 from tasks.page import page_facts, page_text
 from tasks.pool_view import keep_pool_view
 from tests.validation.house import House
-from tests.validation.many_nights import fill, pool_of
+from tests.validation.many_nights import fill, pool_of, vm_id
 
 NIGHTS = 30
 
@@ -82,3 +84,21 @@ def test_300_vms_and_30_nights_are_written_in_time_and_fit(house: House) -> None
     assert len(text.encode()) < 200_000
     assert text.count("```mermaid") == 3
     assert took < 2.0
+
+
+def test_of_a_vm_unlike_itself_no_policy_forgets_anything(house: House) -> None:
+    fill(house.catalog, 6, NIGHTS, "")
+    before = {each.version.vm for each in plan_forget(house.site, keep="last 2").going}
+    usual = '{"disk_bytes":107374182400,"new_bytes":1073741824,"sent_bytes":536870912}'
+    encrypted = usual.replace("1073741824,", "64424509440,").replace("536870912", "64424509440")
+    with writing(house.catalog) as connection:
+        connection.execute("UPDATE versions SET counts = ? WHERE vm_no = 0", [usual])
+        connection.execute("UPDATE versions SET counts = ? WHERE version_no = 0", [encrypted])
+
+    plan = plan_forget(house.site, keep="last 2")
+    text = page_text(house.site, page_facts(house.site, ""))
+
+    assert {each.version.vm for each in plan.going} == before - {vm_id(0)}
+    kept = [each.reasons for each in plan.versions if each.version.vm == vm_id(0)]
+    assert "as encrypted data does not" in str(kept[-1])
+    assert "❌ 1 unlike its other nights" in text
