@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from flows.site_deployments import wanted_deployments
+from flows.site_deployments import standard_deployments, wanted_deployments
 from flows.site_file import read_site_file
 from likeness.cli.arguments import parser
 from likeness.cli.options import Call
@@ -63,6 +63,16 @@ def test_the_guides_site_file_is_one(tmp_path: Path) -> None:
     assert "check-everything" not in names
     queues = {each.name: each.facts["work_queue_name"] for each in wanted_deployments(said)}
     assert (queues["restore-vm"], queues["restore"]) == ("restores", "default")
+
+
+def test_every_deployment_leads_to_the_dashboard() -> None:
+    """No menu of the UI does."""
+    lost = [
+        each["name"]
+        for each in standard_deployments()
+        if "/artifacts/key/dashboard" not in each["description"]
+    ]
+    assert lost == []
 
 
 def test_every_figure_of_the_board_is_there(house: House) -> None:
