@@ -226,6 +226,13 @@ class Vault(Share, Block):
         " vaulted; the bucket must have been made with object lock. 0: no locks.",
     )
 
+    keep: str = Field(
+        default="",
+        title="Keep there",
+        description="Which versions the vault keeps of each VM, such as last 2, monthly 12; only"
+        " these are copied, and others given up there. Empty: all that the data store ever had.",
+    )
+
     def connect(self) -> Transport:
         """See `Share.connect`; what goes wrong there names the vault's block."""
         with _said_of_the_vault():

@@ -11,10 +11,11 @@ from likeness.stopping import StopToken
 from tasks.catch_up import catch_up
 from tasks.claims import run_claimed
 from tasks.mend_catalog import ready_catalog
-from tasks.outcomes import checked_vault_state, vaulted_state
+from tasks.outcomes import checked_vault_state, kept_vault_state, vaulted_state
 from tasks.reporting import show_vault, show_versions
 from tasks.vault import Tally, copy_versions, version_called
 from tasks.vault_check import check_contents
+from tasks.vault_keep import keep_by_rules, wanted_there
 from tasks.vault_refill import doubt_all, refill_store
 
 
@@ -38,8 +39,15 @@ def vault(
         else:
             ready_catalog(here)
         try:
-            only = frozenset([version_called(version, site=here)]) if version.strip() else None
-            copied = copy_versions(site=here, stop=stop, tally=Tally(), only=only)
+            by_rules = wanted_there(site=here)
+            only = frozenset([version_called(version, site=here)]) if version.strip() else by_rules
+            copied = copy_versions(
+                site=here,
+                stop=stop,
+                tally=Tally(),
+                only=only,
+                own_history=by_rules is not None,
+            )
         except BaseException:
             stop.stop()
             raise
@@ -67,7 +75,14 @@ def check_vault(
         try:
             found = check_contents(site=here, stop=stop, most_bytes=max(most_gib, 0) << 30 or None)
             if found.lost:
-                copied = copy_versions(site=here, stop=stop, tally=Tally())
+                by_rules = wanted_there(site=here)
+                copied = copy_versions(
+                    site=here,
+                    stop=stop,
+                    tally=Tally(),
+                    only=by_rules,
+                    own_history=by_rules is not None,
+                )
                 show_vault(copied, site=here)
                 check_contents(site=here, stop=stop)
         except BaseException:
@@ -75,6 +90,27 @@ def check_vault(
             raise
         show_versions(site=here)
     return checked_vault_state(found)
+
+
+@our_flow("keep vault {site}")
+def keep_vault(site: SiteName = "main") -> State[Any]:
+    """Give up at the vault what its own rules keep no longer.
+
+    What only those versions needed is deleted a week later at the earliest, by another run.
+
+    Args:
+        site: Name of the Site block.
+    """
+    here, run, stop = Site.named(site), this_run(), StopToken()
+    with here.session(), run_claimed(here, run):
+        ready_catalog(here)
+        try:
+            found = keep_by_rules(run, site=here, stop=stop)
+        except BaseException:
+            stop.stop()
+            raise
+        show_versions(site=here)
+    return kept_vault_state(found)
 
 
 @our_flow("refill {site}")

@@ -102,6 +102,17 @@ def store_gate(site: Site) -> Generator[None, None, None]:
 
 
 @contextmanager
+def vault_turn(site: Site) -> Generator[None, None, None]:
+    """Be the only run of this installation that changes the vault.
+
+    Raises:
+        JobAlreadyRunning: Somebody else was at it all the time.
+    """
+    with _in_turn(site, "vault"):
+        yield
+
+
+@contextmanager
 def _in_turn(site: Site, word: str) -> Generator[None, None, None]:
     with ExitStack() as held:
         begun = stopwatch()

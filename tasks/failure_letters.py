@@ -25,6 +25,10 @@ _MEANING = {
         "What lies in the vault was not read back in full; its versions lose their mark in time.",
         "The next check goes on there; start one now with the deployment check-vault.",
     ),
+    "keep-vault": (
+        "The vault keeps more than its rules say. No version that they keep is concerned.",
+        "Put right what is said above; the next run goes on there.",
+    ),
     "refill": (
         "The data store was not filled from the vault in full. The vault is as it was.",
         "Put right what is said above and start the deployment refill again; it goes on there.",

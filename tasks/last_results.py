@@ -24,8 +24,8 @@ from likeness.clock import stopwatch
 
 JOB_FLOW = "backup-job"
 OUR_FLOWS = (
-    *(JOB_FLOW, "validate", "vault", "check-vault", "refill", "protect", "rehearse", "sweep"),
-    *("restore-disks", "restore-vm", "unprotected", "watch", "examine-site", "plan"),
+    *(JOB_FLOW, "validate", "vault", "check-vault", "keep-vault", "refill", "protect", "rehearse"),
+    *("sweep", "restore-disks", "restore-vm", "unprotected", "watch", "examine-site", "plan"),
 )
 """Those that run on the catalog's host, and claim their run there."""
 ELSEWHERE = ("prove-packs",)

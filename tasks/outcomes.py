@@ -27,6 +27,7 @@ from tasks.serve import Served
 from tasks.sweep import SweepReport
 from tasks.vault import Vaulted
 from tasks.vault_check import CheckedVault
+from tasks.vault_keep import VaultKept
 
 DAMAGE_FOUND = "damage found: "
 _MOST_NAMES = 8
@@ -344,6 +345,16 @@ def checked_vault_state(found: CheckedVault) -> State[Any]:
         said = [*found.problems[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
         message = f"{message}; not whole there, and copied again if it is here: {'; '.join(said)}"
         return Failed(message=message, data=NotVaulted(message))
+    return Completed(message=message, data=found)
+
+
+def kept_vault_state(found: VaultKept) -> State[Any]:
+    """How keeping by the vault's rules ends."""
+    message = (
+        f"{counted(found.forgotten, 'version')} given up at the vault, {found.kept} kept;"
+        f" {counted(found.waiting, 'pack')} wait to be deleted,"
+        f" {readable_size(found.freed_bytes)} freed"
+    )
     return Completed(message=message, data=found)
 
 

@@ -1,7 +1,7 @@
 """Vaulting: all that the second place lacks, the same sealed bytes; and reading it back there."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from prefect import get_run_logger, task
@@ -33,9 +33,11 @@ from likeness.store.copying import Manner, PauseHours, copy_to_vault
 from likeness.store.data_store import (
     DataStore,
 )
+from likeness.store.heads import write_head
 from likeness.store.vault_mending import Copied
 from likeness.transport.base import Transport
 from tasks.ages import is_hour
+from tasks.claims import vault_turn
 from tasks.progress import shown
 from tasks.retries import STEP
 from tasks.vault_locks import lock_versions
@@ -96,7 +98,12 @@ class Tally:
 
 @task(task_run_name="copy to the vault", **STEP)
 def copy_versions(
-    *, site: Site, stop: StopToken, tally: Tally, only: frozenset[VersionId] | None = None
+    *,
+    site: Site,
+    stop: StopToken,
+    tally: Tally,
+    only: frozenset[VersionId] | None = None,
+    own_history: bool = False,
 ) -> Vaulted:
     """Copy what the vault lacks; a second time right after the first copies nothing.
 
@@ -107,6 +114,7 @@ def copy_versions(
         stop: Looked at before every object.
         tally: Counts what all attempts did.
         only: Copy these versions and what they need; all if none.
+        own_history: The vault keeps by rules of its own; see `tasks.vault_keep`.
 
     Raises:
         BadInput: The site has no vault, or its place is none for a vault (`NoVault`).
@@ -118,20 +126,10 @@ def copy_versions(
     tally.begin()
     left, trusted = 0, last_was_whole(catalog, block.place)
     note_vaulting(catalog, block.place, system_clock(), whole=False)
-    manner = replace(_manner(block, tally), trusted=trusted, only=only)
+    manner = replace(_manner(block, tally), trusted=trusted, only=only, own_history=own_history)
     try:
-        with site.data_store.open() as store, progress_of(tally):
-            for copied in copy_to_vault(store, vault, stop=stop, manner=manner):
-                tally.add(copied)
-        there = [version for version in _versions_in(vault) if version not in tally.waiting]
-        record_vault_contents(catalog, block.place, there, system_clock())
-        vault_reading.judge_vault(catalog, block.place)
-        if block.locked_days:
-            with site.data_store.open() as store:
-                opened = DataStore(vault, store.facts, store.keys, unfinished=True)
-                lock_versions(_to_lock(there, tally, site, block), opened, site=site, block=block)
-        whole = only is None and not tally.problems
-        note_vaulting(catalog, block.place, system_clock(), whole=whole)
+        _copy(site, vault, manner, tally, stop)
+        _record(site, block, vault, tally, whole=only is None)
     except PauseHours:
         record_version_vaulted(catalog, block.place, tally.versions, system_clock())
         left = tally.planned_bytes - tally.pack_bytes
@@ -151,6 +149,31 @@ def copy_versions(
     size = readable_size(tally.copied_bytes)
     get_run_logger().info("vaulted %d objects, %s", tally.objects, size)
     return Vaulted(tally.objects, tally.copied_bytes, tuple(tally.problems), max(left, 0))
+
+
+def _copy(site: Site, vault: Transport, manner: Manner, tally: Tally, stop: StopToken) -> None:
+    with ExitStack() as held:
+        if manner.own_history:
+            held.enter_context(vault_turn(site))
+        store = held.enter_context(site.data_store.open())
+        held.enter_context(progress_of(tally))
+        for copied in copy_to_vault(store, vault, stop=stop, manner=manner):
+            tally.add(copied)
+        if manner.own_history and not tally.problems:
+            write_head(DataStore(vault, store.facts, store.keys), clock=system_clock)
+
+
+def _record(site: Site, block: Vault, vault: Transport, tally: Tally, *, whole: bool) -> None:
+    """Write down what the vault has, and lock what came."""
+    catalog = site.catalog.file
+    there = [version for version in _versions_in(vault) if version not in tally.waiting]
+    record_vault_contents(catalog, block.place, there, system_clock())
+    vault_reading.judge_vault(catalog, block.place)
+    if block.locked_days:
+        with site.data_store.open() as store:
+            opened = DataStore(vault, store.facts, store.keys, unfinished=True)
+            lock_versions(_to_lock(there, tally, site, block), opened, site=site, block=block)
+    note_vaulting(catalog, block.place, system_clock(), whole=whole and not tally.problems)
 
 
 def _to_lock(there: list[VersionId], tally: Tally, site: Site, block: Vault) -> list[VersionId]:

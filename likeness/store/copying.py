@@ -63,6 +63,7 @@ class Manner:
         planned: Told once how many bytes of packs the vault lacks.
         trusted: The last vaulting left nothing out, so what is new is all there is to look at.
         only: Copy these versions and what they need, and nothing else; all if none.
+        own_history: The vault keeps by rules of its own, and writes its own heads and statements.
     """
 
     cap: BandwidthCap | None = None
@@ -70,6 +71,7 @@ class Manner:
     planned: Callable[[int], None] = lambda _: None
     trusted: bool = False
     only: frozenset[VersionId] | None = None
+    own_history: bool = False
 
 
 AT_ONCE = Manner()
@@ -164,7 +166,7 @@ class _Copying:
     def run(self) -> Iterator[Copied]:
         """What comes last is listed first, so that a version committed meanwhile waits."""
         only = self._manner.only
-        last = self._lacking(layout.HEADS, layout.CATALOG) if only is None else []
+        last = self._last()
         versions = self._lacking(layout.VERSIONS)
         index = self._lacking(layout.INDEX, layout.SWEPT, layout.FORGETS, layout.HOLDS)
         new = [entry.name for entry in index if entry.name.startswith(f"{layout.INDEX}/")]
@@ -193,6 +195,11 @@ class _Copying:
                 yield from self._copy([Entry(name, 0)])
         if self._refused is not None:
             raise self._refused
+
+    def _last(self) -> list[Entry]:
+        if self._manner.own_history:
+            return self._lacking(layout.CATALOG)
+        return self._lacking(layout.HEADS, layout.CATALOG) if self._manner.only is None else []
 
     def _needed(self, versions: list[Entry]) -> set[str]:
         """Maps, packs and index segments that these versions need; the rest is cared for later."""

@@ -68,7 +68,7 @@ def test_new_fields_come_after_those_of_saved_blocks() -> None:
         for kind in (DataStoreShare, Vault)
     }
     delegates = ["drop_box_username", "drop_box_password"]
-    ways = ["most_mib_a_second", "at_hours", "read_back_after", "locked_days"]
+    ways = ["most_mib_a_second", "at_hours", "read_back_after", "locked_days", "keep"]
     assert fields == {
         DataStoreShare: [*shared, "key_file", *added, *delegates, "read_only"],
         Vault: [*shared, *added, *ways],

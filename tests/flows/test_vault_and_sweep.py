@@ -12,20 +12,25 @@ from catalog.values import Verdict
 from flows.pull import set_up_pull
 from flows.restore import restore_disks
 from flows.sweep import sweep
-from flows.vault import check_vault, refill, vault
+from flows.vault import check_vault, keep_vault, refill, vault
 from likeness.clock import system_clock
 from likeness.errors import ShareRefused, ShareUnreachable
 from likeness.model.ids import RunId, random_name
+from likeness.stopping import StopToken
+from likeness.store.auditing import audit_presence
+from likeness.store.data_store import open_store_with_key_file
 from likeness.store.documents import DiskRecord
+from likeness.store.observations import Weight
 from likeness.store.restoring import restore_disk
 from likeness.store.versions import find_version
+from likeness.transport.local import LocalTransport
 from likeness.xen.inventory import find_vm
 from likeness.xen.marks import Owner
 from likeness.xen.snapshots import take_snapshot
 from tasks.claims import run_claimed
 from tasks.page import vault_lines
 from tasks.reporting import version_row
-from tests.flows.scene import Scene, outcomes, sizes
+from tests.flows.scene import Scene, noise, outcomes, sizes
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 
@@ -140,6 +145,41 @@ def test_the_vaults_mark_means_read_back_there_and_what_is_not_whole_is_copied_a
     shutil.rmtree(site.place)
     for vm in ("web", "db"):
         assert site.restore(site.newest(vm).version, from_vault=True) == site.disks(vm)
+
+
+def test_a_vault_keeps_by_rules_of_its_own_whatever_the_data_store_keeps(site: Scene) -> None:
+    assert site.back_up("db", vault=True).name == "Completed"
+    first = site.newest("db").version
+    for night in range(2):
+        site.pool.write("db", disk=0, offset=0, data=noise(night, 300_000))
+        assert site.back_up("db", vault=True).name == "Completed"
+    far = site.folder / "vault"
+
+    def there() -> set[str]:
+        return {path.name.rpartition("-")[2] for path in (far / "versions").glob("*/*")}
+
+    assert len(there()) == 3
+    site.save(vault={"keep": "last 1"})
+    kept = keep_vault(site=site.name, return_state=True)
+    assert kept.is_completed(), kept.message
+    assert str(kept.message).startswith("2 versions given up at the vault, 1 kept; ")
+    newest = site.newest("db")
+    assert there() == {newest.version}
+    site.pool.write("db", disk=0, offset=0, data=noise("third", 300_000))
+    assert site.back_up("db", vault=True).name == "Completed"
+
+    assert there() == {newest.version, site.newest("db").version}, "what it gave up stays away"
+    assert keep_vault(site=site.name, return_state=True).is_completed()
+    assert there() == {site.newest("db").version}
+    assert [bool(row.vaults) for row in site.listed("db")] == [True, False, False, False]
+    assert check_vault(site=site.name, return_state=True).is_completed()
+    with site.store() as store:
+        opened = open_store_with_key_file(LocalTransport(far), Path(site.site.data_store.key_file))
+        told = list(audit_presence(opened, stop=StopToken()))
+        assert {each.weight for each in told} <= {Weight.NOTICE}, told
+        assert find_version(store, first).version == first, "the data store keeps what it keeps"
+    shutil.rmtree(site.place)
+    assert site.restore(site.newest("db").version, from_vault=True) == site.disks("db")
 
 
 def test_a_fresh_data_store_is_filled_from_the_vault_and_the_next_backup_goes_on(
