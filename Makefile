@@ -29,9 +29,9 @@ $(READY): requirements/dev.txt pyproject.toml requirements/setup.sh
 
 setup: $(READY) ## make .venv from the pinned requirements
 
-demo: $(READY) ## back up two VMs of a simulated pool, change them, back up, validate, restore
-	@tests/packages.sh demo
-	@$(BIN)/python -m lab.demo
+demo: $(READY) ## back up two VMs of a simulated pool, change, validate, restore; ARGS="--source enhanced"
+	@tests/packages.sh $(if $(findstring enhanced,$(ARGS)),share,demo)
+	@$(BIN)/python -m lab.demo $(ARGS)
 
 test: $(READY) ## run the tests; ARGS="-k words" chooses some
 	@tests/packages.sh test

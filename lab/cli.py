@@ -100,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=DISK[,DISK...]",
         help="the same, not started",
     )
+    serve.add_argument(
+        "--template",
+        metavar="NAME",
+        help="a template, tagged with its name, whose clones have a guest with an SSH server",
+    )
     serve.add_argument("--listen", type=_address, default=("127.0.0.1", 0), metavar="HOST:PORT")
     serve.add_argument(
         "--tls", action="store_true", help="serve HTTPS with a self-signed certificate"
@@ -154,15 +159,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     chosen: dict[str, Any] = dict(arguments.set)
+    if arguments.template:
+        chosen["guest_tag"] = arguments.template
     settings = Settings(password=_password(arguments.password_file), **chosen)
     pool = Pool(settings, state, hosts=arguments.hosts, address=arguments.listen[0])
-    for name, disks in arguments.vm:
-        pool.add_vm(name, disks)
-    for name, disks in arguments.halted:
-        pool.add_vm(name, disks, power_state="Halted")
-    if arguments.nbd:
-        network = pool.db.where("network", bridge="xenbr0")[0]
-        pool.db.put("network", network, purpose=[arguments.nbd])
+    _fill(pool, arguments)
     with LabServer(pool, listen=arguments.listen, tls=arguments.tls) as server:
         known = server.description()
         left = write_lab_file(state, known) if state is not None else None
@@ -172,6 +173,18 @@ def _serve(arguments: argparse.Namespace) -> int:
         if left is not None:
             left.unlink(missing_ok=True)
     return 0
+
+
+def _fill(pool: Pool, arguments: argparse.Namespace) -> None:
+    for name, disks in arguments.vm:
+        pool.add_vm(name, disks)
+    for name, disks in arguments.halted:
+        pool.add_vm(name, disks, power_state="Halted")
+    if arguments.template:
+        pool.add_template(arguments.template)
+    if arguments.nbd:
+        network = pool.db.where("network", bridge="xenbr0")[0]
+        pool.db.put("network", network, purpose=[arguments.nbd])
 
 
 def _control(arguments: argparse.Namespace) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """`python -m lab.demo`: the whole walk on real disks, with a simulated pool, in under a minute."""
 
+import argparse
 import filecmp
 import json
 import logging
@@ -9,35 +10,60 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 from lab.demo_disks import add_file, differences, make_disk, read_file, some_noise, some_text
+from lab.demo_share import DemoShare, demo_share
+from lab.web.control import TOKEN_HEADER
 
 FOLDER = Path(".demo").absolute()
-JOB = {"name": "demo", "vms": ["web", "db"]}
+JOB: dict[str, Any] = {"name": "demo", "vms": ["web", "db"]}
+TEMPLATE = "abd"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Walk through the house, and say what is seen on the way."""
+    given = _parser().parse_args(arguments)
+    with ExitStack() as held:
+        return _walk(held, enhanced=given.source == "enhanced")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lab.demo", description=__doc__)
+    parser.add_argument(
+        "--source",
+        choices=("direct", "enhanced"),
+        default="direct",
+        help="direct: this machine reads the disks; enhanced: a delegate VM (ABD) for each VM"
+        " reads them, and sends them to a real share",
+    )
+    return parser
+
+
+def _walk(held: ExitStack, *, enhanced: bool) -> int:
     begun = time.monotonic()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     _prepare_prefect()
     _say("Making two disks: GPT, ext4, real files")
     _make_disks()
+    share = _share(held) if enhanced else None
     with _pool() as pool:
         _say(f"A simulated XenServer pool answers at {pool['url']}; starting Prefect")
-        _set_up(pool)
+        _set_up(pool, share)
         first = _back_up("First backup of both VMs: everything that is not empty is sent")
         truth = _guests_write()
         second = _back_up("Second backup: only what changed is read and sent")
         _require_less(first, second)
         _show_versions()
         good = _restore_and_compare(truth)
+        if share:
+            _say_who_sent(pool, [*first, *second])
     _say(f"Done in {time.monotonic() - begun:.0f} s")
-    print(_WHERE_NEXT)
+    print(_WHERE_NEXT.format(list_it="" if share else _LIST_IT))
     return 0 if good else 1
 
 
@@ -46,11 +72,35 @@ Where to look next
   the runs with their logs, the tables of versions:
     PREFECT_HOME=.demo/prefect .venv/bin/prefect server start      then http://127.0.0.1:4200
     Artifacts: http://127.0.0.1:4200/v2/artifacts  (dashboard, versions, job-demo)
-  the store without Prefect and without catalog:
-    .venv/bin/python -m likeness list --store .demo/store --key-file .demo/site/store.key
-  a pool of your own disks:      .venv/bin/python -m lab serve --vm web=disk.raw
+{list_it}  a pool of your own disks:      .venv/bin/python -m lab serve --vm web=disk.raw
   a site of your own:            README.md, "Run it for real"
 """
+_LIST_IT = """\
+  the store without Prefect and without catalog:
+    .venv/bin/python -m likeness list --store .demo/store --key-file .demo/site/store.key
+"""
+
+
+def _share(held: ExitStack) -> DemoShare:
+    (FOLDER / "share").mkdir()
+    share = held.enter_context(demo_share(FOLDER / "samba", FOLDER / "share"))
+    JOB.update(source="enhanced", concurrency=2)
+    _say(f"A real Samba serves the data store at {share.place}")
+    print("  Delegates have its one account here; docs/operating.md: one that may only add files")
+    return share
+
+
+def _say_who_sent(pool: dict[str, Any], outcomes: Sequence[Any]) -> None:
+    """From the pool's own counters: who read the disks."""
+    request = Request(f"{pool['control']}/counters")
+    request.add_header(TOKEN_HEADER, pool["control_token"])
+    with urlopen(request) as answer:
+        exported = sum(json.load(answer)["exported_bytes"].values())
+    sent = sum(each.sent_bytes for each in outcomes)
+    _say(f"Source enhanced: {len(outcomes)} backups of 2 VMs, each through a delegate (ABD) of its")
+    print("  own, started over SSH, which read the snapshot and sent it to the share;")
+    print(f"  this machine's Python was given {exported} bytes of disks by the pool, and the")
+    print(f"  delegates sent {sent >> 20} MiB")
 
 
 class Steps(logging.Handler):
@@ -102,6 +152,7 @@ def _make_disks() -> None:
 def _pool() -> Generator[dict[str, Any], None, None]:
     """The lab as a process of its own."""
     command = [sys.executable, "-m", "lab", "serve", "--state", str(FOLDER / "lab")]
+    command += ["--template", TEMPLATE]
     for name in JOB["vms"]:
         command += ["--vm", f"{name}={FOLDER / name}.raw"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -115,7 +166,7 @@ def _pool() -> Generator[dict[str, Any], None, None]:
         process.wait(timeout=30)
 
 
-def _set_up(pool: dict[str, Any]) -> None:
+def _set_up(pool: dict[str, Any], share: DemoShare | None) -> None:
     from pydantic import SecretStr
 
     from blocks import DataStoreShare, Vault, XenPool
@@ -123,13 +174,23 @@ def _set_up(pool: dict[str, Any]) -> None:
 
     for place in ("store", "vault"):
         (FOLDER / place).mkdir()
+    account: dict[str, Any] = {}
+    if share:
+        password = SecretStr(share.password)
+        account = {"username": share.username, "password": password}
+        account |= {"drop_box_username": share.username, "drop_box_password": password}
     set_up_site(
         "main",
         pool=XenPool(
-            url=pool["url"], username=pool["username"], password=SecretStr(pool["password"])
+            url=pool["url"],
+            username=pool["username"],
+            password=SecretStr(pool["password"]),
+            delegate_template=TEMPLATE,
         ),
         data_store=DataStoreShare(
-            place=str(FOLDER / "store"), key_file=str(FOLDER / "site" / "store.key")
+            place=share.place if share else str(FOLDER / "store"),
+            key_file=str(FOLDER / "site" / "store.key"),
+            **account,
         ),
         vault=Vault(place=str(FOLDER / "vault")),
         folder=FOLDER / "site",

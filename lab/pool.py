@@ -107,6 +107,22 @@ class Pool(Parts):
             bring_up(call, vm, choose_host(call, vm))
         return str(self.db.get("VM", vm, "uuid"))
 
+    def add_template(self, name: str, *, tag: str = "", disk_bytes: int = 2 << 20) -> str:
+        """Make a halted template with one disk, tagged so that its clones have a guest.
+
+        Args:
+            name: Its name label.
+            tag: Its tag, if that is not its name.
+            disk_bytes: Size of its disk, which is empty.
+
+        Returns:
+            Its reference.
+        """
+        uuid = self.add_vm(name, [disk_bytes], power_state="Halted", tags=[tag or name])
+        ref = self.db.where("VM", uuid=uuid)[0]
+        self.db.put("VM", ref, is_a_template=True)
+        return ref
+
     def _add_disk(self, vm: str, number: int, label: str, source: Path | int, sr: str) -> None:
         if isinstance(source, int):
             disk = self.storage.empty_disk(source)

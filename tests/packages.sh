@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Usage: tests/packages.sh demo|test|torture
+# Usage: tests/packages.sh demo|share|test|torture
 #
 # Installs the Debian packages that the demo or the tests call, where something is missing and this
 # is root on a machine with apt-get. Anywhere else it says, loudly, what will not run. Never fails:
 # the demo and the tests have their own words for what they lack.
 set -euo pipefail
 
-purpose=${1:?demo, test or torture}
+purpose=${1:?demo, share, test or torture}
 PATH=$PATH:/usr/sbin:/sbin
 
 # program or module, package, what needs it
@@ -15,7 +15,9 @@ mke2fs     e2fsprogs    file systems on the demo's disks
 sfdisk     fdisk        partition tables on the demo's disks
 "
 [ "$purpose" = demo ] || needs+="\
-smbd       samba        every test against a real SMB share
+smbd       samba        every test against a real SMB share, the demo with source enhanced
+"
+[ "$purpose" != test ] || needs+="\
 smbclient  smbclient    tests that look at a share with other eyes
 acl_xattr.so samba-vfs-modules accounts that may create and nothing else
 chromium   chromium     a test that fills in a form of the Prefect UI
@@ -82,6 +84,6 @@ fi
     printf '  %-10s (package %s): %s\n' "$program" "$package" "$reason"
   done <<<"$missing"
   echo "To run all: apt-get install $(awk '{print $2}' <<<"$missing" | sort -u | tr '\n' ' ')"
-  [ "$purpose" = demo ] || echo "Those tests are skipped below; with CI=true they fail."
+  [ "$purpose" != test ] || echo "Those tests are skipped below; with CI=true they fail."
   echo "======================================================================"
 } >&2

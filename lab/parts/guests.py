@@ -57,6 +57,7 @@ class GuestFaults:
         refuse_ssh: They report an address where nobody listens.
         blocked_ports: Ports they cannot reach, such as 445.
         kill_after_seconds: Their commands are killed after so long; 0 for never.
+        vms_called: Only in guests whose VM's name has this in it.
     """
 
     boot_seconds: float = 0.0
@@ -64,6 +65,7 @@ class GuestFaults:
     refuse_ssh: bool = False
     blocked_ports: list[int] = field(default_factory=list)
     kill_after_seconds: float = 0.0
+    vms_called: str = ""
 
 
 class Guest:
@@ -116,7 +118,9 @@ class Guests:
         self.running[vm] = guest
         for vbd in self._db.get("VM", vm, "VBDs"):
             self.plugged(vbd)
-        threading.Thread(target=self._boot, args=(vm, guest, self.faults), daemon=True).start()
+        meant = self.faults.vms_called in self._db.get("VM", vm, "name_label")
+        faults = self.faults if meant else GuestFaults()
+        threading.Thread(target=self._boot, args=(vm, guest, faults), daemon=True).start()
 
     def stopped(self, vm: str) -> None:
         """End the guest of a VM."""
