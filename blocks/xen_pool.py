@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from blocks.session import shared_opening
+from likeness.model.addresses import AddressGroup, StaticAddress, all_addresses
 from likeness.stopping import StopToken
-from likeness.xen.delegates import DEFAULT_TAG
+from likeness.xen.delegates import BOOT_SECONDS, DEFAULT_TAG
 from likeness.xen.owner import Owner
 from likeness.xen.session import XenSession
 
@@ -80,8 +81,48 @@ class XenPool(Block):
         default="",
         title="Network of delegates",
         description="Name or uuid of the network a delegate is on, such as a VLAN that reaches the"
-        " data store; empty: the template's. Addresses come by DHCP.",
+        " data store; empty: the template's.",
     )
+    delegate_addresses: list[AddressGroup] = Field(
+        default=[],
+        title="Addresses of delegates",
+        description="Static addresses for delegates in this pool, each for one at a time; a VM for"
+        " which none is free waits before anything is frozen. None: addresses come by DHCP.",
+    )
+    delegate_boot_seconds: int = Field(
+        default=int(BOOT_SECONDS),
+        ge=1,
+        le=86400,
+        title="Longest start of a delegate, seconds",
+        description="A delegate that has not told its address after so long is removed, and its VM"
+        " fails.",
+    )
+    delegate_idle_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=86400,
+        title="Keep a delegate for the job's next VM, seconds",
+        description="0: every VM gets a new one. Otherwise a delegate goes on with the next VM of"
+        " its job, and is removed when none came for so long, or the job ends.",
+    )
+    delegate_wait_minutes: int = Field(
+        default=720,
+        ge=1,
+        le=10_080,
+        title="Longest wait for an address, minutes",
+        description="A VM that has waited for a delegate's address for so long fails.",
+    )
+
+    @field_validator("delegate_addresses")
+    @classmethod
+    def _each_once(cls, groups: list[AddressGroup]) -> list[AddressGroup]:
+        all_addresses(groups)
+        return groups
+
+    @property
+    def static_addresses(self) -> tuple[StaticAddress, ...]:
+        """Every static address of delegates; none: DHCP."""
+        return all_addresses(self.delegate_addresses)
 
     @contextmanager
     def open(

@@ -23,7 +23,8 @@ class Work:
         queue: ``commit`` or ``validate``.
         item: A VM's id; empty for all that a validation reads.
         label: What it is at, in words.
-        step: ``waiting``, ``snapshot``, ``transfer``, ``commit`` or ``reading``.
+        step: ``waiting``, ``address``, ``delegate``, ``snapshot``, ``transfer``, ``commit`` or
+            ``reading``.
         todo_bytes: All of it; 0 if that is not known yet.
         done_bytes: What is done.
         percent: 0 to 100; never less than it was, whoever died meanwhile.

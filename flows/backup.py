@@ -32,7 +32,8 @@ from tasks.claims import job_claimed, run_claimed, vm_claimed, wait_for_earlier
 from tasks.commit import commit_version, made_by_this_run, record_committed
 from tasks.dashboard import job_shown
 from tasks.dedup import Dropped, drop_duplicates
-from tasks.delegates import delegate_for
+from tasks.delegate_machines import machines_kept
+from tasks.delegates import delegate_for, require_enhanced
 from tasks.guests import (
     GuestUnavailable,
     GuestVm,
@@ -102,6 +103,8 @@ def back_up(
 ) -> list[VmOutcome]:
     """Make the versions, and tell the world that they are there."""
     with journaled(run, job, site=site):
+        if job.source == "enhanced":
+            require_enhanced(job, site=site)
         catch_up(site=site)
         check_presence(run, site=site)
         vms, unknown, after.warnings = chosen(job, site)
@@ -109,7 +112,7 @@ def back_up(
         left = [vm for vm in vms if vm.vm not in made]
         pooled = [vm for vm in left if isinstance(vm, XenVm)]
         after.attempt(*NOT_PLANNED, note_plan, job, run, pooled, site=site)
-        with job_shown(left, job, run, site=site):
+        with machines_kept(run, site), job_shown(left, job, run, site=site):
             outcomes = [*unknown, *protect_all(left, job, run, site)]
         outcomes += [done_before(made[vm.vm]) for vm in vms if vm.vm in made]
         announce_commit(name, run, [each.version for each in outcomes if each.version])
@@ -228,6 +231,8 @@ def protect_vm(
             dropped or Dropped(0, 0),
             seconds=frozen.seconds,
             note=frozen.note,
+            read_by=frozen.receipt.read_by,
+            cpu_seconds=frozen.receipt.cpu_seconds,
             warnings=after.warnings,
         )
 

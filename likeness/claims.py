@@ -41,6 +41,14 @@ def claim(folder: Path, name: str, *, says: str = "") -> Generator[None, None, N
         os.close(handle)
 
 
+def note_of(folder: Path, name: str) -> str:
+    """What the holder of a claim noted, or whoever held it last."""
+    try:
+        return _path(folder, name).read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
 def is_claimed(folder: Path, name: str) -> bool:
     """Whether somebody alive holds the claim at this moment."""
     if not _path(folder, name).exists():

@@ -13,6 +13,11 @@ def system_clock() -> datetime:
     return datetime.now(UTC)  # the one place that asks the machine
 
 
+def cpu_stopwatch() -> float:
+    """Seconds that the calling thread has kept a processor busy."""
+    return time.thread_time()
+
+
 def stopwatch() -> float:
     """Seconds since some fixed moment: for durations, untouched by changes of the clock."""
     return time.monotonic()

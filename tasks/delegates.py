@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import asyncssh
-from prefect import get_run_logger
+from prefect import get_run_logger, task
 
 from blocks import Site
 from likeness.agent.protocol import AGENT_PACK_BYTES, PROTOCOL, Header, OrderedDisk
@@ -26,21 +25,23 @@ from likeness.store.maps import FlatMap, positions_of
 from likeness.store.pack_log import PackLog
 from likeness.store.receipts import DiskReceipt
 from likeness.transport.place import is_share
+from likeness.xen.delegate_network import find_network
 from likeness.xen.delegates import (
-    DelegateWish,
     XenDelegate,
-    destroy_delegate,
     find_template,
     plug_disks,
-    start_delegate,
     unplug_disks,
 )
+from likeness.xen.failures import explained
 from likeness.xen.inventory import XenVm
-from likeness.xen.marks import Owner
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import XenSnapshot
+from tasks.delegate_machines import machine_for, wish_of
+from tasks.progress import vm_at
+from tasks.retries import STEP
 
 MIB = 1 << 20
+HERE = "this machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +69,31 @@ class Moved:
         disks: Each with its new map.
         log: The packs.
         counts: What was measured.
+        cpu_seconds: What it has cost where it was done.
+        done_by: Where that was, in words.
     """
 
     disks: tuple[DiskReceipt, ...]
     log: PackLog
     counts: Counts
+    cpu_seconds: float
+    done_by: str = HERE
 
 
-def require_enhanced(job: BackupJob, site: Site) -> None:
-    """Leave if the job can never be done through delegates.
+@task(task_run_name="look for delegates", **STEP)
+def require_enhanced(job: BackupJob, *, site: Site) -> None:
+    """Leave before anything begins if the job can never be done through delegates.
 
     Raises:
         BadInput: It cannot; why, and what to change.
+        HostUnreachable, HostBusy, HostRefused: The pool did not say.
     """
-    if job.source != "enhanced":
-        return
+    if job.source == "enhanced":
+        _require_store(job, site)
+        _require_pool(site)
+
+
+def _require_store(job: BackupJob, site: Site) -> None:
     ads = site.data_store
     if not is_share(ads.place):
         raise BadInput(
@@ -99,8 +110,17 @@ def require_enhanced(job: BackupJob, site: Site) -> None:
             "a snapshot with memory cannot be read by a delegate; choose source direct, or another"
             " kind of snapshot"
         )
+
+
+def _require_pool(site: Site) -> None:
+    """A template, and every network that delegates may be on."""
+    pool = site.xen_pool
     with site.xen_pool.open() as xen:
-        find_template(xen, _wish(site))
+        find_template(xen, wish_of(site, None))
+        networks = {each.network or pool.delegate_network for each in pool.static_addresses}
+        for network in sorted(filter(None, networks or {pool.delegate_network})):
+            with explained("looking for the network of delegates"):
+                find_network(xen, network)
 
 
 @contextmanager
@@ -112,6 +132,8 @@ def delegate_for(
     It was seen to write into the run's inbox before anything is frozen for its sake. What it wrote
     then keeps the inbox's folder until it goes: a delegate may make files there and no folder.
 
+    Where there are static addresses it waits for one first.
+
     Raises:
         BadInput: The job cannot be done through delegates.
         HostBusy, HostRefused, HostUnreachable: No delegate can be had, or none answers.
@@ -120,38 +142,20 @@ def delegate_for(
     if job.source != "enhanced":
         yield None
         return
-    require_enhanced(job, site)
-    owner, key = Owner(site.installation, run), asyncssh.generate_private_key("ssh-ed25519")
     trial = layout.arriving_pack(run, PackId(random_name()))
-    with site.xen_pool.open(stop=stop, owner=owner) as xen:
-        made = start_delegate(
-            xen,
-            _wish(site),
-            vm_name=vm.name,
-            vm_ref=vm.ref,
-            owner=owner,
-            public_key=key.export_public_key().decode().strip(),
-            stop=stop,
-            say=get_run_logger().info,
-        )
-    try:
-        private = key.export_private_key().decode()
-        address = Address(made.address, made.port, made.host_key, private)
-        ready = ReadyDelegate(made, address, job, site)
+    with machine_for(vm, run, site, stop) as machine:
+        ready = ReadyDelegate(machine.delegate, machine.address, job, site)
         try:
-            _try_out(ready, run, trial, scratch, stop)
-        except (ShareUnreachable, ShareRefused, StoreMissing) as cause:
-            raise type(cause)(
-                f"no snapshot of VM {vm.name} was taken: seen from its delegate, {cause}"
-            ) from cause
-        yield ready
-    finally:
-        _dismiss(made, owner, trial, site)
-
-
-def _wish(site: Site) -> DelegateWish:
-    pool = site.xen_pool
-    return DelegateWish(pool.delegate_template, pool.delegate_network, protocol=PROTOCOL)
+            try:
+                _try_out(ready, run, trial, scratch, stop)
+            except (ShareUnreachable, ShareRefused, StoreMissing) as cause:
+                raise type(cause)(
+                    f"no snapshot of VM {vm.name} was taken: seen from its delegate, {cause}"
+                ) from cause
+            vm_at(run, vm.vm, "snapshot", f"ABD {machine.delegate.address}")
+            yield ready
+        finally:
+            _forget_trial(trial, site)
 
 
 def _try_out(ready: ReadyDelegate, run: RunId, trial: str, scratch: Path, stop: StopToken) -> None:
@@ -160,22 +164,20 @@ def _try_out(ready: ReadyDelegate, run: RunId, trial: str, scratch: Path, stop: 
         hold = layout.arriving_pack(run, PackId(random_name()))
         store.for_writing().create(hold, [])
         try:
-            header = _header(run, bundle_of(store), (), ready, trial=trial)
+            header = header_of(run, bundle_of(store), (), ready, trial=trial)
             log = PackLog(scratch / f"{random_name()}.packs")
             run_over_ssh(ready.address, Order(header, (), log, stop=stop))
         finally:
             store.for_writing().delete(hold)
 
 
-def _dismiss(made: XenDelegate, owner: Owner, trial: str, site: Site) -> None:
-    """Take everything away; what cannot be taken away now the sweep removes."""
+def _forget_trial(trial: str, site: Site) -> None:
+    """Remove what was tried; what cannot be removed now the sweep finds in the inbox."""
     try:
-        with site.xen_pool.open(owner=owner) as xen:
-            destroy_delegate(xen, made.ref)
         with site.data_store.open() as store:
             store.for_writing().delete(trial)
     except Exception as cause:  # noqa: BLE001  # whatever it is, the sweep comes
-        get_run_logger().warning("%s stays for the next sweep: %s", made.name, cause)
+        get_run_logger().warning("%s stays for the next sweep: %s", trial, cause)
 
 
 def transfer_through(
@@ -225,7 +227,7 @@ def transfer_through(
             )
             for disk, remote, path in zip(snapshot.disks, disks, paths, strict=True)
         )
-        header = _header(snapshot.owner.run, bundle_of(store), ordered, ready)
+        header = header_of(snapshot.owner.run, bundle_of(store), ordered, ready)
         order = Order(
             header,
             disks,
@@ -248,7 +250,9 @@ def transfer_through(
         DiskReceipt(disk.facts, remote.chunk_map, remote.previous)
         for disk, remote in zip(snapshot.disks, disks, strict=True)
     )
-    return Moved(tuple(receipts), log, done.counts)
+    return Moved(
+        tuple(receipts), log, done.counts, done.cpu_seconds, f"ABD {ready.delegate.address}"
+    )
 
 
 def bundle_of(store: DataStore) -> Bundle:
@@ -263,7 +267,7 @@ def bundle_of(store: DataStore) -> Bundle:
     )
 
 
-def _header(
+def header_of(
     run: RunId,
     bundle: Bundle,
     disks: tuple[OrderedDisk, ...],
@@ -271,6 +275,7 @@ def _header(
     *,
     trial: str = "",
 ) -> Header:
+    """All that a delegate's agent is told before it begins."""
     ads, job = ready.site.data_store, ready.job
     return Header(
         protocol=PROTOCOL,

@@ -99,6 +99,8 @@ def finished_vm(
     *,
     seconds: float,
     note: str,
+    read_by: str = "",
+    cpu_seconds: float = 0.0,
     warnings: Sequence[str] = (),
 ) -> VmOutcome:
     """The outcome of a VM that has a new version."""
@@ -115,6 +117,8 @@ def finished_vm(
         dropped_bytes=dropped.known_bytes,
         freed_bytes=dropped.freed_bytes,
         snapshot_seconds=seconds,
+        read_by=read_by,
+        cpu_seconds=cpu_seconds,
         sentence="; ".join(part for part in (version.record.note, note) if part),
         warnings=tuple(warnings),
     )

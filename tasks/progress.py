@@ -61,14 +61,16 @@ class _BoardItem:
     work: Work
     label: Callable[[], str]
     pace: Pace | None = None
+    note: str = ""
 
     def now(self) -> Work:
+        label = self.label() + (f", {self.note}" if self.note else "")
         if self.pace is None:
-            return replace(self.work, label=self.label())
+            return replace(self.work, label=label)
         left = self.pace.time_left()
         return replace(
             self.work,
-            label=self.label(),
+            label=label,
             todo_bytes=self.pace.todo_bytes,
             done_bytes=self.pace.done(),
             percent=self.pace.percent(),
@@ -95,11 +97,23 @@ class Board:
         with self._writing:
             self._lines[item] = _BoardItem(work, told, pace)
 
-    def at(self, item: str, step: str, pace: Pace | None = None) -> None:
-        """A known item is at its next step; one that is not on the board stays off it."""
+    def at(
+        self, item: str, step: str, pace: Pace | None = None, *, note: str | None = None
+    ) -> None:
+        """A known item is at its next step; one that is not on the board stays off it.
+
+        Args:
+            item: Which.
+            step: At what.
+            pace: How far it is and how quick.
+            note: What else is to be said of it from now on; none: what was said before.
+        """
         with self._writing:
             if (line := self._lines.get(item)) is not None:
-                self._lines[item] = _BoardItem(replace(line.work, step=step), line.label, pace)
+                work = replace(line.work, step=step)
+                self._lines[item] = replace(
+                    line, work=work, pace=pace, note=line.note if note is None else note
+                )
 
     def done(self, item: str) -> None:
         """An item is through."""
@@ -142,6 +156,12 @@ def vm_at_work(run: RunId, vm: str) -> Generator[None, None, None]:
     finally:
         if on is not None:
             on.done(vm)
+
+
+def vm_at(run: RunId, vm: str, step: str, note: str) -> None:
+    """A VM of a job that is watched is at a step of which there is more to say."""
+    if (on := _boards.get(run)) is not None:
+        on.at(vm, step, note=note)
 
 
 @contextmanager

@@ -63,7 +63,9 @@ def _outcome_row(outcome: VmOutcome) -> dict[str, str]:
         "sent": readable_size(outcome.sent_bytes),
         "kept": readable_size(outcome.kept_bytes),
         "known elsewhere": readable_size(outcome.dropped_bytes),
-        "seconds": f"{outcome.snapshot_seconds:.0f}",
+        "snapshot seconds": f"{outcome.snapshot_seconds:.0f}",
+        "read by": outcome.read_by,
+        "CPU seconds": f"{outcome.cpu_seconds:.1f}",
         "remark": outcome.sentence,
     }
 

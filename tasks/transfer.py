@@ -4,6 +4,7 @@ import errno
 import shutil
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -21,11 +22,12 @@ from likeness.model.sizes import readable_size
 from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.store.data_store import DataStore
+from likeness.store.documents import DiskRecord
 from likeness.store.maps import FlatMap, positions_of
 from likeness.store.observations import UNREADABLE
 from likeness.store.pack_log import PackLog
 from likeness.store.receipts import DiskReceipt, TransferReceipt
-from likeness.store.versions import Version, last_version, load_map
+from likeness.store.versions import last_version, load_map
 from likeness.transport.tuning import keep_large_buffers
 from likeness.xen.reading import Way, open_reader
 from likeness.xen.session import XenSession
@@ -34,6 +36,7 @@ from tasks.changes import Unread, unread_of
 from tasks.delegates import Moved, ReadyDelegate, bundle_of, transfer_through
 from tasks.progress import transferring
 from tasks.retries import STEP
+from tasks.similar import Compared, compared_with
 
 
 @contextmanager
@@ -105,7 +108,8 @@ def transfer_disks(
         ]
         distrusted = frozenset(damaged_ids(site.catalog.file))
         skips = [each.skips for each in unread]
-        moved = _send(xen, store, last, skips, attempt, stop, snapshot, cap, delegate, distrusted)
+        base = compared_with(snapshot, last, store=store, site=site)
+        moved = _send(xen, store, base, skips, attempt, stop, snapshot, cap, delegate, distrusted)
     counts = moved.counts
     get_run_logger().info(
         "%s: read %s, sent %s",
@@ -120,11 +124,13 @@ def transfer_disks(
         taken_at=taken_at,
         consistency=snapshot.obtained,
         consistency_asked=snapshot.requested,
-        note="; ".join(filter(None, (snapshot.reason, *(each.reason for each in unread)))),
+        note="; ".join(filter(None, (snapshot.reason, base.note, *(u.reason for u in unread)))),
         disks=moved.disks,
         packs=moved.log,
         counts=counts,
         from_agent=delegate is not None,
+        read_by=moved.done_by,
+        cpu_seconds=moved.cpu_seconds,
         last=last,
         keep=job.keep,
         locked_until=locked_until(job, taken_at),
@@ -139,7 +145,7 @@ def locked_until(job: BackupJob, taken_at: datetime) -> str:
 def _send(
     xen: XenSession,
     store: DataStore,
-    last: Version | None,
+    base: Compared,
     skips: Sequence[Skips | None],
     attempt: Path,
     stop: StopToken,
@@ -156,12 +162,10 @@ def _send(
         held.enter_context(transferring(run, vm.vm, vm.name, todo, lambda: tally.passed_bytes))
         if delegate is not None:
             previous = [
-                next(
-                    _previous_map(store, last, disk, attempt / f"{disk.facts.disk}.previous"), None
-                )
-                for disk in snapshot.disks
+                next(_previous_map(store, record, disk, attempt), None)
+                for disk, record in zip(snapshot.disks, base.disks, strict=True)
             ]
-            return transfer_through(
+            moved = transfer_through(
                 delegate,
                 snapshot,
                 xen=xen,
@@ -173,9 +177,10 @@ def _send(
                 stop=stop,
                 passed=tally.reached,
             )
+            return _of_its_own(moved, base)
         disks = [
-            held.enter_context(_disk_job(xen, disk, store, last, skip, attempt, stop, cap))
-            for disk, skip in zip(snapshot.disks, skips, strict=True)
+            held.enter_context(_disk_job(xen, disk, store, record, skip, attempt, stop, cap))
+            for disk, record, skip in zip(snapshot.disks, base.disks, skips, strict=True)
         ]
         log = PackLog(attempt / "packs")
         counts = transfer(
@@ -189,7 +194,17 @@ def _send(
             tally=tally,
         )
         receipts = (DiskReceipt(d.facts, d.chunk_map, d.previous) for d in disks)
-        return Moved(tuple(receipts), log, counts)
+        return _of_its_own(Moved(tuple(receipts), log, counts, tally.cpu_seconds), base)
+
+
+def _of_its_own(moved: Moved, base: Compared) -> Moved:
+    """Without the maps of another VM: the version to be made is no difference to them."""
+    if base.own:
+        return moved
+    for disk in moved.disks:
+        if disk.previous is not None:
+            disk.previous.close()
+    return replace(moved, disks=tuple(replace(disk, previous=None) for disk in moved.disks))
 
 
 @contextmanager
@@ -197,7 +212,7 @@ def _disk_job(
     xen: XenSession,
     disk: SnapshotDisk,
     store: DataStore,
-    last: Version | None,
+    record: DiskRecord | None,
     skip: Skips | None,
     scratch: Path,
     stop: StopToken,
@@ -208,7 +223,7 @@ def _disk_job(
     positions = positions_of(disk.facts.size_bytes, store.chunk_bytes)
     maps = [FlatMap(scratch / f"{name}.map", positions)]
     try:
-        maps += _previous_map(store, last, disk, scratch / f"{name}.previous")
+        maps += _previous_map(store, record, disk, scratch)
         opened = open_reader(xen, disk, stop=stop, cap=cap, way=_way())
         get_run_logger().info(
             "disk %s (%s): %s", disk.facts.position, disk.facts.name, opened.reason
@@ -228,14 +243,15 @@ def _way() -> Way | None:
 
 
 def _previous_map(
-    store: DataStore, last: Version | None, disk: SnapshotDisk, path: Path
+    store: DataStore, record: DiskRecord | None, disk: SnapshotDisk, scratch: Path
 ) -> Iterator[FlatMap]:
-    """The disk's map in the VM's last version; none where it cannot be had: all is read, then."""
-    for record in last.record.disks if last else ():
-        if record.disk == disk.facts.disk:
-            try:
-                yield load_map(store, record, path)
-            except UNREADABLE as cause:
-                path.unlink(missing_ok=True)
-                told = "disk %s: what the last version says of it cannot be read (%s); all is read"
-                get_run_logger().warning(told, disk.facts.position, cause)
+    """The disk's map in an earlier version; none where it cannot be had: all is read, then."""
+    if record is None:
+        return
+    path = scratch / f"{disk.facts.disk}.previous"
+    try:
+        yield load_map(store, record, path)
+    except UNREADABLE as cause:
+        path.unlink(missing_ok=True)
+        told = "disk %s: what the last version says of it cannot be read (%s); all is read"
+        get_run_logger().warning(told, disk.facts.position, cause)

@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Sequence
 
+from likeness.clock import cpu_stopwatch
 from likeness.codec.aead import Suite
 from likeness.codec.keys import SessionKey
 from likeness.errors import NameTaken, ShareUnreachable
@@ -50,6 +51,7 @@ class Sender:
         self._queue: queue.Queue[FinishedPack | None] = queue.Queue(maxsize=1)
         self._problem: Exception | None = None
         self.sent_bytes = 0
+        self._worked: dict[str, float] = {}
         self._writers = [
             threading.Thread(target=self._write_packs, name=f"pack writer {n}", daemon=True)
             for n in range(_WRITERS)
@@ -67,6 +69,11 @@ class Sender:
             self._put(None)
         for writer in self._writers:
             writer.join()
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What writing has cost here so far."""
+        return sum(self._worked.values())
 
     def add(self, chunk: ChunkId, record: bytes) -> None:
         """Send a record with the next pack.
@@ -125,6 +132,7 @@ class Sender:
             except Exception as problem:  # noqa: BLE001  # a dead writer would hang the transfer
                 self._problem = self._problem or problem
             finally:
+                self._worked[threading.current_thread().name] = cpu_stopwatch()
                 self._queue.task_done()
         self._queue.task_done()
 

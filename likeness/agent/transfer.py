@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from likeness.agent.local_dedup import Finding, LocalDedup, previous_id
 from likeness.agent.sender import PAUSES, Sender
+from likeness.clock import cpu_stopwatch
 from likeness.codec.aead import Suite
 from likeness.codec.compression import DEFAULT_LEVEL
 from likeness.codec.keys import STORE_SCOPE, SessionKey
@@ -88,6 +89,12 @@ class Tally:
         self._lock = threading.Lock()
         self._counted = {"disk_bytes": disk_bytes}
         self.passed_bytes = 0
+        self.cpu_seconds = 0.0
+
+    def worked(self, cpu_seconds: float) -> None:
+        """Add processor time that a thread of this process has spent on it."""
+        with self._lock:
+            self.cpu_seconds += cpu_seconds
 
     def add(self, **counted: int) -> None:
         """Add to some of the fields of `Counts`."""
@@ -175,6 +182,7 @@ def transfer(
         _run_all(disks, line, stop)
         sender.finish()
         tally.add(sent_bytes=sender.sent_bytes)
+        tally.worked(sender.cpu_seconds)
     return tally.counts()
 
 
@@ -193,7 +201,7 @@ class _Pipeline:
         Raises:
             TransferBroken: A segment is not made of whole chunks; the map would be wrong.
         """
-        size = self.bundle.chunk_bytes
+        begun, size = cpu_stopwatch(), self.bundle.chunk_bytes
         end = segment.offset + len(segment.data)
         if segment.offset % size or (end % size and end != disk.facts.size_bytes):
             raise TransferBroken(
@@ -220,9 +228,13 @@ class _Pipeline:
             repeated_bytes=found[Finding.REPEATED],
             new_bytes=found[Finding.NEW],
         )
+        self._tally.worked(cpu_stopwatch() - begun)
 
     def abandon(self) -> None:
         self._sender.abandon()
+
+    def worked(self, cpu_seconds: float) -> None:
+        self._tally.worked(cpu_seconds)
 
     def passed(self, end: int, before: int) -> None:
         self._tally.passed(end, before)
@@ -275,7 +287,7 @@ def _read_disk(disk: DiskJob, queue: _ChunkQueue, stop: StopToken) -> None:
             f"disk {disk.facts.name or disk.facts.disk} has {disk.reader.size_bytes} bytes now and"
             f" {disk.facts.size_bytes} when its snapshot was taken; run the job again"
         )
-    size = queue.line.bundle.chunk_bytes
+    begun, size = cpu_stopwatch(), queue.line.bundle.chunk_bytes
     if disk.skip is not None and disk.previous is not None:
         for extent in disk.skip.unchanged:
             _carry_over(
@@ -294,6 +306,7 @@ def _read_disk(disk: DiskJob, queue: _ChunkQueue, stop: StopToken) -> None:
         queue.line.passed(end, reached)
         reached = end
     queue.line.passed(disk.facts.size_bytes, reached)
+    queue.line.worked(cpu_stopwatch() - begun)
 
 
 def _carry_over(

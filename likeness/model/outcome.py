@@ -43,6 +43,8 @@ class VmOutcome:
         dropped_bytes: Sealed bytes that the global deduplication found another VM to have.
         freed_bytes: Of these, bytes given back at once.
         snapshot_seconds: How long the snapshot existed.
+        read_by: Who read its disks, in words; empty if nobody did.
+        cpu_seconds: What reading, sealing and sending has cost there.
         sentence: What a person should know: why it failed, or why it got less than was asked for.
         warnings: What went wrong once its version was there, and the next run does again.
     """
@@ -58,6 +60,8 @@ class VmOutcome:
     dropped_bytes: int = 0
     freed_bytes: int = 0
     snapshot_seconds: float = 0.0
+    read_by: str = ""
+    cpu_seconds: float = 0.0
     sentence: str = ""
     warnings: tuple[str, ...] = ()
 

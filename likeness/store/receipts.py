@@ -36,6 +36,8 @@ class TransferReceipt:
         scope: Whose chunk ids its packs must have, if it comes from there.
         keep: What the job says of how many versions to keep; see `VersionRecord`.
         locked_until: Before then nobody may forget the version; ISO 8601, or empty.
+        read_by: Who read the disks, in words.
+        cpu_seconds: What reading, sealing and sending has cost there.
         last: The VM's last version as the transfer read it, if it had one; see `last_version`.
     """
 
@@ -51,6 +53,8 @@ class TransferReceipt:
     counts: Counts
     from_agent: bool = False
     scope: bytes = STORE_SCOPE
+    read_by: str = ""
+    cpu_seconds: float = 0.0
     last: Version | None = None
     keep: str = ""
     locked_until: str = ""

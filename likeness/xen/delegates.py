@@ -7,16 +7,18 @@ destroyed whatever happens. It is told its configuration, and tells its address,
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from likeness.clock import stopwatch
 from likeness.errors import BadInput, HostBusy, LikenessError
+from likeness.model.addresses import StaticAddress
 from likeness.model.choosing import uuid_in
 from likeness.model.ids import from_uuid
 from likeness.model.sizes import counted
 from likeness.stopping import StopToken
 from likeness.xen import marks
+from likeness.xen.delegate_network import TOLD_BY_GUEST, give_interface, require_alone, tell
 from likeness.xen.failures import Refusal, explained, suppress_gone
 from likeness.xen.inventory import is_disk
 from likeness.xen.owner import Owner, label_of
@@ -32,8 +34,6 @@ BOOT_SECONDS = 300.0
 _STEP_SECONDS = 120.0
 _LOOK_SECONDS = 0.5
 _TOLD_EVERY_SECONDS = 10.0
-_TOLD_BY_GUEST = ("assigned-ip", "host-key", "ssh-port", "devices")
-_TOLD_TO_GUEST = ("authorized-key", "dhcp", "ip", "nm", "gw", "dns")
 _DEVICE = re.compile(r"[a-z]{2,4}[a-z0-9]*\Z")
 
 
@@ -44,14 +44,14 @@ class DelegateWish:
     Attributes:
         template: A template's uuid, or a tag that one template of the pool has.
         network: Name or uuid of the network its first interface is on; empty: the template's.
-        address: Settings of a static address as the guest reads them (ip, nm, gw, dns); none: DHCP.
+        address: A static one; none: DHCP.
         protocol: The agent's protocol; a template whose tag names another one is refused.
         boot_seconds: How long it may take until it tells its address.
     """
 
     template: str = DEFAULT_TAG
     network: str = ""
-    address: Mapping[str, str] | None = None
+    address: StaticAddress | None = None
     protocol: int = 1
     boot_seconds: float = BOOT_SECONDS
 
@@ -149,6 +149,7 @@ def start_delegate(
 
     Raises:
         BadInput: There is no template or network for it.
+        AddressTaken: Another VM has the address.
         HostBusy: It did not tell its address in time.
         HostRefused, HostUnreachable: The pool does not make it.
         Stopped: On request.
@@ -161,11 +162,13 @@ def start_delegate(
             _mark_all(xen, ref, owner)
             if xen.call("VM.get_is_a_template", ref):
                 run_task(xen, "VM.provision", ref, stop=stop)
-            if wish.network:
-                _move_to_network(xen, ref, wish.network)
-            _tell(xen, ref, public_key, wish.address)
+            static = wish.address
+            network = (static.network if static else "") or wish.network
+            give_interface(xen, ref, network, static.mac if static else "")
+            tell(xen, ref, public_key, static)
+            require_alone(xen, ref, static)
             _start(xen, ref, vm_ref, stop)
-            return _awaited(xen, ref, name, wish.boot_seconds, stop, say)
+            return _awaited(xen, ref, name, wish, stop, say)
         except BaseException:
             with suppress(LikenessError):
                 destroy_delegate(xen, ref)
@@ -177,44 +180,6 @@ def _mark_all(xen: XenSession, ref: str, owner: Owner) -> None:
         marks.put_marks(xen, "VDI", disk, owner=owner, kind=marks.DELEGATE)
     marks.put_marks(xen, "VM", ref, owner=owner, kind=marks.DELEGATE)
     marks.set_mark(xen, "VM", ref, "HideFromXenCenter", "true")
-
-
-def _move_to_network(xen: XenSession, ref: str, wanted: str) -> None:
-    """Give it one interface, on the network that was asked for."""
-    networks = xen.call("network.get_all_records")
-    found = [
-        network
-        for network, each in networks.items()
-        if each["name_label"] == wanted or from_uuid(each["uuid"]) == uuid_in(wanted)
-    ]
-    if len(found) != 1:
-        raise BadInput(
-            f"{counted(len(found), 'network')} of the pool have the name or uuid {wanted!r} that"
-            " delegates are to use; correct it in the Xen Pool block"
-        )
-    for vif in xen.call("VM.get_VIFs", ref):
-        xen.call("VIF.destroy", vif)
-    record = {
-        "VM": ref,
-        "network": found[0],
-        "device": "0",
-        "MAC": "",
-        "MTU": "1500",
-        "other_config": {},
-        "qos_algorithm_type": "",
-        "qos_algorithm_params": {},
-    }
-    xen.call("VIF.create", record)
-
-
-def _tell(xen: XenSession, ref: str, public_key: str, address: Mapping[str, str] | None) -> None:
-    """Put its configuration into xenstore, and nothing that a delegate before it has told."""
-    there = xen.call("VM.get_xenstore_data", ref)
-    stale = {f"vm-data/{key}" for key in (*_TOLD_BY_GUEST, *_TOLD_TO_GUEST)}
-    data = {key: value for key, value in there.items() if key not in stale}
-    told = {"authorized-key": public_key, **(address or {"dhcp": "true"})}
-    data |= {f"vm-data/{key}": value for key, value in told.items()}
-    xen.call("VM.set_xenstore_data", ref, data)
 
 
 def _start(xen: XenSession, ref: str, vm_ref: str, stop: StopToken) -> None:
@@ -232,31 +197,55 @@ def _awaited(
     xen: XenSession,
     ref: str,
     name: str,
-    seconds: float,
+    wish: DelegateWish,
     stop: StopToken,
     say: Callable[[str], None],
 ) -> XenDelegate:
     begun, told_at = stopwatch(), 0.0
     while True:
         data = xen.call("VM.get_xenstore_data", ref)
-        told = {key: str(data.get(f"vm-data/{key}", "")) for key in _TOLD_BY_GUEST}
+        told = {key: str(data.get(f"vm-data/{key}", "")) for key in TOLD_BY_GUEST}
         if told["assigned-ip"] and told["host-key"]:
+            if wish.address and told["assigned-ip"] != wish.address.address:
+                raise BadInput(
+                    f"{name} took address {told['assigned-ip'][:40]} although it was given"
+                    f" {wish.address.address}; make the template of this release"
+                )
             port = told["ssh-port"] or "22"
             if not (port.isdecimal() and 0 < int(port) < 1 << 16):
                 raise BadInput(f"{name} tells a port that is none: {port[:20]!r}; see its log")
             devices = told["devices"] or "/dev"
             return XenDelegate(ref, name, told["assigned-ip"], int(port), told["host-key"], devices)
         waited = stopwatch() - begun
-        if waited > seconds:
+        if waited > wish.boot_seconds:
+            see = "its console" if wish.address else "that its network has a DHCP server"
             raise HostBusy(
-                f"{name} told no address within {seconds:.0f} s; see that its network has a DHCP"
-                " server, then run the job again"
+                f"{name} told no address within {wish.boot_seconds:.0f} s; see {see}, then run the"
+                " job again"
             )
         if waited >= told_at:
             say(f"waiting for the address of {name}, {waited:.0f} s so far")
             told_at += _TOLD_EVERY_SECONDS
         stop.wait(_LOOK_SECONDS)
         stop.check()
+
+
+def goes_on(
+    xen: XenSession, delegate: XenDelegate, *, vm_name: str, vm_ref: str, owner: Owner
+) -> XenDelegate | None:
+    """A delegate for another VM; none unless it runs where that one's disks can be seen.
+
+    Raises:
+        HostBusy, HostRefused, HostUnreachable: The pool did not say.
+    """
+    name = f"{marks.DELEGATE_NAME}{vm_name}"
+    with explained(f"looking at {delegate.name}"), suppress_gone():
+        host = xen.call("VM.get_resident_on", delegate.ref)
+        runs = xen.call("VM.get_power_state", delegate.ref) == "Running"
+        if runs and host in xen.call("VM.get_possible_hosts", vm_ref):
+            xen.call("VM.set_name_label", delegate.ref, label_of(owner, name))
+            return replace(delegate, name=name)
+    return None
 
 
 def plug_disks(

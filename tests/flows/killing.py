@@ -10,8 +10,8 @@ from typing import Any
 
 from prefect.settings import PREFECT_API_URL
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["flows.backup", "flows.restore_vm", "flows.validate", "flows.vault"])
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["flows.backup", "flows.restore_vm", "flows.validate", "flows.vault"])
 HANG_SECONDS = 120.0
 
 
@@ -45,7 +45,7 @@ def start(flow: str, **parameters: Any) -> BaseProcess:
     """Start a process with a flow."""
     api = PREFECT_API_URL.value()
     assert api
-    process = _FORKS.Process(target=run_flow, args=(api, flow, parameters))
+    process = FORKS.Process(target=run_flow, args=(api, flow, parameters))
     process.start()
     return process
 

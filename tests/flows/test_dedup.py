@@ -13,6 +13,8 @@ from tests.flows.scene import MIB, Scene, noise, outcomes
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 GOLDEN = noise("golden image", 3 * MIB)
 CLONES = [f"clone{number}" for number in range(4)]
+SHAPE = 64 << 10
+"""Of one more empty disk: so a clone is not of the same shape, and sends all that it has."""
 
 
 def kept(site: Scene) -> int:
@@ -38,7 +40,7 @@ def test_a_clones_data_is_dropped_after_validation_and_both_restore(
 def test_clones_of_a_proved_vm_keep_nothing_and_each_is_counted_once(
     new_site: Callable[..., Scene],
 ) -> None:
-    site = new_site({"first": [GOLDEN], **{name: [GOLDEN] for name in CLONES}})
+    site = new_site({"first": [GOLDEN], **{name: [GOLDEN, SHAPE] for name in CLONES}})
     site.back_up("first", validated=True)
     one = kept(site)
 
@@ -59,7 +61,7 @@ def test_clones_of_a_proved_vm_keep_nothing_and_each_is_counted_once(
 def test_a_clone_keeps_its_own_data_when_the_copy_it_would_rely_on_is_lost_meanwhile(
     new_site: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = new_site({"first": [GOLDEN], "second": [GOLDEN]})
+    site = new_site({"first": [GOLDEN], "second": [GOLDEN, SHAPE]})
     site.back_up("first", validated=True)
     (lost,) = site.packs()
     decide = dedup.drop_duplicates

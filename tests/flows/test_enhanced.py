@@ -1,24 +1,25 @@
 """Source *enhanced*: a delegate VM reads the frozen disks and sends them; nothing stays behind."""
 
-from collections.abc import Generator
+import os
+import time
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
-from blocks import DataStoreShare, XenPool
 from catalog.values import Verdict
-from flows.set_up import set_up_site
 from flows.sweep import sweep
-from lab.pool import Pool
-from lab.serving import LabServer
-from lab.settings import Settings
 from likeness.model.ids import RunId
 from likeness.model.outcome import VmState
-from likeness.xen.delegates import DEFAULT_TAG, own_disks
+from likeness.xen.delegates import own_disks
 from likeness.xen.marks import DELEGATE, Owner, label_of, put_marks
-from tests.flows.scene import MIB, NOTHING_LEFT, QUICK, Scene, image, noise, outcomes
+from tests.flows.delegate_scene import delegate_scene, left, nothing
+from tests.flows.killing import start
+from tests.flows.scene import MIB, Scene, noise, outcomes
+from tests.flows.sockets import counted_bytes
 from tests.smb.server import SmbServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.smb, pytest.mark.lab]
@@ -35,108 +36,147 @@ def server() -> Generator[SmbServer, None, None]:
 
 
 @pytest.fixture
-def scene(server: SmbServer, prefect_server: None, tmp_path: Path) -> Generator[Scene, None, None]:
-    """A VM, a template for delegates, and a site that keeps versions on a share."""
-    pool = Pool(Settings(**QUICK, guest_tag=DEFAULT_TAG))
-    pool.add_vm("web", [image(tmp_path, f"web-{at}", disk) for at, disk in enumerate(WEB)])
-    pool.add_vm("abd", [2 * MIB], power_state="Halted", tags=[DEFAULT_TAG])
-    pool.db.put("VM", pool.db.where("VM", name_label="abd")[0], is_a_template=True)
-    (tmp_path / "here").mkdir()
-    with LabServer(pool) as lab:
-        name = f"enhanced-{tmp_path.name[-40:].replace('_', '-')}"
-        made = set_up_site(
-            name,
-            pool=XenPool(url=lab.url, username=lab.username, password=SecretStr(lab.password)),
-            data_store=DataStoreShare(
-                place=f"smb://127.0.0.1:{server.port}/ads/store",
-                username=server.username,
-                password=SecretStr(server.password),
-                key_file=str(tmp_path / "here" / "store.key"),
-                drop_box_username=server.username,
-                drop_box_password=SecretStr(server.password),
-            ),
-            folder=tmp_path / "here",
-        )
-        yield Scene(name, made.site, lab, tmp_path, made.recovery_words)
-        pool.guests.close()
+def scene(server: SmbServer, tmp_path: Path) -> Generator[Scene, None, None]:
+    with delegate_scene(tmp_path, server, {"web": WEB}) as made:
+        yield made
 
 
-def left(scene: Scene) -> dict[str, int]:
-    db = scene.pool.db
-    return scene.left_in_the_pool() | {
-        "delegates": sum("ABD for" in db.get("VM", ref, "name_label") for ref in db.refs("VM")),
-        "guests": len(scene.pool.guests.running),
-        "disks of VMs": len(db.where("VDI", is_a_snapshot=False, managed=True)),
-    }
-
-
-NOTHING = NOTHING_LEFT | {"delegates": 0, "guests": 0, "disks of VMs": 3}
+@pytest.fixture
+def two(server: SmbServer, tmp_path: Path) -> Generator[Scene, None, None]:
+    vms = {"web": [noise("web", 16 * MIB)], "db": [noise("db", 64 << 10)]}
+    with delegate_scene(tmp_path, server, vms) as made:
+        yield made
 
 
 def read_from_the_pool(scene: Scene) -> int:
     return sum(scene.pool.counters()["exported_bytes"].values())
 
 
-def test_a_vm_through_a_delegate_validates_and_restores_bit_for_bit(scene: Scene) -> None:
-    before = scene.disks("web")
-    first = scene.back_up("web", validated=True, source="enhanced")
+def through(server: SmbServer) -> Callable[[str, int], str]:
+    """Which of this process's sockets lead where; the pool of the lab lives in this process too."""
+
+    def kind(address: str, port: int) -> str:
+        if port == server.port:
+            return "share"
+        return "delegate" if address.startswith("127.") and address != "127.0.0.1" else ""
+
+    return kind
+
+
+def test_a_vm_through_a_delegate_validates_and_restores_bit_for_bit(
+    scene: Scene, server: SmbServer
+) -> None:
+    """And of its payload nothing passes through the sockets of the controller."""
+    before, payload = scene.disks("web"), 27 * MIB
+    with counted_bytes(through(server)) as passed:
+        first = scene.back_up("web", source="enhanced")
     scene.pool.write("web", disk=0, offset=5 * MIB, data=noise("new", 256 << 10))
     after = scene.disks("web")
-    (second,) = outcomes(scene.back_up("web", validated=True, source="enhanced")).values()
+    (second,) = outcomes(scene.back_up("web", source="enhanced")).values()
+    scene.validate()
 
     assert (first.name, first.message) == ("Completed", "1 VM backed up")
+    (done,) = outcomes(first).values()
+    assert done.sent_bytes > payload
+    assert 0 < passed["share"] + passed["delegate"] < payload / 20
+    assert read_from_the_pool(scene) == 0
+    assert done.read_by.startswith("ABD 127.")
+    assert done.cpu_seconds > 0.05
     assert scene.verdicts() == [Verdict.GOOD] * 2
     assert [scene.restore(row.version) for row in scene.listed("web")] == [after, before]
-    assert read_from_the_pool(scene) == 0
     assert 0 < second.sent_bytes < MIB
-    assert left(scene) == NOTHING
-    scene.back_up("web")
-    assert read_from_the_pool(scene) > 0
+    assert left(scene) == nothing(scene)
+    scene.pool.write("web", disk=0, offset=0, data=noise("much", 8 * MIB))
+    with counted_bytes(through(server)) as passed:
+        (direct,) = outcomes(scene.back_up("web")).values()
+    assert passed["share"] > direct.sent_bytes > 8 * MIB
+    assert (direct.read_by, passed["delegate"]) == ("this machine", 0)
+    assert direct.cpu_seconds > 0.01
 
 
-def test_a_killed_agent_fails_its_vm_and_leaves_nothing(scene: Scene) -> None:
-    scene.pool.guests.faults.kill_after_seconds = 1.5
-
-    (outcome,) = outcomes(scene.back_up("web", source="enhanced", bandwidth_mib=1)).values()
-
-    assert outcome.state is VmState.FAILED
-    assert "the agent ended before it was done" in outcome.sentence
-    assert left(scene) == NOTHING
-    assert scene.stored() == []
-
-
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        ({"blocked_ports": "share"}, "seen from its delegate"),
-        ({"refuse_ssh": True}, "cannot be logged in to"),
-    ],
-)
-def test_no_snapshot_is_taken_before_the_delegate_reaches_the_share(
-    scene: Scene, server: SmbServer, fault: dict[str, Any], said: str
+def test_what_goes_wrong_in_a_delegate_fails_its_vm_alone_and_leaves_nothing(
+    two: Scene, server: SmbServer
 ) -> None:
-    for name, value in fault.items():
-        setattr(scene.pool.guests.faults, name, [server.port] if value == "share" else value)
+    pool, faults = two.pool, two.pool.guests.faults
+    for fault, said in (
+        ({"no_address": True}, "told no address within 5 s; see that its network has a DHCP"),
+        ({"refuse_ssh": True}, "cannot be logged in to"),
+        ({"blocked_ports": [server.port]}, "no snapshot of VM web was taken: seen from its"),
+        ({"kill_after_seconds": 1.5}, "the agent ended before it was done"),
+    ):
+        last = "kill_after_seconds" in fault
+        two.save(xen_pool={"delegate_boot_seconds": 5 if "no_address" in fault else 300})
+        pool.guests.faults = replace(faults, vms_called="web", **fault)
+        names = ("web", "db") if last else ("web",)
+        made = outcomes(two.back_up(*names, concurrency=2, source="enhanced", bandwidth_mib=4))
 
-    (outcome,) = outcomes(scene.back_up("web", source="enhanced")).values()
+        assert made["web"].state is VmState.FAILED
+        assert said in made["web"].sentence
+        assert len(made["web"].sentence.split()) < 40
+        assert last or pool.counters()["most_snapshots_at_once"] == 0
+        assert left(two) == nothing(two)
+    assert made["db"].state is VmState.DONE
+    assert [each.record.vm_name for each in two.stored()] == ["db"]
 
-    assert outcome.state is VmState.FAILED
-    assert said in outcome.sentence
-    assert scene.pool.counters()["most_snapshots_at_once"] == 0
-    assert left(scene) == NOTHING
+    pool.guests.faults = replace(faults, boot_seconds=1.0)
+    (slow,) = outcomes(two.back_up("db", source="enhanced")).values()
+    assert slow.state is VmState.DONE
 
 
-def test_what_cannot_be_done_through_a_delegate_is_refused(scene: Scene) -> None:
+def test_a_delegate_goes_on_with_the_jobs_next_vm_where_that_is_wished(two: Scene) -> None:
+    two.save(xen_pool={"delegate_idle_seconds": 60})
+
+    made = outcomes(two.back_up("web", "db", source="enhanced"))
+
+    assert {each.state for each in made.values()} == {VmState.DONE}
+    assert len({each.read_by for each in made.values()}) == 1
+    assert len(two.pool.journal.entries("Async.VM.clone")) == 1
+    assert left(two) == nothing(two)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(1200)
+def test_ten_vms_at_once_through_ten_delegates_cost_the_controller_little(
+    server: SmbServer, tmp_path: Path, prefect_server: None
+) -> None:
+    """Memory, and processor time a VM, of the process that runs the job."""
+    names = [f"vm{number}" for number in range(10)]
+    vms = {name: [noise(name, 16 * MIB), noise(f"{name} data", 4 * MIB)] for name in names}
+    with delegate_scene(tmp_path, server, vms) as scene:
+        job = scene.job(*names, concurrency=10, source="enhanced")
+        process, peak, most = start("backup", job=job.model_dump(), site=scene.name), 0, 0
+        cpu_seconds = 0.0
+        while process.is_alive():
+            with suppress(OSError, ValueError):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) << 10)
+                ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+                cpu_seconds = sum(map(int, ticks[11:13])) / os.sysconf("SC_CLK_TCK")
+            most = max(most, len(scene.pool.guests.running))
+            time.sleep(0.05)
+
+        assert process.exitcode == 0
+        assert sorted(version.record.vm_name for version in scene.stored()) == names
+        assert most == 10
+        assert 0 < peak < 400 << 20
+        assert 0 < cpu_seconds / 10 < 2
+        assert left(scene) == nothing(scene)
+
+
+def test_what_cannot_be_done_through_a_delegate_is_refused_when_it_is_planned(
+    scene: Scene,
+) -> None:
     def said(**job: Any) -> str:
-        (outcome,) = outcomes(scene.back_up("web", source="enhanced", **job)).values()
-        assert outcome.state is VmState.FAILED
-        return outcome.sentence
+        ended = scene.back_up("web", source="enhanced", **job)
+        assert ended.name == "Failed"
+        return str(ended.message)
 
     assert "choose source direct" in said(consistency="memory")
     scene.save(xen_pool={"delegate_template": "no-such-tag"})
     assert "no template has the tag or uuid 'no-such-tag'" in said()
     scene.save(data_store={"drop_box_username": ""})
     assert "names no account of delegates" in said()
+    assert scene.pool.journal.entries("Async.VM.clone") == []
 
 
 def test_the_sweep_removes_delegates_of_dead_runs(scene: Scene) -> None:
@@ -156,4 +196,4 @@ def test_the_sweep_removes_delegates_of_dead_runs(scene: Scene) -> None:
     sweep(site=scene.name)
     assert {early, late}.isdisjoint(db.refs("VM"))
     assert mine in db.refs("VM")
-    assert left(scene) == NOTHING | {"delegates": 1, "disks of VMs": 4}
+    assert left(scene) == nothing(scene) | {"delegates": 1}

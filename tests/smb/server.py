@@ -94,7 +94,7 @@ def _free_port() -> int:
         return int(asked.getsockname()[1])
 
 
-def _children_of(parent: int) -> list[int]:
+def children_of(parent: int) -> list[int]:
     """Processes started by `parent`, as /proc tells."""
     found = []
     for folder in Path("/proc").iterdir():
@@ -171,7 +171,7 @@ class SmbServer:
         if process is None:
             return
         self._thaw(process)
-        children = _children_of(process.pid)
+        children = children_of(process.pid)
         process.terminate()
         try:
             process.wait(10)
@@ -187,7 +187,7 @@ class SmbServer:
         process, self._process = self._process, None
         if process is None:
             return
-        for pid in (process.pid, *_children_of(process.pid)):
+        for pid in (process.pid, *children_of(process.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait(10)
@@ -212,7 +212,7 @@ class SmbServer:
         """Process ids: the main one first, then its children."""
         if self._process is None:
             return []
-        return [self._process.pid, *_children_of(self._process.pid)]
+        return [self._process.pid, *children_of(self._process.pid)]
 
     # --- faults --------------------------------------------------------------------------
 
@@ -391,6 +391,6 @@ class SmbServer:
     def _thaw(self, process: subprocess.Popen[bytes]) -> None:
         if self._frozen:
             self._frozen = False
-            for pid in (process.pid, *_children_of(process.pid)):
+            for pid in (process.pid, *children_of(process.pid)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
