@@ -54,7 +54,7 @@ def leased_address(
         return
     with ExitStack() as held:
         wait = _Wait(vm, run, site, stop, site.xen_pool.static_addresses)
-        with _line.joined(wait):
+        with _queue.joined(wait):
             address = wait.until_leased(held)
         get_run_logger().info("%s: its delegate gets address %s", vm.name, address.address)
         yield address
@@ -77,7 +77,7 @@ class _Wait:
         """Wait until there is one; the claim is held by `held`."""
         while True:
             self.stop.check()
-            if _line.before(self) == 0 and (found := self._free(held)) is not None:
+            if _queue.before(self) == 0 and (found := self._free(held)) is not None:
                 return found
             self._say()
             self.stop.wait(LOOK_SECONDS)
@@ -118,7 +118,7 @@ class _Wait:
 
     def reason(self) -> str:
         """What it waits for, in words."""
-        many, before = len(self.addresses), _line.before(self)
+        many, before = len(self.addresses), _queue.before(self)
         said = f"no free ABD address in pool {self.vm.pool}: {many} of {many} in use"
         if before:
             said += f", {before} waiting before it"
@@ -147,7 +147,7 @@ class _Wait:
         ]
 
 
-class _Line:
+class _WaitingQueue:
     """Those of this process who wait, by site, first come first served."""
 
     def __init__(self) -> None:
@@ -171,7 +171,7 @@ class _Line:
             return sum(each.site.name == wait.site.name for each in earlier)
 
 
-_line = _Line()
+_queue = _WaitingQueue()
 
 
 def claim_of(address: StaticAddress) -> str:
