@@ -41,8 +41,8 @@ def claim(folder: Path, name: str, *, says: str = "") -> Generator[None, None, N
         os.close(handle)
 
 
-def note_of(folder: Path, name: str) -> str:
-    """What the holder of a claim noted, or whoever held it last."""
+def said_by_claim(folder: Path, name: str) -> str:
+    """What the holder of a claim says, or whoever held it last."""
     try:
         return _path(folder, name).read_text(errors="replace")
     except FileNotFoundError:

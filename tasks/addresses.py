@@ -18,7 +18,7 @@ from prefect import get_run_logger
 
 from blocks import Site
 from catalog.at_work import list_work
-from likeness.claims import Claimed, claim, note_of
+from likeness.claims import Claimed, claim, said_by_claim
 from likeness.clock import stopwatch
 from likeness.errors import HostBusy, LikenessError
 from likeness.model.addresses import StaticAddress
@@ -134,7 +134,7 @@ class _Wait:
         claims, at = self.site.catalog.claims, set()
         for each in self.addresses:
             with suppress(ValueError, KeyError, TypeError):
-                holder = json.loads(note_of(claims, claim_of(each)))
+                holder = json.loads(said_by_claim(claims, claim_of(each)))
                 at.add((holder["run"], holder["vm"]))
         try:
             work = list_work(self.site.catalog.file)

@@ -142,6 +142,7 @@ def delegate_for(
     if job.source != "enhanced":
         yield None
         return
+    _require_store(job, site)
     trial = layout.arriving_pack(run, PackId(random_name()))
     with machine_for(vm, run, site, stop) as machine:
         ready = ReadyDelegate(machine.delegate, machine.address, job, site)

@@ -264,6 +264,8 @@ def transfer_guest(
         ),
         packs=log,
         counts=done.counts,
+        read_by="the guest",
+        cpu_seconds=done.cpu_seconds,
         from_agent=True,
         scope=_scope(vm, job, store),
         last=last,
