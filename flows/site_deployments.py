@@ -31,6 +31,7 @@ APPLIED = "applied"
 """The tag of deployments that a site file made; others are left alone."""
 SAMPLE_JOB = "nightly"
 """The deployment of prefect.yaml that every job of a site file is made like."""
+_OF_A_VAULT = ("vault", "check-vault", "keep-vault")
 WHEN_ASKED = frozenset({"drill", "replicate", "fail-over", "refill"})
 """Deployments that are made only when the site file names them: they change more than backups."""
 
@@ -92,7 +93,7 @@ def wanted_deployments(said: SiteFile) -> list[Wanted]:
         how = said.flows.get(name, True)
         if how is False or (name in WHEN_ASKED and name not in said.flows):
             continue
-        if name in ("vault", "check-vault") and said.vault is None and name not in said.flows:
+        if name in _OF_A_VAULT and said.vault is None and name not in said.flows:
             continue
         found.append(_wanted(name, each, how if isinstance(how, Deployed) else Deployed(), said))
     found += [_job(sample, job, said) for job in said.jobs]
