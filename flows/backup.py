@@ -110,8 +110,7 @@ def back_up(
         vms, unknown, after.warnings = chosen(job, site)
         made = made_by_this_run(run, site=site)
         left = [vm for vm in vms if vm.vm not in made]
-        pooled = [vm for vm in left if isinstance(vm, XenVm)]
-        after.attempt(*NOT_PLANNED, note_plan, job, run, pooled, site=site)
+        after.attempt(*NOT_PLANNED, note_plan, job, run, left, site=site)
         with machines_kept(run, site), job_shown(left, job, run, site=site):
             outcomes = [*unknown, *protect_all(left, job, run, site)]
         outcomes += [done_before(made[vm.vm]) for vm in vms if vm.vm in made]

@@ -69,6 +69,11 @@ class GuestVm:
     name: str
     guest: Guest = field(repr=False)
 
+    @property
+    def size_bytes(self) -> int:
+        """Not known before the guest was asked."""
+        return 0
+
 
 @dataclass(frozen=True, slots=True)
 class ReadyGuest:

@@ -16,13 +16,14 @@ from likeness.clock import system_clock
 from likeness.errors import LikenessError
 from likeness.model.ids import RunId, VmId, random_name
 from likeness.model.job import BackupJob
-from likeness.model.outcome import VmOutcome
+from likeness.model.outcome import SizedVm, VmOutcome
 from likeness.model.sizes import readable_size
 from likeness.xen.inventory import XenVm
 from likeness.xen.preflight import preflight
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import Consistency
 from tasks.artifacts import put_markdown, slug
+from tasks.guests import guests_of
 from tasks.mend_catalog import ready_catalog
 from tasks.reports import render
 from tasks.retries import STEP
@@ -100,6 +101,10 @@ def plan_job(job: BackupJob, *, site: Site) -> JobPlan:
         HostUnreachable: The pool does not answer; tried again.
         LoginRefused: The pool does not accept the account.
     """
+    if job.from_inside:
+        guests, unknown = guests_of(job)
+        refused = tuple((each.name, each.sentence) for each in unknown)
+        return planned(job, guests, refused, free=_free(site), site=site)
     with site.xen_pool.open() as xen:
         vms, unknown = vms_of(xen, job)
         obstacles = {vm.vm: _obstacle(xen, vm, job) for vm in vms}
@@ -109,7 +114,7 @@ def plan_job(job: BackupJob, *, site: Site) -> JobPlan:
 
 def planned(
     job: BackupJob,
-    vms: Sequence[XenVm],
+    vms: Sequence[SizedVm],
     refused: Sequence[tuple[str, str]] = (),
     obstacles: Mapping[VmId, tuple[str, bool]] | None = None,
     *,
@@ -147,7 +152,7 @@ def _judged(plan: JobPlan, site: Site) -> JobPlan:
     return replace(plan, problems=tuple(problems))
 
 
-def _vm_plan(vm: XenVm, pace: VmPace | None, obstacle: tuple[str, bool] | None) -> VmPlan:
+def _vm_plan(vm: SizedVm, pace: VmPace | None, obstacle: tuple[str, bool] | None) -> VmPlan:
     why, passing = obstacle or ("", True)
     size = vm.size_bytes
     if pace is None:
@@ -211,7 +216,7 @@ def kept_plan(run: RunId, *, site: Site) -> JobPlan | None:
     return None
 
 
-def note_plan(job: BackupJob, run: RunId, vms: Sequence[XenVm], *, site: Site) -> JobPlan:
+def note_plan(job: BackupJob, run: RunId, vms: Sequence[SizedVm], *, site: Site) -> JobPlan:
     """Keep the plan that a job is about to carry out: of the VMs it has resolved, no others."""
     plan = planned(job, vms, free=_free(site), site=site)
     keep_plan(run, plan, site=site)

@@ -19,6 +19,14 @@ class NamedVm(Protocol):
         """What its owner calls it."""
 
 
+class SizedVm(NamedVm, Protocol):
+    """A VM of which the size is known too."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its disks together; 0 if nobody knows."""
+
+
 class VmState(StrEnum):
     """How a VM's part of a run ended."""
 

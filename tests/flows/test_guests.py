@@ -21,6 +21,7 @@ from lab.settings import Settings
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmState
 from likeness.xen.delegates import DEFAULT_TAG
+from tasks.job_plan import plan_job
 from tasks.pool_view import PlannedJob
 from tasks.protection import find_unprotected
 from tests.flows.scene import MIB, QUICK, Scene, image, noise, outcomes, sha256
@@ -221,5 +222,9 @@ def test_a_guest_that_is_no_block_is_told_and_stops_no_other(inside: Inside) -> 
         guests=["nobody", inside.scene.name], source="qhybrid", concurrency=2
     )
     found = outcomes(ended)
+    job = inside.scene.job(source="qhybrid", guests=["nobody", inside.scene.name])
+    plan = plan_job.fn(job, site=inside.scene.site)
+    assert [vm.name for vm in plan.vms] == ["web"]
+    assert [name for name, _ in plan.refused] == ["nobody"]
     assert found["web"].state is VmState.DONE
     assert "there is no Guest block 'nobody'" in found["nobody"].sentence
