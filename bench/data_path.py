@@ -28,16 +28,16 @@ from likeness.clock import system_clock
 from likeness.model.disk import DiskFacts, VmFacts
 from likeness.model.ids import DiskId, PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store.commit import commit_version
-from likeness.store.data_store import DataStore, create_store, open_store_with_key_file
-from likeness.store.disk_writers import FileDiskWriter
-from likeness.store.index import known_packs
-from likeness.store.maps import FlatMap, positions_of
-from likeness.store.pack_log import PackLog
-from likeness.store.proving import Finding, prove_packs
-from likeness.store.receipts import DiskReceipt, TransferReceipt
-from likeness.store.restoring import restore_disk
-from likeness.store.versions import last_version, load_map
+from likeness.store.check.proving import Finding, prove_packs
+from likeness.store.format.data_store import DataStore, create_store, open_store_with_key_file
+from likeness.store.format.maps import FlatMap, positions_of
+from likeness.store.format.pack_log import PackLog
+from likeness.store.read.disk_writers import FileDiskWriter
+from likeness.store.read.index import known_packs
+from likeness.store.read.restoring import restore_disk
+from likeness.store.read.versions import last_version, load_map
+from likeness.store.write.commit import commit_version
+from likeness.store.write.receipts import DiskReceipt, TransferReceipt
 from likeness.transport.local import LocalTransport
 from likeness.transport.tuning import keep_large_buffers
 

@@ -25,7 +25,7 @@ from catalog.staging import private_folder
 from catalog.versions import list_versions
 from likeness.clock import system_clock
 from likeness.model.ids import VmId, random_name
-from likeness.store.catalog_copies import put_copy
+from likeness.store.write.catalog_copies import put_copy
 from likeness.transport.local import LocalTransport
 from tasks.catch_up import bring_together
 from tasks.mend_catalog import newest_copy

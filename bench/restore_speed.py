@@ -28,9 +28,9 @@ from bench.validate_speed import timed_parts
 from lab.demo_disks import some_noise, some_text
 from likeness.model.ids import VmId
 from likeness.serving.nbd import NbdServer
-from likeness.store.disk_view import open_disk
-from likeness.store.index import known_packs
-from likeness.store.versions import last_version
+from likeness.store.read.disk_view import open_disk
+from likeness.store.read.index import known_packs
+from likeness.store.read.versions import last_version
 from likeness.transport.tuning import keep_large_buffers
 
 DISK_BYTES = 1 << 30

@@ -34,7 +34,7 @@ from likeness.codec.hashing import chunk_id
 from likeness.codec.keys import SessionKey, StoreKeys
 from likeness.codec.records import Sealer
 from likeness.model.ids import StoreId, random_name
-from likeness.store.pack import PACK_TARGET_BYTES, PackBuilder
+from likeness.store.format.pack import PACK_TARGET_BYTES, PackBuilder
 from likeness.transport.smb import SmbTransport
 from tests.smb.server import SmbServer, program
 

@@ -31,11 +31,11 @@ from likeness.codec.compression import decompress
 from likeness.codec.hashing import chunk_id
 from likeness.codec.records import CHECKSUM_BYTES, HEADER_BYTES
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.data_store import DataStore
-from likeness.store.index import KnownPack, known_packs
-from likeness.store.pack import PackHeader
-from likeness.store.proving import Finding, prove_packs
+from likeness.store.check.proving import Finding, prove_packs
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.pack import PackHeader
+from likeness.store.read.index import KnownPack, known_packs
 from likeness.transport.tuning import keep_large_buffers
 
 DISK_BYTES = 768 << 20

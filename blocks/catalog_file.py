@@ -14,7 +14,7 @@ from catalog.connection import CatalogFile as CatalogAddress
 from likeness.clock import Clock
 from likeness.errors import BadInput
 from likeness.model.ids import is_name, random_name
-from likeness.store.turns import Pens
+from likeness.store.format.turns import Pens
 
 
 class CatalogFile(Block):

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field, PrivateAttr, SecretStr
 
 from blocks.session import shared_opening
 from likeness.errors import LikenessError
-from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.owning import Fence, owner_of
-from likeness.store.turns import Pens
+from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.owning import Fence, owner_of
+from likeness.store.format.turns import Pens
 from likeness.transport.base import Transport
 from likeness.transport.place import BucketServer, open_place
 

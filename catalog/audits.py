@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc, writing
 from catalog.serving import CLOCK_SLACK
 from likeness.model.ids import PackId, VersionId
-from likeness.store.observations import Observation, Weight
+from likeness.store.format.observations import Observation, Weight
 
 OF_THE_CATALOG = "catalog: "
 """What begins so is about the catalog; no audit of the store says that it is over."""

@@ -16,7 +16,7 @@ from catalog.staging import Stage, name_list, staged
 from catalog.values import DocumentCheck, Proved, Verdict, VerdictChange
 from catalog.verdicts import Facts, judge
 from likeness.model.ids import VersionId, VmId
-from likeness.store.proving import PackProof
+from likeness.store.check.proving import PackProof
 
 
 def record_proofs(

@@ -19,7 +19,7 @@ from catalog.serving import (
 )
 from catalog.staging import name_list, staged
 from likeness.model.ids import PackId, VersionId, VmId
-from likeness.store.index import KnownPack
+from likeness.store.read.index import KnownPack
 
 LOST = "the data store does not have its record any more"
 _BACK = "its record is in the data store again"

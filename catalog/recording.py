@@ -23,11 +23,11 @@ from catalog.staging import NOTHING, Stage, staged
 from catalog.values import DiskMap, Recorded
 from likeness.errors import BadInput
 from likeness.model.ids import CHUNK_ID_BYTES, RunId
-from likeness.store.documents import DiskRecord, VersionRecord
-from likeness.store.index import KnownPack
-from likeness.store.maps import Run, positions_of
-from likeness.store.pack import PackReceipt
-from likeness.store.versions import Version
+from likeness.store.format.documents import DiskRecord, VersionRecord
+from likeness.store.format.maps import Run, positions_of
+from likeness.store.format.pack import PackReceipt
+from likeness.store.read.index import KnownPack
+from likeness.store.read.versions import Version
 
 AnyPack = PackReceipt | KnownPack
 _HEX = 2 * CHUNK_ID_BYTES

@@ -8,8 +8,8 @@ from enum import StrEnum
 from likeness.model.disk import Extent
 from likeness.model.ids import DiskId, PackId, RunId, VersionId, VmId
 from likeness.model.outcome import VmOutcome
-from likeness.store.documents import Counts
-from likeness.store.maps import Run
+from likeness.store.format.documents import Counts
+from likeness.store.format.maps import Run
 
 
 class Verdict(StrEnum):

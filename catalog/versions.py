@@ -10,7 +10,7 @@ from catalog.values import DiskRow, LastVersion, VersionRow, VmRow
 from catalog.verdicts import Facts, judge
 from likeness.errors import UnknownVersion
 from likeness.model.ids import DiskId, RunId, VersionId, VmId
-from likeness.store.documents import Counts
+from likeness.store.format.documents import Counts
 
 Row = dict[str, object]
 _VERSIONS = """

@@ -22,7 +22,7 @@ from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome
 from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
-from likeness.store.receipts import TransferReceipt
+from likeness.store.write.receipts import TransferReceipt
 from likeness.xen.inventory import XenVm
 from likeness.xen.snapshots import XenSnapshot
 from tasks.afterwards import Afterwards, told_once

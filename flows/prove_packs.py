@@ -12,7 +12,7 @@ from flows.runs import our_flow, this_run
 from likeness.model.ids import PackId
 from likeness.model.sizes import counted
 from likeness.stopping import StopToken
-from likeness.store.proving import Finding
+from likeness.store.check.proving import Finding
 from likeness.transport.tuning import keep_large_buffers
 from tasks.other_workers import prove_for_others
 

@@ -34,14 +34,14 @@ from flows.new_site import (
 )
 from likeness.clock import system_clock
 from likeness.errors import BadInput, LikenessError, StoreSetBack, WrongKey
-from likeness.store import layout
-from likeness.store.data_store import DataStore, claimed_store, open_store_with_key_file
-from likeness.store.documents import OwnerDocument
-from likeness.store.heads import read_witness, write_head
-from likeness.store.history import expect_head, read_history
-from likeness.store.kept_installation import newest_installation
-from likeness.store.keyring import add_key_file
-from likeness.store.owning import newest_owner, owners, take_over
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore, claimed_store, open_store_with_key_file
+from likeness.store.format.documents import OwnerDocument
+from likeness.store.format.owning import newest_owner, owners, take_over
+from likeness.store.keys.keyring import add_key_file
+from likeness.store.write.heads import read_witness, write_head
+from likeness.store.write.history import expect_head, read_history
+from likeness.store.write.kept_installation import newest_installation
 from likeness.transport.base import Transport
 from tasks.catch_up import bring_together
 from tasks.installation import KeptInstallation, deploy_again, save_mail_account

@@ -8,7 +8,7 @@ from prefect.states import Completed
 from blocks import Site
 from flows.forms import SiteName
 from flows.runs import our_flow, this_run
-from likeness.store.sweeping import Swept as SweptObjects
+from likeness.store.prune.sweeping import Swept as SweptObjects
 from tasks.afterwards import Afterwards
 from tasks.catch_up import catch_up
 from tasks.claims import run_claimed, sweep_claimed

@@ -9,10 +9,10 @@ from datetime import timedelta
 
 from catalog import audits
 from likeness.model.ids import PackId, VersionId
-from likeness.store import layout
-from likeness.store.auditing import audit_presence
-from likeness.store.forgetting import read_forgotten
-from likeness.store.observations import Observation, Weight
+from likeness.store.check.auditing import audit_presence
+from likeness.store.format import layout
+from likeness.store.format.observations import Observation, Weight
+from likeness.store.write.forgetting import read_forgotten
 from tasks.proving import Prover
 
 EVERYTHING_EVERY = timedelta(hours=20)

@@ -32,13 +32,13 @@ from likeness.errors import (
 )
 from likeness.model.ids import PackId, VersionId, VmId
 from likeness.model.sizes import counted
-from likeness.store import layout
-from likeness.store.condemning import read_condemned
-from likeness.store.data_store import DataStore
-from likeness.store.forgetting import read_forgotten
-from likeness.store.index import known_packs
-from likeness.store.observations import Weight
-from likeness.store.versions import read_version, record_names, vms
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.observations import Weight
+from likeness.store.prune.condemning import read_condemned
+from likeness.store.read.index import known_packs
+from likeness.store.read.versions import read_version, record_names, vms
+from likeness.store.write.forgetting import read_forgotten
 from tasks.logs import step_logger
 from tasks.mend_catalog import ready_catalog, require_catalog_of
 from tasks.remember import remember_version

@@ -8,7 +8,7 @@ from likeness.errors import HostBusy, HostRefused
 from likeness.model.disk import Extent, Skips
 from likeness.model.ids import DiskId
 from likeness.stopping import StopToken
-from likeness.store.versions import Version
+from likeness.store.read.versions import Version
 from likeness.xen.changed_blocks import changed_extents, skips_from
 from likeness.xen.references import Reference, drop_reference, drop_references, list_references
 from likeness.xen.session import XenSession

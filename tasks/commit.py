@@ -11,10 +11,10 @@ from catalog.values import VersionRow
 from catalog.versions import list_versions
 from likeness.clock import system_clock
 from likeness.model.ids import PackId, RunId, VmId
-from likeness.store.commit import commit_version as commit
-from likeness.store.free_text import cut_texts
-from likeness.store.receipts import TransferReceipt
-from likeness.store.versions import Version
+from likeness.store.read.versions import Version
+from likeness.store.write.commit import commit_version as commit
+from likeness.store.write.free_text import cut_texts
+from likeness.store.write.receipts import TransferReceipt
 from tasks.claims import store_gate
 from tasks.remember import remember_received, remember_version
 from tasks.retries import STEP

@@ -12,7 +12,7 @@ from likeness.clock import system_clock
 from likeness.model.ids import PackId
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
-from likeness.store.sweeping import give_back_packs
+from likeness.store.prune.sweeping import give_back_packs
 from tasks.ages import age_limit
 from tasks.claims import store_turn
 from tasks.proving import Prover

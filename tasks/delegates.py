@@ -18,12 +18,12 @@ from likeness.model.ids import PackId, RunId, random_name
 from likeness.model.job import BackupJob
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.data_store import DataStore
-from likeness.store.documents import Counts
-from likeness.store.maps import FlatMap, positions_of
-from likeness.store.pack_log import PackLog
-from likeness.store.receipts import DiskReceipt
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.documents import Counts
+from likeness.store.format.maps import FlatMap, positions_of
+from likeness.store.format.pack_log import PackLog
+from likeness.store.write.receipts import DiskReceipt
 from likeness.transport.place import is_share
 from likeness.xen.delegate_network import find_network
 from likeness.xen.delegates import (

@@ -21,9 +21,9 @@ from likeness.clock import system_clock
 from likeness.errors import LikenessError
 from likeness.model.ids import random_name
 from likeness.model.sizes import counted, readable_size
-from likeness.store.half_made import try_out
-from likeness.store.owning import owner_of
-from likeness.store.second_place import require_second_place
+from likeness.store.format.owning import owner_of
+from likeness.store.keys.half_made import try_out
+from likeness.store.repair.second_place import require_second_place
 from likeness.xen.account import account_facts, pool_clock
 from likeness.xen.inventory import list_vms
 from tasks.notify import call_webhook, within_patience

@@ -17,8 +17,8 @@ from likeness.files.writing import TreeWriter
 from likeness.model.ids import RunId
 from likeness.model.naming import fit_for_file
 from likeness.model.sizes import counted, readable_size
-from likeness.store.disk_view import open_disk
-from likeness.store.versions import Version
+from likeness.store.read.disk_view import open_disk
+from likeness.store.read.versions import Version
 from tasks.artifacts import put_table
 from tasks.claims import version_read
 from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in

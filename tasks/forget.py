@@ -20,9 +20,9 @@ from likeness.errors import BadInput, UnknownVersion, UnknownVm
 from likeness.model.choosing import called
 from likeness.model.ids import VersionId, VmId, as_uuid
 from likeness.model.retention import Point, Retention, judged, parse_policy, policies_by_tag
-from likeness.store.data_store import DataStore
-from likeness.store.forgetting import finish_moves, forget_versions
-from likeness.store.holding import Hold, holds_on
+from likeness.store.format.data_store import DataStore
+from likeness.store.write.forgetting import finish_moves, forget_versions
+from likeness.store.write.holding import Hold, holds_on
 from tasks.ages import age_limit
 from tasks.claims import is_backed_up_now, store_gate, store_turn, versions_read
 from tasks.retries import STEP

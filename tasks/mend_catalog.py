@@ -17,9 +17,9 @@ from catalog.reconciling import note_store, store_of
 from catalog.staging import private_folder
 from likeness.clock import system_clock
 from likeness.errors import BadInput, Damaged, ObjectMissing, ObjectUnreadable, StoreTooNew
-from likeness.store.catalog_copies import fetch_newest
-from likeness.store.data_store import DataStore
-from likeness.store.observations import Weight
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.observations import Weight
+from likeness.store.write.catalog_copies import fetch_newest
 from tasks.claims import is_live
 from tasks.logs import step_logger
 

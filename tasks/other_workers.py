@@ -26,8 +26,8 @@ from likeness.errors import LikenessError
 from likeness.model.ids import PackId
 from likeness.model.sizes import counted
 from likeness.stopping import StopToken
-from likeness.store.data_store import DataStore
-from likeness.store.proving import Finding, PackProof, prove_packs
+from likeness.store.check.proving import Finding, PackProof, prove_packs
+from likeness.store.format.data_store import DataStore
 from tasks.overdue_jobs import deployed
 from tasks.progress import every_few_seconds
 

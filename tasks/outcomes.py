@@ -11,8 +11,8 @@ from likeness.errors import LikenessError, PermanentError, Stopped, TransientErr
 from likeness.model.job import BackupJob
 from likeness.model.outcome import NamedVm, VmOutcome, VmState
 from likeness.model.sizes import counted, readable_size
-from likeness.store.disk_writers import damage_map_of
-from likeness.store.versions import Version
+from likeness.store.read.disk_writers import damage_map_of
+from likeness.store.read.versions import Version
 from tasks.dedup import Dropped
 from tasks.drill import Drilled
 from tasks.failure_letters import HAS_UNPROTECTED

@@ -21,13 +21,13 @@ from likeness.model.ids import DiskId, RunId, VersionId, random_name
 from likeness.model.naming import disk_label
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
-from likeness.store.data_store import DataStore
-from likeness.store.differences import unlike
-from likeness.store.disk_view import first_whole_map, open_disk
-from likeness.store.documents import DiskRecord
-from likeness.store.maps import FlatMap
-from likeness.store.observations import UNREADABLE
-from likeness.store.versions import Version, find_version
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.documents import DiskRecord
+from likeness.store.format.maps import FlatMap
+from likeness.store.format.observations import UNREADABLE
+from likeness.store.read.differences import unlike
+from likeness.store.read.disk_view import first_whole_map, open_disk
+from likeness.store.read.versions import Version, find_version
 from likeness.transport.tuning import keep_large_buffers
 from likeness.xen.changed_blocks import changed_extents
 from likeness.xen.inventory import XenDisk, XenVm, find_vm

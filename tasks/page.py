@@ -15,7 +15,7 @@ from catalog.vault_reading import vault_ages
 from likeness.clock import system_clock
 from likeness.errors import LikenessError
 from likeness.model.sizes import counted, readable_age, readable_size
-from likeness.store import layout
+from likeness.store.format import layout
 from tasks.ages import AgeLimit, age_limit
 from tasks.artifacts import newest_link
 from tasks.claims import is_live

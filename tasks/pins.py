@@ -8,7 +8,7 @@ from blocks import Site
 from catalog.versions import find_version
 from likeness.clock import system_clock
 from likeness.errors import BadInput
-from likeness.store.holding import pin, unpin
+from likeness.store.write.holding import pin, unpin
 from tasks.ages import age_limit
 from tasks.claims import store_gate
 from tasks.retries import STEP

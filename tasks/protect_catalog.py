@@ -7,9 +7,9 @@ from catalog.copies import export_copy
 from likeness.clock import system_clock
 from likeness.model.ids import RunId
 from likeness.model.sizes import readable_size
-from likeness.store.catalog_copies import put_copy
-from likeness.store.heads import write_head
-from likeness.store.kept_installation import FILE, seal_installation
+from likeness.store.write.catalog_copies import put_copy
+from likeness.store.write.heads import write_head
+from likeness.store.write.kept_installation import FILE, seal_installation
 from tasks.claims import store_turn
 from tasks.installation import installation_of
 from tasks.retries import STEP

@@ -26,10 +26,10 @@ from likeness.errors import (
 )
 from likeness.model.ids import PackId, RunId, VersionId
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.data_store import DataStore
-from likeness.store.proving import PackProof, prove_documents, prove_packs
-from likeness.store.versions import read_version
+from likeness.store.check.proving import PackProof, prove_documents, prove_packs
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.read.versions import read_version
 from tasks.ages import AgeLimit
 
 _DAY = timedelta(days=1)

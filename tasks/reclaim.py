@@ -13,10 +13,10 @@ from likeness.clock import system_clock
 from likeness.model.ids import ChunkId, RunId, VersionId
 from likeness.model.sizes import counted, readable_size
 from likeness.stopping import StopToken
-from likeness.store.data_store import DataStore
-from likeness.store.index import known_packs
-from likeness.store.reclaiming import Copy, Reclaim, Reclaimed
-from likeness.store.undeleting import find_forgotten, undelete
+from likeness.store.format.data_store import DataStore
+from likeness.store.prune.reclaiming import Copy, Reclaim, Reclaimed
+from likeness.store.read.index import known_packs
+from likeness.store.repair.undeleting import find_forgotten, undelete
 from tasks.ages import age_limit
 from tasks.claims import is_live, store_gate, store_turn
 from tasks.progress import shown

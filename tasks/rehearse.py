@@ -16,9 +16,9 @@ from catalog.values import VersionRow
 from catalog.versions import list_versions
 from likeness.clock import stopwatch, system_clock
 from likeness.model.sizes import counted
-from likeness.store.data_store import DataStore
-from likeness.store.heads import read_witness
-from likeness.store.kept_installation import newest_installation
+from likeness.store.format.data_store import DataStore
+from likeness.store.write.heads import read_witness
+from likeness.store.write.kept_installation import newest_installation
 from tasks.catch_up import bring_together
 from tasks.mend_catalog import WHAT_THE_STORE_SAYS, newest_copy
 from tasks.retries import STEP

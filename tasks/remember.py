@@ -13,12 +13,12 @@ from likeness.clock import system_clock
 from likeness.codec.hashing import digest
 from likeness.errors import BadInput, Damaged, ObjectMissing
 from likeness.model.ids import DiskId, RunId
-from likeness.store import layout
-from likeness.store.data_store import DataStore
-from likeness.store.documents import DiskRecord
-from likeness.store.index import KnownPack, known_packs, read_segment, unindexed_packs
-from likeness.store.receipts import DiskReceipt, TransferReceipt
-from likeness.store.versions import Version, load_map, map_runs
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.documents import DiskRecord
+from likeness.store.read.index import KnownPack, known_packs, read_segment, unindexed_packs
+from likeness.store.read.versions import Version, load_map, map_runs
+from likeness.store.write.receipts import DiskReceipt, TransferReceipt
 
 
 def remember_received(site: Site, version: Version, receipt: TransferReceipt) -> None:

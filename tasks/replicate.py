@@ -10,7 +10,7 @@ from likeness.errors import BadInput, LikenessError, Stopped
 from likeness.model.ids import RunId, VersionId, VmId
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
-from likeness.store.versions import Version
+from likeness.store.read.versions import Version
 from likeness.xen.inventory import list_vms
 from likeness.xen.owner import Owner
 from likeness.xen.restoring import RestoredVm, start_vm

@@ -14,13 +14,13 @@ from likeness.model.naming import disk_file_name, disk_label
 from likeness.model.sizes import readable_size
 from likeness.serving.converting import convert_disk
 from likeness.stopping import StopToken
-from likeness.store.chunk_source import DataLost
-from likeness.store.disk_view import open_disk
-from likeness.store.disk_writers import FileDiskWriter
-from likeness.store.documents import DiskRecord
-from likeness.store.locating import Locator
-from likeness.store.restoring import Progress, restore_disk
-from likeness.store.versions import Version
+from likeness.store.format.documents import DiskRecord
+from likeness.store.read.chunk_source import DataLost
+from likeness.store.read.disk_view import open_disk
+from likeness.store.read.disk_writers import FileDiskWriter
+from likeness.store.read.locating import Locator
+from likeness.store.read.restoring import Progress, restore_disk
+from likeness.store.read.versions import Version
 from likeness.transport.tuning import keep_large_buffers
 from tasks.claims import version_read
 from tasks.progress import shown

@@ -16,11 +16,11 @@ from likeness.errors import BadInput, LikenessError, UnknownVersion, UnknownVm
 from likeness.model.choosing import ambiguous, called, offered, shown
 from likeness.model.ids import DiskId, VmId, as_uuid
 from likeness.model.points_in_time import EXAMPLE, vm_and_version, wanted_version
-from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.documents import DiskRecord
-from likeness.store.locating import DiskChunks, Locations, Locator
-from likeness.store.observations import UNREADABLE
-from likeness.store.versions import Version, find_version
+from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.documents import DiskRecord
+from likeness.store.format.observations import UNREADABLE
+from likeness.store.read.locating import DiskChunks, Locations, Locator
+from likeness.store.read.versions import Version, find_version
 from likeness.transport.base import Transport
 from tasks.ages import age_limit
 from tasks.retries import STEP

@@ -18,9 +18,9 @@ from likeness.model.ids import DiskId, RunId, VmId
 from likeness.model.naming import disk_label
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
-from likeness.store.disk_view import open_disk
-from likeness.store.documents import DiskRecord
-from likeness.store.versions import Version
+from likeness.store.format.documents import DiskRecord
+from likeness.store.read.disk_view import open_disk
+from likeness.store.read.versions import Version
 from likeness.transport.tuning import keep_large_buffers
 from likeness.xen.inventory import list_vms
 from likeness.xen.owner import Owner

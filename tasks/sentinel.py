@@ -15,7 +15,7 @@ from catalog.versions import list_versions
 from likeness.clock import system_clock
 from likeness.model.ids import RunId, VersionId, VmId
 from likeness.model.sizes import readable_size
-from likeness.store.documents import Counts
+from likeness.store.format.documents import Counts
 from tasks.ages import age_limit
 
 LEAST_NIGHTS = 5

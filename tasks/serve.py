@@ -14,8 +14,8 @@ from likeness.model.sizes import readable_size
 from likeness.serving.exports import Export, Overlay
 from likeness.serving.nbd import NbdServer
 from likeness.stopping import StopToken
-from likeness.store.disk_view import DiskView, open_disk
-from likeness.store.versions import Version
+from likeness.store.read.disk_view import DiskView, open_disk
+from likeness.store.read.versions import Version
 from tasks.artifacts import put_table
 from tasks.claims import version_read
 from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in

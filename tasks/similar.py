@@ -13,10 +13,10 @@ from prefect import get_run_logger
 from blocks import Site
 from catalog.similar import similar_versions
 from likeness.errors import CatalogBusy
-from likeness.store.data_store import DataStore
-from likeness.store.documents import DiskRecord
-from likeness.store.observations import UNREADABLE
-from likeness.store.versions import Version, read_version
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.documents import DiskRecord
+from likeness.store.format.observations import UNREADABLE
+from likeness.store.read.versions import Version, read_version
 from likeness.xen.inventory import position_order
 from likeness.xen.snapshots import XenSnapshot
 

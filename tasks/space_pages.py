@@ -8,7 +8,7 @@ from prefect.states import Completed
 
 from blocks import Site
 from likeness.model.sizes import counted, readable_size
-from likeness.store.reclaiming import Reclaimed
+from likeness.store.prune.reclaiming import Reclaimed
 from tasks.artifacts import put_markdown
 from tasks.forget import ForgetPlan, Judged
 

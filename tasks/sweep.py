@@ -15,8 +15,8 @@ from likeness.claims import forget_claims
 from likeness.clock import system_clock
 from likeness.errors import BadInput
 from likeness.model.ids import DiskId, RunId, VmId, is_name
-from likeness.store.sweeping import Swept as SweptObjects
-from likeness.store.sweeping import sweep_inboxes
+from likeness.store.prune.sweeping import Swept as SweptObjects
+from likeness.store.prune.sweeping import sweep_inboxes
 from likeness.xen.owner import Owner
 from likeness.xen.sweeping import Swept as SweptSnapshot
 from likeness.xen.sweeping import sweep_snapshots

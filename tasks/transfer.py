@@ -21,13 +21,13 @@ from likeness.model.job import BackupJob
 from likeness.model.sizes import readable_size
 from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
-from likeness.store.data_store import DataStore
-from likeness.store.documents import DiskRecord
-from likeness.store.maps import FlatMap, positions_of
-from likeness.store.observations import UNREADABLE
-from likeness.store.pack_log import PackLog
-from likeness.store.receipts import DiskReceipt, TransferReceipt
-from likeness.store.versions import last_version, load_map
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.documents import DiskRecord
+from likeness.store.format.maps import FlatMap, positions_of
+from likeness.store.format.observations import UNREADABLE
+from likeness.store.format.pack_log import PackLog
+from likeness.store.read.versions import last_version, load_map
+from likeness.store.write.receipts import DiskReceipt, TransferReceipt
 from likeness.transport.tuning import keep_large_buffers
 from likeness.xen.reading import Way, open_reader
 from likeness.xen.session import XenSession

@@ -25,8 +25,8 @@ from likeness.model.choosing import called, offered
 from likeness.model.ids import RunId, VersionId, as_uuid, from_uuid
 from likeness.model.sizes import counted, readable_size
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.proving import PackProof
+from likeness.store.check.proving import PackProof
+from likeness.store.format import layout
 from likeness.transport.metered import MeteredTransport
 from likeness.transport.tuning import keep_large_buffers
 from tasks.ages import age_limit, is_hour

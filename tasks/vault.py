@@ -28,13 +28,13 @@ from likeness.model.ids import VersionId
 from likeness.model.sizes import readable_size
 from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.copying import Manner, PauseHours, copy_to_vault
-from likeness.store.data_store import (
+from likeness.store.format import layout
+from likeness.store.format.data_store import (
     DataStore,
 )
-from likeness.store.heads import write_head
-from likeness.store.vault_mending import Copied
+from likeness.store.repair.copying import Manner, PauseHours, copy_to_vault
+from likeness.store.repair.vault_mending import Copied
+from likeness.store.write.heads import write_head
 from likeness.transport.base import Transport
 from tasks.ages import is_hour
 from tasks.claims import vault_turn

@@ -11,9 +11,9 @@ from catalog.vaulting import note_vaulting, versions_not_whole
 from likeness.clock import stopwatch, system_clock
 from likeness.errors import LikenessError, ObjectMissing
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.data_store import DataStore, set_aside
-from likeness.store.reading_back import ReadBack, read_back
+from likeness.store.check.reading_back import ReadBack, read_back
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore, set_aside
 from tasks.ages import age_limit, is_hour
 from tasks.retries import STEP
 from tasks.vault import cap_of, vault_of

@@ -23,14 +23,14 @@ from likeness.model.ids import RunId, VersionId, VmId
 from likeness.model.retention import Point, Retention, judged, parse_policy
 from likeness.model.sizes import counted
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.data_store import DataStore
-from likeness.store.documents import VersionClear
-from likeness.store.forgetting import finish_moves, forget_versions, read_forgotten
-from likeness.store.heads import write_head
-from likeness.store.index import known_packs
-from likeness.store.observations import UNREADABLE
-from likeness.store.reclaiming import Reclaim, Reclaimed
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.documents import VersionClear
+from likeness.store.format.observations import UNREADABLE
+from likeness.store.prune.reclaiming import Reclaim, Reclaimed
+from likeness.store.read.index import known_packs
+from likeness.store.write.forgetting import finish_moves, forget_versions, read_forgotten
+from likeness.store.write.heads import write_head
 from tasks.claims import vault_turn
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder

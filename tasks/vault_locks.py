@@ -9,10 +9,10 @@ from likeness.clock import system_clock
 from likeness.errors import BadInput
 from likeness.model.ids import VersionId
 from likeness.pipelining import bounded_map
-from likeness.store import layout
-from likeness.store.data_store import DataStore
-from likeness.store.observations import UNREADABLE
-from likeness.store.versions import read_version
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.observations import UNREADABLE
+from likeness.store.read.versions import read_version
 
 _LOCKERS = 4
 _NOTED_AT_ONCE = 1000

@@ -15,8 +15,8 @@ from msgspec import DecodeError, Meta, Struct, json
 from likeness.errors import BadInput
 from likeness.model.disk import Extent
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId
-from likeness.store.documents import Count, Counts, Document, Hex32, Hex64, Text
-from likeness.store.maps import FlatMap, Run
+from likeness.store.format.documents import Count, Counts, Document, Hex32, Hex64, Text
+from likeness.store.format.maps import FlatMap, Run
 
 PROTOCOL = 2
 """Raised by every change that an agent or a controller of before would misread."""

@@ -41,10 +41,10 @@ from likeness.errors import BadInput, HostUnreachable, LikenessError, TransferBr
 from likeness.model.disk import Skips
 from likeness.model.ids import ZERO_CHUNK
 from likeness.stopping import StopToken
-from likeness.store.documents import Counts, decode, encode
-from likeness.store.maps import FlatMap
-from likeness.store.pack import MOST_PACK_BYTES, PackHeader, PackReceipt
-from likeness.store.pack_log import PackLog, decode_receipt
+from likeness.store.format.documents import Counts, decode, encode
+from likeness.store.format.maps import FlatMap
+from likeness.store.format.pack import MOST_PACK_BYTES, PackHeader, PackReceipt
+from likeness.store.format.pack_log import PackLog, decode_receipt
 
 AGENT_COMMAND = (
     "if command -v likeness-agent >/dev/null; then exec likeness-agent; fi;"

@@ -10,9 +10,9 @@ from likeness.codec.keys import SessionKey
 from likeness.errors import NameTaken, ShareUnreachable
 from likeness.model.ids import ChunkId, RunId, StoreId
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.pack import FinishedPack, PackBuilder
-from likeness.store.pack_log import Acknowledged
+from likeness.store.format import layout
+from likeness.store.format.pack import FinishedPack, PackBuilder
+from likeness.store.format.pack_log import Acknowledged
 from likeness.transport.base import Transport
 
 _WRITERS = 2

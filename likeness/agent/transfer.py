@@ -23,10 +23,10 @@ from likeness.errors import DiskShrank, TransferBroken
 from likeness.model.disk import DiskFacts, DiskReader, Extent, Segment, Skips
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, RunId, StoreId
 from likeness.stopping import StopToken
-from likeness.store.documents import Counts
-from likeness.store.maps import FlatMap
-from likeness.store.pack import PACK_TARGET_BYTES
-from likeness.store.pack_log import Acknowledged
+from likeness.store.format.documents import Counts
+from likeness.store.format.maps import FlatMap
+from likeness.store.format.pack import PACK_TARGET_BYTES
+from likeness.store.format.pack_log import Acknowledged
 from likeness.transport.base import Transport
 
 SEGMENT_BYTES = 4 << 20

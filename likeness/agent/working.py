@@ -45,10 +45,10 @@ from likeness.model.disk import DiskFacts, Extent, Segment, Skips
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, DiskId, RunId, StoreId
 from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
-from likeness.store.documents import Document, encode
-from likeness.store.maps import FlatMap, positions_of
-from likeness.store.pack import PackReceipt
-from likeness.store.pack_log import encode_receipt
+from likeness.store.format.documents import Document, encode
+from likeness.store.format.maps import FlatMap, positions_of
+from likeness.store.format.pack import PackReceipt
+from likeness.store.format.pack_log import encode_receipt
 from likeness.transport.base import Transport
 from likeness.transport.place import open_place
 from likeness.transport.tuning import keep_large_buffers

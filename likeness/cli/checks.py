@@ -13,16 +13,16 @@ from likeness.cli.terminal import Meter, coloured, printable, say, say_json, tel
 from likeness.clock import system_clock
 from likeness.errors import BadInput, Damaged, StoreTooNew
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.auditing import audit_presence
-from likeness.store.history import expect_head, read_history
-from likeness.store.meant import version_meant
-from likeness.store.observations import Observation, Weight
-from likeness.store.proving_versions import VersionsProof, prove_one
-from likeness.store.public_view import PublicStore, SignedView, open_public
-from likeness.store.recorded import recorded_versions
-from likeness.store.scrubbing import scrub_frames, scrub_signatures
-from likeness.store.weighing import Weigher
+from likeness.store.check.auditing import audit_presence
+from likeness.store.check.meant import version_meant
+from likeness.store.check.proving_versions import VersionsProof, prove_one
+from likeness.store.check.recorded import recorded_versions
+from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
+from likeness.store.check.weighing import Weigher
+from likeness.store.format import layout
+from likeness.store.format.observations import Observation, Weight
+from likeness.store.format.public_view import PublicStore, SignedView, open_public
+from likeness.store.write.history import expect_head, read_history
 
 MOST_SHOWN = 200
 """Lines printed of one weight; the rest is counted. A version is always named."""

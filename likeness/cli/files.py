@@ -18,10 +18,10 @@ from likeness.model.choosing import disk_called
 from likeness.model.naming import fit_for_file
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
-from likeness.store.data_store import DataStore
-from likeness.store.disk_view import open_disk
-from likeness.store.meant import version_meant, versions_of
-from likeness.store.versions import Version
+from likeness.store.check.meant import version_meant, versions_of
+from likeness.store.format.data_store import DataStore
+from likeness.store.read.disk_view import open_disk
+from likeness.store.read.versions import Version
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -11,9 +11,8 @@ from likeness.codec.aead import Suite
 from likeness.codec.typed import passphrase_bytes
 from likeness.errors import BadInput
 from likeness.stopping import StopToken
-from likeness.store.data_store import DataStore, create_store
-from likeness.store.heads import write_head
-from likeness.store.keyring import (
+from likeness.store.format.data_store import DataStore, create_store
+from likeness.store.keys.keyring import (
     SHORTEST_PASSPHRASE,
     add_escrow,
     add_key_file,
@@ -24,7 +23,8 @@ from likeness.store.keyring import (
     remove_slot,
     renew_public_keys,
 )
-from likeness.store.recovery_sheet import recovery_sheet
+from likeness.store.keys.recovery_sheet import recovery_sheet
+from likeness.store.write.heads import write_head
 
 SLOT_ACTIONS = (*("list", "add-passphrase", "add-words", "add-key-file", "add-escrow", "remove"),)
 _ATTEMPTS = 3

@@ -9,8 +9,8 @@ from likeness.cli.terminal import printable, say, tell
 from likeness.model.choosing import looks
 from likeness.serving.mounting import Mounted, VersionTree, require_fuse
 from likeness.stopping import StopToken
-from likeness.store.recorded import recorded_versions
-from likeness.store.versions import read_version_at
+from likeness.store.check.recorded import recorded_versions
+from likeness.store.read.versions import read_version_at
 
 
 def mount(options: Options, stop: StopToken) -> int:

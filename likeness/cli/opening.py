@@ -11,9 +11,9 @@ from likeness.cli.terminal import ask_secret, ask_words, secret_in, words_in
 from likeness.codec import slots
 from likeness.codec.slots import SlotKind
 from likeness.errors import BadInput
-from likeness.store.data_store import DataStore, open_store
-from likeness.store.keyring import open_with_passphrase
-from likeness.store.public_view import PublicStore, open_public, require_fingerprint
+from likeness.store.format.data_store import DataStore, open_store
+from likeness.store.format.public_view import PublicStore, open_public, require_fingerprint
+from likeness.store.keys.keyring import open_with_passphrase
 from likeness.transport.base import Transport
 from likeness.transport.local import LocalTransport
 from likeness.transport.place import BucketServer, needs_account, open_place, require_place

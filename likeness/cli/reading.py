@@ -16,16 +16,16 @@ from likeness.model.naming import disk_file_name, disk_label
 from likeness.model.sizes import readable_size
 from likeness.serving.converting import convert_disk, require_format
 from likeness.stopping import StopToken
-from likeness.store.chunk_source import DataLost
-from likeness.store.data_store import DataStore
-from likeness.store.disk_view import open_disk
-from likeness.store.disk_writers import FileDiskWriter, damage_map_of
-from likeness.store.documents import DiskRecord
-from likeness.store.meant import version_meant
-from likeness.store.observations import Weight
-from likeness.store.recorded import Recorded, recorded_versions
-from likeness.store.restoring import restore_disk
-from likeness.store.versions import Version, last_version, read_version_at
+from likeness.store.check.meant import version_meant
+from likeness.store.check.recorded import Recorded, recorded_versions
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.documents import DiskRecord
+from likeness.store.format.observations import Weight
+from likeness.store.read.chunk_source import DataLost
+from likeness.store.read.disk_view import open_disk
+from likeness.store.read.disk_writers import FileDiskWriter, damage_map_of
+from likeness.store.read.restoring import restore_disk
+from likeness.store.read.versions import Version, last_version, read_version_at
 
 _STATES = {
     Weight.DAMAGE: "damaged",

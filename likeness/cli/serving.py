@@ -14,10 +14,10 @@ from likeness.model.sizes import readable_size
 from likeness.serving.exports import Export, Overlay
 from likeness.serving.nbd import NbdServer
 from likeness.stopping import StopToken
-from likeness.store.data_store import DataStore
-from likeness.store.disk_view import open_disk
-from likeness.store.meant import version_meant
-from likeness.store.versions import Version
+from likeness.store.check.meant import version_meant
+from likeness.store.format.data_store import DataStore
+from likeness.store.read.disk_view import open_disk
+from likeness.store.read.versions import Version
 
 
 def serve(options: Options, stop: StopToken) -> int:

@@ -30,7 +30,7 @@ HOW_TO_INSTALL = "pip install --require-hashes -r requirements/files.txt"
 
 
 class Readable(Protocol):
-    """A disk, as `likeness.store.disk_view.DiskView` gives it."""
+    """A disk, as `likeness.store.read.disk_view.DiskView` gives it."""
 
     @property
     def size_bytes(self) -> int:

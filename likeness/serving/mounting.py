@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 
 from likeness.errors import BadInput, LikenessError
 from likeness.model.naming import fit_for_file
-from likeness.store.data_store import DataStore
-from likeness.store.disk_view import DiskView, open_disk
-from likeness.store.documents import DiskRecord
-from likeness.store.versions import Version
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.documents import DiskRecord
+from likeness.store.read.disk_view import DiskView, open_disk
+from likeness.store.read.versions import Version
 
 HOW_TO_INSTALL = "pip install --require-hashes -r requirements/mount.txt"
 _OPEN_SECONDS = 10.0

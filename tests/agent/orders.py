@@ -15,9 +15,9 @@ from likeness.codec.keys import STORE_SCOPE
 from likeness.model.disk import DiskFacts, Skips, VmFacts
 from likeness.model.ids import RunId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store.maps import FlatMap, positions_of
-from likeness.store.pack_log import PackLog
-from likeness.store.receipts import DiskReceipt, TransferReceipt
+from likeness.store.format.maps import FlatMap, positions_of
+from likeness.store.format.pack_log import PackLog
+from likeness.store.write.receipts import DiskReceipt, TransferReceipt
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import PACK, Workshop
 

@@ -16,8 +16,8 @@ from likeness.errors import BadInput, Damaged, ShareUnreachable, StoreMissing, T
 from likeness.model.disk import Extent, Skips
 from likeness.model.ids import ChunkId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.pack_log import PackLog
+from likeness.store.format import layout
+from likeness.store.format.pack_log import PackLog
 from likeness.transport.local import LocalTransport
 from tests.agent.orders import AGENT, Ordered
 from tests.unit.workshop import CHUNK, MIB, PACK, Workshop, changed, noise

@@ -8,15 +8,15 @@ import pytest
 
 from likeness.model.ids import VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.auditing import audit_presence
-from likeness.store.catalog_copies import put_copy
-from likeness.store.data_store import DataStore
-from likeness.store.heads import write_head
-from likeness.store.observations import Observation, Weight
-from likeness.store.public_view import PublicStore, open_public
-from likeness.store.scrubbing import scrub_frames, scrub_signatures
-from likeness.store.versions import Version
+from likeness.store.check.auditing import audit_presence
+from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.observations import Observation, Weight
+from likeness.store.format.public_view import PublicStore, open_public
+from likeness.store.read.versions import Version
+from likeness.store.write.catalog_copies import put_copy
+from likeness.store.write.heads import write_head
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import KIB, Workshop, changed, noise
 

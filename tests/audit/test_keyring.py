@@ -13,18 +13,18 @@ from likeness.codec.keys import StoreKeys
 from likeness.codec.slots import Slot, SlotKind
 from likeness.errors import BadInput, Damaged, ShareUnreachable, StoreExists, WrongKey
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.auditing import audit_presence
-from likeness.store.data_store import (
+from likeness.store.check.auditing import audit_presence
+from likeness.store.format import layout
+from likeness.store.format.data_store import (
     DataStore,
     create_store,
     open_store,
     open_store_with_key_file,
     write_public_keys,
 )
-from likeness.store.heads import write_head
-from likeness.store.index import known_packs
-from likeness.store.keyring import (
+from likeness.store.format.pack import PackHeader
+from likeness.store.format.public_view import open_public
+from likeness.store.keys.keyring import (
     add_escrow,
     add_key_file,
     add_passphrase,
@@ -34,12 +34,12 @@ from likeness.store.keyring import (
     remove_slot,
     renew_public_keys,
 )
-from likeness.store.pack import PackHeader
-from likeness.store.public_view import open_public
-from likeness.transport.faulty import Fault, FaultyTransport
+from likeness.store.read.index import known_packs
+from likeness.store.write.heads import write_head
 from likeness.transport.local import LocalTransport
-from likeness.transport.memory import MemoryTransport
 from tests.audit.conftest import Filled, bad
+from tests.support.faulty import Fault, FaultyTransport
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import TickingClock, Workshop, noise
 
 PASSPHRASE = "seven horses under the bridge"

@@ -11,14 +11,14 @@ from likeness.codec.slots import SlotKind
 from likeness.errors import ShareRefused, Stopped
 from likeness.model.ids import PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.auditing import audit_presence
-from likeness.store.consequences import versions_that_need
-from likeness.store.data_store import add_slot
-from likeness.store.heads import FULL_EVERY, write_head
-from likeness.store.observations import Weight
-from likeness.store.public_view import open_public
-from likeness.store.scrubbing import scrub_frames, scrub_signatures
+from likeness.store.check.auditing import audit_presence
+from likeness.store.check.consequences import versions_that_need
+from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
+from likeness.store.format import layout
+from likeness.store.format.data_store import add_slot
+from likeness.store.format.observations import Weight
+from likeness.store.format.public_view import open_public
+from likeness.store.write.heads import FULL_EVERY, write_head
 from likeness.transport.base import Entry
 from likeness.transport.local import LocalTransport
 from tests.audit.conftest import OBJECTS, SIZE, Filled, bad

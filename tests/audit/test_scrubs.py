@@ -11,18 +11,18 @@ from likeness.codec.documents import Kind
 from likeness.codec.slots import SlotKind
 from likeness.errors import BadInput, ShareUnreachable, WrongKey
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.data_store import add_slot, open_store_with_key_file
-from likeness.store.documents import HeadDocument, OwnerDocument
-from likeness.store.heads import write_head
-from likeness.store.history import expect_head, read_history
-from likeness.store.keyring import begin_epoch
-from likeness.store.observations import Weight
-from likeness.store.public_view import open_public
-from likeness.store.scrubbing import MOST_SILENCE, scrub_frames, scrub_signatures
-from likeness.transport.faulty import FaultyTransport
+from likeness.store.check.scrubbing import MOST_SILENCE, scrub_frames, scrub_signatures
+from likeness.store.format import layout
+from likeness.store.format.data_store import add_slot, open_store_with_key_file
+from likeness.store.format.documents import HeadDocument, OwnerDocument
+from likeness.store.format.observations import Weight
+from likeness.store.format.public_view import open_public
+from likeness.store.keys.keyring import begin_epoch
+from likeness.store.write.heads import write_head
+from likeness.store.write.history import expect_head, read_history
 from likeness.transport.local import LocalTransport
 from tests.audit.conftest import OBJECTS, Filled, bad
+from tests.support.faulty import FaultyTransport
 from tests.unit.workshop import Workshop, flipped, noise
 
 Damage = Callable[[bytes, random.Random], bytes]

@@ -11,8 +11,8 @@ from catalog.connection import CatalogFile
 from catalog.recording import record_version
 from catalog.values import DiskMap, Recorded
 from likeness.model.ids import ChunkId, DiskId, PackId, VersionId
-from likeness.store.pack import PackReceipt
-from likeness.store.versions import Version
+from likeness.store.format.pack import PackReceipt
+from likeness.store.read.versions import Version
 from tests.catalog.scenes import (
     CHUNK_BYTES,
     NOW,

@@ -13,12 +13,12 @@ from catalog.proofs import record_proofs
 from catalog.schema import create
 from catalog.values import DiskMap, DocumentCheck, Proved
 from likeness.model.ids import ZERO_CHUNK, ChunkId, DiskId, PackId, RunId, VersionId, VmId
-from likeness.store import layout
-from likeness.store.documents import Counts, DiskRecord, VersionClear, VersionRecord
-from likeness.store.maps import Run
-from likeness.store.pack import PackReceipt, Place
-from likeness.store.proving import DamagedChunk, Finding, PackProof
-from likeness.store.versions import Version
+from likeness.store.check.proving import DamagedChunk, Finding, PackProof
+from likeness.store.format import layout
+from likeness.store.format.documents import Counts, DiskRecord, VersionClear, VersionRecord
+from likeness.store.format.maps import Run
+from likeness.store.format.pack import PackReceipt, Place
+from likeness.store.read.versions import Version
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

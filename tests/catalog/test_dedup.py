@@ -16,7 +16,7 @@ from catalog.validation import packs_to_prove
 from catalog.values import Verdict
 from catalog.versions import list_versions
 from likeness.model.ids import ChunkId, PackId, RunId
-from likeness.store.pack import PackReceipt
+from likeness.store.format.pack import PackReceipt
 from tests.catalog.history import CHUNKS, History, random_map
 from tests.catalog.scenes import (
     DAY,

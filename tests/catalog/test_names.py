@@ -10,8 +10,8 @@ from catalog.recording import record_version
 from catalog.values import DiskMap
 from catalog.versions import list_versions
 from likeness.model.ids import DiskId
-from likeness.store.index import known_packs
-from likeness.store.versions import map_runs
+from likeness.store.read.index import known_packs
+from likeness.store.read.versions import map_runs
 from tests.unit.test_limits import ODD, with_text
 from tests.unit.workshop import CHUNK, Workshop, noise
 

@@ -23,7 +23,7 @@ from catalog.versions import list_versions
 from likeness.errors import UnknownVersion
 from likeness.model.disk import Extent
 from likeness.model.ids import PackId, RunId, VersionId
-from likeness.store.proving import Finding, PackProof
+from likeness.store.check.proving import Finding, PackProof
 from tests.catalog.history import CHUNKS, History, random_map
 from tests.catalog.scenes import (
     CHUNK_BYTES,

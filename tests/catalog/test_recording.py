@@ -38,8 +38,8 @@ from catalog.versions import (
 from likeness.errors import BadInput, UnknownVersion
 from likeness.model.disk import Extent
 from likeness.model.ids import ChunkId, RunId, VersionId
-from likeness.store.index import KnownPack
-from likeness.store.maps import Run
+from likeness.store.format.maps import Run
+from likeness.store.read.index import KnownPack
 from tests.catalog.history import CHUNKS, POSITIONS, History, Remembered, random_map
 from tests.catalog.scenes import (
     CHUNK_BYTES,

@@ -25,8 +25,8 @@ from catalog.connection import CatalogFile
 from catalog.recording import record_version
 from catalog.values import DiskMap
 from likeness.model.ids import ChunkId, PackId
-from likeness.store.maps import Run
-from likeness.store.pack import PackReceipt, Place
+from likeness.store.format.maps import Run
+from likeness.store.format.pack import PackReceipt, Place
 from tests.catalog.scenes import CHUNK_BYTES, NOW, disk, name, version
 
 positions = int(sys.argv[2])

@@ -14,8 +14,8 @@ from catalog.space import forget_versions, freed_by, spare_packs, versions_to_ju
 from catalog.values import Verdict
 from catalog.versions import list_versions
 from likeness.model.ids import ChunkId, PackId, RunId, VersionId
-from likeness.store.index import KnownPack
-from likeness.store.pack import PackReceipt
+from likeness.store.format.pack import PackReceipt
+from likeness.store.read.index import KnownPack
 from tasks.capacity import Capacity, capacity_page, warning_of
 from tests.catalog.scenes import (
     CHUNK_BYTES,

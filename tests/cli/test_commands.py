@@ -15,9 +15,9 @@ from likeness.codec import slots
 from likeness.codec.slots import SlotKind
 from likeness.model.ids import VmId
 from likeness.model.naming import disk_file_name
-from likeness.store import layout
-from likeness.store.data_store import open_store, open_store_with_key_file
-from likeness.store.heads import write_head
+from likeness.store.format import layout
+from likeness.store.format.data_store import open_store, open_store_with_key_file
+from likeness.store.write.heads import write_head
 from likeness.transport.local import LocalTransport
 from tests.audit.conftest import Filled
 from tests.cli.conftest import ROOT, Shell

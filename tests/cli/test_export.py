@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from likeness.store import layout
+from likeness.store.format import layout
 from tests.audit.conftest import SIZE, Filled
 from tests.cli.conftest import Shell
 from tests.cli.test_commands import key

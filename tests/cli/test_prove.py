@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from likeness.store import layout
-from likeness.store.heads import write_head
+from likeness.store.format import layout
+from likeness.store.write.heads import write_head
 from tests.audit.conftest import Filled, fill
 from tests.cli.conftest import Shell
 from tests.unit.workshop import flipped, noise

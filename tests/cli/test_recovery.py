@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from likeness.store.heads import write_head
+from likeness.store.write.heads import write_head
 from tests.audit.conftest import SIZE, Filled
 from tests.cli.conftest import ROOT, Shell
 from tests.smb.server import SmbServer

@@ -14,8 +14,8 @@ from likeness.cli.running import main
 from likeness.codec import slots, typed
 from likeness.codec.slots import SlotKind
 from likeness.errors import BadInput, WrongKey
-from likeness.store.data_store import add_slot
-from likeness.store.keyring import add_passphrase, open_with_passphrase
+from likeness.store.format.data_store import add_slot
+from likeness.store.keys.keyring import add_passphrase, open_with_passphrase
 from tests.audit.conftest import Filled
 from tests.cli.conftest import ROOT, Shell
 from tests.cli.test_commands import key, one_sentence

@@ -10,9 +10,9 @@ import pytest
 
 from likeness.errors import ShareRefused, ShareUnreachable
 from likeness.transport.base import Transport
-from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
 from likeness.transport.local import LocalTransport
-from likeness.transport.memory import MemoryTransport
+from tests.support.faulty import CHANGING, Fault, FaultyTransport
+from tests.support.memory import MemoryTransport
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,7 +139,7 @@ def test_a_killed_process_leaves_what_it_had_written(
     tmp_path: Path, fault: str, left: bytes | None
 ) -> None:
     program = f"""
-        from likeness.transport.faulty import Fault, FaultyTransport
+        from tests.support.faulty import Fault, FaultyTransport
         from likeness.transport.local import LocalTransport
 
         transport = FaultyTransport(LocalTransport({str(tmp_path)!r}), at=2, fault=Fault.{fault})

@@ -4,7 +4,7 @@ import pytest
 
 from likeness.errors import ShareFull
 from likeness.transport.base import Space
-from likeness.transport.memory import MemoryTransport
+from tests.support.memory import MemoryTransport
 
 
 def test_it_is_full_when_its_capacity_is_used_up() -> None:

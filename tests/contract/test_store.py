@@ -7,16 +7,16 @@ import pytest
 
 from likeness.errors import StoreExists
 from likeness.stopping import StopToken
-from likeness.store.catalog_copies import fetch_newest, put_copy
-from likeness.store.copying import copy_to_vault
-from likeness.store.data_store import create_store, open_store_with_key_file
-from likeness.store.heads import read_witness, write_head
-from likeness.store.sweeping import sweep_inboxes
-from likeness.store.versions import find_version, last_version, vms
+from likeness.store.format.data_store import create_store, open_store_with_key_file
+from likeness.store.prune.sweeping import sweep_inboxes
+from likeness.store.read.versions import find_version, last_version, vms
+from likeness.store.repair.copying import copy_to_vault
+from likeness.store.write.catalog_copies import fetch_newest, put_copy
+from likeness.store.write.heads import read_witness, write_head
 from likeness.transport.base import Transport
 from likeness.transport.local import LocalTransport
-from likeness.transport.memory import MemoryTransport
 from tests.smb.server import SmbServer
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, Workshop, changed, noise, text
 
 DISK = noise(1, 9 * CHUNK) + bytes(3 * CHUNK) + text(2, 2 * CHUNK + 99)

@@ -13,11 +13,11 @@ import pytest
 
 from likeness.errors import NameTaken, ObjectMissing, ObjectUnreadable, ShareFull, ShareRefused
 from likeness.transport.base import Entry, Transport
-from likeness.transport.faulty import FaultyTransport
 from likeness.transport.local import LocalTransport
-from likeness.transport.memory import MemoryTransport
 from tests.s3.server import S3Server
 from tests.smb.server import SmbServer
+from tests.support.faulty import FaultyTransport
+from tests.support.memory import MemoryTransport
 
 MIB = 1 << 20
 AROUND_EVERY_LIMIT = [0, 1, 64 * 1024, 64 * 1024 + 1, MIB, MIB + 1, 9 * MIB + 12_345]

@@ -20,10 +20,10 @@ from likeness.codec import slots
 from likeness.codec.slots import SlotKind
 from likeness.errors import LikenessError
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.data_store import DataStore, open_store
-from likeness.store.restoring import restore_disk
-from likeness.store.versions import Version, find_version
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore, open_store
+from likeness.store.read.restoring import restore_disk
+from likeness.store.read.versions import Version, find_version
 from likeness.transport.local import LocalTransport
 from tests.faults.black_box_faults import FAULTS, Objects, Place, kind_of
 from tests.faults.black_box_store import NOBODY, House, Known

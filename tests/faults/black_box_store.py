@@ -11,13 +11,13 @@ from pathlib import Path
 
 from likeness.model.ids import VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.catalog_copies import put_copy
-from likeness.store.copying import copy_to_vault
-from likeness.store.heads import write_head
-from likeness.store.index import known_packs
-from likeness.store.keyring import begin_epoch
-from likeness.store.versions import Version
+from likeness.store.format import layout
+from likeness.store.keys.keyring import begin_epoch
+from likeness.store.read.index import known_packs
+from likeness.store.read.versions import Version
+from likeness.store.repair.copying import copy_to_vault
+from likeness.store.write.catalog_copies import put_copy
+from likeness.store.write.heads import write_head
 from likeness.transport.local import LocalTransport
 from tests.faults.black_box_faults import Objects, Place, readable_by_all
 from tests.unit.workshop import CHUNK, Workshop, changed, noise, text

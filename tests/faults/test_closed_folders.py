@@ -11,17 +11,17 @@ import pytest
 
 from likeness.errors import LikenessError, ObjectUnreadable, ShareRefused
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.copying import copy_to_vault
-from likeness.store.data_store import open_store_with_key_file
-from likeness.store.heads import read_witness, write_head
-from likeness.store.observations import Observation, Weight
-from likeness.store.recorded import recorded_versions
-from likeness.store.scrubbing import scrub_frames, scrub_signatures
-from likeness.transport.memory import MemoryTransport
+from likeness.store.check.recorded import recorded_versions
+from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
+from likeness.store.format import layout
+from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.observations import Observation, Weight
+from likeness.store.repair.copying import copy_to_vault
+from likeness.store.write.heads import read_witness, write_head
 from tests.audit.conftest import Filled, fill
 from tests.faults.closed_folders import Closed
 from tests.faults.test_unreadable import DISKS, NEXT
+from tests.support.memory import MemoryTransport
 
 IN_THEM: dict[str, Callable[[Filled], str]] = {
     "a VM's versions": lambda filled: layout.versions_of(filled.versions[0].vm),

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from likeness.errors import Damaged, LikenessError, TransientError
-from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.heads import read_witness, write_head
-from likeness.store.receipts import TransferReceipt
-from likeness.store.sweeping import sweep_inboxes
-from likeness.store.versions import Version, read_version, record_names, vms
+from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.prune.sweeping import sweep_inboxes
+from likeness.store.read.versions import Version, read_version, record_names, vms
+from likeness.store.write.heads import read_witness, write_head
+from likeness.store.write.receipts import TransferReceipt
 from likeness.transport.base import Transport
-from likeness.transport.faulty import Fault, FaultyTransport
 from likeness.transport.local import LocalTransport
+from tests.support.faulty import Fault, FaultyTransport
 from tests.unit.workshop import CHUNK, Maker, Workshop, changed, noise
 
 FIRST = noise("first", 5 * CHUNK) + bytes(CHUNK) + noise("tail", 333)

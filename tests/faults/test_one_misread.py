@@ -11,16 +11,16 @@ import pytest
 from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
 from likeness.errors import ObjectUnreadable
-from likeness.store import layout
-from likeness.store.catalog_copies import fetch_newest
-from likeness.store.data_store import open_store_with_key_file
-from likeness.store.documents import VersionClear
-from likeness.store.heads import read_witness, write_head
-from likeness.store.keyring import begin_epoch, renew_public_keys
-from likeness.store.proving import prove_documents
-from likeness.store.versions import read_version
-from likeness.transport.faulty import FaultyTransport
+from likeness.store.check.proving import prove_documents
+from likeness.store.format import layout
+from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.documents import VersionClear
+from likeness.store.keys.keyring import begin_epoch, renew_public_keys
+from likeness.store.read.versions import read_version
+from likeness.store.write.catalog_copies import fetch_newest
+from likeness.store.write.heads import read_witness, write_head
 from tests.audit.conftest import OBJECTS, SIZE, Filled, fill
+from tests.support.faulty import FaultyTransport
 from tests.unit.workshop import changed, noise
 
 DISK = changed(noise("disk", SIZE), (400, b"what the next job brings"))

@@ -10,17 +10,17 @@ import pytest
 from likeness.errors import LikenessError, ObjectUnreadable, ShareRefused, ShareUnreachable
 from likeness.model.ids import VersionId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.catalog_copies import fetch_newest, put_copy
-from likeness.store.data_store import create_store
-from likeness.store.disk_writers import FileDiskWriter
-from likeness.store.heads import FULL_EVERY, read_witness, write_head
-from likeness.store.restoring import restore_disk
-from likeness.store.scrubbing import scrub_signatures
-from likeness.store.sweeping import sweep_inboxes
-from likeness.transport.faulty import FaultyTransport
+from likeness.store.check.scrubbing import scrub_signatures
+from likeness.store.format import layout
+from likeness.store.format.data_store import create_store
+from likeness.store.prune.sweeping import sweep_inboxes
+from likeness.store.read.disk_writers import FileDiskWriter
+from likeness.store.read.restoring import restore_disk
+from likeness.store.write.catalog_copies import fetch_newest, put_copy
+from likeness.store.write.heads import FULL_EVERY, read_witness, write_head
 from likeness.transport.local import LocalTransport
 from tests.audit.conftest import OBJECTS, SIZE, Filled, bad, fill
+from tests.support.faulty import FaultyTransport
 from tests.unit.workshop import TickingClock, changed, noise
 
 NEXT = changed(noise("disk", SIZE), (5000, b"next"))

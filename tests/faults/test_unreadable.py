@@ -14,19 +14,19 @@ import pytest
 from likeness.codec.slots import SlotKind
 from likeness.errors import Damaged, LikenessError, ObjectUnreadable, ShareRefused
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.catalog_copies import fetch_newest, put_copy
-from likeness.store.copying import copy_to_vault
-from likeness.store.data_store import open_store_with_key_file
-from likeness.store.heads import write_head
-from likeness.store.keyring import list_slots, renew_public_keys
-from likeness.store.observations import UNKNOWN, Weight
-from likeness.store.proving import Finding, prove_documents
-from likeness.store.scrubbing import scrub_frames, scrub_signatures
-from likeness.store.versions import Version
-from likeness.transport.faulty import FaultyTransport
-from likeness.transport.memory import MemoryTransport
+from likeness.store.check.proving import Finding, prove_documents
+from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
+from likeness.store.format import layout
+from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.observations import UNKNOWN, Weight
+from likeness.store.keys.keyring import list_slots, renew_public_keys
+from likeness.store.read.versions import Version
+from likeness.store.repair.copying import copy_to_vault
+from likeness.store.write.catalog_copies import fetch_newest, put_copy
+from likeness.store.write.heads import write_head
 from tests.audit.conftest import OBJECTS, SIZE, Filled, fill
+from tests.support.faulty import FaultyTransport
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import changed, noise
 
 DISK = noise("disk", SIZE)

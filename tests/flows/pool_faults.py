@@ -15,7 +15,7 @@ from lab.settings import Settings
 from lab.wire.values import Value
 from likeness.model.ids import from_uuid
 from likeness.model.outcome import VmOutcome
-from likeness.store.versions import Version, last_version, read_version, record_names, vms
+from likeness.store.read.versions import Version, last_version, read_version, record_names, vms
 from tests.flows.scene import QUICK, Scene, image, new_scene, noise
 from tests.flows.waiting import wait_until
 

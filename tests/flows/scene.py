@@ -28,10 +28,10 @@ from likeness.model.ids import random_name
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome
 from likeness.stopping import StopToken
-from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.disk_writers import FileDiskWriter
-from likeness.store.restoring import restore_disk
-from likeness.store.versions import Version, read_version, record_names, vms
+from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.read.disk_writers import FileDiskWriter
+from likeness.store.read.restoring import restore_disk
+from likeness.store.read.versions import Version, read_version, record_names, vms
 from tasks.outcomes import JobHadErrors
 
 MIB = 1 << 20

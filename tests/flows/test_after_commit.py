@@ -14,8 +14,8 @@ from catalog.runs import last_runs
 from catalog.values import Verdict
 from flows.backup import backup_job
 from likeness.claims import claim
-from likeness.store.commit import commit_version
-from likeness.store.versions import Version
+from likeness.store.read.versions import Version
+from likeness.store.write.commit import commit_version
 from tests.flows.background import InTheBackground
 from tests.flows.scene import NOTHING_LEFT, Scene, outcomes
 from tests.flows.test_validate import artifacts

@@ -6,7 +6,7 @@ from catalog.copies import import_copy
 from catalog.values import Verdict
 from catalog.versions import list_versions
 from likeness.clock import system_clock
-from likeness.store.catalog_copies import fetch_newest
+from likeness.store.write.catalog_copies import fetch_newest
 from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise, outcomes
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]

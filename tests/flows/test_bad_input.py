@@ -20,9 +20,9 @@ from flows.restore import restore_disks
 from lab.database import Database, Derivation, Record
 from lab.wire.values import Value
 from likeness.codec.documents import Kind, write_document
-from likeness.store import layout
-from likeness.store.documents import encode
-from likeness.store.versions import last_version, vms
+from likeness.store.format import layout
+from likeness.store.format.documents import encode
+from likeness.store.read.versions import last_version, vms
 from tests.conftest import IN_CI
 from tests.flows.background import InTheBackground
 from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise, outcomes

@@ -17,7 +17,7 @@ from likeness.agent.remote import Address
 from likeness.codec.hashing import derived_key
 from likeness.errors import NameTaken, ShareRefused
 from likeness.model.ids import RunId, random_name
-from likeness.store.documents import encode
+from likeness.store.format.documents import encode
 from likeness.xen.delegates import XenDelegate
 from tasks.delegates import ReadyDelegate, bundle_of, header_of
 from tests.flows.background import InTheBackground

@@ -12,8 +12,8 @@ from catalog.reconciling import known_packs_by_state
 from catalog.values import Verdict
 from flows.sweep import sweep
 from flows.vault import vault
-from likeness.store import layout
-from likeness.store.index import read_segment
+from likeness.store.format import layout
+from likeness.store.read.index import read_segment
 from tests.flows.killing import kill_when, start
 from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise
 from tests.flows.waiting import wait_until

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from likeness.store.documents import MOST_TEXT
+from likeness.store.format.documents import MOST_TEXT
 from tests.flows.scene import MIB, Scene
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]

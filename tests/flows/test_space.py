@@ -15,8 +15,8 @@ from flows.vault import vault
 from likeness.clock import system_clock
 from likeness.errors import BadInput, UnknownVersion
 from likeness.stopping import StopToken
-from likeness.store.auditing import audit_presence
-from likeness.store.observations import Weight
+from likeness.store.check.auditing import audit_presence
+from likeness.store.format.observations import Weight
 from tasks.claims import version_read, vm_claimed
 from tasks.forget import plan_forget
 from tasks.space_pages import forget_page

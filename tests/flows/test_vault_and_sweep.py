@@ -17,12 +17,12 @@ from likeness.clock import system_clock
 from likeness.errors import ShareRefused, ShareUnreachable
 from likeness.model.ids import RunId, random_name
 from likeness.stopping import StopToken
-from likeness.store.auditing import audit_presence
-from likeness.store.data_store import open_store_with_key_file
-from likeness.store.documents import DiskRecord
-from likeness.store.observations import Weight
-from likeness.store.restoring import restore_disk
-from likeness.store.versions import find_version
+from likeness.store.check.auditing import audit_presence
+from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.documents import DiskRecord
+from likeness.store.format.observations import Weight
+from likeness.store.read.restoring import restore_disk
+from likeness.store.read.versions import find_version
 from likeness.transport.local import LocalTransport
 from likeness.xen.inventory import find_vm
 from likeness.xen.marks import Owner

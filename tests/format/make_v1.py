@@ -12,11 +12,11 @@ from pathlib import Path
 
 from likeness.codec.aead import Suite
 from likeness.model.ids import VmId, random_name
-from likeness.store.catalog_copies import put_copy
-from likeness.store.heads import write_head
-from likeness.store.keyring import begin_epoch
-from likeness.store.owning import take_over
-from likeness.store.versions import Version
+from likeness.store.format.owning import take_over
+from likeness.store.keys.keyring import begin_epoch
+from likeness.store.read.versions import Version
+from likeness.store.write.catalog_copies import put_copy
+from likeness.store.write.heads import write_head
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import CHUNK, Disk, Workshop, changed, noise, text
 

@@ -13,14 +13,14 @@ from likeness.codec import slots
 from likeness.codec.slots import SlotKind
 from likeness.errors import LikenessError
 from likeness.stopping import StopToken
-from likeness.store.catalog_copies import fetch_newest
-from likeness.store.data_store import DataStore, open_store, open_store_with_key_file
-from likeness.store.disk_writers import FileDiskWriter
-from likeness.store.heads import read_witness
-from likeness.store.index import known_packs
-from likeness.store.proving import Finding, prove_documents, prove_packs
-from likeness.store.restoring import restore_disk
-from likeness.store.versions import find_version, record_names, vms
+from likeness.store.check.proving import Finding, prove_documents, prove_packs
+from likeness.store.format.data_store import DataStore, open_store, open_store_with_key_file
+from likeness.store.read.disk_writers import FileDiskWriter
+from likeness.store.read.index import known_packs
+from likeness.store.read.restoring import restore_disk
+from likeness.store.read.versions import find_version, record_names, vms
+from likeness.store.write.catalog_copies import fetch_newest
+from likeness.store.write.heads import read_witness
 from likeness.transport.local import LocalTransport
 from tests.format.reader import Bad, Reader, secret_of_key_file, secret_of_words
 from tests.unit.workshop import (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from likeness.store import layout
+from likeness.store.format import layout
 from tests.jobs_over_smb.walk import ALL, BOUND, Job
 from tests.smb.server import SmbServer
 

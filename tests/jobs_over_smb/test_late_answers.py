@@ -10,7 +10,7 @@ import pytest
 
 from likeness.errors import ShareUnreachable
 from likeness.model.ids import PackId
-from likeness.store import layout
+from likeness.store.format import layout
 from tests.jobs_over_smb.walk import SHORT, Ended, Job, Moment
 from tests.smb.server import SmbServer
 

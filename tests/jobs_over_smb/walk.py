@@ -13,15 +13,15 @@ from likeness.agent.transfer import Bundle
 from likeness.errors import Damaged, LikenessError, ShareUnreachable
 from likeness.model.ids import RunId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.auditing import audit_presence
-from likeness.store.data_store import open_store_with_key_file
-from likeness.store.heads import read_witness, write_head
-from likeness.store.observations import Weight
-from likeness.store.proving import Finding
-from likeness.store.receipts import TransferReceipt
-from likeness.store.sweeping import sweep_inboxes
-from likeness.store.versions import Version, read_version, record_names
+from likeness.store.check.auditing import audit_presence
+from likeness.store.check.proving import Finding
+from likeness.store.format import layout
+from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.observations import Weight
+from likeness.store.prune.sweeping import sweep_inboxes
+from likeness.store.read.versions import Version, read_version, record_names
+from likeness.store.write.heads import read_witness, write_head
+from likeness.store.write.receipts import TransferReceipt
 from likeness.transport.base import Entry, Space, Transport
 from likeness.transport.local import LocalTransport
 from tests.smb.server import SmbServer

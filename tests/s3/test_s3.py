@@ -17,7 +17,7 @@ from likeness.errors import (
     ShareUnreachable,
     StoreMissing,
 )
-from likeness.store.second_place import require_second_place
+from likeness.store.repair.second_place import require_second_place
 from likeness.transport.local import LocalTransport
 from likeness.transport.s3 import S3Address, S3Transport
 from tests.s3.server import KEY, SECRET, S3Server

@@ -14,12 +14,12 @@ from likeness.claims import Claimed, claim, is_claimed
 from likeness.clock import system_clock
 from likeness.errors import LikenessError
 from likeness.model.ids import DiskId, PackId, RunId, VmId, random_name
-from likeness.store import layout
-from likeness.store.commit import commit_version
-from likeness.store.data_store import open_store_with_key_file
-from likeness.store.forgetting import forget_versions
-from likeness.store.reclaiming import Reclaim
-from likeness.store.versions import last_version, record_names
+from likeness.store.format import layout
+from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.prune.reclaiming import Reclaim
+from likeness.store.read.versions import last_version, record_names
+from likeness.store.write.commit import commit_version
+from likeness.store.write.forgetting import forget_versions
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import CHUNK, Workshop, sha256_of
 

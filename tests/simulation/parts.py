@@ -9,12 +9,12 @@ from typing import Protocol
 from greenlet import greenlet
 
 from likeness.model.ids import ChunkId, PackId
-from likeness.store import layout
-from likeness.store.data_store import DataStore
-from likeness.store.pack import PackReceipt
-from likeness.store.reclaiming import Copy
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.pack import PackReceipt
+from likeness.store.prune.reclaiming import Copy
 from likeness.transport.base import Entry
-from likeness.transport.memory import MemoryTransport
+from tests.support.memory import MemoryTransport
 
 BEGIN = datetime(2031, 1, 1, tzinfo=UTC)
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from likeness.codec.documents import Kind
-from likeness.store import data_store, versions
-from likeness.store.data_store import DataStore, create_store
-from likeness.store.documents import VersionClear
-from likeness.transport.memory import MemoryTransport
+from likeness.store.format import data_store
+from likeness.store.format.data_store import DataStore, create_store
+from likeness.store.format.documents import VersionClear
+from likeness.store.read import versions
 from tests.simulation.parts import BEGIN, Rules
 from tests.simulation.world import World
+from tests.support.memory import MemoryTransport
 
 SEEDS = 4
 """Two seconds each; `make torture` goes through twenty thousand."""
@@ -41,7 +42,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def serial(work, items, *, workers, name):  # type: ignore[no-untyped-def]
         return map(work, items)
 
-    monkeypatch.setattr("likeness.store.commit.bounded_map", serial)
+    monkeypatch.setattr("likeness.store.write.commit.bounded_map", serial)
     _verified_once(monkeypatch)
 
 

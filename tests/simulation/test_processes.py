@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from likeness.stopping import StopToken
-from likeness.store.auditing import audit_presence
-from likeness.store.forgetting import finish_moves, read_forgotten
-from likeness.store.heads import write_head
-from likeness.store.observations import Weight
-from likeness.store.versions import read_version, record_names
+from likeness.store.check.auditing import audit_presence
+from likeness.store.format.observations import Weight
+from likeness.store.read.versions import read_version, record_names
+from likeness.store.write.forgetting import finish_moves, read_forgotten
+from likeness.store.write.heads import write_head
 from likeness.transport.local import LocalTransport
 from tests.simulation.beside import VM, WORK, Attached
 from tests.unit.workshop import Workshop, sha256_of

@@ -20,21 +20,21 @@ from likeness.errors import LikenessError, UnknownVersion, WrittenLate
 from likeness.model.disk import DiskFacts, VmFacts
 from likeness.model.ids import ChunkId, DiskId, PackId, RunId, VmId
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.commit import commit_version
-from likeness.store.data_store import DataStore
-from likeness.store.documents import Counts
-from likeness.store.forgetting import forget_versions, read_forgotten
-from likeness.store.heads import write_head
-from likeness.store.index import known_packs
-from likeness.store.maps import FlatMap
-from likeness.store.owning import Fence, take_over
-from likeness.store.pack import PackReceipt, Place
-from likeness.store.receipts import DiskReceipt, TransferReceipt
-from likeness.store.reclaiming import Reclaim
-from likeness.store.sweeping import give_back_packs
-from likeness.store.undeleting import forgotten_records, undelete
-from likeness.store.versions import last_version, load_map, read_version, record_names
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.documents import Counts
+from likeness.store.format.maps import FlatMap
+from likeness.store.format.owning import Fence, take_over
+from likeness.store.format.pack import PackReceipt, Place
+from likeness.store.prune.reclaiming import Reclaim
+from likeness.store.prune.sweeping import give_back_packs
+from likeness.store.read.index import known_packs
+from likeness.store.read.versions import last_version, load_map, read_version, record_names
+from likeness.store.repair.undeleting import forgotten_records, undelete
+from likeness.store.write.commit import commit_version
+from likeness.store.write.forgetting import forget_versions, read_forgotten
+from likeness.store.write.heads import write_head
+from likeness.store.write.receipts import DiskReceipt, TransferReceipt
 from tests.simulation.parts import BEGIN, Actor, Controller, Killed, Packs, Rules, SimTransport
 
 HOUR = timedelta(hours=1)

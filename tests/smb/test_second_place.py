@@ -3,7 +3,7 @@
 import pytest
 
 from likeness.errors import NoVault
-from likeness.store.second_place import require_second_place
+from likeness.store.repair.second_place import require_second_place
 from likeness.transport.local import LocalTransport
 from tests.smb.server import SmbServer
 

@@ -21,8 +21,8 @@ from likeness.codec.records import Opener, OpenSession, Sealer, record_place
 from likeness.codec.slots import Slot, SlotKind, unwrap
 from likeness.errors import PermanentError
 from likeness.model.ids import DiskId, PackId, StoreId, VersionId
-from likeness.store.data_store import DataStore
-from likeness.store.documents import (
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.documents import (
     CatalogCopyDocument,
     FormatDocument,
     HeadDocument,
@@ -34,11 +34,11 @@ from likeness.store.documents import (
     VersionRecord,
     decode,
 )
-from likeness.store.index import read_segment
-from likeness.store.maps import STRETCH, decode_part
-from likeness.store.pack import Pack, PackHeader
-from likeness.store.salvaging import salvage
-from likeness.transport.memory import MemoryTransport
+from likeness.store.format.maps import STRETCH, decode_part
+from likeness.store.format.pack import Pack, PackHeader
+from likeness.store.read.index import read_segment
+from likeness.store.read.salvaging import salvage
+from tests.support.memory import MemoryTransport
 
 STORE = StoreId("5" * 32)
 KEYS = StoreKeys(STORE, bytes(range(32)))

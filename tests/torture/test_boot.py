@@ -13,7 +13,7 @@ import pytest
 
 from likeness.serving.exports import Overlay
 from likeness.serving.nbd import NbdServer
-from likeness.store.disk_view import open_disk
+from likeness.store.read.disk_view import open_disk
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import Workshop
 

@@ -8,10 +8,10 @@ import pytest
 from likeness.errors import BadInput, ObjectUnreadable
 from likeness.model.disk import Extent
 from likeness.stopping import StopToken
-from likeness.store.chunk_source import DataLost
-from likeness.store.disk_writers import FileDiskWriter
-from likeness.store.restoring import restore_disk
-from likeness.store.versions import Version
+from likeness.store.read.chunk_source import DataLost
+from likeness.store.read.disk_writers import FileDiskWriter
+from likeness.store.read.restoring import restore_disk
+from likeness.store.read.versions import Version
 from tests.unit.workshop import CHUNK, DiskInMemory, WithBadSectors, Workshop, noise
 
 LOST = (Extent(0, 3 * CHUNK), Extent(4 * CHUNK, CHUNK // 2))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from likeness.errors import ObjectMissing, ShareUnreachable
-from likeness.store.catalog_copies import KEPT, fetch_newest, put_copy
-from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
+from likeness.store.write.catalog_copies import KEPT, fetch_newest, put_copy
+from tests.support.faulty import CHANGING, Fault, FaultyTransport
 from tests.unit.workshop import MIB, Workshop, flipped, noise, sha256_of
 
 

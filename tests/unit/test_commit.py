@@ -17,18 +17,24 @@ from likeness.errors import (
 )
 from likeness.model.ids import ChunkId, PackId, RunId, VersionId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.auditing import audit_presence
-from likeness.store.commit import commit_version
-from likeness.store.data_store import DataStore
-from likeness.store.heads import write_head
-from likeness.store.index import known_packs, read_segment, segments, unindexed_packs, write_index
-from likeness.store.observations import Weight
-from likeness.store.pack import PackReceipt, Place
-from likeness.store.pack_log import PackLog
-from likeness.store.sweeping import give_back_packs, sweep_inboxes
-from likeness.store.versions import find_version, last_version, read_version, record_names, vms
-from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
+from likeness.store.check.auditing import audit_presence
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.observations import Weight
+from likeness.store.format.pack import PackReceipt, Place
+from likeness.store.format.pack_log import PackLog
+from likeness.store.prune.sweeping import give_back_packs, sweep_inboxes
+from likeness.store.read.index import (
+    known_packs,
+    read_segment,
+    segments,
+    unindexed_packs,
+    write_index,
+)
+from likeness.store.read.versions import find_version, last_version, read_version, record_names, vms
+from likeness.store.write.commit import commit_version
+from likeness.store.write.heads import write_head
+from tests.support.faulty import CHANGING, Fault, FaultyTransport
 from tests.unit.workshop import CHUNK, TickingClock, Workshop, changed, flipped, noise
 
 STEPS = ["packs admitted", "maps written", "index written", "version recorded"]
@@ -390,7 +396,7 @@ def test_the_index_knows_every_pack_of_every_commit(workshop: Workshop) -> None:
 def test_a_big_index_is_cut_into_segments(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("likeness.store.index.MOST_PLACES", 10)
+    monkeypatch.setattr("likeness.store.read.index.MOST_PLACES", 10)
     receipt = workshop.transfer(noise(1, 30 * CHUNK))
     packs = list(receipt.packs)
     written = list(

@@ -7,8 +7,8 @@ from typing import Any
 
 from likeness.model.disk import Extent
 from likeness.model.ids import CHUNK_ID_BYTES
-from likeness.store.differences import unlike
-from likeness.store.maps import FlatMap
+from likeness.store.format.maps import FlatMap
+from likeness.store.read.differences import unlike
 
 CHUNK = 4096
 SIZE = 200 * CHUNK - 100

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from likeness.model.ids import VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store.chunk_source import DataLost
-from likeness.store.copying import copy_to_vault
-from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.disk_view import DiskView, open_disk
-from likeness.store.versions import Version
-from likeness.transport.memory import MemoryTransport
+from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.read.chunk_source import DataLost
+from likeness.store.read.disk_view import DiskView, open_disk
+from likeness.store.read.versions import Version
+from likeness.store.repair.copying import copy_to_vault
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, KIB, MIB, Workshop, flipped, noise, text
 
 

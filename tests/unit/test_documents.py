@@ -13,7 +13,7 @@ from likeness.codec.hashing import checksum64
 from likeness.codec.keys import StoreKeys
 from likeness.errors import BadInput, Damaged, DocumentForged, LikenessError, StoreTooNew
 from likeness.model.ids import StoreId
-from likeness.store.documents import (
+from likeness.store.format.documents import (
     HeadDocument,
     OwnerDocument,
     VersionClear,

@@ -6,16 +6,16 @@ import pytest
 
 from likeness.errors import BadInput, ObjectMissing
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.auditing import audit_presence
-from likeness.store.forgetting import finish_moves, forget_versions, take_back
-from likeness.store.heads import write_head
-from likeness.store.holding import pin, unpin
-from likeness.store.observations import Weight
-from likeness.store.proving_versions import VersionsProof
-from likeness.store.recorded import recorded_versions
-from likeness.store.scrubbing import scrub_frames, scrub_signatures
-from likeness.store.versions import Version, last_version, record_names
+from likeness.store.check.auditing import audit_presence
+from likeness.store.check.proving_versions import VersionsProof
+from likeness.store.check.recorded import recorded_versions
+from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
+from likeness.store.format import layout
+from likeness.store.format.observations import Weight
+from likeness.store.read.versions import Version, last_version, record_names
+from likeness.store.write.forgetting import finish_moves, forget_versions, take_back
+from likeness.store.write.heads import write_head
+from likeness.store.write.holding import pin, unpin
 from tests.unit.workshop import CHUNK, Workshop, changed, noise
 
 DISK = noise(1, 9 * CHUNK)

@@ -14,22 +14,22 @@ from likeness.codec.hashing import checksum64
 from likeness.errors import Damaged, StoreTooNew
 from likeness.model.ids import RunId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.auditing import audit_presence
-from likeness.store.catalog_copies import put_copy
-from likeness.store.copying import copy_to_vault
-from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.documents import VersionClear, encode
-from likeness.store.heads import write_head
-from likeness.store.healing import heal_chunks
-from likeness.store.keyring import add_passphrase, begin_epoch, remove_slot
-from likeness.store.observations import Weight
-from likeness.store.pack import Pack
-from likeness.store.proving import Finding, prove_documents
-from likeness.store.scrubbing import scrub_frames
-from likeness.store.sweeping import give_back_packs, sweep_inboxes
-from likeness.store.versions import read_version
-from likeness.transport.memory import MemoryTransport
+from likeness.store.check.auditing import audit_presence
+from likeness.store.check.proving import Finding, prove_documents
+from likeness.store.check.scrubbing import scrub_frames
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.documents import VersionClear, encode
+from likeness.store.format.observations import Weight
+from likeness.store.format.pack import Pack
+from likeness.store.keys.keyring import add_passphrase, begin_epoch, remove_slot
+from likeness.store.prune.sweeping import give_back_packs, sweep_inboxes
+from likeness.store.read.versions import read_version
+from likeness.store.repair.copying import copy_to_vault
+from likeness.store.repair.healing import heal_chunks
+from likeness.store.write.catalog_copies import put_copy
+from likeness.store.write.heads import write_head
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, Workshop, noise
 
 DISK = noise(1, 3 * CHUNK)
@@ -100,7 +100,7 @@ WITHOUT_STORE = {"data_store.py", "second_place.py", "vault_goods.py", "vault_me
 
 def test_whoever_changes_a_store_asks_the_guard() -> None:
     folder = Path(likeness.store.__file__).parent
-    sources = [path for path in folder.glob("*.py") if path.name not in WITHOUT_STORE]
+    sources = [path for path in folder.rglob("*.py") if path.name not in WITHOUT_STORE]
     past_it = [
         f"{path.name}: {match[0]}"
         for path in sources

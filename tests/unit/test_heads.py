@@ -8,11 +8,11 @@ import pytest
 from likeness.codec.hashing import digest
 from likeness.errors import Damaged, ShareUnreachable
 from likeness.model.ids import VmId, random_name
-from likeness.store import layout
-from likeness.store.heads import FULL_EVERY, read_witness, versions_digest, write_head
-from likeness.store.versions import record_names
-from likeness.transport.faulty import Fault, FaultyTransport
-from likeness.transport.memory import MemoryTransport
+from likeness.store.format import layout
+from likeness.store.read.versions import record_names
+from likeness.store.write.heads import FULL_EVERY, read_witness, versions_digest, write_head
+from tests.support.faulty import Fault, FaultyTransport
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, Maker, WithSomethingEndless, Workshop, flipped, noise
 
 
@@ -283,8 +283,8 @@ def test_a_store_without_heads_is_at_its_beginning(workshop: Workshop) -> None:
 @pytest.fixture
 def small_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads that tell of three things at most."""
-    monkeypatch.setattr("likeness.store.heads.MOST_OBJECTS", 3)
-    monkeypatch.setattr("likeness.store.heads.MOST_VMS", 3)
+    monkeypatch.setattr("likeness.store.write.heads.MOST_OBJECTS", 3)
+    monkeypatch.setattr("likeness.store.write.heads.MOST_VMS", 3)
 
 
 @pytest.mark.usefixtures("small_heads")

@@ -4,11 +4,11 @@ import pytest
 
 from likeness.model.ids import RunId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store.copying import copy_to_vault
-from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.healing import heal_chunks
-from likeness.store.healing_documents import DocumentHealer
-from likeness.transport.memory import MemoryTransport
+from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.repair.copying import copy_to_vault
+from likeness.store.repair.healing import heal_chunks
+from likeness.store.repair.healing_documents import DocumentHealer
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, Maker, WithBadSectors, Workshop, flipped, noise
 
 DISK = noise(1, 9 * CHUNK)

@@ -23,17 +23,17 @@ from likeness.errors import (
     StoreTooNew,
     WrongKey,
 )
-from likeness.store import layout
-from likeness.store.data_store import (
+from likeness.store.format import layout
+from likeness.store.format.data_store import (
     add_slot,
     create_store,
     open_store,
     open_store_with_key_file,
     public_keys,
 )
-from likeness.store.documents import FormatDocument
+from likeness.store.format.documents import FormatDocument
 from likeness.transport.local import LocalTransport
-from likeness.transport.memory import MemoryTransport
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import KIB, Maker, TickingClock, Workshop, flipped
 
 SECRET = bytes(range(32))

@@ -7,11 +7,11 @@ import pytest
 
 from likeness.errors import LikenessError
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.disk_view import first_whole_map
-from likeness.store.locating import DiskChunks, Locations, Numbers, locate
-from likeness.store.restoring import restore_disk
-from likeness.store.versions import Version
+from likeness.store.format import layout
+from likeness.store.read.disk_view import first_whole_map
+from likeness.store.read.locating import DiskChunks, Locations, Numbers, locate
+from likeness.store.read.restoring import restore_disk
+from likeness.store.read.versions import Version
 from tests.unit.workshop import CHUNK, DiskInMemory, Workshop, noise
 
 DISK = noise("disk", 6 * CHUNK) + bytes(2 * CHUNK) + noise("disk", 2 * CHUNK) + b"end"

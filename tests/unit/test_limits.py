@@ -8,11 +8,11 @@ import pytest
 from likeness.errors import BadInput
 from likeness.model.disk import VmFacts
 from likeness.model.ids import PackId, random_name
-from likeness.store.documents import MOST_CONFIGURATION, MOST_DISKS, MOST_TEXT
-from likeness.store.free_text import cut_texts, fitting, fitting_configuration
-from likeness.store.receipts import TransferReceipt
-from likeness.store.sweeping import give_back_packs, given_back
-from likeness.store.versions import Version, read_version
+from likeness.store.format.documents import MOST_CONFIGURATION, MOST_DISKS, MOST_TEXT
+from likeness.store.prune.sweeping import give_back_packs, given_back
+from likeness.store.read.versions import Version, read_version
+from likeness.store.write.free_text import cut_texts, fitting, fitting_configuration
+from likeness.store.write.receipts import TransferReceipt
 from tests.unit.workshop import CHUNK, Workshop, changed, noise
 
 DISK = noise(1, 3 * CHUNK)
@@ -122,7 +122,7 @@ def test_a_vm_with_too_many_disks_is_refused_in_a_sentence(workshop: Workshop) -
 def test_a_map_of_many_parts_is_written_in_full_again(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("likeness.store.commit.MOST_PARTS", 3)
+    monkeypatch.setattr("likeness.store.write.commit.MOST_PARTS", 3)
     deltas = []
     disk = DISK
     for at in range(8):
@@ -137,7 +137,7 @@ def test_a_map_of_many_parts_is_written_in_full_again(
 def test_a_statement_of_very_many_packs_is_made_in_several(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("likeness.store.sweeping._MOST_PACKS", 2)
+    monkeypatch.setattr("likeness.store.prune.sweeping._MOST_PACKS", 2)
     kept = workshop.transport
     packs = [PackId(random_name()) for _ in range(5)]
     holder = PackId(random_name())

@@ -17,8 +17,7 @@ from likeness.codec.hashing import digest
 from likeness.codec.keys import StoreKeys
 from likeness.errors import Damaged
 from likeness.model.ids import DiskId, StoreId, VersionId, random_name
-from likeness.store.commit import MOST_DELTAS
-from likeness.store.maps import (
+from likeness.store.format.maps import (
     STRETCH,
     FlatMap,
     Run,
@@ -26,7 +25,8 @@ from likeness.store.maps import (
     encode_part,
     positions_of,
 )
-from likeness.store.versions import stretches
+from likeness.store.read.versions import stretches
+from likeness.store.write.commit import MOST_DELTAS
 from tests.unit.workshop import CHUNK, KIB, Workshop, changed, noise
 
 KEYS = StoreKeys(StoreId("5" * 32), bytes(range(32)))

@@ -12,9 +12,9 @@ COMMON = """
 import sys
 from pathlib import Path
 from likeness.stopping import StopToken
-from likeness.store.data_store import open_store_with_key_file
-from likeness.store.proving import Finding, prove_packs
-from likeness.store.versions import last_version
+from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.check.proving import Finding, prove_packs
+from likeness.store.read.versions import last_version
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import TickingClock, Workshop
 folder, image = Path(sys.argv[1]), Path(sys.argv[2])
@@ -35,8 +35,8 @@ told(version.record.counts.read_bytes >> 20)
 """
 
 RESTORE = f"""{COMMON}
-from likeness.store.disk_writers import FileDiskWriter
-from likeness.store.restoring import restore_disk
+from likeness.store.read.disk_writers import FileDiskWriter
+from likeness.store.read.restoring import restore_disk
 store = open_store()
 disk = last_version(store, (folder / "vm").read_text()).record.disks[0]
 target = FileDiskWriter(folder / "restored", disk.size_bytes)
@@ -45,7 +45,7 @@ told()
 """
 
 PROVE = f"""{COMMON}
-from likeness.store.index import known_packs
+from likeness.store.read.index import known_packs
 store = open_store()
 packs = [pack.pack for pack in known_packs(store)]
 findings = [p.finding for p in prove_packs(store, packs, clock=TickingClock(), stop=StopToken())]

@@ -14,22 +14,22 @@ from likeness.codec.documents import Kind
 from likeness.errors import NameTaken, ShareRefused, StoreTakenOver, WrittenLate
 from likeness.model.ids import PackId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.auditing import audit_presence
-from likeness.store.commit import Step, commit_version
-from likeness.store.data_store import DataStore, open_store_with_key_file, read_frame
-from likeness.store.documents import HeadDocument, SweptDocument, VersionClear
-from likeness.store.heads import read_witness, write_head
-from likeness.store.index import known_packs
-from likeness.store.keyring import add_recovery_words
-from likeness.store.observations import Weight
-from likeness.store.owning import Fence, newest_owner, owner_of, take_over
-from likeness.store.public_view import open_public
-from likeness.store.recorded import recorded_versions
-from likeness.store.scrubbing import scrub_signatures
-from likeness.store.sweeping import give_back_packs, given_back
-from likeness.store.turns import Pens
-from likeness.store.versions import Version, last_version, read_version, record_names
+from likeness.store.check.auditing import audit_presence
+from likeness.store.check.recorded import recorded_versions
+from likeness.store.check.scrubbing import scrub_signatures
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore, open_store_with_key_file, read_frame
+from likeness.store.format.documents import HeadDocument, SweptDocument, VersionClear
+from likeness.store.format.observations import Weight
+from likeness.store.format.owning import Fence, newest_owner, owner_of, take_over
+from likeness.store.format.public_view import open_public
+from likeness.store.format.turns import Pens
+from likeness.store.keys.keyring import add_recovery_words
+from likeness.store.prune.sweeping import give_back_packs, given_back
+from likeness.store.read.index import known_packs
+from likeness.store.read.versions import Version, last_version, read_version, record_names
+from likeness.store.write.commit import Step, commit_version
+from likeness.store.write.heads import read_witness, write_head
 from likeness.transport.base import Transport
 from likeness.transport.metered import MeteredTransport
 from tests.unit.workshop import CHUNK, Workshop, noise

@@ -12,14 +12,14 @@ from likeness.codec.keys import SessionKey, StoreKeys
 from likeness.codec.records import Sealer
 from likeness.errors import ChunkCorrupt, Damaged, LikenessError, StoreTooNew
 from likeness.model.ids import ChunkId, StoreId
-from likeness.store.pack import (
+from likeness.store.format.pack import (
     MOST_PACK_BYTES,
     FinishedPack,
     Pack,
     PackBuilder,
     PackHeader,
 )
-from likeness.store.salvaging import Salvaged, salvage
+from likeness.store.read.salvaging import Salvaged, salvage
 from tests.unit.workshop import CHUNK, changed, flipped, noise
 
 STORE = StoreId("5" * 32)

@@ -8,12 +8,12 @@ from likeness.codec.keys import SessionKey
 from likeness.errors import LikenessError, ShareRefused, ShareUnreachable, Stopped
 from likeness.model.ids import PackId
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.index import segments
-from likeness.store.pack import MOST_PACK_BYTES, FinishedPack, PackBuilder
-from likeness.store.proving import Finding, prove_packs
-from likeness.transport.faulty import Fault, FaultyTransport
-from likeness.transport.memory import MemoryTransport
+from likeness.store.check.proving import Finding, prove_packs
+from likeness.store.format import layout
+from likeness.store.format.pack import MOST_PACK_BYTES, FinishedPack, PackBuilder
+from likeness.store.read.index import segments
+from tests.support.faulty import Fault, FaultyTransport
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, Workshop, flipped, noise
 
 DISK = noise(1, 20 * CHUNK)
@@ -22,7 +22,7 @@ DISK = noise(1, 20 * CHUNK)
 def finished_as(pack: PackId, workshop: Workshop, session: SessionKey) -> FinishedPack:
     """An empty pack under a name of our choice."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("likeness.store.pack.random_name", lambda: pack)
+        patch.setattr("likeness.store.format.pack.random_name", lambda: pack)
         return PackBuilder(workshop.store.store_id, session, workshop.store.suite).finish()
 
 

@@ -14,17 +14,17 @@ from likeness.errors import (
 )
 from likeness.model.ids import ChunkId, PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.condemning import condemned_packs
-from likeness.store.data_store import open_store_with_key_file
-from likeness.store.forgetting import forget_versions
-from likeness.store.heads import write_head
-from likeness.store.index import known_packs
-from likeness.store.owning import Fence, owner_of, take_over
-from likeness.store.reclaiming import Copy, Reclaim, Reclaimed
-from likeness.store.sweeping import give_back_packs
-from likeness.store.undeleting import undelete
-from likeness.store.versions import Version
+from likeness.store.format import layout
+from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.owning import Fence, owner_of, take_over
+from likeness.store.prune.condemning import condemned_packs
+from likeness.store.prune.reclaiming import Copy, Reclaim, Reclaimed
+from likeness.store.prune.sweeping import give_back_packs
+from likeness.store.read.index import known_packs
+from likeness.store.read.versions import Version
+from likeness.store.repair.undeleting import undelete
+from likeness.store.write.forgetting import forget_versions
+from likeness.store.write.heads import write_head
 from likeness.transport.base import Transport
 from likeness.transport.metered import MeteredTransport
 from tests.unit.test_forgetting import damage, history

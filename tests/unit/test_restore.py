@@ -16,13 +16,13 @@ from likeness.codec.slots import SlotKind
 from likeness.errors import BadInput, ObjectUnreadable, Stopped
 from likeness.model.disk import Extent
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.chunk_source import DataLost
-from likeness.store.data_store import open_store_with_key_file
-from likeness.store.disk_writers import FileDiskWriter
-from likeness.store.index import segments
-from likeness.store.restoring import restore_disk
-from likeness.store.versions import find_version
+from likeness.store.format import layout
+from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.read.chunk_source import DataLost
+from likeness.store.read.disk_writers import FileDiskWriter
+from likeness.store.read.index import segments
+from likeness.store.read.restoring import restore_disk
+from likeness.store.read.versions import find_version
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import (
     CHUNK,

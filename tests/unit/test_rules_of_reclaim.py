@@ -7,17 +7,18 @@ import pytest
 
 from likeness.errors import LikenessError, TransferBroken
 from likeness.model.ids import PackId, RunId, VmId, random_name
-from likeness.store import layout, reclaiming
-from likeness.store.commit import commit_version
-from likeness.store.condemning import condemned_packs
-from likeness.store.data_store import DataStore
-from likeness.store.forgetting import forget_versions
-from likeness.store.index import known_packs
-from likeness.store.marking import Mark
-from likeness.store.owning import Fence, owner_of, take_over
-from likeness.store.receipts import TransferReceipt
-from likeness.store.sweeping import give_back_packs
-from likeness.store.versions import Version, record_names
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.owning import Fence, owner_of, take_over
+from likeness.store.prune import reclaiming
+from likeness.store.prune.condemning import condemned_packs
+from likeness.store.prune.marking import Mark
+from likeness.store.prune.sweeping import give_back_packs
+from likeness.store.read.index import known_packs
+from likeness.store.read.versions import Version, record_names
+from likeness.store.write.commit import commit_version
+from likeness.store.write.forgetting import forget_versions
+from likeness.store.write.receipts import TransferReceipt
 from likeness.transport.passing import PassingTransport
 from tests.unit.test_forgetting import history
 from tests.unit.test_reclaiming import days_later, reclaim
@@ -52,7 +53,7 @@ def test_a_commit_looks_whether_what_it_relies_on_is_still_there(
     give_up(workshop, base.name)
     through(workshop)
     if off:
-        monkeypatch.setattr("likeness.store.commit.require_still_there", lambda *_: None)
+        monkeypatch.setattr("likeness.store.write.commit.require_still_there", lambda *_: None)
         assert not restores(workshop, workshop.commit(receipt))
     else:
         with pytest.raises(TransferBroken):
@@ -147,8 +148,8 @@ def test_what_an_earlier_owner_condemned_is_never_relied_on(
     reclaim(workshop)
     (doomed,) = condemned_packs(workshop.store)
     if off:
-        monkeypatch.setattr("likeness.store.sweeping.condemned_packs", lambda _: frozenset())
-        monkeypatch.setattr("likeness.store.sweeping._said_lately", lambda _: set())
+        monkeypatch.setattr("likeness.store.prune.sweeping.condemned_packs", lambda _: frozenset())
+        monkeypatch.setattr("likeness.store.prune.sweeping._said_lately", lambda _: set())
     plain, old = workshop.transport, owner_of(workshop.store)
     made: list[Version] = []
 

@@ -10,13 +10,13 @@ from likeness.errors import Damaged
 from likeness.model.disk import Extent, Skips
 from likeness.model.ids import RunId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.copying import copy_to_vault
-from likeness.store.data_store import open_store_with_key_file
-from likeness.store.healing import heal_chunks
-from likeness.store.proving import Finding
-from likeness.store.versions import Version
-from likeness.transport.memory import MemoryTransport
+from likeness.store.check.proving import Finding
+from likeness.store.format import layout
+from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.read.versions import Version
+from likeness.store.repair.copying import copy_to_vault
+from likeness.store.repair.healing import heal_chunks
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, MIB, Workshop, changed, noise
 
 DISK = noise(1, 4 * MIB + 2 * CHUNK) + bytes(CHUNK) + noise(2, 700)

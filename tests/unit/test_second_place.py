@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from likeness.errors import NoVault, ShareFull, ShareRefused, ShareUnreachable
-from likeness.store.second_place import require_second_place
+from likeness.store.repair.second_place import require_second_place
 from likeness.transport.base import Entry, Transport
-from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
 from likeness.transport.local import LocalTransport
-from likeness.transport.memory import MemoryTransport
+from tests.support.faulty import CHANGING, Fault, FaultyTransport
+from tests.support.memory import MemoryTransport
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from likeness.store.documents import Counts
+from likeness.store.format.documents import Counts
 from tasks.sentinel import LEAST_NIGHTS, why_unlike
 
 GIB = 1 << 30

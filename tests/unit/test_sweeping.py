@@ -4,10 +4,10 @@ import pytest
 
 from likeness.errors import ShareUnreachable
 from likeness.model.ids import PackId, VmId, random_name
-from likeness.store import layout
-from likeness.store.sweeping import GivenBack, Holders, give_back_packs, sweep_inboxes
-from likeness.store.versions import Version
-from likeness.transport.faulty import FaultyTransport
+from likeness.store.format import layout
+from likeness.store.prune.sweeping import GivenBack, Holders, give_back_packs, sweep_inboxes
+from likeness.store.read.versions import Version
+from tests.support.faulty import FaultyTransport
 from tests.unit.workshop import CHUNK, Workshop, noise
 
 DISK = noise(1, 9 * CHUNK)

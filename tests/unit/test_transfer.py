@@ -22,14 +22,14 @@ from likeness.errors import (
 from likeness.model.disk import DiskFacts, Extent, Segment, Skips
 from likeness.model.ids import ZERO_CHUNK, DiskId, RunId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.documents import Counts
-from likeness.store.maps import FlatMap
-from likeness.store.pack import Pack
-from likeness.store.pack_log import PackLog
-from likeness.store.receipts import TransferReceipt
-from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
-from likeness.transport.memory import MemoryTransport
+from likeness.store.format import layout
+from likeness.store.format.documents import Counts
+from likeness.store.format.maps import FlatMap
+from likeness.store.format.pack import Pack
+from likeness.store.format.pack_log import PackLog
+from likeness.store.write.receipts import TransferReceipt
+from tests.support.faulty import CHANGING, Fault, FaultyTransport
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, MIB, PACK, Maker, Workshop, changed, noise, text
 
 

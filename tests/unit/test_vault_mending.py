@@ -8,14 +8,14 @@ import pytest
 from likeness.errors import LikenessError
 from likeness.model.ids import VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.copying import copy_to_vault
-from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.index import known_packs
-from likeness.store.vault_mending import Copied
-from likeness.store.versions import Version, read_version, record_names, vms
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.read.index import known_packs
+from likeness.store.read.versions import Version, read_version, record_names, vms
+from likeness.store.repair.copying import copy_to_vault
+from likeness.store.repair.vault_mending import Copied
 from likeness.transport.base import Transport
-from likeness.transport.memory import MemoryTransport
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import (
     CHUNK,
     Maker,

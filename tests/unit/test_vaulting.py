@@ -16,15 +16,15 @@ from likeness.errors import (
 )
 from likeness.model.ids import DiskId, PackId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.copying import copy_to_vault
-from likeness.store.data_store import open_store_with_key_file
-from likeness.store.heads import write_head
-from likeness.store.vault_mending import Copied
-from likeness.store.versions import Version, read_version
+from likeness.store.format import layout
+from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.read.versions import Version, read_version
+from likeness.store.repair.copying import copy_to_vault
+from likeness.store.repair.vault_mending import Copied
+from likeness.store.write.heads import write_head
 from likeness.transport.base import Transport
-from likeness.transport.faulty import CHANGING, Fault, FaultyTransport
-from likeness.transport.memory import MemoryTransport
+from tests.support.faulty import CHANGING, Fault, FaultyTransport
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import (
     CHUNK,
     Maker,

@@ -10,16 +10,16 @@ import pytest
 from likeness.model.ids import VmId, random_name
 from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.copying import Manner, PauseHours, copy_to_vault
-from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.reading_back import read_back
-from likeness.store.vault_mending import Copied
-from likeness.store.versions import read_version
+from likeness.store.check.reading_back import read_back
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.read.versions import read_version
+from likeness.store.repair.copying import Manner, PauseHours, copy_to_vault
+from likeness.store.repair.vault_mending import Copied
 from likeness.transport.base import Transport
-from likeness.transport.faulty import FaultyTransport
 from likeness.transport.local import LocalTransport
-from likeness.transport.memory import MemoryTransport
+from tests.support.faulty import FaultyTransport
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, Workshop, flipped, noise
 
 HERE = Path(__file__).parent.parent.parent
@@ -128,8 +128,8 @@ import sys
 from pathlib import Path
 from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
-from likeness.store.copying import Manner, copy_to_vault
-from likeness.store.data_store import open_store_with_key_file
+from likeness.store.repair.copying import Manner, copy_to_vault
+from likeness.store.format.data_store import open_store_with_key_file
 from likeness.transport.local import LocalTransport
 store = open_store_with_key_file(LocalTransport(Path(sys.argv[1])), Path(sys.argv[2]))
 manner = Manner(cap=BandwidthCap(float(sys.argv[4])))

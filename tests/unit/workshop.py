@@ -15,27 +15,27 @@ from likeness.errors import ObjectUnreadable
 from likeness.model.disk import DiskFacts, Extent, Skips, VmFacts
 from likeness.model.ids import ZERO_CHUNK, DiskId, PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.commit import Step, commit_version
-from likeness.store.data_store import DataStore, create_store
-from likeness.store.disk_writers import FileDiskWriter
-from likeness.store.index import known_packs
-from likeness.store.maps import FlatMap, positions_of
-from likeness.store.pack_log import PackLog
-from likeness.store.proving import (
+from likeness.store.check.proving import (
     DocumentProof,
     Finding,
     PackProof,
     prove_documents,
     prove_packs,
 )
-from likeness.store.receipts import DiskReceipt, TransferReceipt
-from likeness.store.restoring import restore_disk
-from likeness.store.sweeping import GivenBack, give_back_packs
-from likeness.store.versions import Version, last_version, load_map
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore, create_store
+from likeness.store.format.maps import FlatMap, positions_of
+from likeness.store.format.pack_log import PackLog
+from likeness.store.prune.sweeping import GivenBack, give_back_packs
+from likeness.store.read.disk_writers import FileDiskWriter
+from likeness.store.read.index import known_packs
+from likeness.store.read.restoring import restore_disk
+from likeness.store.read.versions import Version, last_version, load_map
+from likeness.store.write.commit import Step, commit_version
+from likeness.store.write.receipts import DiskReceipt, TransferReceipt
 from likeness.transport.base import Transport
-from likeness.transport.memory import MemoryTransport
 from likeness.transport.metered import MeteredTransport
+from tests.support.memory import MemoryTransport
 
 KIB = 1 << 10
 MIB = 1 << 20

@@ -19,18 +19,18 @@ from catalog.values import DiskMap, Verdict, VersionRow
 from catalog.versions import list_versions
 from likeness.model.ids import DiskId, PackId, VersionId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.copying import copy_to_vault
-from likeness.store.data_store import DataStore, open_store_with_key_file
-from likeness.store.index import known_packs, read_segment
-from likeness.store.versions import Version, load_map, map_runs
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.read.index import known_packs, read_segment
+from likeness.store.read.versions import Version, load_map, map_runs
+from likeness.store.repair.copying import copy_to_vault
 from likeness.transport.base import Transport
 from likeness.transport.local import LocalTransport
-from likeness.transport.memory import MemoryTransport
 from likeness.transport.metered import MeteredTransport
 from tasks.ages import AgeLimit
 from tasks.auditing import look_at_everything, look_at_packs_and_records
 from tasks.proving import Prover, Validated
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import Workshop
 
 DAY = timedelta(days=1)

@@ -14,8 +14,7 @@ from catalog.values import Verdict
 from likeness.clock import system_clock
 from likeness.model.ids import PackId, RunId, VmId, random_name
 from likeness.model.job import BackupJob
-from likeness.store import layout
-from likeness.transport.memory import MemoryTransport
+from likeness.store.format import layout
 from likeness.transport.metered import MeteredTransport
 from likeness.xen.inventory import XenVm
 from tasks.claims import run_claimed
@@ -31,6 +30,7 @@ from tasks.page import (
 )
 from tasks.progress import Pace, transferring, vm_at_work
 from tests.flows.waiting import wait_until
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, noise
 from tests.validation.house import DAY, MONTH, House, settings_of
 

@@ -12,10 +12,10 @@ from catalog.validation import verdict_history
 from catalog.values import Verdict
 from likeness.clock import system_clock
 from likeness.codec.slots import SlotKind
-from likeness.store import layout
-from likeness.store.heads import write_head
-from likeness.store.keyring import list_slots
-from likeness.store.versions import Version
+from likeness.store.format import layout
+from likeness.store.keys.keyring import list_slots
+from likeness.store.read.versions import Version
+from likeness.store.write.heads import write_head
 from tasks.auditing import EVERYTHING_EVERY, look_at_everything
 from tasks.letters import damage_letter, healed_letter, trouble_letter
 from tasks.page import trouble_lines

@@ -8,7 +8,7 @@ import pytest
 
 from catalog.validation import packs_to_prove, proof_outlook
 from catalog.values import Verdict
-from likeness.transport.memory import MemoryTransport
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, changed, noise
 from tests.validation.house import DAY, House
 

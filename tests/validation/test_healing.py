@@ -9,7 +9,7 @@ from catalog.validation import verdict_history
 from catalog.values import Verdict
 from likeness.clock import system_clock
 from likeness.model.ids import RunId, random_name
-from likeness.store.index import known_packs
+from likeness.store.read.index import known_packs
 from tasks.ages import age_limit
 from tasks.heal import Healed, heal_damage
 from tests.unit.workshop import CHUNK, changed, noise

@@ -17,7 +17,7 @@ from likeness.clock import system_clock
 from likeness.errors import BadInput
 from likeness.model.ids import RunId, VmId, random_name
 from likeness.model.outcome import VmOutcome, VmState
-from likeness.store.observations import notice, trouble
+from likeness.store.format.observations import notice, trouble
 from tasks.claims import run_claimed
 from tasks.letters import job_letter
 from tasks.notify import Told, channels, tell

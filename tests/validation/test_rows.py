@@ -13,11 +13,11 @@ from catalog.validation import proof_outlook, verdict_history
 from catalog.values import Verdict, Why
 from likeness.errors import ShareRefused, ShareUnreachable, StoreMissing
 from likeness.model.ids import PackId
-from likeness.store.proving import Finding
-from likeness.transport.faulty import Fault, FaultyTransport
-from likeness.transport.memory import MemoryTransport
+from likeness.store.check.proving import Finding
 from tasks.ages import AgeLimit, age_limit
 from tasks.letters import damage_letter
+from tests.support.faulty import Fault, FaultyTransport
+from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, SecondLook, changed, flipped, noise
 from tests.validation.house import DAY, House
 

@@ -22,8 +22,8 @@ from likeness.clock import system_clock
 from likeness.errors import WrongKey
 from likeness.model.ids import RunId, random_name
 from likeness.stopping import StopToken
-from likeness.store import layout
-from likeness.store.versions import Version, record_names, vms
+from likeness.store.format import layout
+from likeness.store.read.versions import Version, record_names, vms
 from tasks.catch_up import catch_up
 from tasks.heal import heal_damage
 from tests.unit.workshop import CHUNK, changed, noise

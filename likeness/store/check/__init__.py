@@ -1,0 +1,1 @@
+"""Whether all is there and whole: presence, checksum, signature, proof."""

@@ -1,0 +1,64 @@
+"""Statements: signed documents that are counted, one folder a kind, and never changed.
+
+What is to be done is said before it is done. Whoever finds the work half done knows what it was,
+and whoever finds an object gone knows that it went on purpose.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TypeVar
+
+import msgspec
+
+from likeness.errors import NameTaken, WrittenLate
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.observations import UNREADABLE
+from likeness.store.format.public_view import SignedView
+
+_ATTEMPTS = 20  # others who write one at this moment
+_D = TypeVar("_D", bound=msgspec.Struct)
+
+
+def state(store: DataStore, folder: str, make: Callable[[int], msgspec.Struct]) -> int:
+    """Write the next statement of a folder; its number.
+
+    Args:
+        store: Where.
+        folder: `layout.SWEPT`, `layout.FORGETS` and their like.
+        make: Gives the document, told its number.
+
+    Raises:
+        NameTaken: Others took every number.
+        StoreTakenOver: Another installation owns the store now.
+    """
+    for attempt in range(_ATTEMPTS):
+        entries = (entry.name for entry in store.transport.entries(folder))
+        number = layout.free_number(folder, entries, store.transport.folders(folder)) + attempt // 2
+        name = layout.numbered(folder, number)
+        with suppress(NameTaken):
+            store.write(name, layout.kind_of(name), make(number))
+            return number
+    raise NameTaken(name)
+
+
+def statements(view: SignedView, folder: str, kind: type[_D]) -> Iterator[tuple[str, _D]]:
+    """Name and contents of every statement of a folder that is whole, in their order."""
+    names = sorted(entry.name for entry in view.transport.entries(folder))
+    for name in filter(layout.is_known, names):
+        with suppress(*UNREADABLE):  # then what it tells of looks lost, which is safe
+            yield name, view.read(name, layout.kind_of(name), kind)[0]
+
+
+def whole_statements(store: DataStore, folder: str, kind: type[_D]) -> list[tuple[str, _D]]:
+    """The same, for decisions that must not rest on a part of them; what came late does not count.
+
+    Raises:
+        One of `UNREADABLE`: One of them cannot be read.
+    """
+    names = sorted(entry.name for entry in store.transport.entries(folder))
+    found = []
+    for name in filter(layout.is_known, names):
+        with suppress(WrittenLate):
+            found.append((name, store.read_surely(name, layout.kind_of(name), kind)[0]))
+    return found

@@ -1,0 +1,1 @@
+"""Who can open a store: key slots, epochs, the recovery sheet."""

@@ -1,0 +1,1 @@
+"""Coming back: versions, what the index knows, where data lies, restoring it."""

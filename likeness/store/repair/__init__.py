@@ -1,0 +1,1 @@
+"""Healing, taking back, and the vault: copy what is whole."""

@@ -1,0 +1,1 @@
+"""Becoming a version: receipts, the commit, heads."""
