@@ -80,9 +80,9 @@ def _spot(rng: random.Random, data: bytes, name: str) -> int:
     if not name.startswith("packs/") or len(data) < 300 or rng.random() < 0.3:
         return rng.randrange(len(data))
     table, length, *_ = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
-    if not 148 <= table < table + length < len(data):
+    if not 164 <= table < table + length < len(data):
         return rng.randrange(len(data))
-    edges = (0, 148, table, table + length, len(data) - _TRAILER.size, len(data))
+    edges = (0, 164, table, table + length, len(data) - _TRAILER.size, len(data))
     part = rng.randrange(5)
     return rng.randrange(edges[part], edges[part + 1])
 

@@ -125,15 +125,18 @@ def later_map(data: bytes, _: str) -> bytes:
     return body + checksum64(body) + data[-8:]
 
 
+HEADER_END = 44 + 112  # with one session; its checksum follows
+
+
 def later_pack(data: bytes, _: str) -> bytes:
     """Another format byte, and an end that no release of today knows."""
-    header = data[:8] + b"\x02" + data[9:140]
-    return header + checksum64(header) + data[148:-200] + noise("another end", 300)
+    header = data[:8] + b"\x02" + data[9:HEADER_END]
+    return header + checksum64(header) + data[HEADER_END + 8 : -200] + noise("another end", 300)
 
 
 def later_suite(data: bytes, _: str) -> bytes:
-    header = data[:9] + b"\x07" + data[10:140]
-    return header + checksum64(header) + data[148:]
+    header = data[:9] + b"\x07" + data[10:HEADER_END]
+    return header + checksum64(header) + data[HEADER_END + 8 :]
 
 
 LATER = {

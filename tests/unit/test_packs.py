@@ -284,7 +284,7 @@ def test_salvage_needs_no_header_while_the_second_copy_of_the_boxes_is_whole(sui
     pack = finished([b"one", b"two"], suite)
     whole = b"".join(pack.parts)
 
-    found = salvaged(bytes(148) + whole[148:], name_of(pack), suite=suite)
+    found = salvaged(bytes(164) + whole[164:], name_of(pack), suite=suite)
 
     assert found.places == pack.receipt.places
 
@@ -294,7 +294,7 @@ def test_nothing_is_salvaged_without_any_session_box() -> None:
     whole = b"".join(pack.parts)
 
     with pytest.raises(Damaged):
-        salvaged(bytes(148) + whole[148:-TRAILER_BYTES], name_of(pack))
+        salvaged(bytes(164) + whole[164:-TRAILER_BYTES], name_of(pack))
 
 
 def test_salvage_of_a_pack_full_of_false_beginnings_ends() -> None:
@@ -302,7 +302,7 @@ def test_salvage_of_a_pack_full_of_false_beginnings_ends() -> None:
     whole = b"".join(pack.parts)
     false = struct.pack("<4sIHH", b"ADSR", 1 << 20, 0, 0)
 
-    found = salvaged(whole[:148] + false * 100_000 + whole[148:], name_of(pack))
+    found = salvaged(whole[:164] + false * 100_000 + whole[164:], name_of(pack))
 
     assert [place.chunk for place in found.places] == [named(b"one")]
     assert len(found.lost) >= 100_000

@@ -39,7 +39,7 @@ from tests.unit.workshop import (
     text,
 )
 
-TRAILER_BYTES, HEADER_BYTES = 64, 148
+TRAILER_BYTES, HEADER_BYTES = 64, 164
 
 
 def sparse(folder: Path, size: int, pieces: dict[int, bytes]) -> Path:
@@ -351,7 +351,7 @@ def spoilt_index_and_table(objects: dict[str, bytes]) -> None:
 def without_a_beginning(objects: dict[str, bytes]) -> None:
     """One pack has lost both copies of its session's key, which other packs of the run have."""
     name = next(name for name in objects if name.startswith("packs/"))
-    objects[name] = bytes(148) + objects[name][148:-70]
+    objects[name] = bytes(164) + objects[name][164:-70]
 
 
 def under_another_name(objects: dict[str, bytes]) -> None:
