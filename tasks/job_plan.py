@@ -105,6 +105,7 @@ def plan_job(job: BackupJob, *, site: Site) -> JobPlan:
         guests, unknown = guests_of(job)
         refused = tuple((each.name, each.sentence) for each in unknown)
         return planned(job, guests, refused, free=_free(site), site=site)
+    ready_catalog(site)
     with site.xen_pool.open() as xen:
         vms, unknown = vms_of(xen, job)
         obstacles = {vm.vm: _obstacle(xen, vm, job) for vm in vms}
@@ -122,7 +123,7 @@ def planned(
     site: Site,
 ) -> JobPlan:
     """The plan for VMs that are resolved already."""
-    paces = nights.vm_paces(ready_catalog(site))
+    paces = nights.vm_paces(site.catalog.file)
     each = tuple(_vm_plan(vm, paces.get(vm.vm), (obstacles or {}).get(vm.vm)) for vm in vms)
     seconds = _window([vm.seconds for vm in each if not vm.obstacle], job.concurrency)
     made = JobPlan(
