@@ -43,7 +43,7 @@ def scene(tmp_path: Path) -> Generator[Scene, None, None]:
         for name in (SOURCE, CONTROLLER):
             server.set_password(f"password-of-{name}", username=name)
         server.start()
-        make_drop_box(server, source=SOURCE, controller=CONTROLLER)  # lets the controller in
+        make_drop_box(server, source=SOURCE, controller=CONTROLLER)
         store = {
             "place": f"smb://127.0.0.1:{server.port}/ads",
             "username": CONTROLLER,
@@ -53,8 +53,6 @@ def scene(tmp_path: Path) -> Generator[Scene, None, None]:
         }
         vms = {"web": [noise("web", 3 * MIB)]}
         with delegate_scene(tmp_path, server, vms, store=store) as made:
-            # The set-up removes an empty inbox, and the rights with it.
-            make_drop_box(server, source=SOURCE, controller=CONTROLLER)
             yield made
     finally:
         server.remove()
