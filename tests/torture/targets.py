@@ -150,7 +150,7 @@ def frame(data: bytes) -> None:
 def made_pack(dice: Dice) -> bytes:
     """A pack whose checksums match, and whose table opens."""
     suite: Suite = dice.pick(*Suite)
-    session = SESSION.session + SESSION.boxed
+    session = SESSION.session + SESSION.scope + SESSION.boxed
     count = dice.pick(1, 1, 1, 2, 8)
     header = struct.pack(
         "<8sBBH", b"ADSPACK1", dice.pick(1, 1, 1, 2), dice.pick(suite, suite, 9), count
