@@ -18,11 +18,13 @@ from catalog import audits, reconciling, space
 from catalog.audits import OF_THE_CATALOG, Trouble
 from catalog.chunks import unreferenced_packs
 from catalog.dedup import packs_condemned, packs_given_back
+from catalog.mending import is_in_doubt
 from catalog.reconciling import KnownRecord
 from catalog.recording import record_packs
 from likeness.clock import system_clock
 from likeness.errors import (
     CatalogBusy,
+    Damaged,
     ObjectUnreadable,
     ShareUnreachable,
     Stopped,
@@ -64,6 +66,15 @@ def catch_up(*, site: Site) -> int:
         ShareUnreachable: The store does not answer; tried again.
         CatalogBusy: Another process holds the catalog; tried again.
     """
+    try:
+        return _caught_up(site)
+    except Damaged:
+        if not is_in_doubt(site.catalog.file):
+            raise
+        return _caught_up(site)  # what shows in the middle of a catalog is mended at its beginning
+
+
+def _caught_up(site: Site) -> int:
     ready_catalog(site)
     with site.data_store.open() as store:
         recorded, _ = bring_together(site, store)
