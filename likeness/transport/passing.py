@@ -90,16 +90,16 @@ class CarefulTransport(PassingTransport):
             ObjectUnreadable: The share as a whole cannot be listed.
             ShareRefused: Likewise.
         """
-        last: list[str] = []
+        last = ""
         try:
             for entry in self._inner.entries(folder, deep=deep):
-                last = entry.name.split("/")
+                last = entry.name
                 yield entry
         except CLOSED as cause:
             if not deep:
                 self._note(folder, cause)
                 return
-            yield from (e for e in self._walk(folder) if e.name.split("/") > last)
+            yield from (each for each in self._walk(folder) if each.name > last)
 
     def folders(self, folder: str) -> list[str]:
         """See `Transport.folders`.
@@ -130,14 +130,14 @@ class CarefulTransport(PassingTransport):
             raise cause
 
     def _walk(self, folder: str) -> Iterator[Entry]:
-        """In the order of `Transport.entries`."""
+        """In the order of `Transport.entries`: a folder's name goes on with a slash."""
         files = {entry.name: entry for entry in self.entries(folder, deep=False)}
-        below = [f"{folder}/{name}" if folder else name for name in self.folders(folder)]
+        below = [f"{folder}/{name}/" if folder else f"{name}/" for name in self.folders(folder)]
         for name in sorted([*files, *below]):
             if name in files:
                 yield files[name]
             else:
-                yield from self._walk(name)
+                yield from self._walk(name[:-1])
 
     def _note(self, folder: str, cause: LikenessError) -> None:
         if folder not in self.closed:
