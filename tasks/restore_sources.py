@@ -12,7 +12,7 @@ from catalog.places_of_disk import places_of_disk
 from catalog.values import Verdict, VersionRow
 from catalog.versions import list_versions
 from likeness.clock import system_clock
-from likeness.errors import BadInput, LikenessError, UnknownVersion, UnknownVm
+from likeness.errors import BadInput, LikenessError, StoreMissing, UnknownVersion, UnknownVm
 from likeness.model.choosing import ambiguous, called, offered, shown
 from likeness.model.ids import DiskId, VmId, as_uuid
 from likeness.model.points_in_time import EXAMPLE, vm_and_version, wanted_version
@@ -72,7 +72,9 @@ def sources(
             except LikenessError as cause:
                 problem = problem or cause
                 if stores:  # of no matter, unless something turns out to be damaged
-                    get_run_logger().info("%s cannot stand in: %s", place, cause)
+                    no_copy = "no copy of the data store lies there; the flow vault makes one"
+                    why = no_copy if isinstance(cause, StoreMissing) else cause
+                    get_run_logger().info("%s cannot stand in: %s", place, why)
                 elif len(places) > 1:
                     say(f"{place} cannot be read, the vault is instead: {cause}")
         if not stores:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from likeness.errors import LikenessError, ObjectUnreadable, ShareRefused
+from likeness.model.ids import as_uuid
 from likeness.stopping import StopToken
 from likeness.store.check.recorded import recorded_versions
 from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
@@ -131,6 +132,9 @@ def the_vault_is_given_the_rest_and_what_it_shows_restores(shut: Shut) -> None:
     ]
 
     assert bool(problems) == (shut.folder != layout.INBOX)
+    assert not any(problem.count(shut.folder) for problem in problems if "/" in shut.folder)
+    if shut.folder == layout.versions_of(filled.versions[0].vm):
+        assert f"versions of VM {as_uuid(filled.versions[0].vm)} cannot be listed" in problems[0]
     opened = filled.store.over(vault)
     there = [version for version in filled.versions if version.name in vault.objects]
     for version in there:

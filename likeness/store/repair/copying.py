@@ -35,7 +35,7 @@ from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.owning import require_no_other_owner
 from likeness.store.read.index import read_segment, segments
 from likeness.store.repair.second_place import require_second_place
-from likeness.store.repair.vault_goods import Goods
+from likeness.store.repair.vault_goods import Goods, not_listed
 from likeness.store.repair.vault_mending import Copied, Mending
 from likeness.transport.base import Entry, Transport
 from likeness.transport.passing import CarefulTransport
@@ -118,8 +118,7 @@ def copy_to_vault(
     listing = CarefulTransport(store.transport)
     yield from _Copying(store.over(listing), vault, stop, clock, manner).run()
     for folder, cause in sorted(listing.closed.items()):
-        sentence = f"{folder} cannot be listed ({cause}), so what lies in it waits; see the disk"
-        yield Copied(folder, 0, sentence)
+        yield Copied(folder, 0, not_listed(folder, cause))
 
 
 def _require_own_vault(store: DataStore, vault: Transport) -> None:

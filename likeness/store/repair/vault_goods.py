@@ -9,11 +9,12 @@ from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.hashing import digest
 from likeness.errors import (
     Damaged,
+    LikenessError,
     NameTaken,
     ObjectMissing,
     ObjectUnreadable,
 )
-from likeness.model.ids import PackId, VmId, as_uuid, random_name
+from likeness.model.ids import PackId, VmId, as_uuid, is_name, random_name
 from likeness.store.format import layout
 from likeness.store.format.believing import read_surely
 from likeness.store.format.data_store import DataStore, signed_part
@@ -301,6 +302,19 @@ def _signed(store: DataStore, kind: Kind, data: bytes, name: str) -> Frame:
 
 def _words(name: str) -> str:
     return _WORDS.get(name.partition("/")[0], "a copy of what says what the store is")
+
+
+def not_listed(folder: str, cause: LikenessError) -> str:
+    """What to say of a folder of the data store that cannot be listed."""
+    top, _, below = folder.partition("/")
+    what = {layout.PACKS: "packs", layout.MAPS: "block maps"}.get(top, f"the folder {top}")
+    if top == layout.VERSIONS:
+        what = f"versions of VM {as_uuid(below)}" if is_name(below) else "the versions of all VMs"
+    why = str(cause).removeprefix(f"{folder}: ")
+    return (
+        f"{what} cannot be listed in the data store ({why}), so what is new there is not in the"
+        " vault; see its disk and its rights, the next vaulting goes on"
+    )
 
 
 def _pack_of(name: str) -> PackId:
