@@ -26,7 +26,7 @@ from likeness.store.format.documents import DiskRecord
 from likeness.store.format.maps import FlatMap
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.read.differences import unlike
-from likeness.store.read.disk_view import first_whole_map, open_disk
+from likeness.store.read.disk_view import first_whole_map
 from likeness.store.read.versions import Version, find_version
 from likeness.transport.tuning import keep_large_buffers
 from likeness.xen.changed_blocks import changed_extents
@@ -37,12 +37,11 @@ from likeness.xen.references import Reference, list_references
 from likeness.xen.restoring import RestoredDisk, RestoredVm, start_vm, write_disk
 from likeness.xen.session import XenSession
 from likeness.xen.snapshot_facts import MEMORY, SnapshotDisk, XenSnapshot
-from tasks.claims import version_read, vm_claimed
+from tasks.claims import vm_claimed
 from tasks.progress import shown
-from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
+from tasks.restore_sources import Chosen, Notes, opened_disk, sources, version_in
 from tasks.restore_vm import Reached, VmBack
 from tasks.retries import STEP
-from tasks.transfer import scratch_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,26 +269,21 @@ def write_changes(
     target = _live(begun, frozen)
     key = f"restore-{begun.version.version[:12]}-{target.position}"
     with (
-        version_read(site, begun.version.version),
-        sources(site, from_vault=wanted.from_vault, say=say) as stores,
-        scratch_folder(site, owner.run) as scratch,
-        open_disk(
-            stores,
-            record,
-            scratch,
-            say=say,
-            locator=known_places(site, begun.version, record, from_vault=wanted.from_vault),
-        ) as view,
+        opened_disk(
+            site, begun.version, record, run=owner.run, from_vault=wanted.from_vault, say=say
+        ) as opened,
         site.pool_called(wanted.pool).open(owner=owner, stop=stop) as xen,
-        first_whole_map(stores, record, scratch / f"{random_name()}.wanted-map") as wanted_map,
+        first_whole_map(
+            opened.stores, record, opened.scratch / f"{random_name()}.wanted-map"
+        ) as wanted_map,
     ):
         known = begun.known.get(frozen.uuid)
-        before = _disk_known(stores, known, record)
-        extents = _to_write(stores, record, wanted_map, before, known, scratch)
+        before = _disk_known(opened.stores, known, record)
+        extents = _to_write(opened.stores, record, wanted_map, before, known, opened.scratch)
         todo = sum(extent.length for extent in extents)
         done = Reached(record.size_bytes)
         with shown(key, f"Restore over {label} of {begun.vm.name}", done.percent):
-            segments = done.passing(view.segments(stop=stop, within=extents))
+            segments = done.passing(opened.view.segments(stop=stop, within=extents))
             write_disk(xen, target, chain(segments, _rest(target, record)), stop=stop)
     get_run_logger().info(
         "%s: %s of %s could differ, were proved and written",

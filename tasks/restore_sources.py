@@ -14,16 +14,19 @@ from catalog.versions import list_versions
 from likeness.clock import system_clock
 from likeness.errors import BadInput, LikenessError, StoreMissing, UnknownVersion, UnknownVm
 from likeness.model.choosing import ambiguous, called, offered, shown
-from likeness.model.ids import DiskId, VmId, as_uuid
+from likeness.model.ids import DiskId, RunId, VmId, as_uuid
 from likeness.model.points_in_time import EXAMPLE, vm_and_version, wanted_version
 from likeness.store.format.data_store import DataStore, open_store_with_key_file
 from likeness.store.format.documents import DiskRecord
 from likeness.store.format.observations import UNREADABLE
+from likeness.store.read.disk_view import DiskView, open_disk
 from likeness.store.read.locating import DiskChunks, Locations, Locator
 from likeness.store.read.versions import Version, find_version
 from likeness.transport.base import Transport
 from tasks.ages import age_limit
+from tasks.claims import version_read
 from tasks.retries import STEP
+from tasks.transfer import scratch_folder
 
 PROVED = (Verdict.GOOD, Verdict.STALE)
 """Read back whole once, and nothing bad is known of it since."""
@@ -159,6 +162,46 @@ def known_places(
         )
 
     return located
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedDisk:
+    """A disk of a version, open to be read.
+
+    Attributes:
+        stores: Where from: the first one, or where that is damaged the next.
+        scratch: A folder of the run, gone afterwards.
+        view: Its bytes, proved.
+    """
+
+    stores: tuple[DataStore, ...]
+    scratch: Path
+    view: DiskView
+
+
+@contextmanager
+def opened_disk(
+    site: Site,
+    version: Version,
+    disk: DiskRecord,
+    *,
+    run: RunId,
+    from_vault: bool,
+    say: Callable[[str], None],
+) -> Generator[OpenedDisk, None, None]:
+    """Open a disk to be restored; nobody forgets its version meanwhile.
+
+    Raises:
+        LikenessError: See `sources` and `open_disk`.
+    """
+    locator = known_places(site, version, disk, from_vault=from_vault)
+    with (
+        version_read(site, version.version),
+        sources(site, from_vault=from_vault, say=say) as stores,
+        scratch_folder(site, run) as scratch,
+        open_disk(stores, disk, scratch, say=say, locator=locator) as view,
+    ):
+        yield OpenedDisk(stores, scratch, view)
 
 
 @dataclass(frozen=True, slots=True)

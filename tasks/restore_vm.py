@@ -19,7 +19,6 @@ from likeness.model.naming import disk_label
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
 from likeness.store.format.documents import DiskRecord
-from likeness.store.read.disk_view import open_disk
 from likeness.store.read.versions import Version
 from likeness.transport.tuning import keep_large_buffers
 from likeness.xen.inventory import list_vms
@@ -34,11 +33,9 @@ from likeness.xen.restoring import (
     write_disk,
 )
 from likeness.xen.storages import find_storage
-from tasks.claims import version_read
 from tasks.progress import shown
-from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
+from tasks.restore_sources import Chosen, Notes, opened_disk, sources, version_in
 from tasks.retries import STEP
-from tasks.transfer import scratch_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,20 +201,13 @@ def fill_disk(
     label, done = disk_label(disk.position, record.name), Reached(record.size_bytes)
     key, title = f"restore-{made.version.version[:12]}-{disk.position}", f"Restore of {label}"
     with (
-        version_read(site, made.version.version),
-        sources(site, from_vault=wanted.from_vault, say=say) as stores,
-        scratch_folder(site, owner.run) as scratch,
-        open_disk(
-            stores,
-            record,
-            scratch,
-            say=say,
-            locator=known_places(site, made.version, record, from_vault=wanted.from_vault),
-        ) as view,
+        opened_disk(
+            site, made.version, record, run=owner.run, from_vault=wanted.from_vault, say=say
+        ) as opened,
         site.pool_called(wanted.pool).open(owner=owner, stop=stop) as xen,
         shown(key, title, done.percent),
     ):
-        written = write_disk(xen, disk, done.passing(view.segments(stop=stop)), stop=stop)
+        written = write_disk(xen, disk, done.passing(opened.view.segments(stop=stop)), stop=stop)
     get_run_logger().info("%s: proved and written, %s", label, readable_size(written))
     return written
 
