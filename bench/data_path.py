@@ -29,8 +29,9 @@ from likeness.model.disk import DiskFacts, VmFacts
 from likeness.model.ids import DiskId, PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.check.proving import Finding, prove_packs
-from likeness.store.format.data_store import DataStore, create_store, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
 from likeness.store.format.maps import FlatMap, positions_of
+from likeness.store.format.opening import create_store, open_store_with_key_file
 from likeness.store.format.pack_log import PackLog
 from likeness.store.read.disk_writers import FileDiskWriter
 from likeness.store.read.index import known_packs

@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field, PrivateAttr, SecretStr
 
 from blocks.session import shared_opening
 from likeness.errors import LikenessError
-from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.owning import Fence, owner_of
 from likeness.store.format.turns import Pens
 from likeness.transport.base import Transport

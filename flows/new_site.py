@@ -19,7 +19,8 @@ from blocks import CatalogFile, DataStoreShare, Guest, Site, SiteBlock, Vault, X
 from catalog import schema
 from likeness.clock import system_clock
 from likeness.errors import BadInput
-from likeness.store.format.data_store import DataStore, create_store, require_empty
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import create_store, require_empty
 from likeness.store.keys.half_made import finish_store, try_out
 from likeness.store.repair.second_place import require_second_place
 from likeness.transport.base import Transport

@@ -35,8 +35,9 @@ from flows.new_site import (
 from likeness.clock import system_clock
 from likeness.errors import BadInput, LikenessError, StoreSetBack, WrongKey
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore, claimed_store, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import OwnerDocument
+from likeness.store.format.opening import claimed_store, open_store_with_key_file
 from likeness.store.format.owning import newest_owner, owners, take_over
 from likeness.store.keys.keyring import add_key_file
 from likeness.store.write.heads import read_witness, write_head

@@ -30,7 +30,8 @@ from likeness.errors import (
 from likeness.model.ids import RunId
 from likeness.stopping import StopToken
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.repair.healing import heal_chunks
 from likeness.store.repair.healing_documents import DocumentHealer
 from tasks.ages import age_limit

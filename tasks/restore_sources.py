@@ -16,9 +16,10 @@ from likeness.errors import BadInput, LikenessError, StoreMissing, UnknownVersio
 from likeness.model.choosing import ambiguous, called, offered, shown
 from likeness.model.ids import DiskId, RunId, VmId, as_uuid
 from likeness.model.points_in_time import EXAMPLE, vm_and_version, wanted_version
-from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import DiskRecord
 from likeness.store.format.observations import UNREADABLE
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.disk_view import DiskView, open_disk
 from likeness.store.read.locating import DiskChunks, Locations, Locator
 from likeness.store.read.versions import Version, find_version

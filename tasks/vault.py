@@ -29,9 +29,7 @@ from likeness.model.sizes import readable_size
 from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.store.format import layout
-from likeness.store.format.data_store import (
-    DataStore,
-)
+from likeness.store.format.data_store import DataStore
 from likeness.store.repair.copying import Manner, PauseHours, copy_to_vault
 from likeness.store.repair.vault_mending import Copied
 from likeness.store.write.heads import write_head

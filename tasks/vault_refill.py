@@ -10,7 +10,7 @@ from catalog.reconciling import doubt_everything
 from likeness.clock import system_clock
 from likeness.errors import Damaged, StoreExists, StoreMissing
 from likeness.stopping import StopToken
-from likeness.store.format.data_store import claimed_store, open_store_with_key_file
+from likeness.store.format.opening import claimed_store, open_store_with_key_file
 from likeness.store.repair.copying import Manner, copy_to_vault
 from likeness.transport.base import Transport
 from tasks.retries import STEP

@@ -11,7 +11,8 @@ from likeness.codec.aead import Suite
 from likeness.codec.typed import passphrase_bytes
 from likeness.errors import BadInput
 from likeness.stopping import StopToken
-from likeness.store.format.data_store import DataStore, create_store
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import create_store
 from likeness.store.keys.keyring import (
     SHORTEST_PASSPHRASE,
     add_escrow,

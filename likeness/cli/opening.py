@@ -11,7 +11,8 @@ from likeness.cli.terminal import ask_secret, ask_words, secret_in, words_in
 from likeness.codec import slots
 from likeness.codec.slots import SlotKind
 from likeness.errors import BadInput
-from likeness.store.format.data_store import DataStore, open_store
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store
 from likeness.store.format.public_view import PublicStore, open_public, require_fingerprint
 from likeness.store.keys.keyring import open_with_passphrase
 from likeness.transport.base import Transport

@@ -15,8 +15,8 @@ from likeness.errors import BadInput, Damaged, ShareUnreachable, StoreExists, Wr
 from likeness.stopping import StopToken
 from likeness.store.check.auditing import audit_presence
 from likeness.store.format import layout
-from likeness.store.format.data_store import (
-    DataStore,
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import (
     create_store,
     open_store,
     open_store_with_key_file,

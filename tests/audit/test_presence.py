@@ -15,8 +15,8 @@ from likeness.store.check.auditing import audit_presence
 from likeness.store.check.consequences import versions_that_need
 from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
 from likeness.store.format import layout
-from likeness.store.format.data_store import add_slot
 from likeness.store.format.observations import Weight
+from likeness.store.format.opening import add_slot
 from likeness.store.format.public_view import open_public
 from likeness.store.write.heads import FULL_EVERY, write_head
 from likeness.transport.base import Entry

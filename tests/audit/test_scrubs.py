@@ -13,9 +13,9 @@ from likeness.errors import BadInput, ShareUnreachable, WrongKey
 from likeness.stopping import StopToken
 from likeness.store.check.scrubbing import MOST_SILENCE, scrub_frames, scrub_signatures
 from likeness.store.format import layout
-from likeness.store.format.data_store import add_slot, open_store_with_key_file
 from likeness.store.format.documents import HeadDocument, OwnerDocument
 from likeness.store.format.observations import Weight
+from likeness.store.format.opening import add_slot, open_store_with_key_file
 from likeness.store.format.public_view import open_public
 from likeness.store.keys.keyring import begin_epoch
 from likeness.store.write.heads import write_head

@@ -16,7 +16,7 @@ from likeness.codec.slots import SlotKind
 from likeness.model.ids import VmId
 from likeness.model.naming import disk_file_name
 from likeness.store.format import layout
-from likeness.store.format.data_store import open_store, open_store_with_key_file
+from likeness.store.format.opening import open_store, open_store_with_key_file
 from likeness.store.write.heads import write_head
 from likeness.transport.local import LocalTransport
 from tests.audit.conftest import Filled

@@ -14,7 +14,7 @@ from likeness.cli.running import main
 from likeness.codec import slots, typed
 from likeness.codec.slots import SlotKind
 from likeness.errors import BadInput, WrongKey
-from likeness.store.format.data_store import add_slot
+from likeness.store.format.opening import add_slot
 from likeness.store.keys.keyring import add_passphrase, open_with_passphrase
 from tests.audit.conftest import Filled
 from tests.cli.conftest import ROOT, Shell

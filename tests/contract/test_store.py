@@ -7,7 +7,7 @@ import pytest
 
 from likeness.errors import StoreExists
 from likeness.stopping import StopToken
-from likeness.store.format.data_store import create_store, open_store_with_key_file
+from likeness.store.format.opening import create_store, open_store_with_key_file
 from likeness.store.prune.sweeping import sweep_inboxes
 from likeness.store.read.versions import find_version, last_version, vms
 from likeness.store.repair.copying import copy_to_vault

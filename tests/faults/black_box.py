@@ -21,7 +21,8 @@ from likeness.codec.slots import SlotKind
 from likeness.errors import LikenessError
 from likeness.stopping import StopToken
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore, open_store
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store
 from likeness.store.read.restoring import restore_disk
 from likeness.store.read.versions import Version, find_version
 from likeness.transport.local import LocalTransport

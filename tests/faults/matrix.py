@@ -11,7 +11,7 @@ from likeness.errors import LikenessError
 from likeness.model.ids import PackId, VmId, random_name
 from likeness.store.check.proving import Finding, prove_documents
 from likeness.store.format import layout
-from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.versions import Version, find_version
 from likeness.store.write.catalog_copies import fetch_newest, put_copy
 from likeness.store.write.heads import read_witness, write_head

@@ -15,8 +15,8 @@ from likeness.stopping import StopToken
 from likeness.store.check.recorded import recorded_versions
 from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
 from likeness.store.format import layout
-from likeness.store.format.data_store import open_store_with_key_file
 from likeness.store.format.observations import Observation, Weight
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.repair.copying import copy_to_vault
 from likeness.store.write.heads import read_witness, write_head
 from tests.audit.conftest import Filled, fill

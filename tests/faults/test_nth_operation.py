@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from likeness.errors import Damaged, LikenessError, TransientError
-from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.prune.sweeping import sweep_inboxes
 from likeness.store.read.versions import Version, read_version, record_names, vms
 from likeness.store.write.heads import read_witness, write_head

@@ -13,8 +13,8 @@ from likeness.codec.hashing import digest
 from likeness.errors import ObjectUnreadable
 from likeness.store.check.proving import prove_documents
 from likeness.store.format import layout
-from likeness.store.format.data_store import open_store_with_key_file
 from likeness.store.format.documents import VersionClear
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.keys.keyring import begin_epoch, renew_public_keys
 from likeness.store.read.versions import read_version
 from likeness.store.write.catalog_copies import fetch_newest

@@ -12,7 +12,7 @@ from likeness.model.ids import VersionId, random_name
 from likeness.stopping import StopToken
 from likeness.store.check.scrubbing import scrub_signatures
 from likeness.store.format import layout
-from likeness.store.format.data_store import create_store
+from likeness.store.format.opening import create_store
 from likeness.store.prune.sweeping import sweep_inboxes
 from likeness.store.read.disk_writers import FileDiskWriter
 from likeness.store.read.restoring import restore_disk

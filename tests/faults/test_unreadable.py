@@ -17,8 +17,8 @@ from likeness.stopping import StopToken
 from likeness.store.check.proving import Finding, prove_documents
 from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
 from likeness.store.format import layout
-from likeness.store.format.data_store import open_store_with_key_file
 from likeness.store.format.observations import UNKNOWN, Weight
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.keys.keyring import list_slots, renew_public_keys
 from likeness.store.read.versions import Version
 from likeness.store.repair.copying import copy_to_vault

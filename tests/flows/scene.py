@@ -28,7 +28,8 @@ from likeness.model.ids import random_name
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome
 from likeness.stopping import StopToken
-from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.disk_writers import FileDiskWriter
 from likeness.store.read.restoring import restore_disk
 from likeness.store.read.versions import Version, read_version, record_names, vms

@@ -27,7 +27,7 @@ from likeness.codec.slots import SlotKind, from_words
 from likeness.errors import StoreSetBack, StoreTakenOver, WrongKey
 from likeness.model.ids import random_name
 from likeness.store.format import layout
-from likeness.store.format.data_store import open_store
+from likeness.store.format.opening import open_store
 from likeness.store.prune.sweeping import give_back_packs
 from likeness.store.write.heads import write_head
 from tests.flows.scene import MIB, Scene, noise, outcomes, sizes

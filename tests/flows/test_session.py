@@ -14,7 +14,7 @@ from catalog.serving import STILL
 from likeness.errors import StoreMissing
 from likeness.model.ids import RunId, random_name
 from likeness.stopping import StopToken
-from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.transport.local import LocalTransport
 from likeness.transport.metered import MeteredTransport
 from likeness.xen.owner import Owner

@@ -17,7 +17,7 @@ from flows.set_up import NewSite, set_up_site
 from likeness.codec.slots import SlotKind, from_words
 from likeness.errors import BadInput, LoginRefused, NoVault, StoreMissing
 from likeness.model.job import BackupJob
-from likeness.store.format.data_store import open_store
+from likeness.store.format.opening import open_store
 from likeness.transport.local import LocalTransport
 from tests.flows.installation import free_port
 from tests.flows.scene import Scene

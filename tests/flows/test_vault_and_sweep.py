@@ -18,9 +18,9 @@ from likeness.errors import ShareRefused, ShareUnreachable
 from likeness.model.ids import RunId, random_name
 from likeness.stopping import StopToken
 from likeness.store.check.auditing import audit_presence
-from likeness.store.format.data_store import open_store_with_key_file
 from likeness.store.format.documents import DiskRecord
 from likeness.store.format.observations import Weight
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.restoring import restore_disk
 from likeness.store.read.versions import find_version
 from likeness.transport.local import LocalTransport

@@ -14,7 +14,8 @@ from likeness.codec.slots import SlotKind
 from likeness.errors import LikenessError
 from likeness.stopping import StopToken
 from likeness.store.check.proving import Finding, prove_documents, prove_packs
-from likeness.store.format.data_store import DataStore, open_store, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store, open_store_with_key_file
 from likeness.store.read.disk_writers import FileDiskWriter
 from likeness.store.read.index import known_packs
 from likeness.store.read.restoring import restore_disk

@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from likeness.model.ids import DiskId, VmId
-from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.transport.smb import SmbTransport
 from tests.jobs_over_smb.walk import ALL, PACK_BYTES
 from tests.unit.workshop import TickingClock, Workshop

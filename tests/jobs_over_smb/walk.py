@@ -16,8 +16,8 @@ from likeness.stopping import StopToken
 from likeness.store.check.auditing import audit_presence
 from likeness.store.check.proving import Finding
 from likeness.store.format import layout
-from likeness.store.format.data_store import open_store_with_key_file
 from likeness.store.format.observations import Weight
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.prune.sweeping import sweep_inboxes
 from likeness.store.read.versions import Version, read_version, record_names
 from likeness.store.write.heads import read_witness, write_head

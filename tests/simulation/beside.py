@@ -15,7 +15,7 @@ from likeness.clock import system_clock
 from likeness.errors import LikenessError
 from likeness.model.ids import DiskId, PackId, RunId, VmId, random_name
 from likeness.store.format import layout
-from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.prune.reclaiming import Reclaim
 from likeness.store.read.versions import last_version, record_names
 from likeness.store.write.commit import commit_version

@@ -12,8 +12,9 @@ import pytest
 
 from likeness.codec.documents import Kind
 from likeness.store.format import data_store
-from likeness.store.format.data_store import DataStore, create_store
+from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import VersionClear
+from likeness.store.format.opening import create_store
 from likeness.store.read import versions
 from tests.simulation.parts import BEGIN, Rules
 from tests.simulation.world import World

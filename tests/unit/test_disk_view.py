@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from likeness.model.ids import VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.chunk_source import DataLost
 from likeness.store.read.disk_view import DiskView, open_disk
 from likeness.store.read.versions import Version

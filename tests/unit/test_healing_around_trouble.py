@@ -4,7 +4,8 @@ import pytest
 
 from likeness.model.ids import RunId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.repair.copying import copy_to_vault
 from likeness.store.repair.healing import heal_chunks
 from likeness.store.repair.healing_documents import DocumentHealer

@@ -24,14 +24,14 @@ from likeness.errors import (
     WrongKey,
 )
 from likeness.store.format import layout
-from likeness.store.format.data_store import (
+from likeness.store.format.documents import FormatDocument
+from likeness.store.format.opening import (
     add_slot,
     create_store,
     open_store,
     open_store_with_key_file,
     public_keys,
 )
-from likeness.store.format.documents import FormatDocument
 from likeness.transport.local import LocalTransport
 from tests.support.memory import MemoryTransport
 from tests.unit.workshop import KIB, Maker, TickingClock, Workshop, flipped

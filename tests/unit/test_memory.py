@@ -12,7 +12,7 @@ COMMON = """
 import sys
 from pathlib import Path
 from likeness.stopping import StopToken
-from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.check.proving import Finding, prove_packs
 from likeness.store.read.versions import last_version
 from likeness.transport.local import LocalTransport

@@ -18,9 +18,10 @@ from likeness.store.check.auditing import audit_presence
 from likeness.store.check.recorded import recorded_versions
 from likeness.store.check.scrubbing import scrub_signatures
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore, open_store_with_key_file, read_frame
+from likeness.store.format.data_store import DataStore, read_frame
 from likeness.store.format.documents import HeadDocument, SweptDocument, VersionClear
 from likeness.store.format.observations import Weight
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.owning import Fence, newest_owner, owner_of, take_over
 from likeness.store.format.public_view import open_public
 from likeness.store.format.turns import Pens

@@ -15,7 +15,7 @@ from likeness.errors import (
 from likeness.model.ids import ChunkId, PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.format import layout
-from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.owning import Fence, owner_of, take_over
 from likeness.store.prune.condemning import condemned_packs
 from likeness.store.prune.reclaiming import Copy, Reclaim, Reclaimed

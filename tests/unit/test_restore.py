@@ -17,7 +17,7 @@ from likeness.errors import BadInput, ObjectUnreadable, Stopped
 from likeness.model.disk import Extent
 from likeness.stopping import StopToken
 from likeness.store.format import layout
-from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.chunk_source import DataLost
 from likeness.store.read.disk_writers import FileDiskWriter
 from likeness.store.read.index import segments

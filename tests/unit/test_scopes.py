@@ -12,7 +12,7 @@ from likeness.model.ids import RunId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.check.proving import Finding
 from likeness.store.format import layout
-from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.versions import Version
 from likeness.store.repair.copying import copy_to_vault
 from likeness.store.repair.healing import heal_chunks

@@ -9,7 +9,8 @@ from likeness.errors import LikenessError
 from likeness.model.ids import VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.index import known_packs
 from likeness.store.read.versions import Version, read_version, record_names, vms
 from likeness.store.repair.copying import copy_to_vault

@@ -17,7 +17,7 @@ from likeness.errors import (
 from likeness.model.ids import DiskId, PackId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.format import layout
-from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.versions import Version, read_version
 from likeness.store.repair.copying import copy_to_vault
 from likeness.store.repair.vault_mending import Copied

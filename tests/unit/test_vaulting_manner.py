@@ -12,7 +12,8 @@ from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.store.check.reading_back import read_back
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.versions import read_version
 from likeness.store.repair.copying import Manner, PauseHours, copy_to_vault
 from likeness.store.repair.vault_mending import Copied
@@ -129,7 +130,7 @@ from pathlib import Path
 from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.store.repair.copying import Manner, copy_to_vault
-from likeness.store.format.data_store import open_store_with_key_file
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.transport.local import LocalTransport
 store = open_store_with_key_file(LocalTransport(Path(sys.argv[1])), Path(sys.argv[2]))
 manner = Manner(cap=BandwidthCap(float(sys.argv[4])))

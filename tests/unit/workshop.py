@@ -23,8 +23,9 @@ from likeness.store.check.proving import (
     prove_packs,
 )
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore, create_store
+from likeness.store.format.data_store import DataStore
 from likeness.store.format.maps import FlatMap, positions_of
+from likeness.store.format.opening import create_store
 from likeness.store.format.pack_log import PackLog
 from likeness.store.prune.sweeping import GivenBack, give_back_packs
 from likeness.store.read.disk_writers import FileDiskWriter

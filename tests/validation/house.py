@@ -20,7 +20,8 @@ from catalog.versions import list_versions
 from likeness.model.ids import DiskId, PackId, VersionId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.index import known_packs, read_segment
 from likeness.store.read.versions import Version, load_map, map_runs
 from likeness.store.repair.copying import copy_to_vault

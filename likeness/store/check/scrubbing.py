@@ -33,7 +33,6 @@ from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.believing import LOST, differ, exists_surely, look_twice
-from likeness.store.format.data_store import claimed_store
 from likeness.store.format.documents import IndexClear
 from likeness.store.format.observations import (
     UNKNOWN,
@@ -46,6 +45,7 @@ from likeness.store.format.observations import (
     unchecked,
     with_closed,
 )
+from likeness.store.format.opening import claimed_store
 from likeness.store.format.pack import MOST_PACK_BYTES, Pack
 from likeness.store.format.public_view import SignedView, open_public
 from likeness.store.write.forgetting import read_forgotten

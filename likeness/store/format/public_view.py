@@ -20,14 +20,10 @@ from likeness.model.ids import StoreId
 from likeness.store.format import layout
 from likeness.store.format.adopted import Past
 from likeness.store.format.believing import Unopened, read_surely
-from likeness.store.format.data_store import (
-    DataStore,
-    claimed_stores,
-    require_in_place,
-    signed_document,
-)
+from likeness.store.format.data_store import DataStore, require_in_place, signed_document
 from likeness.store.format.documents import PublicKeysDocument, decode
 from likeness.store.format.observations import UNREADABLE
+from likeness.store.format.opening import claimed_stores
 from likeness.transport.base import Transport
 
 _FINGERPRINT_DIGITS = 32

@@ -6,7 +6,8 @@ from pathlib import Path
 from likeness.errors import LikenessError, ObjectMissing, ShareRefused
 from likeness.model.ids import PackId, RunId, random_name
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore, open_store_with_key_file
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.keys.keyring import add_recovery_words
 from likeness.transport.base import Transport
 

@@ -23,16 +23,10 @@ from likeness.codec.typed import passphrase_bytes, passphrase_forms
 from likeness.errors import BadInput, WrongKey
 from likeness.model.ids import random_name
 from likeness.store.format import layout
-from likeness.store.format.data_store import (
-    DataStore,
-    add_slot,
-    has_epoch,
-    open_store,
-    set_aside,
-    write_public_keys,
-)
+from likeness.store.format.data_store import DataStore, set_aside
 from likeness.store.format.documents import OwnerDocument
 from likeness.store.format.observations import UNKNOWN, UNREADABLE, cause_of
+from likeness.store.format.opening import add_slot, has_epoch, open_store, write_public_keys
 from likeness.store.format.owning import newest_owner
 from likeness.store.write.heads import write_head
 from likeness.transport.base import Transport
