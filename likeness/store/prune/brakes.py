@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from likeness.codec.documents import Kind
 from likeness.errors import ReclaimStopped
+from likeness.model.ids import as_uuid
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import HeadDocument
@@ -48,7 +49,8 @@ def require_all_in_order(store: DataStore, now: datetime) -> None:
         names = forgotten.as_told(record_names(store, vm), vm, witness.objects)
         if versions_digest(names[:count]) != digest:
             raise ReclaimStopped(
-                f"nothing is deleted, since versions of VM {vm} are gone that nobody forgot; see"
+                f"nothing is deleted, since versions of VM {as_uuid(vm)} are gone that nobody"
+                " forgot; see"
                 " what became of them, then back up once and run this again"
             )
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from likeness.errors import ObjectMissing, ReclaimStopped
-from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, VmId, random_name
+from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, VmId, as_uuid, random_name
 from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
@@ -156,7 +156,8 @@ def _understood(name: str) -> Generator[None, None, None]:
     try:
         yield
     except UNREADABLE as cause:
+        vm, version = name.split("/")[1], name.rpartition("-")[2]
         raise ReclaimStopped(
-            f"nothing is deleted, since nobody knows what version {name} needs ({cause}); validate"
-            " and heal it, or forget it, then run again"
+            f"nothing is deleted, since nobody knows what version {version[:8]} of VM"
+            f" {as_uuid(vm)} needs ({cause}); validate and heal it, or forget it, then run again"
         ) from cause
