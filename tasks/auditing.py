@@ -13,6 +13,7 @@ from likeness.store.check.auditing import audit_presence
 from likeness.store.format import layout
 from likeness.store.format.observations import Observation, Weight
 from likeness.store.write.forgetting import read_forgotten
+from likeness.transport.passing import CarefulTransport
 from tasks.proving import Prover
 
 EVERYTHING_EVERY = timedelta(hours=20)
@@ -33,16 +34,25 @@ class Doubts:
 
 
 def look_at_packs_and_records(prover: Prover) -> Doubts:
-    """Compare what the catalog knows with the store's listing: quick enough for every run."""
-    there = {
-        entry.name.rpartition("/")[2]: entry.size_bytes
-        for entry in prover.store.transport.entries(layout.PACKS)
-    }
-    expected = dict(audits.packs_expected(prover.catalog))
-    packs = tuple(pack for pack, size in expected.items() if there.get(PackId(pack)) != size)
+    """Compare what the catalog knows with the store's listing: quick enough for every run.
+
+    A folder that cannot be listed puts nothing in doubt; the daily look tells of it.
+    """
+    listing = CarefulTransport(prover.store.transport)
+    there = {entry.name: entry.size_bytes for entry in listing.entries(layout.PACKS)}
+    expected = {layout.pack(p): (p, size) for p, size in audits.packs_expected(prover.catalog)}
+    packs = tuple(
+        pack
+        for name, (pack, size) in expected.items()
+        if there.get(name) != size and not listing.is_closed(name)
+    )
     records = audits.records_expected(prover.catalog)
-    listed = {entry.name for entry in prover.store.transport.entries(layout.VERSIONS)}
-    missing = {record: version for record, version in records.items() if record not in listed}
+    listed = {entry.name for entry in listing.entries(layout.VERSIONS)}
+    missing = {
+        record: version
+        for record, version in records.items()
+        if record not in listed and not listing.is_closed(record)
+    }
     forgotten = read_forgotten(prover.store).now if missing else frozenset()
     versions = tuple(v for record, v in missing.items() if record not in forgotten)
     audits.record_audit(prover.catalog, prover.clock(), packs=len(expected), doubtful=len(packs))

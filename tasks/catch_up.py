@@ -40,7 +40,7 @@ from likeness.store.format.observations import Weight
 from likeness.store.prune.condemning import read_condemned
 from likeness.store.read.index import known_packs
 from likeness.store.read.versions import read_version, record_names, vms
-from likeness.store.write.forgetting import read_forgotten
+from likeness.store.write.forgetting import whole_forgotten
 from tasks.logs import step_logger
 from tasks.mend_catalog import ready_catalog, require_catalog_of
 from tasks.remember import remember_version
@@ -137,7 +137,7 @@ class _CatchUp:
         if missing:
             ids |= {_version_in(name) for name in self._listed_again(vm)}
             gone = [each for each in missing if each.version not in ids]
-            on_purpose = read_forgotten(self.store).now if gone else frozenset()
+            on_purpose = whole_forgotten(self.store).now if gone else frozenset()
             forgotten = [each.version for each in gone if each.record in on_purpose]
             space.forget_versions(self.site.catalog.file, forgotten, system_clock())
             self._expire([e.version for e in gone if e.record not in on_purpose], who)

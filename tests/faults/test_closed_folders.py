@@ -29,10 +29,8 @@ IN_THEM: dict[str, Callable[[Filled], str]] = {
     "a disk's maps": lambda filled: filled.names(layout.MAPS)[0].rpartition("/")[0],
     "some packs": lambda filled: filled.names(layout.PACKS)[0].rpartition("/")[0],
 }
-WHOLE = (
-    *(layout.VERSIONS, layout.MAPS, layout.PACKS, layout.INDEX, layout.HEADS, layout.CATALOG),
-    *(layout.OWNER, layout.KEYS, layout.INBOX),
-)
+WHOLE = layout.FOLDERS
+NOT_VAULTED = (layout.INBOX, layout.QUARANTINE, layout.FORGOTTEN, layout.CONDEMNED)
 ERRORS: dict[str, Callable[[str], LikenessError]] = {
     "EIO": lambda name: ObjectUnreadable(f"{name}: Input/output error"),
     "no rights": lambda name: ShareRefused(f"{name}: permission denied"),
@@ -91,7 +89,7 @@ def all_versions_restore_and_those_elsewhere_are_listed(shut: Shut) -> None:
     names = {version.name for version in filled.versions}
     assert set(recorded.versions) == {name for name in names if not shut.hides(name)}
     told = [(each.name, each.weight) for each in recorded.told]
-    concerned = shut.folder == layout.HEADS or any(map(shut.hides, names))
+    concerned = shut.folder in (layout.HEADS, layout.FORGETS) or any(map(shut.hides, names))
     assert told == ([(shut.folder, Weight.UNCHECKED)] if concerned else [])
     if shut.folder != layout.KEYS:  # then nobody knows which slots there are
         open_store_with_key_file(filled.store.transport, filled.workshop.key_file)
@@ -131,7 +129,7 @@ def the_vault_is_given_the_rest_and_what_it_shows_restores(shut: Shut) -> None:
         if each.problem
     ]
 
-    assert bool(problems) == (shut.folder != layout.INBOX)
+    assert bool(problems) == (shut.folder not in NOT_VAULTED)
     assert not any(problem.count(shut.folder) for problem in problems if "/" in shut.folder)
     if shut.folder == layout.versions_of(filled.versions[0].vm):
         assert f"versions of VM {as_uuid(filled.versions[0].vm)} cannot be listed" in problems[0]

@@ -1,5 +1,6 @@
 """A step back in time of the store, the catalog or both has a defined end, and stops no VM."""
 
+import errno
 import os
 import shutil
 from collections.abc import Generator
@@ -179,6 +180,31 @@ def test_a_record_that_one_listing_leaves_out_does_not_expire(
     caught_up(lived)
     assert len(listed) == 2
     assert lived.verdicts() == {"web": [GOOD, GOOD], "db": [GOOD, GOOD]}
+
+
+def test_folders_that_cannot_be_listed_end_no_validation_and_turn_nothing_red(
+    lived: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, scandir = lived.folder / "store", os.scandir
+    pack = next((store / layout.PACKS).glob("*/*")).parent
+    closed = {pack, store / layout.versions_of(lived.vms["web"]), store / layout.SWEPT}
+
+    def on_a_bad_disk(path: str) -> Any:
+        if not isinstance(path, int) and Path(path) in closed:  # a folder by its number is not one
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return scandir(path)
+
+    before = lived.verdicts()
+    monkeypatch.setattr(os, "scandir", on_a_bad_disk)
+    with lived.prover() as prover:
+        lived.look(prover)
+        lived.look(prover, everything=True)
+    caught_up(lived)
+    lived.validate()
+
+    assert lived.verdicts() == before
+    told = {trouble.name for trouble in open_troubles(lived.catalog)}
+    assert {str(each.relative_to(store)) for each in closed} <= told
 
 
 def test_a_store_that_is_newer_is_caught_up_with(lived: House) -> None:

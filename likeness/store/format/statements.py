@@ -15,6 +15,7 @@ from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.public_view import SignedView
+from likeness.transport.passing import CarefulTransport
 
 _ATTEMPTS = 20  # others who write one at this moment
 _D = TypeVar("_D", bound=msgspec.Struct)
@@ -44,7 +45,7 @@ def state(store: DataStore, folder: str, make: Callable[[int], msgspec.Struct]) 
 
 def statements(view: SignedView, folder: str, kind: type[_D]) -> Iterator[tuple[str, _D]]:
     """Name and contents of every statement of a folder that is whole, in their order."""
-    names = sorted(entry.name for entry in view.transport.entries(folder))
+    names = sorted(entry.name for entry in CarefulTransport(view.transport).entries(folder))
     for name in filter(layout.is_known, names):
         with suppress(*UNREADABLE):  # then what it tells of looks lost, which is safe
             yield name, view.read(name, layout.kind_of(name), kind)[0]

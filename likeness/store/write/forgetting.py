@@ -72,8 +72,17 @@ class Forgotten:
 
 
 def read_forgotten(view: SignedView) -> Forgotten:
-    """Everything that was ever forgotten or taken back."""
+    """Everything that was ever forgotten or taken back, as far as it can be read."""
     return Forgotten(tuple(statements(view, layout.FORGETS, ForgetDocument)))
+
+
+def whole_forgotten(store: DataStore) -> Forgotten:
+    """The same, for whoever must not call lost what was forgotten, or the other way.
+
+    Raises:
+        One of `UNREADABLE`: A statement cannot be read, so nobody knows what was given up.
+    """
+    return Forgotten(tuple(whole_statements(store, layout.FORGETS, ForgetDocument)))
 
 
 @dataclass
@@ -148,7 +157,7 @@ def finish_moves(store: DataStore) -> None:
     Raises:
         One of `UNREADABLE`: A statement cannot be read, so nobody knows what was given up.
     """
-    gone = Forgotten(tuple(whole_statements(store, layout.FORGETS, ForgetDocument))).now
+    gone = whole_forgotten(store).now
     for entry in list(store.transport.entries(layout.VERSIONS)) if gone else ():
         if entry.name in gone:
             _move(store, entry.name, layout.forgotten_record(entry.name))
