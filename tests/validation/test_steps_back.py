@@ -189,7 +189,7 @@ def test_folders_that_cannot_be_listed_end_no_validation_and_turn_nothing_red(
     pack = next((store / layout.PACKS).glob("*/*")).parent
     closed = {pack, store / layout.versions_of(lived.vms["web"]), store / layout.SWEPT}
 
-    def on_a_bad_disk(path: str) -> Any:
+    def on_a_bad_disk(path: Any) -> Any:
         if not isinstance(path, int) and Path(path) in closed:  # a folder by its number is not one
             raise OSError(errno.EIO, os.strerror(errno.EIO), path)
         return scandir(path)
