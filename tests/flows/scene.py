@@ -184,6 +184,11 @@ class Scene:
                 read_version(store, name) for vm in vms(store) for name in record_names(store, vm)
             ]
 
+    def record_names(self) -> list[str]:
+        """Names of the versions' records, of which the last may still be under way."""
+        with self.store() as store:
+            return [name for vm in vms(store) for name in record_names(store, vm)]
+
     def read_back(self, version: Version, *, place: Path | None = None) -> list[str]:
         """Restore a version by the engine alone; the SHA-256 of each disk."""
         found = []

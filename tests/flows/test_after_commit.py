@@ -83,10 +83,8 @@ def test_a_held_store_lock_makes_no_job_fail_and_no_snapshot_live_longer(
 ) -> None:
     with claim(site.site.catalog.claims, TURN):
         job = InTheBackground(site, "web")
-        wait_until(lambda: len(site.stored()) == 1, "the version is in the store")
-        wait_until(
-            lambda: site.left_in_the_pool() == NOTHING_LEFT, "its snapshot is gone", seconds=5
-        )
+        wait_until(lambda: len(site.record_names()) == 1, "the version is in the store")
+        wait_until(lambda: site.left_in_the_pool() == NOTHING_LEFT, "its snapshot is gone")
         monkeypatch.setattr("tasks.claims._LONGEST_TURN_SECONDS", 0.0)
         ended = job.ended()
 

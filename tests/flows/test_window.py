@@ -81,7 +81,7 @@ def test_a_slow_vm_holds_one_place_and_the_others_go_on(twenty: Scene) -> None:
     pool.faults.hang("VM.snapshot", at=1)
     job = InTheBackground(twenty, *NAMES[:8], concurrency=2)
 
-    wait_until(lambda: len(twenty.stored()) == 7, "everything but the stuck VM is done")
+    wait_until(lambda: len(twenty.record_names()) == 7, "everything but the stuck VM is done")
     pool.faults.clear()
 
     assert job.ended().name == "Completed"

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,12 @@ class Stopped:
         self.pids: list[int] = []
 
     def stop(self) -> None:
+        """Stop them between two requests: inside one they may hold what new ones wait for."""
         self.pids = self._server._serving()
+        idle, until = 0, time.monotonic() + 30
+        while idle < 5 and time.monotonic() < until:
+            idle = idle + 1 if all(is_asleep(pid) for pid in self.pids) else 0
+            time.sleep(0.002)
         for pid in self.pids:
             os.kill(pid, signal.SIGSTOP)
 
@@ -40,6 +46,15 @@ class Stopped:
             time.sleep(0.01)
         assert not set(self.pids) & set(self._server.pids())
         self.pids = []
+
+
+def is_asleep(pid: int) -> bool:
+    """Whether no thread of a process computes or waits for a disk."""
+    states = []
+    for told in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):
+            states.append(told.read_text().rpartition(")")[2].split()[0])
+    return set(states) <= {"S"}
 
 
 @contextmanager
