@@ -1,35 +1,28 @@
 """Questions about chunks and packs: who refers to them, where they lie, what must be read again."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 
 from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc
-from catalog.staging import Stage, name_list, staged
-from catalog.values import Affected, AffectedDisk, PackFact, StoredPlace
+from catalog.values import Affected, AffectedDisk, PackFact
 from likeness.model.disk import Extent
-from likeness.model.ids import ChunkId, DiskId, PackId, VersionId, VmId
+from likeness.model.ids import DiskId, PackId, VersionId, VmId
 
 MOST_RANGES = 200
 """Byte ranges told for one disk of one version; the rest is counted."""
 
 
-def affected_by(catalog: CatalogFile, chunks: Collection[ChunkId]) -> list[Affected]:
-    """Committed versions that refer to any of these chunks, and where on their disks.
-
-    Args:
-        catalog: Which.
-        chunks: 32 bytes each, or the first 16.
-    """
-    with staged(catalog) as stage, reading(catalog) as connection:
-        _chunk_list(connection, stage, chunks)
-        return affected_versions(connection, "asked_chunks")
-
-
 def affected_versions(
     connection: Connection, chunks: str, versions: str | None = None
 ) -> list[Affected]:
-    """The same for a temporary table `(chunk)`, perhaps only for a table of versions."""
+    """Committed versions that refer to any of these chunks, and where on their disks.
+
+    Args:
+        connection: To the catalog.
+        chunks: Name of a temporary table `(chunk)`.
+        versions: Name of a temporary table of versions to look at alone.
+    """
     only = f"SEMI JOIN {versions} AS w ON w.version_no = v.version_no" if versions else ""
     rows = connection.execute(
         f"""WITH hits AS (
@@ -96,72 +89,6 @@ def _affected(rows: Iterable[tuple[object, ...]]) -> list[Affected]:
         )
         for version, head in heads.items()
     ]
-
-
-def places_of(
-    catalog: CatalogFile, chunks: Collection[ChunkId]
-) -> dict[ChunkId, tuple[StoredPlace, ...]]:
-    """Every copy of these chunks, best first; a chunk that is nowhere has none."""
-    by_key = {chunk[:16]: chunk for chunk in chunks}
-    found: dict[ChunkId, list[StoredPlace]] = {chunk: [] for chunk in chunks}
-    with staged(catalog) as stage, reading(catalog) as connection:
-        _chunk_list(connection, stage, chunks)
-        rows = connection.execute(
-            """SELECT p.chunk, k.pack_id, p.start, p.length, k.proved_at,
-                d.chunk IS NOT NULL AS bad, p.serves
-            FROM places AS p
-            SEMI JOIN asked_chunks AS c ON c.chunk = p.chunk
-            JOIN packs AS k USING (pack_no)
-            LEFT JOIN damaged_chunks AS d ON d.chunk = p.chunk AND d.pack_no = p.pack_no
-                AND d.start = p.start AND d.cleared_at IS NULL
-            WHERE k.state IN ('live', 'redundant')
-            ORDER BY p.serves DESC, bad, k.proved_at NULLS LAST, p.pack_no, p.start"""
-        ).fetchall()
-    for key, pack, start, length, proved_at, bad, serves in rows:
-        place = StoredPlace(PackId(pack.hex), start, length, from_utc(proved_at), bad, serves)
-        found[by_key[key.bytes]].append(place)
-    return {chunk: tuple(places) for chunk, places in found.items()}
-
-
-def packs_of_versions(catalog: CatalogFile, versions: Iterable[VersionId]) -> list[PackId]:
-    """The packs that these versions rely on, each once."""
-    with staged(catalog) as stage, reading(catalog) as connection:
-        name_list(connection, stage, "asked_versions", versions)
-        rows = connection.execute(
-            """SELECT DISTINCT k.pack_no, k.pack_id
-            FROM versions AS v
-            SEMI JOIN asked_versions AS a ON a.id = v.version_id
-            JOIN pack_uses AS u ON u.vm_no = v.vm_no AND u.since <= v.turn AND v.turn < u.until
-            JOIN packs AS k USING (pack_no) WHERE k.pack_no <> 0 ORDER BY k.pack_no"""
-        ).fetchall()
-    return [PackId(row[1].hex) for row in rows]
-
-
-def map_of_version(
-    catalog: CatalogFile, version: VersionId, disk: DiskId, batch: int = 1 << 16
-) -> Iterator[list[tuple[int, bytes]]]:
-    """A disk's block map as the catalog has it, in batches by position; zeros left out.
-
-    Yields:
-        Positions, each with the first 16 bytes of its chunk id.
-    """
-    after = -1
-    while True:
-        with reading(catalog) as connection:
-            rows = connection.execute(
-                """SELECT m.position, m.chunk
-                FROM versions AS v
-                JOIN disks AS d USING (vm_no)
-                JOIN maps AS m USING (disk_no)
-                WHERE v.version_id = ? AND d.disk_id = ? AND m.position > ?
-                  AND m.since <= v.turn AND v.turn < m.until
-                ORDER BY m.position LIMIT ?""",
-                [version, disk, after, batch],
-            ).fetchall()
-        if not rows:
-            return
-        yield [(position, chunk.bytes) for position, chunk in rows]
-        after = rows[-1][0]
 
 
 def must_read(catalog: CatalogFile, vm: VmId) -> dict[DiskId, list[Extent]]:
@@ -235,11 +162,6 @@ def unreferenced_packs(catalog: CatalogFile, recorded_before: datetime) -> list[
             [to_utc(recorded_before)],
         ).fetchall()
     return [PackFact(PackId(r[0].hex), r[1], r[2], _time(r[3]), from_utc(r[4])) for r in rows]
-
-
-def _chunk_list(connection: Connection, stage: Stage, chunks: Iterable[bytes]) -> None:
-    stage.lines("asked_chunks", (f"{key.hex()}\n" for key in {chunk[:16] for chunk in chunks}))
-    stage.load(connection, "asked_chunks", chunk="UUID")
 
 
 def _hex(value: object) -> str:

@@ -50,22 +50,6 @@ def record_proofs(
             return _record(connection, stage, now, max_age)
 
 
-def refresh_verdicts(
-    catalog: CatalogFile, now: datetime, max_age: timedelta | None
-) -> tuple[VerdictChange, ...]:
-    """Judge every version that was judged before, because time has passed."""
-    with writing(catalog) as connection:
-        for table in ("checked", "checked_packs"):
-            connection.execute(f"CREATE TEMP TABLE {table} (pack_no INTEGER)")
-        _distrust_the_future(connection, now)
-        _choose_again(connection, now)
-        connection.execute(
-            """CREATE OR REPLACE TEMP TABLE to_judge AS
-            SELECT version_no FROM versions WHERE judged_at IS NOT NULL OR damaged"""
-        )
-        return _judge_all(connection, now, max_age)
-
-
 def _stage_proofs(stage: Stage, proofs: Iterable[PackProof]) -> None:
     for proof in proofs:
         at = to_utc(proof.at).isoformat(sep=" ")

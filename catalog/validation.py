@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc
 from catalog.serving import CLOCK_SLACK
 from catalog.staging import name_list, staged
-from catalog.values import DamageRow, PackToProve, ProofOutlook, Verdict, Why
-from likeness.errors import UnknownVersion
+from catalog.values import PackToProve, ProofOutlook, Why
 from likeness.model.ids import PackId, RunId, VersionId
 
 
@@ -144,55 +143,3 @@ def proof_outlook(
         reachable=None if days is None or max_age is None else timedelta(days=days) <= max_age,
         reachable_age=timedelta(days=days) if days is not None else None,
     )
-
-
-def incidents(catalog: CatalogFile, *, open_only: bool = True) -> list[DamageRow]:
-    """Copies of chunks that were found damaged or missing, newest first.
-
-    Args:
-        catalog: Which.
-        open_only: Leave out those whose chunk is served by a proved copy again.
-    """
-    with reading(catalog) as connection:
-        rows = connection.execute(
-            """SELECT d.chunk, d.pack_no, k.pack_id, d.start, d.kind, d.cause,
-                d.first_seen, d.last_seen, d.cleared_at, d.healed_at
-            FROM damaged_chunks AS d JOIN packs AS k USING (pack_no)
-            WHERE NOT ? OR d.healed_at IS NULL
-            ORDER BY d.first_seen DESC, d.pack_no, d.start""",
-            [open_only],
-        ).fetchall()
-    return [
-        DamageRow(
-            chunk_key=chunk.bytes,
-            pack=PackId(pack.hex) if number else None,
-            offset=start,
-            kind=kind,
-            cause=cause,
-            first_seen=from_utc(first) or first,
-            last_seen=from_utc(last) or last,
-            cleared_at=from_utc(cleared),
-            healed_at=from_utc(healed),
-        )
-        for chunk, number, pack, start, kind, cause, first, last, cleared, healed in rows
-    ]
-
-
-def verdict_history(
-    catalog: CatalogFile, version: VersionId
-) -> list[tuple[datetime, Verdict, str]]:
-    """Everything that was ever said of a version, oldest first.
-
-    Raises:
-        UnknownVersion: The catalog does not have it.
-    """
-    with reading(catalog) as connection:
-        rows = connection.execute(
-            """SELECT h.decided_at, h.verdict, h.reason
-            FROM verdicts AS h JOIN versions AS v USING (version_no)
-            WHERE v.version_id = ? ORDER BY h.decided_at, h.rowid""",
-            [version],
-        ).fetchall()
-    if not rows:
-        raise UnknownVersion(f"the catalog has no version {version}")
-    return [(from_utc(at) or at, Verdict(verdict), reason) for at, verdict, reason in rows]

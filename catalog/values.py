@@ -135,19 +135,6 @@ class VaultAges:
 
 
 @dataclass(frozen=True, slots=True)
-class LastVersion:
-    """A VM's newest version, for the next incremental."""
-
-    version: VersionId
-    sequence: int
-    record: str
-    digest: str
-    run: RunId
-    taken_at: datetime
-    disks: tuple[DiskRow, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class AffectedDisk:
     """Where on a disk certain chunks lie.
 
@@ -174,24 +161,6 @@ class Affected:
     sequence: int
     taken_at: datetime
     disks: tuple[AffectedDisk, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPlace:
-    """One copy of a chunk.
-
-    Attributes:
-        proved_at: When its pack was last read back.
-        damaged: This copy was damaged or missing when last read.
-        serves: Versions rely on this copy.
-    """
-
-    pack: PackId
-    offset: int
-    length: int
-    proved_at: datetime | None
-    damaged: bool
-    serves: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,28 +320,6 @@ class ProofOutlook:
 
 
 @dataclass(frozen=True, slots=True)
-class DamageRow:
-    """A copy of a chunk that was found damaged or missing.
-
-    Attributes:
-        chunk_key: First 16 bytes of the chunk id.
-        pack: None if no pack is known to hold it.
-        cleared_at: When this very copy was read and proved again.
-        healed_at: When a proved copy served again, this one or another.
-    """
-
-    chunk_key: bytes
-    pack: PackId | None
-    offset: int
-    kind: str
-    cause: str
-    first_seen: datetime
-    last_seen: datetime
-    cleared_at: datetime | None
-    healed_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class RunRow:
     """A run, for people."""
 
@@ -399,13 +346,3 @@ class ExportedCopy:
     made_at: datetime
     rows: dict[str, int]
     size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class VaultTotal:
-    """What a vault holds, as far as the catalog was told."""
-
-    vault: str
-    objects: int
-    size_bytes: int
-    last_copied_at: datetime

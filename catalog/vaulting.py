@@ -3,37 +3,13 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from catalog.connection import CatalogFile, from_utc, reading, to_utc, writing
+from catalog.connection import CatalogFile, reading, to_utc, writing
 from catalog.staging import name_list, staged
-from catalog.values import VaultTotal
 from likeness.model.ids import VersionId
 
 PACK_NAME = """'packs/' || left(replace(k.pack_id::VARCHAR, '-', ''), 2) || '/'
     || replace(k.pack_id::VARCHAR, '-', '')"""
 """What the object of pack `k` is called."""
-
-
-def record_vaulted(
-    catalog: CatalogFile, vault: str, objects: Iterable[tuple[str, int]], now: datetime
-) -> int:
-    """Note objects a vault has now, by name and size; those noted before keep their time.
-
-    Returns:
-        How many were new.
-    """
-    with staged(catalog) as stage:
-        stage.rows("told_objects", objects)
-        with writing(catalog) as connection:
-            stage.load(connection, "told_objects", name="VARCHAR", size_bytes="UBIGINT")
-            added = connection.execute(
-                """INSERT INTO vault_objects (vault, name, size_bytes, copied_at)
-                SELECT ?, t.name, any_value(t.size_bytes), ?
-                FROM told_objects AS t
-                ANTI JOIN (SELECT name FROM vault_objects WHERE vault = ?) AS o ON o.name = t.name
-                GROUP BY t.name""",
-                [vault, to_utc(now), vault],
-            ).fetchone()
-    return int(added[0]) if added else 0
 
 
 def record_version_vaulted(
@@ -66,40 +42,6 @@ def record_vault_contents(
             [vault],
         )
     record_version_vaulted(catalog, vault, there, now)
-
-
-def vaulted_at(catalog: CatalogFile, version: VersionId) -> dict[str, datetime]:
-    """When a version was copied, by vault."""
-    with reading(catalog) as connection:
-        rows = connection.execute(
-            """SELECT w.vault, w.vaulted_at FROM vaulted_versions AS w
-            JOIN versions AS v USING (version_no) WHERE v.version_id = ? ORDER BY w.vault""",
-            [version],
-        ).fetchall()
-    return {vault: from_utc(at) or at for vault, at in rows}
-
-
-def not_vaulted(catalog: CatalogFile, vault: str) -> list[VersionId]:
-    """Committed versions that a vault does not have, oldest first."""
-    with reading(catalog) as connection:
-        rows = connection.execute(
-            """SELECT v.version_id FROM versions AS v
-            ANTI JOIN (SELECT version_no FROM vaulted_versions WHERE vault = ?) AS w
-                ON w.version_no = v.version_no
-            WHERE v.state = 'committed' ORDER BY v.version_no""",
-            [vault],
-        ).fetchall()
-    return [VersionId(row[0].hex) for row in rows]
-
-
-def vault_totals(catalog: CatalogFile) -> list[VaultTotal]:
-    """How much each vault holds."""
-    with reading(catalog) as connection:
-        rows = connection.execute(
-            """SELECT vault, count(*), sum(size_bytes), max(copied_at) FROM vault_objects
-            GROUP BY vault ORDER BY vault"""
-        ).fetchall()
-    return [VaultTotal(vault, n, int(size), from_utc(at) or at) for vault, n, size, at in rows]
 
 
 def versions_not_whole(catalog: CatalogFile, vault: str, names: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from catalog.connection import CatalogFile, Connection, from_utc, reading
-from catalog.values import DiskRow, LastVersion, VersionRow, VmRow
+from catalog.values import DiskRow, VersionRow, VmRow
 from catalog.verdicts import Facts, judge
 from likeness.errors import UnknownVersion
 from likeness.model.ids import DiskId, RunId, VersionId, VmId
@@ -81,35 +81,6 @@ def find_version(
         many = "several versions begin" if rows else "no version begins"
         raise UnknownVersion(f"{many} with {version!r}; list the versions and give more of the id")
     return _version(rows[0], disks, now, max_age)
-
-
-def last_version(catalog: CatalogFile, vm: VmId) -> LastVersion | None:
-    """A VM's newest committed version; none if it has none."""
-    with reading(catalog) as connection:
-        rows = _rows(
-            connection,
-            _VERSIONS + " AND x.vm_id = ? ORDER BY v.sequence DESC, v.turn DESC LIMIT 1",
-            [vm],
-        )
-        disks = _disks(connection)
-    for row in rows:
-        return LastVersion(
-            version=VersionId(_name(row["version_id"])),
-            sequence=_int(row["sequence"]),
-            record=str(row["record"]),
-            digest=str(row["digest"]),
-            run=RunId(_name(row["run_id"])),
-            taken_at=_time(row["taken_at"]),
-            disks=disks[_int(row["version_no"])],
-        )
-    return None
-
-
-def known_versions(catalog: CatalogFile) -> set[VersionId]:
-    """Every version the catalog was told of, expired or not."""
-    with reading(catalog) as connection:
-        rows = connection.execute("SELECT version_id FROM versions").fetchall()
-    return {VersionId(row[0].hex) for row in rows}
 
 
 def _rows(connection: Connection, query: str, arguments: list[object]) -> list[Row]:

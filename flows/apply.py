@@ -116,11 +116,6 @@ def run(options: Options, _stop: StopToken) -> int:
     return 0
 
 
-def ask_for(where: str) -> str:
-    """Ask for a secret by its place in the file."""
-    return ask_secret(f"Secret {where}")
-
-
 def _kept(changes: list[Change], options: Options) -> list[Change]:
     """All but what only goes when that was asked for."""
     if options.prune:

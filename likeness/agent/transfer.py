@@ -30,7 +30,6 @@ from likeness.store.format.pack_log import Acknowledged
 from likeness.transport.base import Transport
 
 SEGMENT_BYTES = 4 << 20
-_BLANK = Counts()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ from likeness.store.write.heads import write_head
 
 SLOT_ACTIONS = (*("list", "add-passphrase", "add-words", "add-key-file", "add-escrow", "remove"),)
 _ATTEMPTS = 3
-_COLUMNS = 6
 
 
 def create(options: Options, _stop: StopToken) -> int:

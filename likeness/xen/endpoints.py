@@ -113,25 +113,6 @@ def shown_fingerprint(digits: str) -> str:
     return ":".join(re.findall("..", digits.upper()))
 
 
-def seen_fingerprint(url: str, *, deadline_seconds: float = 15.0) -> str:
-    """The fingerprint of the certificate a host shows right now, to be confirmed by a person.
-
-    Nothing but the handshake is sent. Compare it with what the host itself says
-    (``openssl x509 -noout -fingerprint -sha256 -in /etc/xensource/xapi-ssl.pem``).
-
-    Returns:
-        ``AB:CD:...``, 32 bytes in hex.
-
-    Raises:
-        HostUnreachable: Nobody answers there.
-        BadInput: The address is no https address.
-    """
-    place = endpoint(url)
-    if place.scheme != "https":
-        raise BadInput(f"{place.url} has no certificate: it is plain HTTP")
-    return shown_fingerprint(_fingerprint_at(place, deadline_seconds))
-
-
 def fingerprint_to_confirm(url: str, *, deadline_seconds: float = 15.0) -> str:
     """The fingerprint a person has to confirm before a host may be talked to.
 

@@ -129,25 +129,6 @@ def create_vm(
     return RestoredVm(ref=ref, uuid=uuid, name=final, disks=disks, notes=notes)
 
 
-def create_disk(
-    xen: XenSession, *, storage_ref: str, name: str, size_bytes: int, owner: Owner
-) -> RestoredDisk:
-    """Make one empty disk that belongs to no VM.
-
-    Raises:
-        HostBusy, HostRefused, HostUnreachable: Not possible.
-    """
-    with explained(f"making disk {name}"):
-        ref = _new_disk(xen, storage_ref, {"name_label": name}, size_bytes, owner)
-        return RestoredDisk(
-            disk=DiskId(""),
-            position="",
-            ref=ref,
-            uuid=str(xen.call("VDI.get_uuid", ref)),
-            size_bytes=int(xen.call("VDI.get_virtual_size", ref)),
-        )
-
-
 def write_disk(
     xen: XenSession,
     disk: RestoredDisk,

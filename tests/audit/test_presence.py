@@ -12,7 +12,6 @@ from likeness.errors import ShareRefused, Stopped
 from likeness.model.ids import PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.check.auditing import audit_presence
-from likeness.store.check.consequences import versions_that_need
 from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
 from likeness.store.format import layout
 from likeness.store.format.observations import Weight
@@ -96,31 +95,6 @@ def test_a_missing_pack_names_the_version_that_brought_it(filled: Filled) -> Non
     assert found.versions == (other.name,)
     assert "`prove` says for whom" in str(found)
     assert first.name not in str(found)
-
-
-def test_with_the_key_every_version_that_needs_a_missing_pack_is_named(filled: Filled) -> None:
-    first, _, third, _ = filled.versions
-    packs_of = filled.workshop.packs_of
-    pack = next(iter(packs_of(first) & packs_of(third)))
-    users = {v.name for v in filled.versions if pack in packs_of(v)}
-    filled.path(layout.pack(pack)).unlink()
-
-    needed = versions_that_need(
-        filled.store, [pack], scratch=filled.workshop.folder, stop=StopToken()
-    )
-
-    assert {first.name, third.name} <= set(needed[pack]) <= users
-
-
-def test_a_chunk_that_another_pack_holds_is_not_missed(filled: Filled) -> None:
-    workshop = filled.workshop
-    before = set(filled.names(layout.PACKS))
-    workshop.back_up(noise("other", 512 * 1024), vm=workshop.vm, incremental=False)
-    twice = next(iter(workshop.packs_of(filled.versions[1]) - {_id(n) for n in before}))
-
-    needed = versions_that_need(filled.store, [twice], scratch=workshop.folder, stop=StopToken())
-
-    assert needed == {}
 
 
 def _id(name: str) -> PackId:

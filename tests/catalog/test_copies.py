@@ -10,13 +10,13 @@ from catalog.copies import MANIFEST, export_copy, import_copy
 from catalog.dedup import drop_duplicates
 from catalog.proofs import record_proofs
 from catalog.runs import begin_run, finish_run, last_runs, record_outcome
-from catalog.validation import incidents, verdict_history
-from catalog.vaulting import record_vaulted, record_version_vaulted
+from catalog.vaulting import record_version_vaulted
 from catalog.versions import list_versions
 from likeness.errors import BadInput, Damaged
 from likeness.model.outcome import VmOutcome, VmState
 from tests.catalog.history import CHUNKS, History
 from tests.catalog.scenes import DAY, MONTH, NOW, damaged, proved, run, vm
+from tests.support.catalog_rows import damage_rows, verdict_history
 
 
 @pytest.fixture
@@ -32,7 +32,6 @@ def full(catalog: CatalogFile) -> History:
     begin_run(catalog, run(1), "nightly", NOW)
     record_outcome(catalog, run(1), VmOutcome("web", VmState.DONE, vm("web")), NOW)
     finish_run(catalog, run(1), "completed", 'it said "fine",\n§ and ü', NOW)
-    record_vaulted(catalog, "far", [("packs/aa/bb", 7)], NOW)
     record_version_vaulted(catalog, "far", list(history.versions)[:1], NOW)
     fill_what_is_empty(catalog)
     return history
@@ -78,7 +77,7 @@ def test_p3_an_imported_copy_equals_the_original(full: History, tmp_path: Path) 
     for table in original.keys() - {"schema_migrations"}:
         assert restored[table] == original[table], table
     assert list_versions(other, NOW, MONTH) == list_versions(full.catalog, NOW, MONTH)
-    assert incidents(other) == incidents(full.catalog)
+    assert damage_rows(other) == damage_rows(full.catalog)
     assert last_runs(other) == last_runs(full.catalog)
     for version in full.versions:
         assert verdict_history(other, version) == verdict_history(full.catalog, version)

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.chunks import damaged_ids, packs_of_versions, places_of, unreferenced_packs
+from catalog.chunks import damaged_ids, unreferenced_packs
 from catalog.connection import CatalogFile
 from catalog.dedup import drop_duplicates, holders, packs_given_back
 from catalog.incidents import list_incidents, note_incidents
@@ -29,6 +29,7 @@ from tests.catalog.scenes import (
     validated,
     vm,
 )
+from tests.support.catalog_rows import copies_of, packs_of_version
 
 
 def run_of(history: History, which: str) -> RunId:
@@ -91,7 +92,7 @@ def test_of_two_proved_copies_the_older_stays(catalog: CatalogFile) -> None:
     validated(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
     assert drop_duplicates(catalog, NOW + DAY).redundant == (second.pack,)
     clone = history.last["clone"].record.version
-    assert packs_of_versions(catalog, [clone]) == [first.pack]
+    assert packs_of_version(catalog, clone) == [first.pack]
 
 
 def test_an_unproved_copy_of_another_vm_is_never_relied_on(catalog: CatalogFile) -> None:
@@ -99,7 +100,7 @@ def test_an_unproved_copy_of_another_vm_is_never_relied_on(catalog: CatalogFile)
     validated(catalog, proved(second), NOW, MONTH)
     found = drop_duplicates(catalog, NOW)
     assert found.redundant == (first.pack,), "the proved copy may serve for the unproved one"
-    assert packs_of_versions(catalog, [history.last["web"].record.version]) == [second.pack]
+    assert packs_of_version(catalog, history.last["web"].record.version) == [second.pack]
 
 
 def test_copies_that_are_bad_or_out_of_reach_make_nothing_redundant(catalog: CatalogFile) -> None:
@@ -136,7 +137,7 @@ def test_n5_the_pass_and_the_giving_back_may_stop_anywhere_and_be_repeated(
         assert (again.known_chunks, again.redundant) == (0, ())
     assert {row.verdict for row in list_versions(catalog, NOW, MONTH)} == {Verdict.GOOD}
     assert packs_to_prove(catalog, NOW, MONTH) == []
-    places = places_of(catalog, CHUNKS[:4])
+    places = copies_of(catalog, CHUNKS[:4])
     assert {p.pack for each in places.values() for p in each} == {first.pack}
 
 
@@ -191,7 +192,7 @@ def test_a_pack_that_was_needed_after_all_is_missed_at_once(catalog: CatalogFile
 def test_two_copies_in_one_transfer_are_one_chunk(catalog: CatalogFile) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 5: CHUNKS[0]}, 1: {2: CHUNKS[0]}})
-    (only,) = places_of(catalog, [CHUNKS[0]])[CHUNKS[0]]
+    (only,) = copies_of(catalog, [CHUNKS[0]])[CHUNKS[0]]
     assert only.serves
     assert drop_duplicates(catalog, NOW).known_chunks == 0
 
@@ -241,7 +242,7 @@ def _compared_with_a_naive_look(history: History, dice: random.Random) -> None:
             waiting |= found  # nothing relies on them
             proven -= found
         needed = {c for v in history.versions.values() for c in v.maps[0].values()}
-        for places in places_of(history.catalog, needed).values():
+        for places in copies_of(history.catalog, needed).values():
             assert [p.serves for p in places].count(True) == 1
             assert not {p.pack for p in places} & gone
     assert not {row.verdict for row in list_versions(history.catalog, NOW, None)} & {

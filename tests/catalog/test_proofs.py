@@ -10,17 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.chunks import must_read, places_of
+from catalog.chunks import must_read
 from catalog.connection import CatalogFile, reading
 from catalog.dedup import drop_duplicates, packs_given_back
-from catalog.proofs import record_proofs, refresh_verdicts
+from catalog.proofs import record_proofs
 from catalog.recording import record_packs
 from catalog.session import catalog_session
-from catalog.validation import incidents, packs_to_prove, proof_outlook, verdict_history
+from catalog.validation import packs_to_prove, proof_outlook
 from catalog.values import DocumentCheck, Proved, Verdict, VersionRow, Why
 from catalog.verdicts import Facts, judge
 from catalog.versions import list_versions
-from likeness.errors import UnknownVersion
 from likeness.model.disk import Extent
 from likeness.model.ids import PackId, RunId, VersionId
 from likeness.store.check.proving import Finding, PackProof
@@ -38,6 +37,7 @@ from tests.catalog.scenes import (
     unreachable,
     validated,
 )
+from tests.support.catalog_rows import copies_of, damage_rows, verdict_history
 
 SECOND = timedelta(seconds=1)
 
@@ -118,7 +118,7 @@ def test_v4_a_chunk_that_three_vms_share_turns_all_their_versions_red_at_once(
         assert only.ranges == (Extent(2 * CHUNK_BYTES, 2 * CHUNK_BYTES),)
         assert (only.disk, only.affected_bytes) == (disk(change.vm_name), 2 * CHUNK_BYTES)
     assert verdicts(catalog, NOW + DAY)["other", 1] is Verdict.GOOD
-    (incident,) = incidents(catalog)
+    (incident,) = damage_rows(catalog)
     assert (incident.pack, incident.kind, incident.first_seen) == (
         *(first.pack, "damaged", NOW + DAY),
     )
@@ -148,7 +148,7 @@ def test_v10_what_could_not_be_checked_is_amber_and_never_red(catalog: CatalogFi
         Verdict.STALE,
         "1 of its 2 packs could not be checked",
     )
-    assert incidents(catalog) == []
+    assert damage_rows(catalog) == []
     validated(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
     assert the_row(catalog, NOW + DAY).verdict is Verdict.GOOD
 
@@ -162,7 +162,7 @@ def test_not_being_able_to_check_proves_nothing_and_heals_nothing(catalog: Catal
     later = NOW + DAY
     validated(catalog, [unreachable(again, later), unreachable(second, later)], later, MONTH)
     assert the_row(catalog, later).verdict is Verdict.BAD
-    assert len(incidents(catalog)) == 1
+    assert len(damage_rows(catalog)) == 1
     outlook = proof_outlook(catalog, later, MONTH)
     assert (outlook.unproved_packs, outlook.oldest_proof_at) == (1, NOW)
 
@@ -173,7 +173,7 @@ def test_not_being_able_to_check_does_not_make_damage_good(catalog: CatalogFile)
     validated(catalog, [*proved(second), missing(first)], NOW, MONTH)
     validated(catalog, [unreachable(first, NOW + DAY)], NOW + DAY, MONTH)
     assert the_row(catalog, NOW + DAY).verdict is Verdict.BAD
-    assert {i.kind for i in incidents(catalog)} == {"missing"}
+    assert {i.kind for i in damage_rows(catalog)} == {"missing"}
 
 
 def test_a_glitch_is_over_when_the_pack_reads_well_again(catalog: CatalogFile) -> None:
@@ -183,8 +183,8 @@ def test_a_glitch_is_over_when_the_pack_reads_well_again(catalog: CatalogFile) -
     validated(catalog, proofs, NOW, MONTH, versions=history.versions)
     told = validated(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
     assert [c.sequence for c in told.healed] == [1]
-    assert incidents(catalog) == []
-    (past,) = incidents(catalog, open_only=False)
+    assert damage_rows(catalog) == []
+    (past,) = damage_rows(catalog, open_only=False)
     assert (past.first_seen, past.cleared_at, past.healed_at) == (NOW, NOW + DAY, NOW + DAY)
     version = history.last["web"].record.version
     said = [verdict for _, verdict, _ in verdict_history(catalog, version)]
@@ -200,13 +200,13 @@ def test_v9_a_new_copy_heals_only_when_it_was_proved(catalog: CatalogFile) -> No
     assert list(must_read(catalog, history.last["web"].record.vm)) == [disk("web")]
     again = pack([hurt])
     record_packs(catalog, [again], NOW)
-    assert places_of(catalog, [hurt])[hurt][0].pack == again.pack
+    assert copies_of(catalog, [hurt])[hurt][0].pack == again.pack
     assert the_row(catalog).verdict is Verdict.BAD, "nobody has read the new copy yet"
     assert must_read(catalog, history.last["web"].record.vm)
     told = validated(catalog, proved(again, at=NOW + DAY), NOW + DAY, MONTH)
     assert [c.after for c in told.healed] == [Verdict.GOOD]
     assert must_read(catalog, history.last["web"].record.vm) == {}
-    assert incidents(catalog) == []
+    assert damage_rows(catalog) == []
 
 
 def test_damage_that_another_proved_copy_makes_up_for_turns_nothing_red(
@@ -220,7 +220,7 @@ def test_damage_that_another_proved_copy_makes_up_for_turns_nothing_red(
     drop_duplicates(catalog, NOW)
     told = validated(catalog, [damaged(first, CHUNKS[0], at=NOW + DAY)], NOW + DAY, MONTH)
     assert (told.damaged_chunks, told.moved_chunks, told.turned_bad) == (1, 1, ())
-    assert places_of(catalog, CHUNKS[:1])[CHUNKS[0]][0].pack == second.pack
+    assert copies_of(catalog, CHUNKS[:1])[CHUNKS[0]][0].pack == second.pack
     assert set(verdicts(catalog, NOW + DAY).values()) == {Verdict.GOOD}
 
 
@@ -257,12 +257,13 @@ def test_proofs_may_come_twice_and_in_any_order(catalog: CatalogFile) -> None:
 def test_green_turns_amber_with_age_and_is_told_once(catalog: CatalogFile) -> None:
     history = one_vm(catalog)
     judged(history, proved(*history.packs.values()))
-    assert refresh_verdicts(catalog, NOW + MONTH, MONTH) == ()
+    everything = list(history.versions)
+    assert record_proofs(catalog, [], NOW + MONTH, MONTH, versions=everything).changes == ()
     late = NOW + MONTH + SECOND
     assert the_row(catalog, late).verdict is Verdict.STALE
-    (change,) = refresh_verdicts(catalog, late, MONTH)
+    (change,) = record_proofs(catalog, [], late, MONTH, versions=everything).changes
     assert (change.before, change.after) == (Verdict.GOOD, Verdict.STALE)
-    assert refresh_verdicts(catalog, late, MONTH) == ()
+    assert record_proofs(catalog, [], late, MONTH, versions=everything).changes == ()
     assert the_row(catalog, late).oldest_proof_at == NOW
     (shown,) = list_versions(catalog, late, None)
     assert shown.verdict is Verdict.GOOD, "never too old, where that is the setting"
@@ -310,7 +311,7 @@ def test_clocks_that_jump_turn_nothing_green(catalog: CatalogFile) -> None:
     assert {p.why for p in packs_to_prove(catalog, NOW, MONTH)} == {Why.NEW}
     outlook = proof_outlook(catalog, NOW, MONTH)
     assert (outlook.unproved_packs, outlook.oldest_age) == (2, None)
-    (change,) = refresh_verdicts(catalog, NOW, MONTH)
+    (change,) = record_proofs(catalog, [], NOW, MONTH, versions=list(history.versions)).changes
     assert change.after is Verdict.UNCHECKED
     assert the_row(catalog, far).verdict is Verdict.UNCHECKED, "it does not ripen either"
     validated(catalog, proved(*history.packs.values()), NOW, MONTH, versions=history.versions)
@@ -420,11 +421,6 @@ def test_old_documents_turn_a_version_amber_however_young_its_packs_are(
     record_proofs(catalog, proved(*history.packs.values(), at=later), later, MONTH)
     assert the_row(catalog, later).verdict is Verdict.STALE
     assert "its own documents were last read back on 2030-01-01" in the_row(catalog, later).reason
-
-
-def test_an_unknown_version_has_no_history(catalog: CatalogFile) -> None:
-    with pytest.raises(UnknownVersion):
-        verdict_history(catalog, VersionId("0" * 32))
 
 
 @given(
@@ -544,7 +540,7 @@ class Walk:
             self.gone |= set(found)
 
     def refresh(self) -> None:
-        refresh_verdicts(self.catalog, self.now, MONTH)
+        record_proofs(self.catalog, [], self.now, MONTH)
 
     def copies(self, chunk: bytes) -> list[tuple[PackId, datetime | None]]:
         """Every copy that is still there, and when it was last seen to be well."""

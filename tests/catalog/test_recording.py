@@ -13,12 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.chunks import (
-    affected_by,
     damaged_ids,
-    map_of_version,
     must_read,
-    packs_of_versions,
-    places_of,
     unreferenced_packs,
 )
 from catalog.connection import CatalogFile, reading
@@ -26,12 +22,9 @@ from catalog.dedup import drop_duplicates, packs_given_back
 from catalog.proofs import record_proofs
 from catalog.reconciling import expire_versions
 from catalog.recording import record_packs, record_version
-from catalog.validation import incidents
 from catalog.values import DiskMap, Recorded, Verdict
 from catalog.versions import (
     find_version,
-    known_versions,
-    last_version,
     list_versions,
     list_vms,
 )
@@ -55,6 +48,14 @@ from tests.catalog.scenes import (
     version,
     vm,
     whole_map,
+)
+from tests.support.catalog_rows import (
+    affected_by,
+    copies_of,
+    damage_rows,
+    known_versions,
+    map_of_version,
+    packs_of_version,
 )
 
 
@@ -105,18 +106,14 @@ def test_every_map_and_every_use_of_a_chunk_is_as_it_was_told(
         history = random_history(empty, Path(folder) / "c", seed)
         for version_id, mine in sample(history, seed):
             for at in range(3):
-                told = dict(
-                    pair
-                    for batch in map_of_version(history.catalog, version_id, disk(mine.vm, at))
-                    for pair in batch
-                )
+                told = map_of_version(history.catalog, version_id, disk(mine.vm, at))
                 expected = {p: c[:16] for p, c in mine.maps.get(at, {}).items()}
                 assert told == expected
             needed = {c for m in mine.maps.values() for c in m.values()}
             packs = {
-                places[0].pack for places in places_of(history.catalog, needed).values() if places
+                copies[0].pack for copies in copies_of(history.catalog, needed).values() if copies
             }
-            assert set(packs_of_versions(history.catalog, [version_id])) == packs
+            assert set(packs_of_version(history.catalog, version_id)) == packs
         wanted = set(random.Random(seed).sample(CHUNKS, 3))
         assert ranges_told(history, wanted) == history.places_of_chunk(wanted)
 
@@ -146,21 +143,12 @@ def test_p4_a_catalog_rebuilt_from_the_store_says_the_same(empty: CatalogFile, s
             record_proofs(each, proved(*left, at=NOW), NOW, MONTH, versions=everything)
         assert list_versions(rebuilt, NOW, MONTH) == list_versions(live, NOW, MONTH)
         for version_id, mine in sample(history, seed):
-            assert packs_of_versions(rebuilt, [version_id]) == packs_of_versions(live, [version_id])
+            assert packs_of_version(rebuilt, version_id) == packs_of_version(live, version_id)
             for at in mine.maps:
                 there, here = (
-                    list(map_of_version(each, version_id, disk(mine.vm, at)))
-                    for each in (live, rebuilt)
+                    map_of_version(each, version_id, disk(mine.vm, at)) for each in (live, rebuilt)
                 )
                 assert there == here
-
-
-def test_a_map_is_given_in_batches(catalog: CatalogFile) -> None:
-    history = History(catalog)
-    history.back_up("web", {0: {at: CHUNKS[at] for at in range(1, 8)}})
-    (only,) = history.versions
-    batches = list(map_of_version(catalog, only, disk("web"), 3))
-    assert [[position for position, _ in batch] for batch in batches] == [[1, 2, 3], [4, 5, 6], [7]]
 
 
 def test_a_version_told_twice_is_one_version(catalog: CatalogFile) -> None:
@@ -208,22 +196,6 @@ def test_lists_say_what_the_record_says(catalog: CatalogFile) -> None:
         *(vm("web"), "web", 1, 1),
     )
     assert list_versions(catalog, NOW, MONTH, vm=vm("db")) == []
-
-
-def test_the_last_version_is_the_base_of_the_next(catalog: CatalogFile) -> None:
-    assert last_version(catalog, vm("web")) is None
-    history = History(catalog)
-    history.back_up("web", {0: {0: CHUNKS[0]}})
-    history.back_up("web", {0: {0: CHUNKS[1]}, 1: {3: CHUNKS[1]}})
-    history.back_up("db", {0: {}})
-    last = last_version(catalog, vm("web"))
-    mine = history.last["web"].record
-    assert last is not None
-    assert (last.version, last.sequence, last.record, last.digest, last.run) == (
-        *(mine.version, 2, mine.name, mine.digest, mine.record.run),
-    )
-    assert [d.disk for d in last.disks] == [disk("web"), disk("web", 1)]
-    assert known_versions(catalog) == set(history.versions)
 
 
 def test_a_version_is_found_by_the_beginning_of_its_id(catalog: CatalogFile) -> None:
@@ -308,7 +280,7 @@ def test_a_chunk_no_pack_holds_makes_the_version_red_until_a_pack_is_proved(
     assert row.verdict is Verdict.BAD
     assert must_read(catalog, vm("web")) == {disk("web"): [Extent(3 * CHUNK_BYTES, CHUNK_BYTES)]}
     assert damaged_ids(catalog) == {CHUNKS[1][:16]}
-    assert [(i.kind, i.pack) for i in incidents(catalog)] == [("lost", None)]
+    assert [(i.kind, i.pack) for i in damage_rows(catalog)] == [("lost", None)]
 
     late = pack([CHUNKS[1]])
     known = KnownPack(late.pack, late.size_bytes, late.digest, RunId(""), late.places)
@@ -317,7 +289,7 @@ def test_a_chunk_no_pack_holds_makes_the_version_red_until_a_pack_is_proved(
     (row,) = list_versions(catalog, NOW, MONTH)
     assert row.verdict is Verdict.UNCHECKED
     assert (row.packs, row.unproved_packs) == (2, 2)
-    assert incidents(catalog) == []
+    assert damage_rows(catalog) == []
 
 
 def test_a_disk_that_shrank_loses_what_lay_beyond(catalog: CatalogFile) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from catalog.connection import CatalogFile, reading
-from catalog.versions import known_versions
 from tests.catalog.scenes import version
+from tests.support.catalog_rows import known_versions
 
 ROOT = Path(__file__).parents[2]
 POSITIONS = 1_000_000

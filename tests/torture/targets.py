@@ -37,7 +37,7 @@ from likeness.store.format.documents import (
 from likeness.store.format.maps import STRETCH, decode_part
 from likeness.store.format.pack import Pack, PackHeader
 from likeness.store.read.index import read_segment
-from likeness.store.read.salvaging import salvage
+from likeness.store.read.salvaging import records_in
 from tests.support.memory import MemoryTransport
 
 STORE = StoreId("5" * 32)
@@ -203,14 +203,9 @@ def salvaged_pack(data: bytes) -> None:
         at = dice.number(len(made) - 1)
         made[at : at + 4] = dice.pick(b"ADSR", bytes(4), b"\xff" * 4)
     cut = bytes(made[: len(made) - dice.pick(0, 0, 64, dice.number(len(made)))])
-    salvage(
-        cut,
-        name=NAME,
-        store=STORE,
-        keys=KEYS,
-        suite=Suite.AEGIS_256,
-        chunk_bytes=CHUNK,
-    )
+    header = PackHeader.parse_any(cut, name=NAME, store=STORE, suite=Suite.AEGIS_256)
+    for _ in records_in(cut, (header.opener(KEYS, chunk_bytes=CHUNK),), NAME):
+        pass
 
 
 def raw_pack(data: bytes) -> None:

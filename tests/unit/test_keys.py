@@ -30,7 +30,6 @@ from likeness.store.format.opening import (
     create_store,
     open_store,
     open_store_with_key_file,
-    public_keys,
 )
 from likeness.transport.local import LocalTransport
 from tests.support.memory import MemoryTransport
@@ -390,22 +389,6 @@ def test_a_store_made_by_a_later_release_asks_for_it(
 
     with pytest.raises(StoreTooNew, match=r"written by a later release.*install a later release"):
         open_store_with_key_file(workshop.transport, workshop.key_file)
-
-
-def test_public_keys_are_read_without_any_secret(workshop: Workshop) -> None:
-    found = public_keys(workshop.transport)
-
-    assert found == {1: workshop.store.keys.public()}
-    assert len(found[1].fingerprint.split()) == 8
-
-
-def test_a_forged_public_key_does_not_verify(make_workshop: Maker) -> None:
-    workshop, other = make_workshop(), make_workshop()
-    workshop.objects["keys/pub-00000001"] = other.objects["keys/pub-00000001"]
-
-    with pytest.raises(Damaged):
-        public_keys(workshop.transport)
-    assert open_store_with_key_file(workshop.transport, workshop.key_file).keys.epoch == 1
 
 
 def test_a_store_says_what_it_is(make_workshop: Maker, suite: Suite) -> None:

@@ -1,6 +1,7 @@
 """Packs: complete or refused, and what is left of a broken one is found."""
 
 import struct
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -18,8 +19,9 @@ from likeness.store.format.pack import (
     Pack,
     PackBuilder,
     PackHeader,
+    Place,
 )
-from likeness.store.read.salvaging import Salvaged, salvage
+from likeness.store.read.salvaging import records_in
 from tests.unit.workshop import CHUNK, changed, flipped, noise
 
 STORE = StoreId("5" * 32)
@@ -58,14 +60,19 @@ def opened(data: bytes, name: str) -> dict[ChunkId, bytes]:
     return found
 
 
+class Salvaged(NamedTuple):
+    """Records that opened, by offset; and where one began that could not be opened."""
+
+    places: tuple[Place, ...]
+    lost: tuple[int, ...]
+
+
 def salvaged(data: bytes, name: str, *, suite: Suite = Suite.AEGIS_256) -> Salvaged:
-    return salvage(
-        data,
-        name=name,
-        store=STORE,
-        keys=KEYS,
-        suite=suite,
-        chunk_bytes=CHUNK,
+    header = PackHeader.parse_any(data, name=name, store=STORE, suite=suite)
+    found = list(records_in(data, (header.opener(KEYS, chunk_bytes=CHUNK),), name))
+    return Salvaged(
+        tuple(Place(opened.chunk, at, end - at) for at, end, opened in found if opened),
+        tuple(at for at, _, opened in found if opened is None),
     )
 
 

@@ -8,7 +8,6 @@ import pytest
 from catalog.audits import Trouble, audit_is_due, open_troubles, untold_troubles
 from catalog.incidents import note_incidents, untold_incidents
 from catalog.messages import Message, write_message
-from catalog.validation import verdict_history
 from catalog.values import Verdict
 from likeness.clock import system_clock
 from likeness.codec.slots import SlotKind
@@ -19,6 +18,7 @@ from likeness.store.write.heads import write_head
 from tasks.auditing import EVERYTHING_EVERY, look_at_everything
 from tasks.letters import damage_letter, healed_letter, trouble_letter
 from tasks.page import trouble_lines
+from tests.support.catalog_rows import verdict_history
 from tests.unit.workshop import CHUNK, SecondLook, changed, flipped, noise
 from tests.validation.house import DAY, House
 from tests.validation.test_healing import heal

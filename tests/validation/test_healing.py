@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from prefect.logging import disable_run_logger
 
-from catalog.validation import verdict_history
 from catalog.values import Verdict
 from likeness.clock import system_clock
 from likeness.model.ids import RunId, random_name
 from likeness.store.read.index import known_packs
 from tasks.ages import age_limit
 from tasks.heal import Healed, heal_damage
+from tests.support.catalog_rows import verdict_history
 from tests.unit.workshop import CHUNK, changed, noise
 from tests.validation.house import DAY, House
 

@@ -9,13 +9,14 @@ import pytest
 from catalog.dedup import drop_duplicates, packs_given_back
 from catalog.incidents import note_incidents, untold_incidents
 from catalog.reconciling import expire_versions
-from catalog.validation import proof_outlook, verdict_history
+from catalog.validation import proof_outlook
 from catalog.values import Verdict, Why
 from likeness.errors import ShareRefused, ShareUnreachable, StoreMissing
 from likeness.model.ids import PackId
 from likeness.store.check.proving import Finding
 from tasks.ages import AgeLimit, age_limit
 from tasks.letters import damage_letter
+from tests.support.catalog_rows import verdict_history
 from tests.support.faulty import Fault, FaultyTransport
 from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, SecondLook, changed, flipped, noise

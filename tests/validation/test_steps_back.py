@@ -17,7 +17,6 @@ from catalog.dedup import drop_duplicates, packs_given_back
 from catalog.incidents import note_incidents, untold_incidents
 from catalog.messages import undelivered
 from catalog.reconciling import highest_sequence, known_records, store_of
-from catalog.validation import verdict_history
 from catalog.values import Verdict
 from likeness.clock import system_clock
 from likeness.errors import WrongKey
@@ -27,6 +26,7 @@ from likeness.store.format import layout
 from likeness.store.read.versions import Version, record_names, vms
 from tasks.catch_up import catch_up
 from tasks.heal import heal_damage
+from tests.support.catalog_rows import verdict_history
 from tests.unit.workshop import CHUNK, changed, noise
 from tests.validation.house import House, settings_of
 

@@ -14,13 +14,16 @@ from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
 from likeness.model.disk import Skips
-from likeness.model.ids import RunId, random_name
+from likeness.model.ids import DiskId, RunId, random_name
+from likeness.xen import marks
 from likeness.xen.http_reader import HttpDiskReader
 from likeness.xen.inventory import find_vm
 from likeness.xen.marks import Owner
 from likeness.xen.nbd_reader import NbdDiskReader
+from likeness.xen.restoring import RestoredDisk
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot, take_snapshot
+from likeness.xen.storages import find_storage
 
 MIB = 1 << 20
 
@@ -88,6 +91,25 @@ def read_all(
         for segment in reader.segments(segment_bytes, skip=skip):
             content[segment.offset : segment.offset + len(segment.data)] = segment.data
     return bytes(content)
+
+
+def empty_disk(xen: XenSession, size_bytes: int, owner: Owner, storage: str = "") -> RestoredDisk:
+    """A new disk that belongs to no VM."""
+    record = {
+        "name_label": "new",
+        "name_description": "",
+        "SR": find_storage(xen, storage),
+        "virtual_size": str(size_bytes),
+        "type": "user",
+        "sharable": False,
+        "read_only": False,
+        "other_config": marks.marks_to_be_made_with(owner),
+        "xenstore_data": {},
+        "sm_config": {},
+        "tags": [],
+    }
+    ref = str(xen.call("VDI.create", record))
+    return RestoredDisk(DiskId(""), "", ref, str(xen.call("VDI.get_uuid", ref)), size_bytes)
 
 
 def read_disk(xen: XenSession, disk: SnapshotDisk) -> bytes:

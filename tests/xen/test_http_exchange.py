@@ -9,11 +9,10 @@ from likeness.errors import HostRefused, LikenessError, TransferBroken
 from likeness.model.disk import Segment
 from likeness.stopping import StopToken
 from likeness.xen.http_reader import HttpDiskReader
-from likeness.xen.restoring import create_disk, write_disk
+from likeness.xen.restoring import write_disk
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk
-from likeness.xen.storages import find_storage
-from tests.xen.conftest import MIB, Stage, read_all
+from tests.xen.conftest import MIB, Stage, empty_disk, read_all
 from tests.xen.passage import Passage
 
 
@@ -73,13 +72,7 @@ def test_an_answer_that_is_none_is_never_taken_for_a_disk(
 def test_a_session_that_ended_before_a_write_is_begun_again_for_the_next_try(
     stage: Stage, xen: XenSession, passage: Passage
 ) -> None:
-    disk = create_disk(
-        xen,
-        storage_ref=find_storage(xen),
-        name="new",
-        size_bytes=8 * MIB,
-        owner=stage.owner,
-    )
+    disk = empty_disk(xen, 8 * MIB, stage.owner)
     passage.instead[b"PUT /import_raw_vdi"] = b"HTTP/1.1 401 Unauthorized\r\n\r\n"
 
     with pytest.raises(TransferBroken, match="session had ended"):

@@ -14,7 +14,6 @@ from likeness.xen import marks
 from likeness.xen.inventory import find_vm, list_vms
 from likeness.xen.restoring import (
     RestoredVm,
-    create_disk,
     create_vm,
     destroy_disk,
     destroy_vm,
@@ -23,7 +22,7 @@ from likeness.xen.restoring import (
 )
 from likeness.xen.storages import find_storage
 from likeness.xen.sweeping import sweep_snapshots
-from tests.xen.conftest import MIB, Died, Stage, let_it_die, login, wait_for_the_pool
+from tests.xen.conftest import MIB, Died, Stage, empty_disk, let_it_die, login, wait_for_the_pool
 
 KIB = 1 << 10
 
@@ -176,13 +175,7 @@ def test_a_vm_that_was_released_is_not_taken_away_any_more(stage: Stage) -> None
 
 
 def test_a_sparse_disk_is_written_only_where_it_holds_something(stage: Stage) -> None:
-    disk = create_disk(
-        stage.xen,
-        storage_ref=find_storage(stage.xen),
-        name="sparse",
-        size_bytes=64 * MIB,
-        owner=stage.owner,
-    )
+    disk = empty_disk(stage.xen, 64 * MIB, stage.owner)
 
     written = write_disk(stage.xen, disk, [Segment(40 * MIB, b"x" * 100)])
 

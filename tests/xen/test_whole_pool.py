@@ -23,11 +23,11 @@ from likeness.xen.inventory import find_vm
 from likeness.xen.marks import Owner
 from likeness.xen.reading import Way, open_reader
 from likeness.xen.references import drop_references
-from likeness.xen.restoring import create_disk, create_vm, release_vm, write_disk
+from likeness.xen.restoring import create_vm, release_vm, write_disk
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot, take_snapshot
 from likeness.xen.storages import find_storage
-from tests.xen.conftest import MIB, read_all
+from tests.xen.conftest import MIB, empty_disk, read_all
 
 CHUNK = 256 << 10
 
@@ -193,13 +193,7 @@ def test_a_disk_that_only_another_host_sees_is_read_there(
 def test_a_disk_that_only_another_host_sees_is_written_there(
     site: Site, far_disk: SnapshotDisk
 ) -> None:
-    disk = create_disk(
-        site.xen,
-        storage_ref=find_storage(site.xen, "far"),
-        name="back",
-        size_bytes=3 * MIB,
-        owner=site.owner,
-    )
+    disk = empty_disk(site.xen, 3 * MIB, site.owner, "far")
 
     write_disk(site.xen, disk, [Segment(MIB, b"home again")])
 

@@ -16,7 +16,6 @@ from likeness.errors import LikenessError
 from likeness.model.ids import ChunkId, PackId
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
-from likeness.store.check.consequences import packs_of
 from likeness.store.check.needs import Needs, needs_of
 from likeness.store.check.proving import Finding, PackProof, documents_of, prove_pack
 from likeness.store.format import layout
@@ -33,6 +32,7 @@ from likeness.store.format.observations import (
 )
 from likeness.store.prune.sweeping import given_back
 from likeness.store.read.index import KnownPack, read_segment, segments
+from likeness.store.read.packs_needed import packs_of
 from likeness.store.read.salvaging import Salvager, out_of_place
 from likeness.store.read.versions import Version, misplaced_records, read_version_at
 

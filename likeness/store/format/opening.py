@@ -32,7 +32,6 @@ from likeness.store.format.believing import LOST, Unopened, read_surely
 from likeness.store.format.data_store import (
     DataStore,
     is_there,
-    read_frame,
     signed_document,
     signed_part,
     verifier_of,
@@ -194,29 +193,6 @@ def write_public_keys(store: DataStore, public: PublicKeys, *, clock: Clock) -> 
         made_at=clock().isoformat(),
     )
     store.write(layout.public_keys(public.epoch), Kind.PUBLIC_KEYS, document)
-
-
-def public_keys(transport: Transport) -> dict[int, PublicKeys]:
-    """The public keys of each epoch, as the store itself claims them.
-
-    Nothing vouches for them but their own signatures: compare a fingerprint with the recovery
-    sheet, or derive them from the master key.
-
-    Raises:
-        StoreMissing: There is no store.
-    """
-    store_id = claimed_store(transport)
-    found: dict[int, PublicKeys] = {}
-    for entry in transport.entries(layout.KEYS):
-        if layout.is_known(entry.name) and "/pub-" in entry.name:
-            frame = read_frame(transport, entry.name)
-            said = decode(frame.clear, PublicKeysDocument, name=entry.name)
-            keys = PublicKeys(
-                store_id, said.epoch, bytes.fromhex(said.box), bytes.fromhex(said.verify)
-            )
-            frame.require_signature(Kind.PUBLIC_KEYS, found.get(said.epoch - 1, keys))
-            found[said.epoch] = keys
-    return found
 
 
 def _require_chunk_size(chunk_bytes: int) -> None:

@@ -5,10 +5,7 @@ was sealed, wherever it lies: in a pack that lost its end, under another's name,
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
-from likeness.codec.aead import Suite
-from likeness.codec.keys import StoreKeys
 from likeness.codec.records import (
     RECORD_MAGIC,
     Opened,
@@ -17,7 +14,7 @@ from likeness.codec.records import (
     record_length,
 )
 from likeness.errors import Damaged, LikenessError
-from likeness.model.ids import PackId, StoreId
+from likeness.model.ids import PackId
 from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
@@ -36,51 +33,13 @@ Note = Callable[[str, LikenessError], None]
 """Told of each pack that cannot be read at the moment, and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Salvaged:
-    """What is left in a pack that is not whole.
-
-    Attributes:
-        places: Records that opened and were proved, by offset.
-        lost: Byte offsets at which a record began and could not be opened.
-    """
-
-    places: tuple[Place, ...]
-    lost: tuple[int, ...]
-
-
-def salvage(
-    data: bytes,
-    *,
-    name: str,
-    store: StoreId,
-    keys: StoreKeys,
-    suite: Suite,
-    chunk_bytes: int,
-) -> Salvaged:
-    """Find every record of a pack that still opens, without its table or trailer.
-
-    The header's session boxes are taken from its second copy when the first is damaged.
-
-    Raises:
-        Damaged: Neither copy of the session boxes is left, so nothing can be opened.
-    """
-    header = PackHeader.parse_any(data, name=name, store=store, suite=suite)
-    opener = header.opener(keys, chunk_bytes=chunk_bytes)
-    places: list[Place] = []
-    lost: list[int] = []
-    for offset, end, opened in _records(data, (opener,), name):
-        if opened is None:
-            lost.append(offset)
-        else:
-            places.append(Place(opened.chunk, offset, end - offset))
-    return Salvaged(tuple(places), tuple(lost))
-
-
-def _records(
+def records_in(
     data: bytes, openers: Sequence[Opener], name: str
 ) -> Iterator[tuple[int, int, Opened | None]]:
-    """Everything that begins like a record: where it begins and ends, and what it opens to."""
+    """Everything that begins like a record: where it begins and ends, and what it opens to.
+
+    Neither a table nor a trailer is needed.
+    """
     offset = data.find(RECORD_MAGIC)
     while offset >= 0:
         opened, end = _try_record(data, offset, openers, name)
@@ -143,7 +102,7 @@ class Salvager:
             return
         except UNREADABLE:
             return
-        for _, _, opened in _records(data, openers, name):
+        for _, _, opened in records_in(data, openers, name):
             if opened is not None:
                 yield opened
 

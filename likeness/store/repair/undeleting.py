@@ -6,13 +6,13 @@ from likeness.clock import Clock
 from likeness.errors import ObjectMissing, UnknownVersion
 from likeness.model.ids import PackId, RunId
 from likeness.stopping import StopToken
-from likeness.store.check.consequences import packs_of
 from likeness.store.check.needs import needs_of
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.ledger import Ledger
 from likeness.store.prune.condemning import owner_number, read_condemned, say_condemned
 from likeness.store.read.index import KnownPack, known_packs
+from likeness.store.read.packs_needed import packs_of
 from likeness.store.read.versions import read_version_at
 from likeness.store.write.forgetting import take_back
 
