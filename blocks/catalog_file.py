@@ -9,6 +9,7 @@ from typing import ClassVar
 from prefect.blocks.core import Block
 from pydantic import Field
 
+from blocks.schema import SchemaMadeOnce
 from catalog import schema
 from catalog.connection import CatalogFile as CatalogAddress
 from likeness.clock import Clock
@@ -17,7 +18,7 @@ from likeness.model.ids import is_name, random_name
 from likeness.store.format.turns import Pens
 
 
-class CatalogFile(Block):
+class CatalogFile(SchemaMadeOnce, Block):
     """The folder with the catalog, the claims and the scratch files of one installation.
 
     It must be on a local disk. Losing it loses no version: the store can rebuild the catalog.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self, cast
 from prefect.blocks.core import Block
 from pydantic import BaseModel, Field, PrivateAttr, SecretStr
 
+from blocks.schema import SchemaMadeOnce
 from blocks.session import shared_opening
 from likeness.errors import LikenessError
 from likeness.store.format.data_store import DataStore
@@ -100,7 +101,7 @@ class Share(_Account):
         )
 
 
-class DataStoreShare(Share, _WithKey, Block):
+class DataStoreShare(SchemaMadeOnce, Share, _WithKey, Block):
     """The data store (ADS): a folder, share or bucket, its account, and the key that opens it.
 
     Example:
@@ -179,7 +180,7 @@ class DataStoreShare(Share, _WithKey, Block):
             return owner_of(store)
 
 
-class Vault(Share, Block):
+class Vault(SchemaMadeOnce, Share, Block):
     """The second place, where versions are copied to: a share, folder or bucket, and its account.
 
     A vault opens with the same keys as the data store it was filled from.

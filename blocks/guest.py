@@ -7,6 +7,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator
 
 import likeness
+from blocks.schema import SchemaMadeOnce
 from likeness.agent.remote import Address
 from likeness.model.choosing import uuid_in
 from likeness.model.ids import VmId
@@ -16,7 +17,7 @@ MADE_HERE = Path(likeness.__file__).parents[1] / "dist" / "likeness-agent"
 _INSTALLED = "likeness-agent"
 
 
-class Guest(Block):
+class Guest(SchemaMadeOnce, Block):
     """Where the agent is started inside one VM, and how its disks are frozen there.
 
     Example:

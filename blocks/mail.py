@@ -11,13 +11,14 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from blocks.addresses import addresses_in, needs_smtputf8
 from blocks.loading import load_block
+from blocks.schema import SchemaMadeOnce
 from likeness.clock import Clock
 from likeness.errors import BadInput
 
 Level = Literal["none", "errors", "always"]
 
 
-class Mail(Block):
+class Mail(SchemaMadeOnce, Block):
     """The mail server, its account, and who is told of what.
 
     Example:

@@ -13,6 +13,7 @@ from blocks.catalog_file import CatalogFile
 from blocks.data_store import DataStoreShare, Vault
 from blocks.loading import load_block
 from blocks.mail import Mail
+from blocks.schema import SchemaMadeOnce
 from blocks.session import sharing
 from blocks.xen_pool import XenPool
 from catalog.session import catalog_session
@@ -122,7 +123,7 @@ def _name_of(kind: str, *, optional: str = "") -> Any:
     return Field(title=f"{kind} block", description=said, **facts)
 
 
-class SiteBlock(SiteSettings, Block):
+class SiteBlock(SchemaMadeOnce, SiteSettings, Block):
     """One installation: the names of its blocks, and its settings.
 
     Flows are given a site's name and load it themselves, so that no secret is ever a parameter.

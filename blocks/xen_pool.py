@@ -7,6 +7,7 @@ from typing import ClassVar
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator
 
+from blocks.schema import SchemaMadeOnce
 from blocks.session import shared_opening
 from likeness.model.addresses import AddressGroup, StaticAddress, all_addresses
 from likeness.stopping import StopToken
@@ -15,7 +16,7 @@ from likeness.xen.owner import Owner
 from likeness.xen.session import XenSession
 
 
-class XenPool(Block):
+class XenPool(SchemaMadeOnce, Block):
     """Address and login of one XenServer or XCP-ng pool.
 
     Example:

@@ -85,6 +85,19 @@ def test_no_form_nests_a_block(block: type[Block]) -> None:
 
 
 @all_blocks
+def test_the_schema_is_made_once_and_is_what_prefect_makes(
+    block: type[Block], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect asks for each field of each block it writes down: a third of a job's CPU."""
+    made: dict[str, Any] = Block.model_json_schema.__func__(block)  # type: ignore[attr-defined]
+    assert block.model_json_schema() == made
+
+    block.model_json_schema()["properties"].clear()  # what one caller does no other sees
+    monkeypatch.setattr(Block, "model_json_schema", lambda *_: pytest.fail("made again"))
+    assert block.model_json_schema() == made
+
+
+@all_blocks
 def test_the_example_loads_the_block_under_its_own_name(block: type[Block]) -> None:
     example = block.get_code_example()
 
