@@ -8,9 +8,7 @@ together. Nothing slow belongs inside a `with`: no share, no hypervisor, no comp
 
 import fcntl
 import os
-import random
 import threading
-import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,10 +22,11 @@ from catalog.migrations import newest
 from catalog.translating import doubt_of, errors_translated, not_opened
 from likeness.clock import stopwatch
 from likeness.errors import BadInput, CatalogBusy, Damaged
+from likeness.retrying import Attempts, Pauses
 
 Connection = duckdb.DuckDBPyConnection
 _LOOK_SECONDS = 0.05
-_dice = random.SystemRandom()
+_BETWEEN_LOOKS = Pauses(0.002, 0.02, random=True)
 _threads_guard = threading.Lock()
 _threads: dict[Path, threading.Lock] = {}
 
@@ -160,10 +159,10 @@ def _wait(catalog: CatalogFile, handle: int, kind: int, deadline: float) -> None
     if _is_taken(handle, kind):
         return
     with _seen_waiting(catalog):
-        while not _is_taken(handle, kind):
-            if stopwatch() >= deadline:
-                raise _busy(catalog, "another process")
-            time.sleep(_dice.uniform(0.002, 0.02))
+        for _ in Attempts(_BETWEEN_LOOKS, seconds=max(deadline - stopwatch(), 0.0)):
+            if _is_taken(handle, kind):
+                return
+        raise _busy(catalog, "another process")
 
 
 def _is_taken(handle: int, kind: int) -> bool:

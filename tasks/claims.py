@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from blocks import Site
 from likeness.claims import Claimed, claim, is_claimed, said_by_claims
-from likeness.clock import stopwatch
 from likeness.errors import JobAlreadyRunning
 from likeness.model.ids import RunId, VersionId, VmId, random_name
+from likeness.retrying import Attempts, Pauses
 
 _LONGEST_TURN_SECONDS = 600.0
-_TURN_PAUSE_SECONDS = 0.05
+_BETWEEN_LOOKS = Pauses(0.05, 0.05)
 _LOOK_AGAIN_SECONDS = 1.0
 
 
@@ -115,14 +115,13 @@ def vault_turn(site: Site) -> Generator[None, None, None]:
 @contextmanager
 def _in_turn(site: Site, word: str) -> Generator[None, None, None]:
     with ExitStack() as held:
-        begun = stopwatch()
+        attempts = Attempts(_BETWEEN_LOOKS, seconds=_LONGEST_TURN_SECONDS)
         while not _taken(held, site, f"{word}-{'0' * 32}"):
-            if stopwatch() - begun > _LONGEST_TURN_SECONDS:
+            if not attempts.again():
                 raise JobAlreadyRunning(
                     "another run has been tidying the data store for ten minutes; see whether it"
                     " hangs, and run this one again"
                 )
-            time.sleep(_TURN_PAUSE_SECONDS)
         yield
 
 

@@ -11,6 +11,7 @@ from likeness.model.choosing import uuid_in
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.sizes import counted, readable_size
+from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.transport.base import Space
 from likeness.xen.changed_blocks import enable_tracking
@@ -143,7 +144,7 @@ def release_snapshot(snapshot: XenSnapshot, site: Site, *, read: bool) -> str:
     """
     try:
         with site.xen_pool.open(owner=snapshot.owner) as xen:
-            drop_snapshot(xen, snapshot, keep_references=read, tries=50, pause_seconds=1.0)
+            drop_snapshot(xen, snapshot, keep_references=read, pauses=Pauses(0.25, 1.0, tries=50))
     except Exception as cause:  # noqa: BLE001  # whatever it is, the sweep comes
         return f"its snapshot is still there and the next sweep will remove it: {cause}"
     return ""

@@ -2,13 +2,13 @@
 
 import queue
 import threading
-from collections.abc import Sequence
 
 from likeness.clock import cpu_stopwatch
 from likeness.codec.aead import Suite
 from likeness.codec.keys import SessionKey
 from likeness.errors import NameTaken, ShareUnreachable
 from likeness.model.ids import ChunkId, RunId, StoreId
+from likeness.retrying import Attempts, Pauses
 from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.pack import FinishedPack, PackBuilder
@@ -17,7 +17,7 @@ from likeness.transport.base import Transport
 
 _WRITERS = 2
 _LOOK_SECONDS = 0.5
-PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0)
+PAUSES = Pauses(1.0, 20.0, tries=7)
 """Seconds between attempts to write a pack that the share did not acknowledge."""
 
 
@@ -38,7 +38,7 @@ class Sender:
         suite: Suite,
         pack_bytes: int,
         stop: StopToken,
-        pauses: Sequence[float] = PAUSES,
+        pauses: Pauses = PAUSES,
     ) -> None:
         """Start the writers; use it in a `with` statement."""
         self._pauses = pauses
@@ -136,23 +136,22 @@ class Sender:
                 self._queue.task_done()
         self._queue.task_done()
 
-    def _is_over_within(self, seconds: float) -> bool:
-        """Wait; whether somebody asked to stop, or the transfer was lost for another reason."""
+    def _wait(self, seconds: float) -> None:
+        """Wait, but no longer than the transfer is still wanted."""
         while self._problem is None and seconds > 0:
-            if self._stop.wait(min(seconds, _LOOK_SECONDS)):
-                return True
+            self._stop.wait(min(seconds, _LOOK_SECONDS))
+            self._stop.check()
             seconds -= _LOOK_SECONDS
-        return self._problem is not None
 
     def _write(self, pack: FinishedPack) -> None:
         """Write a pack, under a new name after every attempt with an unknown outcome."""
-        for pause in (*self._pauses, None):
+        attempts = Attempts(self._pauses, wait=self._wait)
+        while True:
             receipt = pack.receipt
             try:
                 self._inbox.create(layout.arriving_pack(self._run, receipt.pack), pack.parts)
             except (ShareUnreachable, NameTaken):
-                if pause is None or self._is_over_within(pause):
-                    self._stop.check()
+                if not attempts.again() or self._problem is not None:
                     raise
                 pack = pack.renamed()
                 continue

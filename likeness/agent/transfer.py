@@ -22,6 +22,7 @@ from likeness.codec.records import Sealer
 from likeness.errors import DiskShrank, TransferBroken
 from likeness.model.disk import DiskFacts, DiskReader, Extent, Segment, Skips
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, RunId, StoreId
+from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.store.format.documents import Counts
 from likeness.store.format.maps import FlatMap
@@ -133,7 +134,7 @@ def transfer(
     distrusted: frozenset[bytes] = frozenset(),
     sent: Iterable[ChunkId] = (),
     tally: Tally | None = None,
-    pauses: Sequence[float] = PAUSES,
+    pauses: Pauses = PAUSES,
 ) -> Counts:
     """Send what is new of some disks, and fill their block maps.
 
@@ -147,8 +148,7 @@ def transfer(
         distrusted: First 16 bytes of chunk ids to send again even where nothing changed.
         sent: Chunks that lie in packs of an earlier attempt of this run; not sent again.
         tally: Counts to watch from another thread.
-        pauses: Seconds to wait before each further attempt to write a pack that the store did not
-            acknowledge.
+        pauses: Between attempts to write a pack that the store did not acknowledge.
 
     Returns:
         What was read, left out and sent.

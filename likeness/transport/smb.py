@@ -1,11 +1,11 @@
 """A data store on an SMB share, spoken to directly: nothing needs to be mounted."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from typing import TypeVar
 
 from likeness.errors import BadInput, NameTaken, ShareRefused
+from likeness.retrying import Attempts, Pauses
 from likeness.transport import smb_data, smb_folders
 from likeness.transport.base import Entry, Space
 from likeness.transport.smb_errors import FOREIGN, Place, may_repeat, meaning
@@ -15,7 +15,7 @@ from likeness.transport.smb_socket import Deadline
 from likeness.transport.tuning import keep_large_buffers
 
 _T = TypeVar("_T")
-_PAUSES = (0.2, 0.5)  # seconds before the second and the third attempt
+_PAUSES = Pauses(0.2, 0.5, tries=3)
 _FORBIDDEN = frozenset('\\:*?"<>|') | {chr(code) for code in range(32)}
 
 
@@ -192,20 +192,19 @@ class SmbTransport:
             repeat: Whether it may be carried out twice. Connecting may be in any case.
         """
         deadline = Deadline(self._deadline_seconds)
-        for pause in (*_PAUSES, None):
+        attempts = Attempts(_PAUSES, seconds=deadline.seconds)
+        while True:
             begun = False
             try:
                 with self._pool.session(deadline) as session:
                     begun = True
                     return action(session)
             except FOREIGN as cause:
-                last = pause is None or deadline.used_up or (begun and not repeat)
-                if last or not may_repeat(cause):
+                last = (begun and not repeat) or not may_repeat(cause)
+                if last or not attempts.again():
                     waited = deadline.seconds if deadline.used_up else None
                     error = meaning(cause, place=self.place, name=name, waited=waited)
                     raise error from (cause if begun else None)  # no frame with a password in it
-            time.sleep(min(pause or 0.0, deadline.left))
-        raise AssertionError("the last attempt returns or raises")
 
 
 def _checked(name: str) -> None:

@@ -16,13 +16,14 @@ from likeness.model.addresses import StaticAddress
 from likeness.model.choosing import uuid_in
 from likeness.model.ids import from_uuid
 from likeness.model.sizes import counted
+from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.xen import marks
 from likeness.xen.delegate_network import TOLD_BY_GUEST, give_interface, require_alone, tell
 from likeness.xen.failures import Refusal, explained, suppress_gone
+from likeness.xen.holding import WHILE_HELD, until_free
 from likeness.xen.inventory import is_disk
 from likeness.xen.owner import Owner, label_of
-from likeness.xen.retrying import PAUSE_SECONDS, TRIES, until_free
 from likeness.xen.session import LISTING_SECONDS, XenSession
 from likeness.xen.snapshot_facts import SnapshotDisk
 from likeness.xen.tasks import run_task
@@ -338,9 +339,7 @@ def _certainly_own(xen: XenSession, ref: str) -> list[str]:
     ]
 
 
-def destroy_delegate(
-    xen: XenSession, ref: str, *, tries: int = TRIES, pause_seconds: float = PAUSE_SECONDS
-) -> None:
+def destroy_delegate(xen: XenSession, ref: str, *, pauses: Pauses = WHILE_HELD) -> None:
     """Take a delegate away with its own disk; safe to repeat. Frozen disks stay.
 
     Raises:
@@ -353,25 +352,22 @@ def destroy_delegate(
         with suppress_gone():
             run_task(xen, "VM.destroy", ref, deadline_seconds=_STEP_SECONDS)
         for disk in own:
-            _destroy(xen, disk, tries, pause_seconds)
+            _destroy(xen, disk, pauses)
 
 
-def destroy_own_disk(
-    xen: XenSession, ref: str, *, tries: int = TRIES, pause_seconds: float = PAUSE_SECONDS
-) -> None:
+def destroy_own_disk(xen: XenSession, ref: str, *, pauses: Pauses = WHILE_HELD) -> None:
     """Take away a disk that a delegate has left.
 
     Raises:
         HostBusy, HostRefused, HostUnreachable: Not possible now.
     """
     with explained("removing a delegate's disk"):
-        _destroy(xen, ref, tries, pause_seconds)
+        _destroy(xen, ref, pauses)
 
 
-def _destroy(xen: XenSession, disk: str, tries: int, pause_seconds: float) -> None:
+def _destroy(xen: XenSession, disk: str, pauses: Pauses) -> None:
     with suppress_gone():
         until_free(
             lambda: run_task(xen, "VDI.destroy", disk, deadline_seconds=_STEP_SECONDS),
-            tries=tries,
-            pause_seconds=pause_seconds,
+            pauses=pauses,
         )

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from likeness.clock import stopwatch
+from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.xen import marks
 from likeness.xen.failures import Refusal, explained, suppress_gone
+from likeness.xen.holding import WHILE_HELD
 from likeness.xen.marks import Owner
 from likeness.xen.restoring import RestoredVm, destroy_vm
-from likeness.xen.retrying import PAUSE_SECONDS, TRIES
 from likeness.xen.session import XenSession, is_null
 from likeness.xen.tasks import run_task
 
@@ -75,9 +76,7 @@ def _said(xen: XenSession, ref: str) -> str:
     return system or "its tools are there"
 
 
-def end_drill(
-    xen: XenSession, ref: str, *, tries: int = TRIES, pause_seconds: float = PAUSE_SECONDS
-) -> None:
+def end_drill(xen: XenSession, ref: str, *, pauses: Pauses = WHILE_HELD) -> None:
     """Shut a drill's VM down and take it away with its disks; safe to repeat.
 
     Raises:
@@ -87,9 +86,9 @@ def end_drill(
         record = xen.call("VM.get_record", ref)
         owner = owner_of_drill(record)
         if owner is None:
-            destroy_vm(xen, ref, tries=tries, pause_seconds=pause_seconds)
+            destroy_vm(xen, ref, pauses=pauses)
             return
         if record["power_state"] != "Halted":
             run_task(xen, "VM.hard_shutdown", ref, deadline_seconds=_START_SECONDS)
         marks.put_marks(xen, "VM", ref, owner=owner, kind=marks.RESTORED)
-    destroy_vm(xen, ref, tries=tries, pause_seconds=pause_seconds)
+    destroy_vm(xen, ref, pauses=pauses)

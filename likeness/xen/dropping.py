@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from likeness.errors import HostBusy
+from likeness.retrying import Attempts, Pauses
 from likeness.xen import marks
 from likeness.xen.failures import GONE, IN_USE, Refusal, explained, suppress_gone
-from likeness.xen.holding import is_held, is_time_to_pull
+from likeness.xen.holding import WHILE_HELD, is_held, is_time_to_pull, until_free
 from likeness.xen.inventory import is_disk
 from likeness.xen.owner import Owner, without_owner
 from likeness.xen.references import become_reference, strip_reference
-from likeness.xen.retrying import PAUSE_SECONDS, TRIES, attempts, until_free
 from likeness.xen.session import XenSession, is_null
 from likeness.xen.snapshot_facts import XenSnapshot
 from likeness.xen.tasks import run_task
@@ -53,8 +53,7 @@ def drop_snapshot(
     snapshot: XenSnapshot,
     *,
     keep_references: bool = False,
-    tries: int = TRIES,
-    pause_seconds: float = PAUSE_SECONDS,
+    pauses: Pauses = WHILE_HELD,
 ) -> None:
     """Remove a snapshot and its disks. Safe to repeat: gone counts as removed.
 
@@ -63,8 +62,7 @@ def drop_snapshot(
         snapshot: As `take_snapshot` gave it.
         keep_references: Of disks whose changes are recorded keep the record, without any data,
             so that the next run can ask what was written since; see `references`.
-        tries: How often to try while something still holds a disk.
-        pause_seconds: The longest pause between these tries.
+        pauses: Between tries while something holds a disk.
 
     Raises:
         HostBusy: A disk is still in use; the sweep will try again.
@@ -76,9 +74,9 @@ def drop_snapshot(
         for disk in kept:
             become_reference(xen, disk.ref, disk.uuid, owner=snapshot.owner, vm=snapshot.vm.vm)
         leftover = _all_of(xen, snapshot, {disk.ref for disk in kept})
-        drop_leftover(xen, leftover, tries=tries, pause_seconds=pause_seconds)
+        drop_leftover(xen, leftover, pauses=pauses)
         for disk in kept:
-            strip_reference(xen, disk.ref, tries=tries, pause_seconds=pause_seconds)
+            strip_reference(xen, disk.ref, pauses=pauses)
 
 
 def _all_of(xen: XenSession, snapshot: XenSnapshot, kept: set[str]) -> Leftover:
@@ -126,7 +124,7 @@ def leftovers_labelled(xen: XenSession, label: str) -> tuple[Leftover, ...]:
     return tuple(leftover for leftover in found if leftover is not None)
 
 
-def drop_leftover(xen: XenSession, leftover: Leftover, *, tries: int, pause_seconds: float) -> None:
+def drop_leftover(xen: XenSession, leftover: Leftover, *, pauses: Pauses) -> None:
     """Remove one snapshot, then its disks.
 
     Raises:
@@ -135,17 +133,15 @@ def drop_leftover(xen: XenSession, leftover: Leftover, *, tries: int, pause_seco
     """
     left = _marked_disks(xen, leftover)
     if leftover.ref:
-        until_free(
-            lambda: _destroy_snapshot(xen, leftover), tries=tries, pause_seconds=pause_seconds
-        )
-    for attempt in attempts(tries, pause_seconds):
-        force = is_time_to_pull(attempt, tries)
+        until_free(lambda: _destroy_snapshot(xen, leftover), pauses=pauses)
+    for attempt in Attempts(pauses):
+        force = is_time_to_pull(attempt, pauses)
         left = [disk for disk in left if not _destroyed(xen, disk, force=force)]
         if not left:
             return
     raise HostBusy(
         f"removing {leftover.name}: {len(left)} of its disks are still in use after "
-        f"{tries} tries; the next sweep tries again",
+        f"{pauses.tries} tries; the next sweep tries again",
         code="VDI_IN_USE",
     )
 

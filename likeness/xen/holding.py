@@ -1,20 +1,36 @@
 """Who holds a frozen disk, and taking it from the pool's own hands."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from likeness.errors import LikenessError
-from likeness.xen.failures import suppress_gone
+from likeness.retrying import Attempts, Pauses, until_done
+from likeness.xen.failures import IN_USE, Refusal, suppress_gone
 from likeness.xen.session import XenSession
 from likeness.xen.tasks import run_task
 
+WHILE_HELD = Pauses(0.25, 5.0, tries=14)
+"""The last attempt comes about 50 seconds after the first; most hosts let go at once."""
 _PULL_AFTER = 5
 _STEP_SECONDS = 120.0
 
 
-def is_time_to_pull(attempt: int, tries: int) -> bool:
+def until_free(step: Callable[[], object], *, pauses: Pauses = WHILE_HELD) -> None:
+    """Do a step that the pool refuses as long as its object is in use.
+
+    Raises:
+        Refusal: It was still in use at the last try, or was refused for another reason.
+    """
+    until_done(step, Attempts(pauses), passing=_is_in_use)
+
+
+def _is_in_use(problem: Exception) -> bool:
+    return isinstance(problem, Refusal) and problem.code in IN_USE
+
+
+def is_time_to_pull(attempt: int, pauses: Pauses) -> bool:
     """Whether a disk was asked for politely often enough; hosts let go within seconds."""
-    return attempt > min(_PULL_AFTER, tries // 2)
+    return attempt > min(_PULL_AFTER, (pauses.tries or 2 * _PULL_AFTER) // 2)
 
 
 def is_held(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from likeness.errors import DiskShrank, TransferBroken
 from likeness.model.disk import Extent, Segment, Skips
 from likeness.pacing import BandwidthCap
+from likeness.retrying import Attempts, Pauses
 from likeness.stopping import StopToken
 from likeness.xen.endpoints import fingerprint_of_pem
 from likeness.xen.failures import Refusal, reason
@@ -18,8 +19,7 @@ from likeness.xen.snapshot_facts import SnapshotDisk
 CONNECT_SECONDS = 5.0
 _AHEAD_BYTES = 16 << 20
 _AHEAD_REQUESTS = 32
-_ATTEMPTS = 3
-_PAUSE_SECONDS = 1.0
+_WHILE_BROKEN = Pauses(1.0, 1.0, tries=3)
 
 
 class NotOffered(Exception):
@@ -100,7 +100,7 @@ class NbdDiskReader:
         to_ask = pieces_to_read(self.size_bytes, segment_bytes, skip)
         asked: deque[_Piece] = deque()
         exhausted = False
-        broken = 0
+        attempts: Attempts | None = None
         while not exhausted or asked:
             if self._closed:
                 raise self._broken("it was let go of half-way")
@@ -109,12 +109,12 @@ class NbdDiskReader:
                 exhausted = exhausted or self._ask_ahead(to_ask, asked)
                 if asked:
                     self._take_one(asked)
-                    broken = 0
+                    attempts = None
             except TransferBroken as cause:
-                broken += 1
-                if broken >= _ATTEMPTS:
-                    raise self._broken(cause) from cause
                 self._hang_up()
+                attempts = attempts or Attempts(_WHILE_BROKEN, wait=self._wait)
+                if not attempts.again():
+                    raise self._broken(cause) from cause
             while asked and asked[0].whole:
                 done = asked.popleft()
                 yield Segment(done.extent.offset, bytes(done.view))
@@ -162,12 +162,14 @@ class NbdDiskReader:
                 return
 
     def _hang_up(self) -> None:
-        """Leave a broken connection, and give the host a moment."""
+        """Leave a broken connection."""
         if self._connection is not None:
             self._connection.hang_up()
             self._connection = None
-        if self._stop.wait(_PAUSE_SECONDS):
-            self._stop.check()
+
+    def _wait(self, seconds: float) -> None:
+        self._stop.wait(seconds)
+        self._stop.check()
 
     def _reconnect(self, asked: deque[_Piece]) -> None:
         """Where the connection is lost: a new one, and everything that has not come once more."""

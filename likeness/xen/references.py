@@ -10,6 +10,7 @@ from typing import Any
 
 from likeness.errors import HostBusy
 from likeness.model.ids import DiskId, RunId, VmId, from_uuid, is_name
+from likeness.retrying import Attempts, Pauses
 from likeness.xen import marks
 from likeness.xen.failures import (
     IN_USE,
@@ -21,7 +22,6 @@ from likeness.xen.failures import (
 )
 from likeness.xen.holding import is_held, is_time_to_pull
 from likeness.xen.owner import Owner
-from likeness.xen.retrying import attempts
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
 from likeness.xen.tasks import run_task
 
@@ -153,18 +153,18 @@ def become_reference(xen: XenSession, ref: str, uuid: str, *, owner: Owner, vm: 
         marks.put_marks(xen, "VDI", ref, owner=owner, kind=marks.REFERENCE, uuid=uuid, vm=vm)
 
 
-def strip_reference(xen: XenSession, ref: str, *, tries: int, pause_seconds: float) -> None:
+def strip_reference(xen: XenSession, ref: str, *, pauses: Pauses) -> None:
     """Drop a reference's data; where the record cannot be kept, drop the disk with it.
 
     Raises:
         HostBusy: Something still reads it after all tries.
         Refusal: The pool refused.
     """
-    for attempt in attempts(tries, pause_seconds):
-        if _stripped(xen, ref, pull=is_time_to_pull(attempt, tries)):
+    for attempt in Attempts(pauses):
+        if _stripped(xen, ref, pull=is_time_to_pull(attempt, pauses)):
             return
     raise HostBusy(
-        f"a frozen disk is still in use after {tries} tries; the next sweep tries again",
+        f"a frozen disk is still in use after {pauses.tries} tries; the next sweep tries again",
         code="VDI_IN_USE",
     )
 

@@ -13,9 +13,11 @@ from likeness.errors import BadInput, HostBusy, TransferBroken
 from likeness.model.disk import Segment
 from likeness.model.ids import DiskId, from_uuid
 from likeness.pacing import BandwidthCap
+from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.xen import marks
 from likeness.xen.failures import Refusal, explained, reason, suppress_gone
+from likeness.xen.holding import WHILE_HELD, until_free
 from likeness.xen.http_exchange import SessionForgotten, Upload, put_body
 from likeness.xen.marks import Owner
 from likeness.xen.restored_records import (
@@ -27,7 +29,6 @@ from likeness.xen.restored_records import (
     parsed,
     vm_record,
 )
-from likeness.xen.retrying import PAUSE_SECONDS, TRIES, until_free
 from likeness.xen.session import NULL, XenSession
 from likeness.xen.tasks import outcome_of, own_task, run_task
 
@@ -199,9 +200,7 @@ def start_vm(xen: XenSession, vm: RestoredVm) -> None:
         run_task(xen, "VM.start", vm.ref, False, False, deadline_seconds=_STEP_SECONDS)  # noqa: FBT003
 
 
-def destroy_vm(
-    xen: XenSession, ref: str, *, tries: int = TRIES, pause_seconds: float = PAUSE_SECONDS
-) -> None:
+def destroy_vm(xen: XenSession, ref: str, *, pauses: Pauses = WHILE_HELD) -> None:
     """Take away an unfinished restore: the VM, then the disks that were made for it.
 
     A VM or disk without our mark is none of ours, or not any more, and stays. Safe to repeat.
@@ -218,12 +217,10 @@ def destroy_vm(
         with suppress_gone():
             run_task(xen, "VM.destroy", ref, deadline_seconds=_STEP_SECONDS)
         for disk in disks:
-            destroy_disk(xen, disk, tries=tries, pause_seconds=pause_seconds)
+            destroy_disk(xen, disk, pauses=pauses)
 
 
-def destroy_disk(
-    xen: XenSession, ref: str, *, tries: int = TRIES, pause_seconds: float = PAUSE_SECONDS
-) -> None:
+def destroy_disk(xen: XenSession, ref: str, *, pauses: Pauses = WHILE_HELD) -> None:
     """Take away a disk of an unfinished restore; one without our mark stays.
 
     Raises:
@@ -233,8 +230,7 @@ def destroy_disk(
         if marks.owner_of_restore(xen.call("VDI.get_record", ref)) is not None:
             until_free(
                 lambda: run_task(xen, "VDI.destroy", ref, deadline_seconds=_STEP_SECONDS),
-                tries=tries,
-                pause_seconds=pause_seconds,
+                pauses=pauses,
             )
 
 

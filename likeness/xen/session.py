@@ -20,11 +20,11 @@ from likeness.errors import (
     LikenessError,
     LoginRefused,
 )
+from likeness.retrying import Attempts, Pauses, unless_stopped
 from likeness.stopping import StopToken
 from likeness.xen.endpoints import Endpoint, endpoint, fingerprint_of_pem, is_loopback
 from likeness.xen.failures import Refusal, explain
 from likeness.xen.owner import Owner
-from likeness.xen.pauses import GrowingPauses
 from likeness.xen.rpc import AnswerLost, NotReached, RpcConnection, SessionGone
 
 NULL = "OpaqueRef:NULL"
@@ -37,12 +37,21 @@ TASK_SECONDS = 600.0
 IDLE_SECONDS = 300.0
 _NOT_NOW = frozenset({"HOST_STILL_BOOTING", "TOO_BUSY"})
 _LATELY_SECONDS = 60.0
+_BETWEEN_HOSTS = Pauses(0.1, 5.0)
 _LOGIN = "session.login_with_password"
 
 
 def is_null(ref: str) -> bool:
     """Whether a reference points to nothing."""
     return ref in ("", NULL)
+
+
+@dataclass(slots=True)
+class _Trying:
+    """One call, as often as it takes."""
+
+    attempts: Attempts
+    logged_in_again: bool = False
 
 
 @dataclass(slots=True)
@@ -216,13 +225,13 @@ class XenSession:
             LoginRefused: The account is not accepted any more.
         """
         seconds = self._deadline_seconds if deadline_seconds is None else deadline_seconds
-        pauses = GrowingPauses(self._patience_seconds, self._stop)
+        trying = _Trying(self._attempts())
         while True:
             used = self._login.ref
             try:
                 return self._once(method, params, session=used, seconds=seconds)
             except (SessionGone, NotReached, AnswerLost, Refusal) as problem:
-                self._recover(method, problem, pauses, used)
+                self._recover(method, problem, trying, used)
 
     def once(self, method: str, ref: str) -> Any:
         """What a message said of an object the first time, for what hardly ever changes."""
@@ -285,32 +294,32 @@ class XenSession:
                 return
         connection.close()
 
-    def _recover(self, method: str, problem: Exception, pauses: GrowingPauses, used: str) -> None:
+    def _recover(self, method: str, problem: Exception, trying: _Trying, used: str) -> None:
         """Make another attempt possible, or leave with what went wrong."""
         if isinstance(problem, SessionGone):
-            self._log_in_once_more(pauses, used)
+            self._log_in_once_more(trying, used)
         elif isinstance(problem, AnswerLost) and not _only_reads(method):
             raise HostUnreachable(
                 f"{self._login.coordinator.url} gave no answer to {method} ({problem}); "
                 "whether it was done will show at the next run"
             ) from problem
         elif not isinstance(problem, Refusal) or problem.code == "HOST_IS_SLAVE":
-            self._elsewhere(method, pauses, problem, used)
-        elif problem.code not in _NOT_NOW or not pauses.pause():
+            self._elsewhere(method, trying, problem, used)
+        elif problem.code not in _NOT_NOW or not trying.attempts.again():
             raise problem
 
-    def _log_in_once_more(self, pauses: GrowingPauses, used: str) -> None:
-        if pauses.logged_in_again:
+    def _log_in_once_more(self, trying: _Trying, used: str) -> None:
+        if trying.logged_in_again:
             raise LoginRefused(
                 f"{self.url} forgets every session of {self._username!r} at once; "
                 "look at the number of sessions and the clock of the pool"
             )
-        pauses.logged_in_again = True
+        trying.logged_in_again = True
         self.renew(used)
 
-    def _elsewhere(self, method: str, pauses: GrowingPauses, cause: Exception, stale: str) -> None:
+    def _elsewhere(self, method: str, trying: _Trying, cause: Exception, stale: str) -> None:
         """Wait a little, then log in wherever the coordinator is now."""
-        if not pauses.pause():
+        if not trying.attempts.again():
             raise HostUnreachable(
                 f"no host of the pool {self.url} answers {method}: {cause}; "
                 "check that the pool is up and can be reached from here"
@@ -318,17 +327,18 @@ class XenSession:
         self.renew(stale)
 
     def _log_in(self) -> None:
-        pauses = GrowingPauses(self._patience_seconds, self._stop)
-        while True:
-            outcome = self._try_hosts()
-            if isinstance(outcome, str):
-                self._login.ref = outcome
-                return
-            if not pauses.pause():
+        attempts = self._attempts()
+        while not isinstance(outcome := self._try_hosts(), str):
+            if not attempts.again():
                 raise HostUnreachable(
                     f"no XenServer answers at {self.url}: {outcome}; check the address, and that "
                     "the pool is up and can be reached from here"
                 ) from outcome
+        self._login.ref = outcome
+
+    def _attempts(self) -> Attempts:
+        wait = unless_stopped(self._stop, "waiting for a host of the pool to answer")
+        return Attempts(_BETWEEN_HOSTS, seconds=self._patience_seconds, wait=wait)
 
     def _try_hosts(self) -> str | Exception:
         """A session's reference, or why no host gave one."""

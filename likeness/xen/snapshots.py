@@ -9,6 +9,7 @@ from likeness.clock import stopwatch
 from likeness.errors import HostBusy, HostRefused, LikenessError, PermanentError
 from likeness.model.disk import DiskFacts, VmFacts
 from likeness.model.ids import DiskId, from_uuid
+from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.xen import marks
 from likeness.xen.configuration import configuration_of
@@ -177,7 +178,7 @@ class _Attempt:
         """Remove whatever of this attempt exists; what cannot be removed now the sweep will."""
         with suppress(LikenessError):
             for leftover in leftovers_labelled(self.xen, self.name):
-                drop_leftover(self.xen, leftover, tries=3, pause_seconds=1.0)
+                drop_leftover(self.xen, leftover, pauses=Pauses(0.25, 1.0, tries=3))
 
     def _standard(self) -> tuple[str, str]:
         ignored = [disk.ref for disk in self.left_out]

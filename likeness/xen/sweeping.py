@@ -6,19 +6,22 @@ from typing import Any
 
 from likeness.errors import LikenessError
 from likeness.model.ids import RunId
+from likeness.retrying import Pauses
 from likeness.xen import marks
 from likeness.xen.delegates import destroy_delegate, destroy_own_disk
 from likeness.xen.drilling import end_drill, owner_of_drill
 from likeness.xen.dropping import Leftover, drop_leftover, leftover_of
 from likeness.xen.failures import explained
+from likeness.xen.holding import WHILE_HELD
 from likeness.xen.overwriting import go_back, promised_return, snapshot_promised
 from likeness.xen.owner import Owner, without_owner
 from likeness.xen.power import promised_start, start_promised_vm
 from likeness.xen.references import WITHOUT_DATA, Reference, drop_reference, list_references
 from likeness.xen.restoring import destroy_disk
-from likeness.xen.retrying import PAUSE_SECONDS, TRIES
 from likeness.xen.session import LISTING_SECONDS, XenSession
 from likeness.xen.sweeping_tasks import end_task, owned_tasks
+
+_Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,7 @@ def sweep_snapshots(
     is_live: Callable[[RunId], bool],
     *,
     is_compared_with: Callable[[Reference], bool] = lambda _: True,
-    tries: int = TRIES,
-    pause_seconds: float = PAUSE_SECONDS,
+    pauses: Pauses = WHILE_HELD,
 ) -> tuple[Swept, ...]:
     """Remove what runs that are over left in the pool; start VMs they left halted.
 
@@ -61,8 +63,7 @@ def sweep_snapshots(
             others are none of ours.
         is_live: Whether a run may still need what it made.
         is_compared_with: Whether the next run can make use of a record of changes.
-        tries: How often to try while something holds a disk.
-        pause_seconds: The longest pause between these tries.
+        pauses: Between tries while something holds a disk.
 
     Returns:
         What was found, in the order it was dealt with; one problem does not stop the rest.
@@ -70,25 +71,25 @@ def sweep_snapshots(
     Raises:
         HostUnreachable, HostBusy, HostRefused: The pool could not even be listed.
     """
-    over = _Over(installations, is_live)
+    over, sweeper = _Over(installations, is_live), _Sweeper(xen, pauses)
     with explained(f"looking for leftovers in {xen.url}"):
-        swept = [_ended(xen, *found) for found in over.tasks(owned_tasks(xen))]
+        swept = [sweeper.end_task(*found) for found in over.tasks(owned_tasks(xen))]
         vms = xen.call("VM.get_all_records", deadline_seconds=LISTING_SECONDS)
         disks = xen.call("VDI.get_all_records", deadline_seconds=LISTING_SECONDS)
     for ref, owner in over.delegates(vms):  # first of all: they hold others' frozen disks
-        swept.append(_dismissed(xen, ref, owner, vms.pop(ref), tries, pause_seconds))
-    swept += [_restarted(xen, ref, owner, vms[ref]) for ref, owner in over.halted(vms)]
-    brought_back = [_brought_back(xen, ref, owner, vms[ref]) for ref, owner in over.half(vms)]
+        swept.append(sweeper.destroy_delegate(ref, owner, vms.pop(ref)))
+    swept += [sweeper.start_vm(ref, owner, vms[ref]) for ref, owner in over.halted(vms)]
+    brought_back = [sweeper.bring_back(ref, owner, vms[ref]) for ref, owner in over.half(vms)]
     swept += brought_back
     back = {each.uuid for each in brought_back if not each.problem}
     needed = {snapshot_promised(record) for record in vms.values() if record["uuid"] not in back}
     swept += [
-        _dropped(xen, ref, owner, vms[ref], tries, pause_seconds)
+        sweeper.drop_snapshot(ref, owner, vms[ref])
         for ref, owner in over.snapshots(vms)
         if vms[ref]["uuid"] not in needed
     ]
     swept += [
-        _unmade(xen, ref, owner, vms[ref], tries, pause_seconds)
+        sweeper.destroy_vm(ref, owner, vms[ref])
         for ref, owner in (*over.restored(vms), *over.drills(vms))
     ]
     held = {
@@ -105,17 +106,17 @@ def sweep_snapshots(
         if vbd in held
     }
     swept += [
-        _released(xen, ref, owner, disks[ref])
+        sweeper.release_disk(ref, owner, disks[ref])
         for ref, owner in over.disks(disks)
         if marks.owner_of_restore(disks[ref]) and handed_over.intersection(disks[ref]["VBDs"])
     ]
     swept += [
-        _disk_dropped(xen, ref, owner, disks[ref], tries, pause_seconds)
+        sweeper.destroy_disk(ref, owner, disks[ref])
         for ref, owner in over.disks(disks)
         if not held.intersection(disks[ref]["VBDs"])
     ]
     swept += [
-        _forgotten(xen, reference)
+        sweeper.drop_reference(reference)
         for reference in list_references(xen, installations)
         if not (is_live(reference.run) or (reference.usable and is_compared_with(reference)))
     ]
@@ -129,15 +130,13 @@ class _Over:
     installations: Collection[str]
     is_live: Callable[[RunId], bool]
 
-    def tasks(
-        self, tasks: dict[str, tuple[Owner, dict[str, Any]]]
-    ) -> list[tuple[str, Owner, dict[str, Any]]]:
+    def tasks(self, tasks: dict[str, tuple[Owner, _Record]]) -> list[tuple[str, Owner, _Record]]:
         """Tasks that are marked; they are ended before anything is listed that they may make."""
         return [
             (ref, owner, record) for ref, (owner, record) in tasks.items() if self._is_over(owner)
         ]
 
-    def snapshots(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+    def snapshots(self, vms: dict[str, _Record]) -> list[tuple[str, Owner]]:
         """Snapshots by their marks; by their names those that were never marked."""
         found = []
         for ref, record in vms.items():
@@ -148,7 +147,7 @@ class _Over:
                     found.append((ref, owner))
         return [(ref, owner) for ref, owner in found if owner is not None]
 
-    def disks(self, disks: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+    def disks(self, disks: dict[str, _Record]) -> list[tuple[str, Owner]]:
         """Frozen disks, and disks of unfinished restores, that are marked themselves."""
         return [
             (ref, owner)
@@ -156,7 +155,7 @@ class _Over:
             if (owner := _owner_of_disk(record)) is not None and self._is_over(owner)
         ]
 
-    def halted(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+    def halted(self, vms: dict[str, _Record]) -> list[tuple[str, Owner]]:
         """VMs that a run shut down for their snapshot and owes a start."""
         return [
             (ref, owner)
@@ -166,7 +165,7 @@ class _Over:
             and self._is_over(owner)
         ]
 
-    def half(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+    def half(self, vms: dict[str, _Record]) -> list[tuple[str, Owner]]:
         """VMs that a restore was writing over."""
         return [
             (ref, promise.owner)
@@ -176,7 +175,7 @@ class _Over:
             and self._is_over(promise.owner)
         ]
 
-    def delegates(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+    def delegates(self, vms: dict[str, _Record]) -> list[tuple[str, Owner]]:
         """Delegates, running or not."""
         return [
             (ref, owner)
@@ -184,7 +183,7 @@ class _Over:
             if (owner := marks.owner_of_delegate(record)) is not None and self._is_over(owner)
         ]
 
-    def restored(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+    def restored(self, vms: dict[str, _Record]) -> list[tuple[str, Owner]]:
         """VMs that a restore has made and not finished."""
         return [
             (ref, owner)
@@ -195,7 +194,7 @@ class _Over:
             and self._is_over(owner)
         ]
 
-    def drills(self, vms: dict[str, dict[str, Any]]) -> list[tuple[str, Owner]]:
+    def drills(self, vms: dict[str, _Record]) -> list[tuple[str, Owner]]:
         """VMs that were started for a trial, running or not."""
         return [
             (ref, owner)
@@ -213,7 +212,7 @@ class _Over:
         )
 
 
-def _owner_in_name(record: dict[str, Any], source: dict[str, Any] | None) -> Owner | None:
+def _owner_in_name(record: _Record, source: _Record | None) -> Owner | None:
     """Whose a snapshot is by its name, unless it only took over its VM's name.
 
     A VM that somebody made from our snapshot may bear that one's name; theirs are its snapshots.
@@ -223,7 +222,7 @@ def _owner_in_name(record: dict[str, Any], source: dict[str, Any] | None) -> Own
     return None if owner == taken_over else owner
 
 
-def _owner_of_disk(record: dict[str, Any]) -> Owner | None:
+def _owner_of_disk(record: _Record) -> Owner | None:
     """Whose a disk is, if it is none to keep: a reference has lost its data already."""
     made = marks.owner_of_restore(record) or marks.owner_in_marks(record, marks.DELEGATE)
     if made is not None:
@@ -236,109 +235,81 @@ def _owner_of_disk(record: dict[str, Any]) -> Owner | None:
     return owner
 
 
-def _ended(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:
+@dataclass(frozen=True, slots=True)
+class _Sweeper:
+    """Removes things one by one; what goes wrong with one is told with it, and stops no other."""
+
+    xen: XenSession
+    pauses: Pauses
+
+    def end_task(self, ref: str, owner: Owner, record: _Record) -> Swept:
+        return _swept("task", owner, record, lambda: end_task(self.xen, ref, record), "ending {}")
+
+    def start_vm(self, ref: str, owner: Owner, record: _Record) -> Swept:
+        def start() -> None:
+            start_promised_vm(self.xen, ref)
+
+        return _swept("halted VM", owner, record, start, "starting {} again")
+
+    def bring_back(self, ref: str, owner: Owner, record: _Record) -> Swept:
+        doing = "bringing {} back to what it was"
+        return _swept("half overwritten VM", owner, record, lambda: go_back(self.xen, ref), doing)
+
+    def drop_snapshot(self, ref: str, owner: Owner, record: _Record) -> Swept:
+        def drop() -> None:
+            leftover = leftover_of(self.xen, ref, owner=owner)
+            if leftover is not None:
+                drop_leftover(self.xen, leftover, pauses=self.pauses)
+
+        return _swept("snapshot", owner, record, drop)
+
+    def destroy_delegate(self, ref: str, owner: Owner, record: _Record) -> Swept:
+        def destroy() -> None:
+            destroy_delegate(self.xen, ref, pauses=self.pauses)
+
+        return _swept("delegate", owner, record, destroy)
+
+    def destroy_vm(self, ref: str, owner: Owner, record: _Record) -> Swept:
+        def destroy() -> None:
+            end_drill(self.xen, ref, pauses=self.pauses)
+
+        return _swept("unfinished VM", owner, record, destroy)
+
+    def release_disk(self, ref: str, owner: Owner, record: _Record) -> Swept:
+        """A VM that is its owner's has the disk: without our mark it stays when it is unplugged."""
+
+        def release() -> None:
+            marks.drop_marks(self.xen, "VDI", ref)
+
+        return _swept("mark on restored disk", owner, record, release)
+
+    def destroy_disk(self, ref: str, owner: Owner, record: _Record) -> Swept:
+        what = "frozen disk" if record["is_a_snapshot"] else "unfinished disk"
+
+        def destroy() -> None:
+            if marks.owner_in_marks(record, marks.DELEGATE):
+                destroy_own_disk(self.xen, ref, pauses=self.pauses)
+            elif what == "unfinished disk" and record["type"] != "suspend":
+                destroy_disk(self.xen, ref, pauses=self.pauses)
+            else:
+                name, uuid = f"{what} {record['name_label']}", str(record["uuid"])
+                leftover = Leftover(name=name, owner=owner, ref="", uuid=uuid, disks=(ref,))
+                drop_leftover(self.xen, leftover, pauses=self.pauses)
+
+        return _swept(what, owner, record, destroy)
+
+    def drop_reference(self, reference: Reference) -> Swept:
+        uuid, run = reference.uuid, reference.run
+        problem = _problem(lambda: drop_reference(self.xen, reference), f"removing {uuid}")
+        return Swept("record of changes", uuid, uuid, run, problem)
+
+
+def _swept(
+    what: str, owner: Owner, record: _Record, step: Callable[[], object], doing: str = "removing {}"
+) -> Swept:
     name = without_owner(str(record["name_label"]))
-    problem = _problem(lambda: end_task(xen, ref, record), f"ending task {name}")
-    return Swept("task", name, str(record["uuid"]), owner.run, problem)
-
-
-def _restarted(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:
-    name = str(record["name_label"])
-    problem = _problem(lambda: start_promised_vm(xen, ref), f"starting VM {name} again")
-    return Swept("halted VM", name, str(record["uuid"]), owner.run, problem)
-
-
-def _brought_back(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:
-    name = str(record["name_label"])
-    problem = _problem(lambda: go_back(xen, ref), f"bringing VM {name} back to what it was")
-    return Swept("half overwritten VM", name, str(record["uuid"]), owner.run, problem)
-
-
-def _dropped(
-    xen: XenSession,
-    ref: str,
-    owner: Owner,
-    record: dict[str, Any],
-    tries: int,
-    pause_seconds: float,
-) -> Swept:
-    name = str(record["name_label"])
-
-    def drop() -> None:
-        leftover = leftover_of(xen, ref, owner=owner)
-        if leftover is not None:
-            drop_leftover(xen, leftover, tries=tries, pause_seconds=pause_seconds)
-
-    problem = _problem(drop, f"removing snapshot {name}")
-    return Swept("snapshot", name, str(record["uuid"]), owner.run, problem)
-
-
-def _dismissed(
-    xen: XenSession,
-    ref: str,
-    owner: Owner,
-    record: dict[str, Any],
-    tries: int,
-    pause_seconds: float,
-) -> Swept:
-    name = without_owner(str(record["name_label"]))
-    problem = _problem(
-        lambda: destroy_delegate(xen, ref, tries=tries, pause_seconds=pause_seconds),
-        f"removing delegate {name}",
-    )
-    return Swept("delegate", name, str(record["uuid"]), owner.run, problem)
-
-
-def _unmade(
-    xen: XenSession,
-    ref: str,
-    owner: Owner,
-    record: dict[str, Any],
-    tries: int,
-    pause_seconds: float,
-) -> Swept:
-    name = str(record["name_label"])
-    problem = _problem(
-        lambda: end_drill(xen, ref, tries=tries, pause_seconds=pause_seconds),
-        f"removing unfinished VM {name}",
-    )
-    return Swept("unfinished VM", name, str(record["uuid"]), owner.run, problem)
-
-
-def _released(xen: XenSession, ref: str, owner: Owner, record: dict[str, Any]) -> Swept:
-    """A VM that is its owner's has the disk: without our mark it stays when it is unplugged."""
-    name = str(record["name_label"])
-    problem = _problem(lambda: marks.drop_marks(xen, "VDI", ref), f"releasing disk {name}")
-    return Swept("mark on restored disk", name, str(record["uuid"]), owner.run, problem)
-
-
-def _disk_dropped(
-    xen: XenSession,
-    ref: str,
-    owner: Owner,
-    record: dict[str, Any],
-    tries: int,
-    pause_seconds: float,
-) -> Swept:
-    name, uuid = str(record["name_label"]), str(record["uuid"])
-    what = "frozen disk" if record["is_a_snapshot"] else "unfinished disk"
-
-    def drop() -> None:
-        if marks.owner_in_marks(record, marks.DELEGATE):
-            destroy_own_disk(xen, ref, tries=tries, pause_seconds=pause_seconds)
-            return
-        if what == "unfinished disk" and record["type"] != "suspend":
-            destroy_disk(xen, ref, tries=tries, pause_seconds=pause_seconds)
-            return
-        leftover = Leftover(name=f"{what} {name}", owner=owner, ref="", uuid=uuid, disks=(ref,))
-        drop_leftover(xen, leftover, tries=tries, pause_seconds=pause_seconds)
-
-    return Swept(what, name, uuid, owner.run, _problem(drop, f"removing {what} {name}"))
-
-
-def _forgotten(xen: XenSession, reference: Reference) -> Swept:
-    problem = _problem(lambda: drop_reference(xen, reference), f"removing {reference.uuid}")
-    return Swept("record of changes", reference.uuid, reference.uuid, reference.run, problem)
+    problem = _problem(step, doing.format(f"{what} {name}"))
+    return Swept(what, name, str(record["uuid"]), owner.run, problem)
 
 
 def _problem(step: Callable[[], object], doing: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from likeness.clock import stopwatch
 from likeness.errors import HostBusy, LikenessError, Stopped
+from likeness.retrying import Attempts, Pauses, unless_stopped, until_done
 from likeness.stopping import StopToken
 from likeness.xen.failures import Overdue, Refusal, suppress_gone
 from likeness.xen.owner import label_of
@@ -24,7 +25,7 @@ MARK = "likeness:task"
 
 _CANCEL_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
-_FIRST_ROOM_PAUSE, _LONGEST_ROOM_PAUSE = 0.25, 16.0
+_WHILE_NO_ROOM = Pauses(0.25, 16.0, tries=8)
 OWN = "Likeness: "
 """How the name of a task begins that we made for a transfer."""
 
@@ -132,16 +133,12 @@ def outcome_of(xen: XenSession, task: str, method: str, *, deadline_seconds: flo
 
 def _started(xen: XenSession, method: str, params: tuple[Any, ...], stop: StopToken) -> str:
     """Begin a task; while the pool has too many of them, wait for room."""
-    pause = _FIRST_ROOM_PAUSE
-    while True:
-        try:
-            return str(xen.call(f"Async.{method}", *params))
-        except Refusal as refusal:
-            if refusal.code != "TOO_MANY_PENDING_TASKS" or pause > _LONGEST_ROOM_PAUSE:
-                raise
-        if stop.wait(pause):
-            raise Stopped(f"stopped on request while the pool had no room for {method}")
-        pause *= 2
+    wait = unless_stopped(stop, f"the pool had no room for {method}")
+    return until_done(
+        lambda: str(xen.call(f"Async.{method}", *params)),
+        Attempts(_WHILE_NO_ROOM, wait=wait),
+        passing=lambda why: isinstance(why, Refusal) and why.code == "TOO_MANY_PENDING_TASKS",
+    )
 
 
 def _awaited(

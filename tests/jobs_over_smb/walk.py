@@ -12,6 +12,7 @@ from typing import TypeVar
 from likeness.agent.transfer import Bundle
 from likeness.errors import Damaged, LikenessError, ShareUnreachable
 from likeness.model.ids import RunId, random_name
+from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.store.check.auditing import audit_presence
 from likeness.store.check.proving import Finding
@@ -40,7 +41,7 @@ SHORT = 3.0
 """Seconds of silence after which a call is given up, where a test waits for that."""
 BOUND = 90.0
 """Seconds after which something hangs."""
-PAUSES = (0.3, 0.5, 1.0)
+PAUSES = Pauses(0.3, 1.0, tries=4)
 
 _T = TypeVar("_T")
 

@@ -21,6 +21,7 @@ from likeness.errors import (
 )
 from likeness.model.disk import DiskFacts, Extent, Segment, Skips
 from likeness.model.ids import ZERO_CHUNK, DiskId, RunId, random_name
+from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.documents import Counts
@@ -318,11 +319,14 @@ class EndlessReader(BreakingReader):
             yield Segment(offset, data)
 
 
+ONCE = Pauses(0.0, 0.0, tries=1)
+
+
 def send(
     workshop: Workshop,
     *readers: BreakingReader,
     stop: StopToken | None = None,
-    pauses: Sequence[float] = (),
+    pauses: Pauses = ONCE,
 ) -> Counts:
     jobs = []
     for reader in readers:
@@ -482,7 +486,7 @@ def test_a_full_share_ends_the_transfer_at_once(workshop: Workshop) -> None:
     full = MemoryTransport(capacity_bytes=MIB)
 
     with pytest.raises(ShareFull, match="no room"):
-        workshop.transfer(noise(1, 4 * MIB), inbox=full, pauses=(60.0,))
+        workshop.transfer(noise(1, 4 * MIB), inbox=full, pauses=Pauses(60.0, 60.0, tries=2))
 
 
 def test_a_transfer_stops_when_it_is_asked_to(workshop: Workshop) -> None:
@@ -499,7 +503,9 @@ def test_a_transfer_stops_while_it_waits_for_the_share(workshop: Workshop) -> No
     threading.Timer(0.3, stop.stop).start()
 
     with pytest.raises(Stopped):
-        workshop.transfer(noise(1, CHUNK), inbox=away, stop=stop, pauses=(3600.0,))
+        workshop.transfer(
+            noise(1, CHUNK), inbox=away, stop=stop, pauses=Pauses(3600.0, 3600.0, tries=2)
+        )
 
 
 class ShareAtRest(MemoryTransport):
@@ -533,7 +539,7 @@ def test_a_transfer_that_is_lost_does_not_wait_for_the_share(workshop: Workshop)
 
     def go() -> None:
         try:
-            send(workshop, reader, pauses=(3600.0,))
+            send(workshop, reader, pauses=Pauses(3600.0, 3600.0, tries=2))
         except TransferBroken as problem:
             found.append(problem)
 

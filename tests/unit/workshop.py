@@ -14,6 +14,7 @@ from likeness.codec.aead import Suite
 from likeness.errors import ObjectUnreadable
 from likeness.model.disk import DiskFacts, Extent, Skips, VmFacts
 from likeness.model.ids import ZERO_CHUNK, DiskId, PackId, RunId, VmId, random_name
+from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.store.check.proving import (
     DocumentProof,
@@ -42,7 +43,7 @@ KIB = 1 << 10
 MIB = 1 << 20
 CHUNK = 64 * KIB
 PACK = 256 * KIB
-NO_PAUSES = (0.0, 0.0)
+NO_PAUSES = Pauses(0.0, 0.0, tries=3)
 
 Disk = bytes | Path
 
@@ -220,7 +221,7 @@ class Workshop:
         skips: Mapping[int, Skips] | None = None,
         distrusted: frozenset[bytes] = frozenset(),
         incremental: bool = True,
-        pauses: Sequence[float] = NO_PAUSES,
+        pauses: Pauses = NO_PAUSES,
         vm_name: str = "web",
     ) -> TransferReceipt:
         """Send the disks of a VM to its inbox."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from likeness.errors import HostBusy
 from likeness.model.disk import Extent
 from likeness.model.ids import DiskId, VmId
+from likeness.retrying import Pauses
 from likeness.xen.changed_blocks import (
     GRAIN_BYTES,
     Changes,
@@ -37,7 +38,9 @@ def tracked_snapshot(stage: Stage) -> XenSnapshot:
 
 
 def drop(stage: Stage, snapshot: XenSnapshot, *, keep_references: bool) -> None:
-    drop_snapshot(stage.xen, snapshot, keep_references=keep_references, tries=20, pause_seconds=0.1)
+    drop_snapshot(
+        stage.xen, snapshot, keep_references=keep_references, pauses=Pauses(0.1, 0.1, tries=20)
+    )
 
 
 def test_only_what_was_written_since_the_last_version_is_named(stage: Stage) -> None:
@@ -100,10 +103,10 @@ def test_a_reference_survives_the_sweep_and_one_that_still_has_data_does_not(
     half_way = stage.snapshot()
     stage.pool.faults.fail("VDI.data_destroy", "VDI_IN_USE", "ref", "data_destroy", times=0)
     with pytest.raises(HostBusy, match="still in use"):
-        drop_snapshot(stage.xen, half_way, keep_references=True, tries=2, pause_seconds=0.01)
+        drop_snapshot(stage.xen, half_way, keep_references=True, pauses=Pauses(0.01, 0.01, tries=2))
 
     swept = sweep_snapshots(
-        stage.xen, {stage.owner.installation}, lambda run: False, tries=20, pause_seconds=0.1
+        stage.xen, {stage.owner.installation}, lambda run: False, pauses=Pauses(0.1, 0.1, tries=20)
     )
 
     assert {s.uuid for s in swept} == {d.uuid for d in half_way.disks}

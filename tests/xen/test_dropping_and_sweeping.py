@@ -10,6 +10,7 @@ from lab.storage.disk import Disk
 from lab.wire.values import Value
 from likeness.errors import HostBusy, LikenessError
 from likeness.model.ids import RunId, random_name
+from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.xen import marks
 from likeness.xen.dropping import drop_snapshot
@@ -30,12 +31,12 @@ def nobody(run: RunId) -> bool:
 
 
 def drop(stage: Stage, snapshot: XenSnapshot) -> None:
-    drop_snapshot(stage.xen, snapshot, tries=20, pause_seconds=0.1)
+    drop_snapshot(stage.xen, snapshot, pauses=Pauses(0.1, 0.1, tries=20))
 
 
 def sweep(stage: Stage, is_live: Callable[[RunId], bool] = nobody) -> tuple[Swept, ...]:
     return sweep_snapshots(
-        stage.xen, {stage.owner.installation}, is_live, tries=20, pause_seconds=0.1
+        stage.xen, {stage.owner.installation}, is_live, pauses=Pauses(0.1, 0.1, tries=20)
     )
 
 
@@ -118,7 +119,7 @@ def test_a_frozen_disk_that_another_vm_uses_stays_and_is_said_so(stage: Stage) -
     )
 
     with pytest.raises(HostBusy, match="still in use"):
-        drop_snapshot(stage.xen, snapshot, tries=2, pause_seconds=0.05)
+        drop_snapshot(stage.xen, snapshot, pauses=Pauses(0.05, 0.05, tries=2))
 
     assert stage.pool.db.exists("VDI", snapshot.disks[1].ref)
     assert not stage.pool.db.exists("VDI", snapshot.disks[0].ref)
@@ -279,7 +280,7 @@ def test_a_disk_is_not_taken_for_gone_because_the_task_that_destroys_it_is(stage
 
     stage.pool.dispatcher.answer = lose_task  # type: ignore[method-assign]
     with pytest.raises(HostBusy, match="still in use"):
-        drop_snapshot(stage.xen, snapshot, tries=2, pause_seconds=0.05)
+        drop_snapshot(stage.xen, snapshot, pauses=Pauses(0.05, 0.05, tries=2))
     stage.pool.dispatcher.answer = answer  # type: ignore[method-assign]
     stage.pool.faults.clear()
     drop(stage, snapshot)
@@ -331,7 +332,7 @@ def test_one_problem_does_not_stop_the_sweep(stage: Stage) -> None:
     )
 
     swept = sweep_snapshots(
-        stage.xen, {stage.owner.installation}, nobody, tries=2, pause_seconds=0.05
+        stage.xen, {stage.owner.installation}, nobody, pauses=Pauses(0.05, 0.05, tries=2)
     )
 
     problems = {s.uuid: bool(s.problem) for s in swept}
@@ -350,7 +351,9 @@ def test_a_sweep_that_dies_at_any_call_is_finished_by_the_next(
     let_it_die(doomed, calls_before)
 
     with suppress(Died):
-        sweep_snapshots(doomed, {stage.owner.installation}, nobody, tries=20, pause_seconds=0.1)
+        sweep_snapshots(
+            doomed, {stage.owner.installation}, nobody, pauses=Pauses(0.1, 0.1, tries=20)
+        )
     doomed.close()
     wait_for_the_pool(stage)
     sweep(stage)
@@ -375,7 +378,7 @@ def test_a_run_that_dies_at_any_call_leaves_nothing_the_sweep_does_not_find(
             mode=Consistency.STANDARD,
             stop=StopToken(),
         )
-        drop_snapshot(doomed, snapshot, tries=20, pause_seconds=0.1)
+        drop_snapshot(doomed, snapshot, pauses=Pauses(0.1, 0.1, tries=20))
     except Died:
         pass
     doomed.close()
@@ -417,4 +420,4 @@ def walk(stage: Stage) -> None:
         for disk in snapshot.disks:
             read_all(open_reader(stage.xen, disk).reader)
     finally:
-        drop_snapshot(stage.xen, snapshot, tries=20, pause_seconds=0.1)
+        drop_snapshot(stage.xen, snapshot, pauses=Pauses(0.1, 0.1, tries=20))

@@ -1,5 +1,6 @@
 """The walk of a backup through the client: log in, find, freeze, read, drop."""
 
+from likeness.retrying import Pauses
 from likeness.xen.dropping import drop_snapshot
 from likeness.xen.inventory import find_vm
 from tests.xen.conftest import Stage, read_disk
@@ -11,7 +12,7 @@ def test_a_vm_is_frozen_read_and_nothing_is_left_behind(stage: Stage) -> None:
     snapshot = stage.snapshot()
     stage.pool.write("web-1", 0, 100, b"after the snapshot")
     contents = [read_disk(stage.xen, disk) for disk in snapshot.disks]
-    drop_snapshot(stage.xen, snapshot, tries=20, pause_seconds=0.1)
+    drop_snapshot(stage.xen, snapshot, pauses=Pauses(0.1, 0.1, tries=20))
 
     assert contents == [stage.web, stage.data]
     assert stage.objects() == before

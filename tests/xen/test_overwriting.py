@@ -6,6 +6,7 @@ import pytest
 
 from likeness.errors import BadInput, HostRefused
 from likeness.model.disk import Segment
+from likeness.retrying import Pauses
 from likeness.xen.inventory import XenVm, find_vm
 from likeness.xen.overwriting import begin_overwriting, finish_overwriting, go_back
 from likeness.xen.restoring import RestoredDisk, write_disk
@@ -42,7 +43,7 @@ def blocked(stage: Stage) -> dict[str, str]:
 
 def swept(stage: Stage) -> list[str]:
     found = sweep_snapshots(
-        stage.xen, {stage.owner.installation}, lambda run: False, tries=20, pause_seconds=0.1
+        stage.xen, {stage.owner.installation}, lambda run: False, pauses=Pauses(0.1, 0.1, tries=20)
     )
     return [each.problem for each in found]
 

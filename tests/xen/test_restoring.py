@@ -9,6 +9,7 @@ import pytest
 from likeness.errors import BadInput, HostRefused, Stopped, TransferBroken
 from likeness.model.disk import Segment
 from likeness.model.ids import DiskId
+from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.xen import marks
 from likeness.xen.inventory import find_vm, list_vms
@@ -251,7 +252,7 @@ def test_an_unfinished_restore_is_swept_and_a_finished_one_is_not(stage: Stage) 
     unfinished = restore(stage, name="unfinished")
 
     swept = sweep_snapshots(
-        stage.xen, {stage.owner.installation}, lambda run: False, tries=20, pause_seconds=0.1
+        stage.xen, {stage.owner.installation}, lambda run: False, pauses=Pauses(0.1, 0.1, tries=20)
     )
 
     assert [s.name.split(" (")[0] for s in swept if s.what == "unfinished VM"] == ["unfinished"]
@@ -292,14 +293,14 @@ def test_a_disk_that_was_just_written_is_taken_away_when_the_host_lets_go(stage:
     vm = restore(stage)
     write_disk(stage.xen, vm.disks[0], in_segments(stage.web))
 
-    destroy_vm(stage.xen, vm.ref, tries=50, pause_seconds=0.05)
+    destroy_vm(stage.xen, vm.ref, pauses=Pauses(0.05, 0.05, tries=50))
 
     assert not [d for d in vm.disks if stage.pool.db.exists("VDI", d.ref)]
 
 
 def drop_everything_frozen(stage: Stage) -> None:
     sweep_snapshots(
-        stage.xen, {stage.owner.installation}, lambda run: False, tries=20, pause_seconds=0.1
+        stage.xen, {stage.owner.installation}, lambda run: False, pauses=Pauses(0.1, 0.1, tries=20)
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from lab.wire.values import NULL
 from likeness.errors import BadInput, HostBusy, HostRefused, Stopped
+from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.xen import marks
 from likeness.xen.dropping import drop_snapshot
@@ -72,7 +73,7 @@ def test_a_disk_may_be_left_out_by_position_uuid_or_name(stage: Stage) -> None:
         snapshot = take(stage, exclude_disks=[wanted])
         assert [d.facts.position for d in snapshot.disks] == ["0"]
         assert len(stage.pool.db.where("VDI", is_a_snapshot=True)) == 1
-        drop_snapshot(stage.xen, snapshot, tries=20, pause_seconds=0.1)
+        drop_snapshot(stage.xen, snapshot, pauses=Pauses(0.1, 0.1, tries=20))
 
 
 def test_where_the_pool_cannot_leave_disks_out_all_are_frozen_and_one_is_not_read(
@@ -85,7 +86,7 @@ def test_where_the_pool_cannot_leave_disks_out_all_are_frozen_and_one_is_not_rea
 
     assert [disk.facts.position for disk in snapshot.disks] == ["0"]
     assert "disk 1 was frozen with the others" in snapshot.reason
-    drop_snapshot(stage.xen, snapshot, tries=20, pause_seconds=0.1)
+    drop_snapshot(stage.xen, snapshot, pauses=Pauses(0.1, 0.1, tries=20))
     assert stage.objects() == before
 
 
@@ -215,7 +216,7 @@ def test_a_running_vm_is_frozen_with_its_memory(stage: Stage) -> None:
     assert read_disk(stage.xen, snapshot.disks[0]) == stage.web
     memory = snapshot.disks[2]
     assert len(read_disk(stage.xen, memory)) == memory.facts.size_bytes > 0
-    drop_snapshot(stage.xen, snapshot, tries=20, pause_seconds=0.1)
+    drop_snapshot(stage.xen, snapshot, pauses=Pauses(0.1, 0.1, tries=20))
     assert stage.objects() == before
 
 
@@ -241,7 +242,7 @@ def test_memory_left_by_a_killed_run_is_swept(stage: Stage) -> None:
     stage.xen.call("VM.destroy", snapshot.ref)
 
     swept = sweep_snapshots(
-        stage.xen, {stage.owner.installation}, lambda run: False, tries=20, pause_seconds=0.1
+        stage.xen, {stage.owner.installation}, lambda run: False, pauses=Pauses(0.1, 0.1, tries=20)
     )
 
     assert len(swept) == 3
@@ -350,7 +351,7 @@ def test_many_vms_are_frozen_read_and_dropped_at_once_through_one_session(stage:
         try:
             return read_disk(stage.xen, snapshot.disks[0])[1000:1100]
         finally:
-            drop_snapshot(stage.xen, snapshot, pause_seconds=0.5)
+            drop_snapshot(stage.xen, snapshot, pauses=Pauses(0.25, 0.5, tries=14))
 
     with ThreadPoolExecutor(6) as threads:
         contents = list(threads.map(walk, names))
@@ -365,5 +366,5 @@ def test_a_vm_without_disks_can_be_frozen(stage: Stage) -> None:
     snapshot = take(stage, "bare")
 
     assert snapshot.disks == ()
-    drop_snapshot(stage.xen, snapshot, tries=5, pause_seconds=0.1)
+    drop_snapshot(stage.xen, snapshot, pauses=Pauses(0.1, 0.1, tries=5))
     assert stage.pool.db.where("VM", is_a_snapshot=True) == []

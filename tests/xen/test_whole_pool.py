@@ -16,6 +16,7 @@ from lab.settings import Settings
 from likeness.errors import HostRefused
 from likeness.model.disk import Segment
 from likeness.model.ids import RunId, random_name
+from likeness.retrying import Pauses
 from likeness.xen.changed_blocks import changed_extents, enable_tracking, skips_from
 from likeness.xen.dropping import drop_snapshot
 from likeness.xen.http_reader import HttpDiskReader
@@ -120,7 +121,7 @@ def test_every_day_reads_what_changed_and_gives_the_disk_as_it_was(site: Site) -
         with closing(opened.reader) as reader:
             for segment in reader.segments(MIB, skip=skips):
                 kept[segment.offset : segment.offset + len(segment.data)] = segment.data
-        drop_snapshot(site.xen, snapshot, keep_references=True, tries=50, pause_seconds=0.1)
+        drop_snapshot(site.xen, snapshot, keep_references=True, pauses=Pauses(0.1, 0.1, tries=50))
         drop_references(
             site.xen,
             {site.owner.installation},
