@@ -28,15 +28,7 @@ NAME = "Büro – ✅ 東京"
 
 def piped(shell: Shell, words: Sequence[object], data: bytes) -> "subprocess.CompletedProcess[str]":
     """A command that is given bytes instead of lines."""
-    done = subprocess.run(
-        [sys.executable, "-m", "likeness", *map(str, words)],
-        cwd=shell.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **shell.environment},
-        input=data,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    done = shell.given(data, *words)
     out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
