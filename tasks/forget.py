@@ -29,6 +29,7 @@ from tasks.retries import STEP
 from tasks.sentinel import suspicious_vms_of
 
 _BUSY, _READ = "its VM is being backed up at this moment", "it is being read at this moment"
+_LAST_GOOD = "the last version of its VM that is known to restore"
 _AT_ONCE = 64
 """Versions forgotten while the gate is held once."""
 
@@ -83,7 +84,7 @@ def plan_forget(
         keep: A policy to try instead of those that are set.
         vms: Names or uuids of VMs; all if none.
         versions: Beginnings of ids; then these go and no others, whatever a policy says, unless
-            they are pinned, locked, read at this moment, or the last of their VM.
+            they are pinned, locked, read at this moment, or the last good one of their VM.
 
     Raises:
         BadInput: It is no policy, or there is no such VM or version.
@@ -95,7 +96,8 @@ def plan_forget(
     reading = versions_read(site)
     if versions:
         wanted = _named(chosen, versions)
-        found = [_by_hand(each, wanted, holds, reading) for each in chosen if each in wanted]
+        last = _last_good(chosen, wanted)
+        found = [_by_hand(each, last, holds, reading) for each in chosen if each in wanted]
     else:
         found = list(_by_policy(site, chosen, keep, holds, reading))
     going = [each.version.version for each in found if each.goes]
@@ -198,9 +200,24 @@ def _named(facts: Sequence[VersionFacts], versions: Collection[str]) -> list[Ver
     return found
 
 
+def _last_good(
+    facts: Sequence[VersionFacts], wanted: Collection[VersionFacts]
+) -> set[VersionId]:
+    """The newest good version of each VM of which every good one is asked for."""
+    good: dict[VmId, list[VersionFacts]] = {}
+    for each in facts:
+        if each.trust == "good":
+            good.setdefault(each.vm, []).append(each)
+    return {
+        max(versions, key=lambda each: each.taken_at).version
+        for versions in good.values()
+        if all(each in wanted for each in versions)
+    }
+
+
 def _by_hand(
     version: VersionFacts,
-    wanted: Collection[VersionFacts],
+    last_good: Collection[VersionId],
     holds: Mapping[str, Sequence[Hold]],
     reading: Collection[VersionId],
 ) -> Judged:
@@ -208,7 +225,9 @@ def _by_hand(
         [_point(version, holds, reading)], Retention(last=1), now=system_clock(), zone=UTC
     )
     own = [why for why in kept.reasons if why.startswith(("pinned", "locked", "being"))]
-    return Judged(version, "by hand", tuple(own) if version in wanted else ("not asked for",))
+    if version.version in last_good:
+        own.append(_LAST_GOOD)
+    return Judged(version, "by hand", tuple(own))
 
 
 def _by_policy(

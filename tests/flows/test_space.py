@@ -101,6 +101,9 @@ def test_what_a_policy_does_not_keep_goes_to_the_byte(
     assert set(site.verdicts()) == {Verdict.GOOD}
     assert list_incidents(site.site.catalog.file) == []
     assert site.restore(versions[0]) == disks[0]
+    by_hand = plan_forget(site.site, versions=[row.version for row in site.listed("web")])
+    assert [each.version.version for each in by_hand.going] == [versions[2]]
+    assert "known to restore" in forget_page(by_hand)
 
 
 @pytest.mark.torture
