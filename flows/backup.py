@@ -17,6 +17,7 @@ from flows.runs import our_flow, this_run
 from flows.validate import validate
 from flows.vault import vault
 from likeness.clock import stopwatch, system_clock
+from likeness.errors import SharedDataGone
 from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome
@@ -29,7 +30,7 @@ from tasks.afterwards import Afterwards, told_once
 from tasks.announcing import announce_commit
 from tasks.catch_up import catch_up
 from tasks.claims import job_claimed, run_claimed, vm_claimed, wait_for_earlier
-from tasks.commit import commit_version, made_by_this_run, record_committed
+from tasks.commit import Committed, commit_version, made_by_this_run, record_committed
 from tasks.dashboard import job_shown
 from tasks.dedup import Dropped, drop_duplicates
 from tasks.delegate_machines import machines_kept
@@ -44,6 +45,7 @@ from tasks.guests import (
 )
 from tasks.job_plan import note_plan, show_against_plan
 from tasks.journal import finish_run, journaled
+from tasks.known_ids import Sharing, known_ids_kept
 from tasks.notify import tell_aftermath, tell_job
 from tasks.outcomes import done_before, failed_vm, final_state, finished_vm, untold_troubles
 from tasks.progress import vm_at_work
@@ -111,7 +113,11 @@ def back_up(
         made = made_by_this_run(run, site=site)
         left = [vm for vm in vms if vm.vm not in made]
         after.attempt(*NOT_PLANNED, note_plan, job, run, left, site=site)
-        with machines_kept(run, site), job_shown(left, job, run, site=site):
+        with (
+            machines_kept(run, site),
+            job_shown(left, job, run, site=site),
+            known_ids_kept(run, site=site),
+        ):
             outcomes = [*unknown, *protect_all(left, job, run, site)]
         outcomes += [done_before(made[vm.vm]) for vm in vms if vm.vm in made]
         announce_commit(name, run, [each.version for each in outcomes if each.version])
@@ -208,15 +214,10 @@ def protect_vm(
         vm_at_work(run, vm.vm),
         ExitStack() as held,
     ):
-        frozen = bring_in(vm, job=job, run=run, site=site, scratch=scratch, stop=stop, cap=cap)
-        held.callback(frozen.receipt.discard)
-        committed, after = None, Afterwards()
-        try:
-            committed = commit_version(frozen.receipt, site=site)
-        finally:
-            now = committed is not None and committed.receipt is not None
-            if frozen.snapshot is not None:
-                settle_changes(frozen.snapshot, site, committed=now)
+        frozen, committed = bring_in_and_commit(
+            vm, held, job=job, run=run, site=site, scratch=scratch, stop=stop, cap=cap
+        )
+        after = Afterwards()
         after.attempt(NOT_RECORDED, "the next run does", record_committed, committed, site=site)
         dropped = after.attempt(
             NOT_DEDUPLICATED,
@@ -234,6 +235,43 @@ def protect_vm(
             cpu_seconds=frozen.receipt.cpu_seconds,
             warnings=after.warnings,
         )
+
+
+def bring_in_and_commit(
+    vm: AnyVm,
+    held: ExitStack,
+    *,
+    job: BackupJob,
+    run: RunId,
+    site: Site,
+    scratch: Path,
+    stop: StopToken,
+    cap: BandwidthCap | None,
+) -> tuple["BroughtIn", Committed]:
+    """Transfer a VM and make it a version.
+
+    Where data that others brought was relied on, and is gone by now, the VM is read once more.
+    """
+    sharing = Sharing()
+    while True:
+        frozen = bring_in(
+            vm, job=job, run=run, site=site, scratch=scratch, stop=stop, cap=cap, sharing=sharing
+        )
+        held.callback(frozen.receipt.discard)
+        committed = None
+        try:
+            committed = commit_version(frozen.receipt, site=site)
+            return frozen, committed
+        except SharedDataGone as cause:
+            if not sharing.allowed:
+                raise
+            get_run_logger().warning("%s; it is read once more now", cause)
+            gone = sharing.gone | cause.chunks
+            sharing = Sharing(allowed=not sharing.gone, gone=gone)
+        finally:
+            now = committed is not None and committed.receipt is not None
+            if frozen.snapshot is not None:
+                settle_changes(frozen.snapshot, site, committed=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +301,7 @@ def bring_in(
     scratch: Path,
     stop: StopToken,
     cap: BandwidthCap | None,
+    sharing: Sharing = Sharing(),  # noqa: B008  # frozen
 ) -> BroughtIn:
     """Freeze a VM and send its data; the snapshot lives until the last byte is read, no longer.
 
@@ -287,6 +326,7 @@ def bring_in(
                 stop=stop,
                 cap=cap,
                 delegate=delegate,
+                sharing=sharing,
             )
         finally:
             note = release_snapshot(snapshot, site, read=receipt is not None)

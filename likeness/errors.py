@@ -19,6 +19,7 @@
         * CertificateRefused   a host did not prove to be the one that was confirmed
         * HostRefused          XenServer says no, and will say no again
         * DiskShrank           a disk is smaller than it says
+        * SharedDataGone       what was not sent, since the store had it, is gone since
         * StoreMissing         there is no data store at this place
         * StoreExists          there is a data store already
         * StoreTooNew          the store was made by a later release
@@ -37,6 +38,8 @@
             * WrittenLate      whoever wrote a document did not own the store any more
         * Stopped              somebody asked this run to stop
 """
+
+from collections.abc import Collection
 
 
 class LikenessError(Exception):
@@ -156,6 +159,18 @@ class HostRefused(PermanentError):
 
 class DiskShrank(PermanentError):
     """A disk gave fewer bytes than the size it was announced with."""
+
+
+class SharedDataGone(PermanentError):
+    """Data blocks that were not sent are not in the store any more; whoever sees it reads them.
+
+    Attributes:
+        chunks: Their ids.
+    """
+
+    def __init__(self, message: str, *, chunks: Collection[bytes] = ()) -> None:
+        self.chunks = frozenset(chunks)
+        super().__init__(message)
 
 
 class StoreMissing(PermanentError):

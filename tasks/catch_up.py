@@ -37,9 +37,9 @@ from likeness.model.sizes import counted
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.observations import Weight
-from likeness.store.prune.condemning import read_condemned
 from likeness.store.read.index import known_packs
 from likeness.store.read.versions import read_version, record_names, vms
+from likeness.store.write.condemning import read_condemned
 from likeness.store.write.forgetting import whole_forgotten
 from tasks.logs import step_logger
 from tasks.mend_catalog import ready_catalog, require_catalog_of

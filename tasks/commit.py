@@ -16,6 +16,7 @@ from likeness.store.write.commit import commit_version as commit
 from likeness.store.write.free_text import cut_texts
 from likeness.store.write.receipts import TransferReceipt
 from tasks.claims import store_gate
+from tasks.known_ids import copies_of
 from tasks.remember import remember_received, remember_version
 from tasks.retries import STEP
 
@@ -45,6 +46,7 @@ def commit_version(receipt: TransferReceipt, *, site: Site) -> Committed:
 
     Raises:
         ShareUnreachable: The store went away; tried again.
+        SharedDataGone: What was not sent is not there any more; transfer it again.
         CatalogBusy: Another process holds the catalog, which knows the highest number ever given.
     """
     for what, whole in cut_texts(receipt):
@@ -52,7 +54,12 @@ def commit_version(receipt: TransferReceipt, *, site: Site) -> Committed:
     with site.data_store.open() as store:
         above = highest_sequence(site.catalog.file, receipt.vm.vm)
         version = commit(
-            store, receipt, clock=system_clock, above=above, gate=partial(store_gate, site)
+            store,
+            receipt,
+            clock=system_clock,
+            above=above,
+            gate=partial(store_gate, site),
+            copies=partial(copies_of, site),
         )
     packs = tuple(pack.pack for pack in receipt.packs)
     get_run_logger().info("%s: version %s", receipt.vm.name, version.version[:8])

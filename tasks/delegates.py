@@ -23,6 +23,7 @@ from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import Counts
 from likeness.store.format.maps import FlatMap, positions_of
 from likeness.store.format.pack_log import PackLog
+from likeness.store.format.relied_on import ReliedOn
 from likeness.store.write.receipts import DiskReceipt
 from likeness.transport.place import is_share
 from likeness.xen.delegate_network import find_network
@@ -190,13 +191,16 @@ def transfer_through(
     previous: Sequence[FlatMap | None],
     skips: Sequence[Skips | None],
     distrusted: Collection[bytes],
+    known: Path | None,
+    relied_on: ReliedOn,
     attempt: Path,
     stop: StopToken,
     passed: Callable[[int], None],
 ) -> Moved:
     """Plug the frozen disks into a delegate, and let its agent send what is new of them.
 
-    Packs that an earlier attempt of this transfer has sent are not sent again.
+    Packs that an earlier attempt of this transfer has sent are not sent again, nor what is in the
+    file `known`; which of that was left out is told to `relied_on`.
 
     Raises:
         TransferBroken: The agent ended half-way; tried again.
@@ -235,6 +239,8 @@ def transfer_through(
             log,
             stop=stop,
             distrusted=distrusted,
+            known=known,
+            relied_on=relied_on,
             passed=passed,
             say=get_run_logger().info,
         )

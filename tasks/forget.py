@@ -200,9 +200,7 @@ def _named(facts: Sequence[VersionFacts], versions: Collection[str]) -> list[Ver
     return found
 
 
-def _last_good(
-    facts: Sequence[VersionFacts], wanted: Collection[VersionFacts]
-) -> set[VersionId]:
+def _last_good(facts: Sequence[VersionFacts], wanted: Collection[VersionFacts]) -> set[VersionId]:
     """The newest good version of each VM of which every good one is asked for."""
     good: dict[VmId, list[VersionFacts]] = {}
     for each in facts:

@@ -114,6 +114,7 @@ def finished_vm(
         read_bytes=counts.read_bytes,
         sent_bytes=counts.sent_bytes,
         new_bytes=counts.new_bytes,
+        known_bytes=counts.known_bytes,
         dropped_bytes=dropped.known_bytes,
         freed_bytes=dropped.freed_bytes,
         snapshot_seconds=seconds,
@@ -135,6 +136,7 @@ def done_before(row: VersionRow) -> VmOutcome:
         read_bytes=row.counts.read_bytes,
         sent_bytes=row.counts.sent_bytes,
         new_bytes=row.counts.new_bytes,
+        known_bytes=row.counts.known_bytes,
         sentence="; ".join(filter(None, (row.note, "made by an earlier attempt of this run"))),
     )
 

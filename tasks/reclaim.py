@@ -1,6 +1,5 @@
 """Reclaim: give back the room of what no version needs; condemned first, deleted a week later."""
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,17 +7,17 @@ from prefect import get_run_logger, task
 
 from blocks import Site
 from catalog import reconciling, space
-from catalog.dedup import PROOF_COUNTS_FOR, packs_condemned, packs_given_back
+from catalog.dedup import packs_condemned, packs_given_back
 from likeness.clock import system_clock
-from likeness.model.ids import ChunkId, RunId, VersionId
+from likeness.model.ids import RunId, VersionId
 from likeness.model.sizes import counted, readable_size
 from likeness.stopping import StopToken
 from likeness.store.format.data_store import DataStore
-from likeness.store.prune.reclaiming import Copy, Reclaim, Reclaimed
+from likeness.store.prune.reclaiming import Reclaim, Reclaimed
 from likeness.store.read.index import known_packs
 from likeness.store.repair.undeleting import find_forgotten, undelete
-from tasks.ages import age_limit
 from tasks.claims import is_live, store_gate, store_turn
+from tasks.known_ids import copies_of, proof_counts_for
 from tasks.progress import shown
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
@@ -42,13 +41,7 @@ def reclaim_packs(run: RunId, *, site: Site, most_percent: int, stop: StopToken)
         StoreTakenOver: Another installation owns the store now.
         ShareUnreachable: The store went away; tried again.
     """
-    age = age_limit(site.revalidate_after).green_for or PROOF_COUNTS_FOR
-    done = _Percent()
-
-    def copies(chunks: Collection[ChunkId]) -> Mapping[ChunkId, Copy]:
-        found = space.well_served(site.catalog.file, chunks, system_clock(), age)
-        return {chunk: Copy(pack, size) for chunk, (pack, size) in found.items()}
-
+    age, done = proof_counts_for(site), _Percent()
     with site.data_store.open() as store, scratch_folder(site, run) as scratch:
         work = Reclaim(
             store,
@@ -57,7 +50,7 @@ def reclaim_packs(run: RunId, *, site: Site, most_percent: int, stop: StopToken)
             scratch,
             gate=partial(store_gate, site),
             stop=stop,
-            copies=copies,
+            copies=partial(copies_of, site),
             is_live=partial(is_live, site),
             progress=done.reached,
             most_share=most_percent / 100,

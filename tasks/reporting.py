@@ -60,6 +60,7 @@ def _outcome_row(outcome: VmOutcome) -> dict[str, str]:
         "version": outcome.version[:8],
         "disks": readable_size(outcome.disk_bytes),
         "read": readable_size(outcome.read_bytes),
+        "in the store already": readable_size(outcome.known_bytes),
         "sent": readable_size(outcome.sent_bytes),
         "kept": readable_size(outcome.kept_bytes),
         "known elsewhere": readable_size(outcome.dropped_bytes),

@@ -4,7 +4,7 @@ import errno
 import shutil
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from likeness.store.format.documents import DiskRecord
 from likeness.store.format.maps import FlatMap, positions_of
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.pack_log import PackLog
-from likeness.store.read.versions import last_version, load_map
+from likeness.store.read.versions import Version, last_version, load_map
 from likeness.store.write.receipts import DiskReceipt, TransferReceipt
 from likeness.transport.tuning import keep_large_buffers
 from likeness.xen.reading import Way, open_reader
@@ -34,9 +34,9 @@ from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot
 from tasks.changes import Unread, unread_of
 from tasks.delegates import Moved, ReadyDelegate, bundle_of, transfer_through
+from tasks.known_ids import Shared, Sharing, shared_with
 from tasks.progress import transferring
 from tasks.retries import STEP
-from tasks.similar import Compared, compared_with
 
 
 @contextmanager
@@ -73,8 +73,9 @@ def transfer_disks(
     stop: StopToken,
     cap: BandwidthCap | None,
     delegate: ReadyDelegate | None = None,
+    sharing: Sharing = Sharing(),  # noqa: B008  # frozen
 ) -> TransferReceipt:
-    """Read every disk of a snapshot and send what the VM's last version does not have.
+    """Read every disk of a snapshot and send what the store does not have.
 
     May run again from the same snapshot: what an attempt left in the inbox is swept.
 
@@ -106,10 +107,11 @@ def transfer_disks(
             else Unread()  # tracking may be on for another job's sake; this one wants all read
             for disk in snapshot.disks
         ]
-        distrusted = frozenset(damaged_ids(site.catalog.file))
+        distrusted = frozenset(damaged_ids(site.catalog.file)) | {c[:16] for c in sharing.gone}
         skips = [each.skips for each in unread]
-        base = compared_with(snapshot, last, store=store, site=site)
-        moved = _send(xen, store, base, skips, attempt, stop, snapshot, cap, delegate, distrusted)
+        known = held.enter_context(shared_with(run, attempt, sharing, site=site))
+        work = _Work(xen, store, snapshot, last, skips, attempt, stop, cap, distrusted, known)
+        moved = _send(work, delegate)
     counts = moved.counts
     get_run_logger().info(
         "%s: read %s, sent %s",
@@ -124,13 +126,14 @@ def transfer_disks(
         taken_at=taken_at,
         consistency=snapshot.obtained,
         consistency_asked=snapshot.requested,
-        note="; ".join(filter(None, (snapshot.reason, base.note, *(u.reason for u in unread)))),
+        note="; ".join(filter(None, (snapshot.reason, *(u.reason for u in unread)))),
         disks=moved.disks,
         packs=moved.log,
         counts=counts,
         from_agent=delegate is not None,
         read_by=moved.done_by,
         cpu_seconds=moved.cpu_seconds,
+        relied_on=known.relied_on,
         last=last,
         keep=job.keep,
         locked_until=locked_until(job, taken_at),
@@ -142,89 +145,91 @@ def locked_until(job: BackupJob, taken_at: datetime) -> str:
     return (taken_at + timedelta(days=job.lock_days)).isoformat() if job.lock_days else ""
 
 
-def _send(
-    xen: XenSession,
-    store: DataStore,
-    base: Compared,
-    skips: Sequence[Skips | None],
-    attempt: Path,
-    stop: StopToken,
-    snapshot: XenSnapshot,
-    cap: BandwidthCap | None,
-    delegate: ReadyDelegate | None,
-    distrusted: frozenset[bytes],
-) -> Moved:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One attempt to transfer a VM."""
+
+    xen: XenSession
+    store: DataStore
+    snapshot: XenSnapshot
+    last: Version | None
+    skips: Sequence[Skips | None]
+    attempt: Path
+    stop: StopToken
+    cap: BandwidthCap | None
+    distrusted: frozenset[bytes]
+    shared: Shared
+
+    @property
+    def records(self) -> list[DiskRecord | None]:
+        """The disks as the VM's last version has them."""
+        own = {disk.disk: disk for disk in self.last.record.disks} if self.last else {}
+        return [own.get(disk.facts.disk) for disk in self.snapshot.disks]
+
+
+def _send(work: _Work, delegate: ReadyDelegate | None) -> Moved:
     """From here, or through a delegate: the very same transfer runs in either place."""
+    snapshot = work.snapshot
     todo = sum(disk.facts.size_bytes for disk in snapshot.disks)
     tally = Tally(todo)
     run, vm = snapshot.owner.run, snapshot.vm
     with ExitStack() as held:
         held.enter_context(transferring(run, vm.vm, vm.name, todo, lambda: tally.passed_bytes))
         if delegate is not None:
-            previous = [
-                next(_previous_map(store, record, disk, attempt), None)
-                for disk, record in zip(snapshot.disks, base.disks, strict=True)
-            ]
-            moved = transfer_through(
-                delegate,
-                snapshot,
-                xen=xen,
-                store=store,
-                previous=previous,
-                skips=skips,
-                distrusted=distrusted,
-                attempt=attempt,
-                stop=stop,
-                passed=tally.reached,
-            )
-            return _of_its_own(moved, base)
+            return _sent_by(delegate, work, tally)
         disks = [
-            held.enter_context(_disk_job(xen, disk, store, record, skip, attempt, stop, cap))
-            for disk, record, skip in zip(snapshot.disks, base.disks, skips, strict=True)
+            held.enter_context(_disk_job(work, disk, record, skip))
+            for disk, record, skip in zip(snapshot.disks, work.records, work.skips, strict=True)
         ]
-        log = PackLog(attempt / "packs")
+        log = PackLog(work.attempt / "packs")
         counts = transfer(
             disks,
             run=run,
-            bundle=bundle_of(store),
-            inbox=store.for_writing(),
+            bundle=bundle_of(work.store),
+            inbox=work.store.for_writing(),
             log=log,
-            stop=stop,
-            distrusted=distrusted,
+            stop=work.stop,
+            distrusted=work.distrusted,
+            known=work.shared.ids,
+            relied_on=work.shared.relied_on,
             tally=tally,
         )
         receipts = (DiskReceipt(d.facts, d.chunk_map, d.previous) for d in disks)
-        return _of_its_own(Moved(tuple(receipts), log, counts, tally.cpu_seconds), base)
+        return Moved(tuple(receipts), log, counts, tally.cpu_seconds)
 
 
-def _of_its_own(moved: Moved, base: Compared) -> Moved:
-    """Without the maps of another VM: the version to be made is no difference to them."""
-    if base.own:
-        return moved
-    for disk in moved.disks:
-        if disk.previous is not None:
-            disk.previous.close()
-    return replace(moved, disks=tuple(replace(disk, previous=None) for disk in moved.disks))
+def _sent_by(delegate: ReadyDelegate, work: _Work, tally: Tally) -> Moved:
+    previous = [
+        next(_previous_map(work.store, record, disk, work.attempt), None)
+        for disk, record in zip(work.snapshot.disks, work.records, strict=True)
+    ]
+    return transfer_through(
+        delegate,
+        work.snapshot,
+        xen=work.xen,
+        store=work.store,
+        previous=previous,
+        skips=work.skips,
+        distrusted=work.distrusted,
+        known=work.shared.told_to_delegate(first=work.last is None),
+        relied_on=work.shared.relied_on,
+        attempt=work.attempt,
+        stop=work.stop,
+        passed=tally.reached,
+    )
 
 
 @contextmanager
 def _disk_job(
-    xen: XenSession,
-    disk: SnapshotDisk,
-    store: DataStore,
-    record: DiskRecord | None,
-    skip: Skips | None,
-    scratch: Path,
-    stop: StopToken,
-    cap: BandwidthCap | None,
+    work: _Work, disk: SnapshotDisk, record: DiskRecord | None, skip: Skips | None
 ) -> Generator[DiskJob, None, None]:
     """One disk, opened for reading, with its last map; its maps are closed if the `with` fails."""
     name = disk.facts.disk
-    positions = positions_of(disk.facts.size_bytes, store.chunk_bytes)
-    maps = [FlatMap(scratch / f"{name}.map", positions)]
+    positions = positions_of(disk.facts.size_bytes, work.store.chunk_bytes)
+    maps = [FlatMap(work.attempt / f"{name}.map", positions)]
     try:
-        maps += _previous_map(store, record, disk, scratch)
-        opened = open_reader(xen, disk, stop=stop, cap=cap, way=_way())
+        maps += _previous_map(work.store, record, disk, work.attempt)
+        opened = open_reader(work.xen, disk, stop=work.stop, cap=work.cap, way=_way())
         get_run_logger().info(
             "disk %s (%s): %s", disk.facts.position, disk.facts.name, opened.reason
         )

@@ -1,7 +1,7 @@
 """The first deduplication, at the source: what need not be sent, told without asking anybody."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from enum import Enum, auto
 from itertools import islice
 
@@ -21,11 +21,12 @@ class Finding(Enum):
     ZERO = auto()
     UNCHANGED = auto()
     REPEATED = auto()
+    KNOWN = auto()
     NEW = auto()
 
 
 class LocalDedup:
-    """Sorts chunks into zero, unchanged, repeated and new; for many threads."""
+    """Sorts chunks into zero, unchanged, repeated, known and new; for many threads."""
 
     def __init__(
         self,
@@ -33,6 +34,7 @@ class LocalDedup:
         id_key: bytes,
         distrusted: frozenset[bytes] = frozenset(),
         sent: Iterable[ChunkId] = (),
+        known: Container[bytes] = (),
     ) -> None:
         """Begin with what an earlier attempt has sent in mind, usually nothing.
 
@@ -41,16 +43,19 @@ class LocalDedup:
             distrusted: The first 16 bytes of chunk ids whose stored bytes are damaged or missing;
                 they are sent again although nothing changed.
             sent: Chunks that are in the inbox already.
+            known: Chunks that the store has, proved.
         """
         self._id_key = id_key
         self._distrusted = distrusted
+        self._known = known
         self._seen: set[bytes] = set(islice(sent, MOST_REMEMBERED))
         self._lock = threading.Lock()
 
     def sort(self, plaintext: bytes, previous: bytes) -> tuple[Finding, ChunkId]:
         """Say what a chunk is, and its id.
 
-        A chunk called new is remembered: the caller must send it.
+        A chunk called new or known is remembered: the caller must send it, or note that it relies
+        on it.
 
         Args:
             plaintext: The chunk.
@@ -61,7 +66,10 @@ class LocalDedup:
         chunk = chunk_id(plaintext, id_key=self._id_key)
         if chunk == previous and chunk[:_KEY_BYTES] not in self._distrusted:
             return Finding.UNCHANGED, chunk
-        return (Finding.NEW if self._is_first(chunk) else Finding.REPEATED), chunk
+        if not self._is_first(chunk):
+            return Finding.REPEATED, chunk
+        known = chunk in self._known and chunk[:_KEY_BYTES] not in self._distrusted
+        return (Finding.KNOWN if known else Finding.NEW), chunk
 
     def _is_first(self, chunk: ChunkId) -> bool:
         with self._lock:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 from msgspec import DecodeError, Meta, Struct, json
@@ -18,7 +19,7 @@ from likeness.model.ids import CHUNK_ID_BYTES, ChunkId
 from likeness.store.format.documents import Count, Counts, Document, Hex32, Hex64, Text
 from likeness.store.format.maps import FlatMap, Run
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised by every change that an agent or a controller of before would misread."""
 MOST_FRAME_BYTES = 32 << 20
 ALIVE_SECONDS = 5.0
@@ -34,6 +35,7 @@ _RUN = struct.Struct("<HQ")
 _DISK = struct.Struct("<H")
 _EXTENT = struct.Struct("<QQ")
 _PIECE = 1 << 14
+_FILE_PIECE = 1 << 20
 _STRETCH = 1 << 12
 _MOST_DISKS = 1024
 _T = TypeVar("_T")
@@ -50,6 +52,7 @@ class Kind(IntEnum):
     SENT = 5
     GO = 6
     ALIVE = 7
+    KNOWN = 8
     HELLO = 65
     PROGRESS = 66
     LOG = 67
@@ -59,6 +62,7 @@ class Kind(IntEnum):
     ERROR = 71
     FOUND = 72
     FROZEN = 73
+    RELIED_ON = 74
 
 
 class OrderedDisk(Document, frozen=True):
@@ -295,6 +299,13 @@ def take_run(payload: bytes, maps: "list[FlatMap | None]") -> None:
     if target is None or rest or first + count > target.positions:
         raise BadInput("a map speaks of positions that its disk does not have; run the job again")
     target.write(first, ids)
+
+
+def file_frames(kind: Kind, path: Path) -> Iterator[bytes]:
+    """A file as frames, in its order."""
+    with path.open("rb") as file:
+        while piece := file.read(_FILE_PIECE):
+            yield frame(kind, piece)
 
 
 def skip_frames(disk: int, extents: Iterable[Extent]) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import asyncssh
@@ -28,6 +29,7 @@ from likeness.agent.protocol import (
     Kind,
     Log,
     Progress,
+    file_frames,
     frame,
     head_of,
     joined_frames,
@@ -35,16 +37,18 @@ from likeness.agent.protocol import (
     opening,
     runs_within,
     skip_frames,
+    split,
     take_run,
 )
 from likeness.errors import BadInput, HostUnreachable, LikenessError, TransferBroken
 from likeness.model.disk import Skips
-from likeness.model.ids import ZERO_CHUNK
+from likeness.model.ids import CHUNK_ID_BYTES, ZERO_CHUNK
 from likeness.stopping import StopToken
 from likeness.store.format.documents import Counts, decode, encode
 from likeness.store.format.maps import FlatMap
 from likeness.store.format.pack import MOST_PACK_BYTES, PackHeader, PackReceipt
 from likeness.store.format.pack_log import PackLog, decode_receipt
+from likeness.store.format.relied_on import ReliedOn
 
 AGENT_COMMAND = (
     "if command -v likeness-agent >/dev/null; then exec likeness-agent; fi;"
@@ -139,6 +143,8 @@ class Order:
         *,
         stop: StopToken,
         distrusted: Iterable[bytes] = (),
+        known: Path | None = None,
+        relied_on: ReliedOn | None = None,
         passed: Callable[[int], None] = lambda _: None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -150,11 +156,15 @@ class Order:
             log: Filled with receipts; what it holds already was sent by an earlier attempt.
             stop: Ends it early.
             distrusted: First 16 bytes of chunk ids to send again.
+            known: A file of chunk ids that need not be sent, as `KnownIds` reads it; goes with
+                `relied_on`.
+            relied_on: Filled with those that were not.
             passed: Told how many bytes of the disks are behind it.
             say: Told what the agent has to say.
         """
         self.header, self._disks, self._log, self._stop = header, disks, log, stop
         self._distrusted, self._passed, self._say = distrusted, passed, say
+        self._known, self._relied_on = known, relied_on
         self._maps: list[FlatMap | None] = [disk.chunk_map for disk in disks]
         self.found: tuple[FoundDisk, ...] = ()
         self.frozen: Frozen | None = None
@@ -171,6 +181,8 @@ class Order:
                 if disk.skip is not None:
                     yield from skip_frames(at, disk.skip.unchanged)
         yield from joined_frames(Kind.DISTRUSTED, self._distrusted)
+        if self._known is not None and self._relied_on is not None:
+            yield from file_frames(Kind.KNOWN, self._known)
         sent = (place.chunk for pack in self._log for place in pack.places)
         yield from joined_frames(Kind.SENT, sent)
         yield frame(Kind.GO)
@@ -191,19 +203,32 @@ class Order:
         """
         if kind in (Kind.FOUND, Kind.FROZEN):
             self._take_of_guest(kind, payload)
+        elif kind in (Kind.RECEIPT, Kind.MAP, Kind.RELIED_ON):
+            self._take_of_disks(kind, payload)
         elif kind is Kind.PROGRESS:
             self._passed(decode(payload, Progress, name="the agent's progress").passed_bytes)
         elif kind is Kind.LOG:
             self._say(decode(payload, Log, name="the agent's log").message)
-        elif kind is Kind.RECEIPT:
-            self._take_receipt(payload)
-        elif kind is Kind.MAP:
-            take_run(payload, self._maps)
         elif kind is Kind.ERROR:
             raise _error(decode(payload, Failure, name="the agent's failure"))
         elif kind is Kind.END:
             return self._finished(decode(payload, End, name="the agent's report"))
         return None
+
+    def _take_of_disks(self, kind: Kind, payload: bytes) -> None:
+        if kind is Kind.RECEIPT:
+            self._take_receipt(payload)
+        elif kind is Kind.MAP:
+            take_run(payload, self._maps)
+        else:
+            self._take_relied_on(payload)
+
+    def _take_relied_on(self, payload: bytes) -> None:
+        if payload and self._relied_on is None:
+            raise TransferBroken("the agent left out what it was not told of; run the job again")
+        for chunk in split(payload, CHUNK_ID_BYTES):
+            if self._relied_on is not None:
+                self._relied_on.add(chunk)
 
     def _take_of_guest(self, kind: Kind, payload: bytes) -> None:
         if kind is Kind.FOUND:

@@ -8,7 +8,7 @@ the size of the disk.
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -28,6 +28,7 @@ from likeness.store.format.documents import Counts
 from likeness.store.format.maps import FlatMap
 from likeness.store.format.pack import PACK_TARGET_BYTES
 from likeness.store.format.pack_log import Acknowledged
+from likeness.store.format.relied_on import TakesReliedOn
 from likeness.transport.base import Transport
 
 SEGMENT_BYTES = 4 << 20
@@ -133,6 +134,8 @@ def transfer(
     stop: StopToken,
     distrusted: frozenset[bytes] = frozenset(),
     sent: Iterable[ChunkId] = (),
+    known: Container[bytes] = (),
+    relied_on: TakesReliedOn | None = None,
     tally: Tally | None = None,
     pauses: Pauses = PAUSES,
 ) -> Counts:
@@ -147,6 +150,8 @@ def transfer(
         stop: Looked at between segments.
         distrusted: First 16 bytes of chunk ids to send again even where nothing changed.
         sent: Chunks that lie in packs of an earlier attempt of this run; not sent again.
+        known: Chunks that the store has already, proved; not sent either.
+        relied_on: Told of each of those.
         tally: Counts to watch from another thread.
         pauses: Between attempts to write a pack that the store did not acknowledge.
 
@@ -161,7 +166,12 @@ def transfer(
         ShareFull: No room.
     """
     tally = tally or Tally(sum(disk.facts.size_bytes for disk in disks))
-    dedup = LocalDedup(id_key=bundle.chunk_id_key, distrusted=distrusted, sent=sent)
+    dedup = LocalDedup(
+        id_key=bundle.chunk_id_key,
+        distrusted=distrusted,
+        sent=sent,
+        known=known if relied_on is not None else (),
+    )
     session = SessionKey.fresh(bundle.box, scope=bundle.scope)
     sealer = Sealer(
         bundle.store, session, suite=bundle.suite, level=bundle.level, seed=bundle.seed or None
@@ -177,7 +187,7 @@ def transfer(
         stop=stop,
         pauses=pauses,
     ) as sender:
-        line = _Pipeline(bundle, dedup, sealer, sender, tally)
+        line = _Pipeline(bundle, dedup, sealer, sender, tally, relied_on)
         _run_all(disks, line, stop)
         sender.finish()
         tally.add(sent_bytes=sender.sent_bytes)
@@ -189,10 +199,16 @@ class _Pipeline:
     """The work done on one segment."""
 
     def __init__(
-        self, bundle: Bundle, dedup: LocalDedup, sealer: Sealer, sender: Sender, tally: Tally
+        self,
+        bundle: Bundle,
+        dedup: LocalDedup,
+        sealer: Sealer,
+        sender: Sender,
+        tally: Tally,
+        relied_on: TakesReliedOn | None,
     ) -> None:
         self.bundle, self._dedup, self._sealer = bundle, dedup, sealer
-        self._sender, self._tally = sender, tally
+        self._sender, self._tally, self._relied_on = sender, tally, relied_on
 
     def process(self, disk: DiskJob, segment: Segment) -> None:
         """Sort, seal and send the chunks of a segment, and write their ids into the map.
@@ -217,6 +233,8 @@ class _Pipeline:
             finding, chunk = self._dedup.sort(plaintext, previous_id(previous, at))
             if finding is Finding.NEW:
                 self._sender.add(chunk, self._sealer.seal(chunk, plaintext))
+            elif finding is Finding.KNOWN and self._relied_on is not None:
+                self._relied_on.add(chunk)
             found[finding] += len(plaintext)
             ids.append(chunk)
         disk.chunk_map.write(first, b"".join(ids))
@@ -225,6 +243,7 @@ class _Pipeline:
             zero_bytes=found[Finding.ZERO],
             unchanged_bytes=found[Finding.UNCHANGED],
             repeated_bytes=found[Finding.REPEATED],
+            known_bytes=found[Finding.KNOWN],
             new_bytes=found[Finding.NEW],
         )
         self._tally.worked(cpu_stopwatch() - begun)

@@ -8,12 +8,13 @@ import signal
 import tempfile
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import likeness
 from likeness.agent import limits
 from likeness.agent.freezing import Freezing, find_disks
+from likeness.agent.known_ids import KnownIds
 from likeness.agent.patched import Patch, PatchedReader
 from likeness.agent.protocol import (
     ALIVE_SECONDS,
@@ -56,6 +57,7 @@ from likeness.transport.tuning import keep_large_buffers
 GRACE_SECONDS = 8.0
 """How long an agent that was asked to end may take, before it ends in the middle of whatever."""
 _PROGRESS_SECONDS = min(1.0, ALIVE_SECONDS)
+_RELIED_ON_AT_ONCE = 1 << 12
 _DONE, _FAILED, _ALONE = 0, 1, 2
 
 
@@ -85,16 +87,31 @@ class _Incoming:
 
 
 class _Outgoing:
-    """Frames to the controller, from many threads; takes receipts as a log of packs does."""
+    """Frames to the controller, from many threads; takes what local lists take elsewhere."""
 
     def __init__(self, sink: int) -> None:
-        self._sink, self._lock = sink, threading.Lock()
+        self._sink, self._lock, self._noting = sink, threading.Lock(), threading.Lock()
+        self._relied_on: list[ChunkId] = []
         self.packs = 0
 
     def append(self, receipt: PackReceipt) -> None:
         """See `Acknowledged.append`."""
         self.send(frame(Kind.RECEIPT, encode_receipt(receipt)))
         self.packs += 1
+
+    def add(self, chunk: ChunkId) -> None:
+        """See `TakesReliedOn.add`."""
+        with self._noting:
+            self._relied_on.append(chunk)
+            full = self._relied_on if len(self._relied_on) == _RELIED_ON_AT_ONCE else []
+            self._relied_on = [] if full else self._relied_on
+        if full:
+            self.send(frame(Kind.RELIED_ON, b"".join(full)))
+
+    def rest_relied_on(self) -> None:
+        """Tell what was relied on and is not told yet."""
+        self.send(frame(Kind.RELIED_ON, b"".join(self._relied_on)))
+        self._relied_on = []
 
     def say(self, kind: Kind, document: Document) -> None:
         self.send(frame(kind, encode(document)))
@@ -124,6 +141,8 @@ class _Order:
             self.previous.append(old)
         self.skips: list[list[Extent]] = [[] for _ in header.disks]
         self.distrusted: set[bytes] = set()
+        self.known = scratch / "known ids"
+        self.known.touch(mode=0o600)
         self.sent: list[ChunkId] = []
 
     def take(self, incoming: _Incoming) -> None:
@@ -137,6 +156,9 @@ class _Order:
                 self.skips[disk] += extents
             elif kind is Kind.DISTRUSTED:
                 self.distrusted.update(split(payload, DISTRUSTED_BYTES))
+            elif kind is Kind.KNOWN:
+                with self.known.open("ab") as file:
+                    file.write(payload)
             elif kind is Kind.SENT:
                 self.sent += split(payload, CHUNK_ID_BYTES)
 
@@ -297,17 +319,21 @@ def _send(
     tally: Tally,
     stop: StopToken,
 ) -> None:
-    transfer(
-        disks,
-        run=RunId(order.header.run),
-        bundle=order.bundle(),
-        inbox=inbox,
-        log=outgoing,
-        stop=stop,
-        distrusted=frozenset(order.distrusted),
-        sent=order.sent,
-        tally=tally,
-    )
+    with closing(KnownIds(order.known)) as known:
+        transfer(
+            disks,
+            run=RunId(order.header.run),
+            bundle=order.bundle(),
+            inbox=inbox,
+            log=outgoing,
+            stop=stop,
+            distrusted=frozenset(order.distrusted),
+            sent=order.sent,
+            known=known,
+            relied_on=outgoing,
+            tally=tally,
+        )
+    outgoing.rest_relied_on()
     for at, disk in enumerate(disks):
         for piece in map_frames(Kind.MAP, at, runs_between(disk.chunk_map, disk.previous)):
             stop.check()

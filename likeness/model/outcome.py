@@ -48,6 +48,7 @@ class VmOutcome:
         read_bytes: Read from the snapshot.
         sent_bytes: Sealed bytes sent to the store.
         new_bytes: Uncompressed bytes in them.
+        known_bytes: Uncompressed bytes that were not sent, since the store had them of any VM.
         dropped_bytes: Sealed bytes that the global deduplication found another VM to have.
         freed_bytes: Of these, bytes given back at once.
         snapshot_seconds: How long the snapshot existed.
@@ -65,6 +66,7 @@ class VmOutcome:
     read_bytes: int = 0
     sent_bytes: int = 0
     new_bytes: int = 0
+    known_bytes: int = 0
     dropped_bytes: int = 0
     freed_bytes: int = 0
     snapshot_seconds: float = 0.0

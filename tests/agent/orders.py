@@ -17,6 +17,7 @@ from likeness.model.ids import RunId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.format.maps import FlatMap, positions_of
 from likeness.store.format.pack_log import PackLog
+from likeness.store.format.relied_on import ReliedOn
 from likeness.store.write.receipts import DiskReceipt, TransferReceipt
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import PACK, Workshop
@@ -51,6 +52,7 @@ class Ordered:
         *,
         stop: StopToken | None = None,
         skips: Skips | None = None,
+        known: Path | None = None,
         passed: Callable[[int], None] = lambda _: None,
         command: Sequence[str] = AGENT,
         paths: Mapping[str, str] = MappingProxyType({}),
@@ -95,8 +97,17 @@ class Ordered:
             "disks": tuple(told),
         }
         header = Header(**(settings | changed))
-        order = Order(header, disks, self.log, stop=stop or StopToken(), passed=passed)
-        return Attempt(self, order, disks, facts, command)
+        relied_on = ReliedOn(shop.folder / f"{random_name()}.relied")
+        order = Order(
+            header,
+            disks,
+            self.log,
+            stop=stop or StopToken(),
+            known=known,
+            relied_on=relied_on,
+            passed=passed,
+        )
+        return Attempt(self, order, disks, facts, command, relied_on=relied_on)
 
 
 @dataclass
@@ -109,6 +120,7 @@ class Attempt:
     facts: list[DiskFacts]
     command: Sequence[str] = AGENT
     code: int | None = None
+    relied_on: ReliedOn | None = None
 
     def run(self, meddle: Callable[[asyncio.subprocess.Process], None] = lambda _: None) -> Done:
         return asyncio.run(asyncio.wait_for(self._run(meddle), 120))
@@ -142,4 +154,5 @@ class Attempt:
             packs=self.ordered.log,
             counts=done.counts,
             from_agent=True,
+            relied_on=self.relied_on,
         )

@@ -20,6 +20,7 @@ from likeness.store.format import layout
 from likeness.store.format.pack_log import PackLog
 from likeness.transport.local import LocalTransport
 from tests.agent.orders import AGENT, Ordered
+from tests.unit.test_known_ids import DISK, known_of, require_only_own_sent
 from tests.unit.workshop import CHUNK, MIB, PACK, Workshop, changed, noise
 
 
@@ -58,6 +59,14 @@ def test_ranges_that_did_not_change_are_not_read(workshop: Workshop) -> None:
 
     assert done.counts.read_bytes == 4 * MIB
     assert workshop.restore_in_memory(workshop.commit(attempt.receipt(done))) == later
+
+
+def test_what_the_store_has_already_is_not_sent(workshop: Workshop) -> None:
+    known = known_of(workshop, workshop.back_up(DISK))
+    clone = changed(DISK, (CHUNK, noise("own", CHUNK)))
+    attempt = Ordered.of(workshop, clone).attempt(known=known)
+
+    require_only_own_sent(workshop, attempt.receipt(attempt.run()), clone)
 
 
 def test_a_disk_that_became_smaller_is_backed_up(workshop: Workshop) -> None:

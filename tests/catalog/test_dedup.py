@@ -11,10 +11,12 @@ from catalog.chunks import damaged_ids, unreferenced_packs
 from catalog.connection import CatalogFile
 from catalog.dedup import drop_duplicates, holders, packs_given_back
 from catalog.incidents import list_incidents, note_incidents
+from catalog.known_ids import write_known_ids
 from catalog.session import catalog_session
 from catalog.validation import packs_to_prove
 from catalog.values import Verdict
 from catalog.versions import list_versions
+from likeness.agent.known_ids import KnownIds
 from likeness.model.ids import ChunkId, PackId, RunId
 from likeness.store.format.pack import PackReceipt
 from tests.catalog.history import CHUNKS, History, random_map
@@ -285,3 +287,24 @@ def test_a_waiting_pack_may_be_held_by_several_others(catalog: CatalogFile) -> N
 
     assert len(halves) == 2
     assert holders(catalog, [going], NOW) == {going: halves}
+
+
+def test_ids_that_others_may_rely_on_are_those_that_are_proved_and_whole(
+    catalog: CatalogFile, tmp_path: Path
+) -> None:
+    history = History(catalog)
+    for at, name in enumerate(("proved", "old", "never", "damaged", "missing")):
+        history.back_up(name, {0: {n: CHUNKS[2 * at + n] for n in range(2)}})
+    packs = list(history.packs.values())
+    validated(catalog, proved(packs[1]), NOW - 2 * MONTH, MONTH)
+    validated(catalog, proved(packs[0]), NOW, MONTH)
+    validated(catalog, [damaged(packs[3], packs[3].places[0].chunk)], NOW, MONTH)
+    validated(catalog, [missing(packs[4])], NOW, MONTH)
+
+    for at_once in (1 << 20, 3):
+        path = tmp_path / "ids"
+        count = write_known_ids(catalog, path, NOW, MONTH, at_once=at_once)
+        ids = KnownIds(path)
+        found = [chunk for chunk in CHUNKS if chunk in ids]
+        assert found == CHUNKS[:2]
+        assert count == len(ids) == 2

@@ -17,10 +17,10 @@ from likeness.store.format import layout
 from likeness.store.format.observations import Weight
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.owning import take_over
-from likeness.store.prune.condemning import say_condemned
 from likeness.store.prune.reclaiming import Reclaim
 from likeness.store.repair.copying import copy_to_vault
 from likeness.store.write.catalog_copies import put_copy
+from likeness.store.write.condemning import say_condemned
 from likeness.store.write.forgetting import forget_versions
 from likeness.store.write.heads import write_head
 from likeness.store.write.holding import pin

@@ -10,9 +10,9 @@ from greenlet import greenlet
 
 from likeness.model.ids import ChunkId, PackId
 from likeness.store.format import layout
+from likeness.store.format.copies import Copy
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.pack import PackReceipt
-from likeness.store.prune.reclaiming import Copy
 from likeness.transport.base import Entry
 from tests.support.memory import MemoryTransport
 

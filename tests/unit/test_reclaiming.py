@@ -15,14 +15,15 @@ from likeness.errors import (
 from likeness.model.ids import ChunkId, PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.format import layout
+from likeness.store.format.copies import Copy
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.owning import Fence, owner_of, take_over
-from likeness.store.prune.condemning import condemned_packs
-from likeness.store.prune.reclaiming import Copy, Reclaim, Reclaimed
+from likeness.store.prune.reclaiming import Reclaim, Reclaimed
 from likeness.store.prune.sweeping import give_back_packs
 from likeness.store.read.index import known_packs
 from likeness.store.read.versions import Version
 from likeness.store.repair.undeleting import undelete
+from likeness.store.write.condemning import condemned_packs
 from likeness.store.write.forgetting import forget_versions
 from likeness.store.write.heads import write_head
 from likeness.transport.base import Transport

@@ -11,12 +11,12 @@ from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.owning import Fence, owner_of, take_over
 from likeness.store.prune import reclaiming
-from likeness.store.prune.condemning import condemned_packs
 from likeness.store.prune.marking import Mark
 from likeness.store.prune.sweeping import give_back_packs
 from likeness.store.read.index import known_packs
 from likeness.store.read.versions import Version, record_names
 from likeness.store.write.commit import commit_version
+from likeness.store.write.condemning import condemned_packs
 from likeness.store.write.forgetting import forget_versions
 from likeness.store.write.receipts import TransferReceipt
 from likeness.transport.passing import PassingTransport
@@ -149,7 +149,7 @@ def test_what_an_earlier_owner_condemned_is_never_relied_on(
     (doomed,) = condemned_packs(workshop.store)
     if off:
         monkeypatch.setattr("likeness.store.prune.sweeping.condemned_packs", lambda _: frozenset())
-        monkeypatch.setattr("likeness.store.prune.sweeping._said_lately", lambda _: set())
+        monkeypatch.setattr("likeness.store.prune.sweeping.said_lately", lambda _: set())
     plain, old = workshop.transport, owner_of(workshop.store)
     made: list[Version] = []
 

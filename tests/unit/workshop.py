@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ from likeness.agent.transfer import Bundle, DiskJob, transfer
 from likeness.codec.aead import Suite
 from likeness.errors import ObjectUnreadable
 from likeness.model.disk import DiskFacts, Extent, Skips, VmFacts
-from likeness.model.ids import ZERO_CHUNK, DiskId, PackId, RunId, VmId, random_name
+from likeness.model.ids import ZERO_CHUNK, ChunkId, DiskId, PackId, RunId, VmId, random_name
 from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.store.check.proving import (
@@ -24,10 +24,12 @@ from likeness.store.check.proving import (
     prove_packs,
 )
 from likeness.store.format import layout
+from likeness.store.format.copies import Copies, Copy, no_copies
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.maps import FlatMap, positions_of
 from likeness.store.format.opening import create_store
 from likeness.store.format.pack_log import PackLog
+from likeness.store.format.relied_on import ReliedOn
 from likeness.store.prune.sweeping import GivenBack, give_back_packs
 from likeness.store.read.disk_writers import FileDiskWriter
 from likeness.store.read.index import known_packs
@@ -223,6 +225,7 @@ class Workshop:
         incremental: bool = True,
         pauses: Pauses = NO_PAUSES,
         vm_name: str = "web",
+        known: Container[bytes] = (),
     ) -> TransferReceipt:
         """Send the disks of a VM to its inbox."""
         vm = vm or self.vm
@@ -243,6 +246,7 @@ class Workshop:
                 )
             )
         log = PackLog(self.folder / f"{run}.packs")
+        relied_on = ReliedOn(self.folder / f"{random_name()}.relied")
         try:
             counts = transfer(
                 jobs,
@@ -252,6 +256,8 @@ class Workshop:
                 log=log,
                 stop=stop or StopToken(),
                 distrusted=distrusted,
+                known=known,
+                relied_on=relied_on,
                 pauses=pauses,
             )
         finally:
@@ -268,13 +274,20 @@ class Workshop:
             disks=tuple(DiskReceipt(job.facts, job.chunk_map, job.previous) for job in jobs),
             packs=log,
             counts=counts,
+            relied_on=relied_on,
             last=last_version(self.store, vm) if incremental else None,
         )
 
     def commit(
-        self, receipt: TransferReceipt, step: Step = lambda _: None, above: int = 0
+        self,
+        receipt: TransferReceipt,
+        step: Step = lambda _: None,
+        above: int = 0,
+        copies: Copies = no_copies,
     ) -> Version:
-        return commit_version(self.store, receipt, clock=self.clock, step=step, above=above)
+        return commit_version(
+            self.store, receipt, clock=self.clock, step=step, above=above, copies=copies
+        )
 
     def back_up(self, *disks: Disk, above: int = 0, **options: object) -> Version:
         """Transfer and commit."""
@@ -322,6 +335,15 @@ class Workshop:
                 for run in chunk_map.runs_unlike(None, 0, chunk_map.positions):
                     found.update(chunk for _, chunk in run.each())
         return found - {ZERO_CHUNK}
+
+    def copies(self, chunks: Collection[ChunkId]) -> Mapping[ChunkId, Copy]:
+        """Every pack of the index, as a catalog would tell that has proved them all."""
+        return {
+            place.chunk: Copy(pack.pack, pack.size_bytes)
+            for pack in known_packs(self.store)
+            for place in pack.places
+            if place.chunk in chunks
+        }
 
     def packs_of(self, version: Version) -> set[PackId]:
         """Packs that hold a chunk the version needs, as the catalog would know them."""

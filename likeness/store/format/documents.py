@@ -148,6 +148,7 @@ class Counts(Document, frozen=True):
         zero_bytes: Of these, in chunks of zeros.
         unchanged_bytes: Of these, in chunks that were equal to the last version's.
         repeated_bytes: Of these, in chunks this very transfer had seen already.
+        known_bytes: Of these, in chunks that the store had already, of whichever VM.
         sent_bytes: Sealed bytes written to the store.
         new_bytes: Uncompressed bytes of the chunks in them.
     """
@@ -157,6 +158,7 @@ class Counts(Document, frozen=True):
     zero_bytes: Count = 0
     unchanged_bytes: Count = 0
     repeated_bytes: Count = 0
+    known_bytes: Count = 0
     sent_bytes: Count = 0
     new_bytes: Count = 0
 

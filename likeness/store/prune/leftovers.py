@@ -18,10 +18,10 @@ from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import IndexClear
 from likeness.store.format.observations import UNREADABLE
-from likeness.store.prune.condemning import RUNS, Condemned
 from likeness.store.prune.marking import Mark
 from likeness.store.prune.sweeping import state_swept
 from likeness.store.read.versions import read_version_at
+from likeness.store.write.condemning import RUNS, Condemned
 from likeness.store.write.forgetting import finish_moves
 
 _MOST_AT_ONCE = 16

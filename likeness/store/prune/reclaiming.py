@@ -17,9 +17,14 @@ from likeness.errors import ObjectUnreadable, ShareRefused
 from likeness.model.ids import ChunkId, PackId, RunId
 from likeness.stopping import StopToken
 from likeness.store.format import layout
+from likeness.store.format.copies import Copies, Copy, no_copies
 from likeness.store.format.data_store import DataStore
 from likeness.store.prune.brakes import MOST_SHARE, require_all_in_order, require_few
-from likeness.store.prune.condemning import (
+from likeness.store.prune.leftovers import Leftovers
+from likeness.store.prune.marking import MOST_WANTED, Mark
+from likeness.store.prune.sweeping import state_swept
+from likeness.store.read.index import known_packs
+from likeness.store.write.condemning import (
     RUNS,
     WAIT,
     Condemned,
@@ -27,10 +32,6 @@ from likeness.store.prune.condemning import (
     read_condemned,
     say_condemned,
 )
-from likeness.store.prune.leftovers import Leftovers
-from likeness.store.prune.marking import MOST_WANTED, Mark
-from likeness.store.prune.sweeping import state_swept
-from likeness.store.read.index import known_packs
 from likeness.store.write.forgetting import finish_moves
 
 MOST_AT_ONCE = 64
@@ -40,23 +41,8 @@ Gate = Callable[[], AbstractContextManager[object]]
 """Makes whoever goes through it be alone with what commits, forgets or deletes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Where a data block is held too, by a pack that was proved not long ago."""
-
-    pack: PackId
-    size_bytes: int
-
-
-Copies = Callable[[Collection[ChunkId]], Mapping[ChunkId, Copy]]
-"""Tells where data blocks may be relied on instead; those without such a place are left out."""
 Progress = Callable[[int, int], None]
 """Told how many packs are done, of how many."""
-
-
-def no_copies(_chunks: Collection[ChunkId]) -> Mapping[ChunkId, Copy]:
-    """Rely on no other pack."""
-    return {}
 
 
 @dataclass

@@ -5,21 +5,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from likeness.clock import Clock
-from likeness.codec.documents import Kind
 from likeness.errors import ObjectUnreadable, ShareRefused
 from likeness.model.ids import PackId, RunId, is_name
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import SweptDocument
-from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.public_view import SignedView
 from likeness.store.format.statements import state, statements
-from likeness.store.prune.condemning import condemned_packs
+from likeness.store.write.condemning import condemned_packs
+from likeness.store.write.doomed import said_in, said_lately, swept_names
 
 _MOST_PACKS = 1 << 18
 """Packs that one statement tells of: about 10 MiB."""
-_LATELY = 8
-"""Statements of which one process makes at most so many before it deletes what they say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,7 @@ def give_back_packs(
         clock: The present.
     """
     store.require_writable()
-    doomed = _said_lately(store)
+    doomed = said_lately(store)
     asked = without_condemned(store, holders())
     sizes = {entry.name: entry.size_bytes for entry in store.transport.entries(layout.PACKS)}
     still = without_condemned(store, holders())
@@ -155,31 +152,7 @@ def state_swept(
 
 def given_back(store: DataStore) -> set[PackId]:
     """Packs that signed statements say were given back: their absence is no loss."""
-    return _said_in(store, _statements(store))
-
-
-def _said_lately(store: DataStore) -> set[PackId]:
-    """Packs of the last statements of each owner: whoever made one may still be deleting them."""
-    names = _statements(store)
-    until = [each.numbers.get(layout.SWEPT, 0) for each in store.past.adopted(store)]
-    lately = set(names[-_LATELY:])
-    for number in until:
-        lately.update([name for name in names if layout.number_of(name) <= number][-_LATELY:])
-    return _said_in(store, lately)
-
-
-def _statements(store: DataStore) -> list[str]:
-    entries = store.transport.entries(layout.SWEPT)
-    return sorted(entry.name for entry in entries if layout.is_known(entry.name))
-
-
-def _said_in(store: DataStore, statements: Collection[str]) -> set[PackId]:
-    packs: set[PackId] = set()
-    for name in statements:
-        with suppress(*UNREADABLE):  # then its packs look missing, which is safe
-            statement, _ = store.read(name, Kind.SWEPT, SweptDocument)
-            packs.update(PackId(pack) for pack in statement.packs)
-    return packs
+    return said_in(store, swept_names(store))
 
 
 def objects_given_back(view: SignedView) -> set[str]:

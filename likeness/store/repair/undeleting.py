@@ -10,10 +10,10 @@ from likeness.store.check.needs import needs_of
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.ledger import Ledger
-from likeness.store.prune.condemning import owner_number, read_condemned, say_condemned
 from likeness.store.read.index import KnownPack, known_packs
 from likeness.store.read.packs_needed import packs_of
 from likeness.store.read.versions import read_version_at
+from likeness.store.write.condemning import owner_number, read_condemned, say_condemned
 from likeness.store.write.forgetting import take_back
 
 

@@ -18,6 +18,7 @@ from likeness.model.ids import DiskId, VersionId, VmId, random_name
 from likeness.pipelining import bounded_map
 from likeness.store.format import layout
 from likeness.store.format.believing import read_surely, surely
+from likeness.store.format.copies import Copies, no_copies
 from likeness.store.format.data_store import DataStore, set_aside
 from likeness.store.format.documents import (
     MOST_DISKS,
@@ -45,6 +46,7 @@ from likeness.store.write.free_text import fitted
 from likeness.store.write.heads import read_witness
 from likeness.store.write.history import covered_records
 from likeness.store.write.receipts import DiskReceipt, TransferReceipt
+from likeness.store.write.relying import look_again_for_shared, look_for_shared
 from likeness.store.write.still_there import require_still_there, swept_statements
 from likeness.transport.base import Entry
 
@@ -69,6 +71,7 @@ def commit_version(
     above: int = 0,
     step: Step = lambda _: None,
     gate: Gate = nullcontext,
+    copies: Copies = no_copies,
 ) -> Version:
     """Make a transfer permanent.
 
@@ -85,9 +88,11 @@ def commit_version(
             the store does not know it any more; no number is used twice.
         step: Told of each step.
         gate: Held while the record is written: nobody forgets or deletes meanwhile.
+        copies: Tells where the chunks are that the transfer relied on instead of sending them.
 
     Raises:
         TransferBroken: The version it was compared with was forgotten meanwhile; transfer again.
+        SharedDataGone: Chunks it relied on are gone meanwhile; transfer again, without those.
         ObjectMissing: A pack the transfer was told is durable is in neither place.
         ShareUnreachable: The share went away, or the store from the share; repeat.
         ShareFull: No room for the maps, the index or the record.
@@ -109,6 +114,7 @@ def commit_version(
     if last is None or names[-1:] != [last.name]:
         _set_torn_aside(store, vm, names)
         last = last_version(store, vm)
+    shared = look_for_shared(store, receipt, copies)
     _admit_packs(store, receipt)
     step("packs admitted")
     disks = tuple(_write_map(store, disk, version, last) for disk in receipt.disks)
@@ -131,6 +137,7 @@ def commit_version(
     made: Version | None = None
     with gate(), suppress(NameTaken):  # an earlier attempt's record, which has just arrived
         require_still_there(store, receipt, last, swept)
+        look_again_for_shared(store, receipt, copies, shared)
         written, _ = store.write(name, Kind.VERSION, clear, encode(record))
         made = Version(name, clear, record, written)
     store.require_in_place()  # or else it was recorded beside the store

@@ -9,6 +9,7 @@ from likeness.model.ids import RunId
 from likeness.store.format.documents import Counts
 from likeness.store.format.maps import FlatMap
 from likeness.store.format.pack_log import PackLog
+from likeness.store.format.relied_on import ReliedOn
 from likeness.store.read.versions import Version
 
 
@@ -38,6 +39,7 @@ class TransferReceipt:
         locked_until: Before then nobody may forget the version; ISO 8601, or empty.
         read_by: Who read the disks, in words.
         cpu_seconds: What reading, sealing and sending has cost there.
+        relied_on: Chunks that were not sent, since the store had them already.
         last: The VM's last version as the transfer read it, if it had one; see `last_version`.
     """
 
@@ -55,6 +57,7 @@ class TransferReceipt:
     scope: bytes = STORE_SCOPE
     read_by: str = ""
     cpu_seconds: float = 0.0
+    relied_on: ReliedOn | None = None
     last: Version | None = None
     keep: str = ""
     locked_until: str = ""
