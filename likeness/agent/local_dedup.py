@@ -3,14 +3,15 @@
 import threading
 from collections.abc import Container, Iterable
 from enum import Enum, auto
-from itertools import islice
+from mmap import mmap
 
+from likeness.codec.buffers import Buffer
 from likeness.codec.hashing import chunk_id, is_zero
 from likeness.model.ids import CHUNK_ID_BYTES, ZERO_CHUNK, ChunkId
 
 MOST_REMEMBERED = 1 << 19
-"""New chunk ids kept in mind in one transfer: about 70 MB. Repeats beyond that are sent, and the
-global deduplication drops them."""
+"""New chunk ids kept in mind in one transfer: 32 MB. Repeats beyond that are sent, and the global
+deduplication drops them."""
 
 _KEY_BYTES = 16
 
@@ -35,6 +36,7 @@ class LocalDedup:
         distrusted: frozenset[bytes] = frozenset(),
         sent: Iterable[ChunkId] = (),
         known: Container[bytes] = (),
+        most: int = MOST_REMEMBERED,
     ) -> None:
         """Begin with what an earlier attempt has sent in mind, usually nothing.
 
@@ -44,14 +46,17 @@ class LocalDedup:
                 they are sent again although nothing changed.
             sent: Chunks that are in the inbox already.
             known: Chunks that the store has, proved.
+            most: How many there can be; fewer take less memory.
         """
         self._id_key = id_key
         self._distrusted = distrusted
         self._known = known
-        self._seen: set[bytes] = set(islice(sent, MOST_REMEMBERED))
+        self._seen = _SeenIds(min(most, MOST_REMEMBERED))
         self._lock = threading.Lock()
+        for chunk in sent:
+            self._seen.add(chunk)
 
-    def sort(self, plaintext: bytes, previous: bytes) -> tuple[Finding, ChunkId]:
+    def sort(self, plaintext: Buffer, previous: bytes) -> tuple[Finding, ChunkId]:
         """Say what a chunk is, and its id.
 
         A chunk called new or known is remembered: the caller must send it, or note that it relies
@@ -73,11 +78,36 @@ class LocalDedup:
 
     def _is_first(self, chunk: ChunkId) -> bool:
         with self._lock:
-            if chunk in self._seen:
+            return self._seen.add(chunk)
+
+
+class _SeenIds:
+    """A set of chunk ids without an object for each: a table that is at most half full.
+
+    Ids are as good as random, so their first bytes say where to look.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        slots = 1 << (2 * max(most, 1) - 1).bit_length()
+        self._last = slots - 1
+        self._table = mmap(-1, slots * CHUNK_ID_BYTES)
+
+    def add(self, chunk: bytes) -> bool:
+        """Remember an id if there is room; whether it was not known yet."""
+        at = int.from_bytes(chunk[:4], "little") & self._last
+        while True:
+            slot = slice(at * CHUNK_ID_BYTES, (at + 1) * CHUNK_ID_BYTES)
+            found = self._table[slot]
+            if found == chunk:
                 return False
-            if len(self._seen) < MOST_REMEMBERED:
-                self._seen.add(chunk)
-            return True
+            if found == ZERO_CHUNK:  # never used: no chunk of data has that id
+                break
+            at = (at + 1) & self._last
+        if self._left:
+            self._left -= 1
+            self._table[slot] = chunk
+        return True
 
 
 def previous_id(ids: bytes, at: int) -> bytes:

@@ -334,7 +334,7 @@ def joined_frames(kind: Kind, each: Iterable[bytes]) -> Iterator[bytes]:
         yield frame(kind, b"".join(piece))
 
 
-def split(payload: bytes, length: int) -> Iterator[ChunkId]:
+def split(payload: bytes | bytearray, length: int) -> Iterator[ChunkId]:
     """The ids of such a frame.
 
     Raises:
@@ -342,7 +342,7 @@ def split(payload: bytes, length: int) -> Iterator[ChunkId]:
     """
     if len(payload) % length:
         raise BadInput("a list of ids is cut short")
-    return (ChunkId(payload[at : at + length]) for at in range(0, len(payload), length))
+    return (ChunkId(bytes(payload[at : at + length])) for at in range(0, len(payload), length))
 
 
 def _pieces(each: Iterable[_T]) -> Iterator[list[_T]]:

@@ -183,7 +183,7 @@ class Order:
         yield from joined_frames(Kind.DISTRUSTED, self._distrusted)
         if self._known is not None and self._relied_on is not None:
             yield from file_frames(Kind.KNOWN, self._known)
-        sent = (place.chunk for pack in self._log for place in pack.places)
+        sent = (chunk for pack in self._log for chunk in pack.places.chunks())
         yield from joined_frames(Kind.SENT, sent)
         yield frame(Kind.GO)
 

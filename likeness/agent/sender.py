@@ -5,6 +5,7 @@ import threading
 
 from likeness.clock import cpu_stopwatch
 from likeness.codec.aead import Suite
+from likeness.codec.buffers import Buffer
 from likeness.codec.keys import SessionKey
 from likeness.errors import NameTaken, ShareUnreachable
 from likeness.model.ids import ChunkId, RunId, StoreId
@@ -17,14 +18,27 @@ from likeness.transport.base import Transport
 
 _WRITERS = 2
 _LOOK_SECONDS = 0.5
+_MOST_AFLOAT = 6
+"""Full packs in memory for all VMs in flight together, before a VM may have no more than one."""
 PAUSES = Pauses(1.0, 20.0, tries=7)
 """Seconds between attempts to write a pack that the share did not acknowledge."""
+
+
+class _Afloat:
+    """Full packs in memory, of all transfers of this process."""
+
+    def __init__(self) -> None:
+        self.changed, self.packs = threading.Condition(), 0
+
+
+_afloat = _Afloat()
 
 
 class Sender:
     """Takes records from many threads; one pack is filled while others are on their way.
 
-    At most a handful of packs is in memory: whoever adds a record waits while the share is slower.
+    Whoever adds a record never waits for the share. Whoever reads a disk does, in `wait_for_room`,
+    so at most a handful of packs is in memory.
     """
 
     def __init__(
@@ -48,7 +62,8 @@ class Sender:
         self._builder = self._new_builder()
         self._filling = threading.Lock()
         self._logging = threading.Lock()
-        self._queue: queue.Queue[FinishedPack | None] = queue.Queue(maxsize=1)
+        self._queue: queue.Queue[FinishedPack | None] = queue.Queue()
+        self._afloat = 0
         self._problem: Exception | None = None
         self.sent_bytes = 0
         self._worked: dict[str, float] = {}
@@ -66,7 +81,7 @@ class Sender:
         if kind is not None:
             self.abandon()
         for _ in self._writers:
-            self._put(None)
+            self._queue.put(None)
         for writer in self._writers:
             writer.join()
 
@@ -75,7 +90,7 @@ class Sender:
         """What writing has cost here so far."""
         return sum(self._worked.values())
 
-    def add(self, chunk: ChunkId, record: bytes) -> None:
+    def add(self, chunk: ChunkId, record: Buffer) -> None:
         """Send a record with the next pack.
 
         Raises:
@@ -102,18 +117,34 @@ class Sender:
     def _new_builder(self) -> PackBuilder:
         return PackBuilder(self._store, self._session, self._suite)
 
+    def wait_for_room(self) -> None:
+        """Wait while packs leave more slowly than they fill.
+
+        Raises:
+            Stopped: On request.
+            LikenessError: A pack could not be written.
+        """
+        with _afloat.changed:
+            while self._has_no_room():
+                _afloat.changed.wait(_LOOK_SECONDS)
+                self._stop.check()
+                self._raise_problem()
+
+    def _has_no_room(self) -> bool:
+        """Whether too much waits here, or in the whole process; one pack each is always allowed."""
+        return self._afloat > _WRITERS or (self._afloat > 0 and _afloat.packs >= _MOST_AFLOAT)
+
     def _send(self, builder: PackBuilder) -> None:
         self._raise_problem()
-        self._put(builder.finish())
+        pack = builder.finish()
+        self._count(1)
+        self._queue.put(pack)
 
-    def _put(self, pack: FinishedPack | None) -> None:
-        while True:
-            try:
-                return self._queue.put(pack, timeout=0.5)
-            except queue.Full:
-                if pack is not None:
-                    self._stop.check()
-                    self._raise_problem()
+    def _count(self, more: int) -> None:
+        with _afloat.changed:
+            self._afloat += more
+            _afloat.packs += more
+            _afloat.changed.notify_all()
 
     def _raise_problem(self) -> None:
         if self._problem is not None:
@@ -133,6 +164,8 @@ class Sender:
                 self._problem = self._problem or problem
             finally:
                 self._worked[threading.current_thread().name] = cpu_stopwatch()
+                del pack
+                self._count(-1)
                 self._queue.task_done()
         self._queue.task_done()
 

@@ -1,9 +1,9 @@
 """Transfer: every disk of a VM from a snapshot into the inbox of a run.
 
-One reader thread a disk hands segments to as many workers as there are cores; a worker takes a
-segment the whole way (zero test, chunk id, comparison, compression, sealing), and packs leave
-while the next ones fill. All of it waits for the slowest part, so memory stays the same whatever
-the size of the disk.
+One reader thread a disk hands segments to as many workers as there are cores, the same for all VMs;
+a worker takes a segment the whole way (zero test, chunk id, comparison, compression, sealing), and
+packs leave while the next ones fill. Readers wait for the slowest part, so memory stays the same
+whatever the size of the disk.
 """
 
 import os
@@ -11,14 +11,16 @@ import threading
 from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from likeness.agent.local_dedup import Finding, LocalDedup, previous_id
+from likeness.agent.sealers import Sealers, sealers
 from likeness.agent.sender import PAUSES, Sender
 from likeness.clock import cpu_stopwatch
 from likeness.codec.aead import Suite
 from likeness.codec.compression import DEFAULT_LEVEL
 from likeness.codec.keys import STORE_SCOPE, SessionKey
-from likeness.codec.records import Sealer
+from likeness.codec.records import Check, Sealer
 from likeness.errors import DiskShrank, TransferBroken
 from likeness.model.disk import DiskFacts, DiskReader, Extent, Segment, Skips
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, RunId, StoreId
@@ -49,6 +51,7 @@ class Bundle:
         pack_bytes: When a pack is full.
         workers: How many threads compress and seal.
         scope: Whose chunk ids these are.
+        check: Which records are opened again before they are sent.
     """
 
     store: StoreId
@@ -61,6 +64,7 @@ class Bundle:
     pack_bytes: int = PACK_TARGET_BYTES
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     scope: bytes = STORE_SCOPE
+    check: Check = Check.ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +175,16 @@ def transfer(
         distrusted=distrusted,
         sent=sent,
         known=known if relied_on is not None else (),
+        most=sum(disk.chunk_map.positions for disk in disks),
     )
     session = SessionKey.fresh(bundle.box, scope=bundle.scope)
     sealer = Sealer(
-        bundle.store, session, suite=bundle.suite, level=bundle.level, seed=bundle.seed or None
+        bundle.store,
+        session,
+        suite=bundle.suite,
+        level=bundle.level,
+        seed=bundle.seed or None,
+        check=bundle.check,
     )
     with Sender(
         inbox,
@@ -228,8 +238,9 @@ class _Pipeline:
         previous = disk.previous.ids(first, count) if disk.previous else b""
         ids: list[bytes] = []
         found = dict.fromkeys(Finding, 0)
+        data = memoryview(segment.data)
         for at in range(count):
-            plaintext = segment.data[at * size : (at + 1) * size]
+            plaintext = data[at * size : (at + 1) * size]
             finding, chunk = self._dedup.sort(plaintext, previous_id(previous, at))
             if finding is Finding.NEW:
                 self._sender.add(chunk, self._sealer.seal(chunk, plaintext))
@@ -248,6 +259,10 @@ class _Pipeline:
         )
         self._tally.worked(cpu_stopwatch() - begun)
 
+    def wait_for_room(self) -> None:
+        """Until packs have left, if they leave more slowly than they fill."""
+        self._sender.wait_for_room()
+
     def abandon(self) -> None:
         self._sender.abandon()
 
@@ -259,34 +274,43 @@ class _Pipeline:
 
 
 def _run_all(disks: Sequence[DiskJob], line: _Pipeline, stop: StopToken) -> None:
-    """Read every disk in a thread of its own, and work on segments in a common pool."""
-    room = threading.Semaphore(2 * line.bundle.workers)
-    with (
-        ThreadPoolExecutor(line.bundle.workers, thread_name_prefix="sealer") as workers,
-        ThreadPoolExecutor(max(len(disks), 1), thread_name_prefix="disk reader") as readers,
-    ):
-        queue = _ChunkQueue(workers, room, line)
-        for disk in disks:
-            readers.submit(_read_disk, disk, queue, stop).add_done_callback(queue.note)
+    """Read every disk in a thread of its own, and work on segments in the process's pool."""
+    queue = _ChunkQueue(sealers(line.bundle.workers), line)
+    try:
+        with ThreadPoolExecutor(max(len(disks), 1), thread_name_prefix="disk reader") as readers:
+            for disk in disks:
+                readers.submit(_read_disk, disk, queue, stop).add_done_callback(queue.note)
+    finally:
+        queue.wait_until_done()
     if queue.problems:
         raise queue.problems[0]
 
 
 class _ChunkQueue:
-    """Gives segments to the workers, never more than there is room for."""
+    """Gives the segments of one transfer to the workers, never more than there is room for."""
 
-    def __init__(
-        self, workers: ThreadPoolExecutor, room: threading.Semaphore, line: _Pipeline
-    ) -> None:
-        self._workers, self._room, self.line = workers, room, line
+    def __init__(self, workers: Sealers, line: _Pipeline) -> None:
+        self._workers, self.line = workers, line
+        self._under_way, self._changed = 0, threading.Condition()
         self.problems: list[BaseException] = []
 
     def give(self, disk: DiskJob, segment: Segment) -> None:
-        self._room.acquire()
+        self.line.wait_for_room()
         if self.problems:
-            self._room.release()
             raise self.problems[0]
-        self._workers.submit(self.line.process, disk, segment).add_done_callback(self._done)
+        done = self._workers.submit(partial(self._process, disk, segment))
+        with self._changed:
+            self._under_way += 1
+        done.add_done_callback(self._done)
+
+    def wait_until_done(self) -> None:
+        """Until no worker has anything of this transfer in its hands."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._under_way)
+
+    def _process(self, disk: DiskJob, segment: Segment) -> None:
+        if not self.problems:  # what is lost already need not be sealed
+            self.line.process(disk, segment)
 
     def note(self, future: Future[None]) -> None:
         """Keep a problem, so that every disk stops at its next segment."""
@@ -296,7 +320,9 @@ class _ChunkQueue:
 
     def _done(self, future: Future[None]) -> None:
         self.note(future)
-        self._room.release()
+        with self._changed:
+            self._under_way -= 1
+            self._changed.notify_all()
 
 
 def _read_disk(disk: DiskJob, queue: _ChunkQueue, stop: StopToken) -> None:

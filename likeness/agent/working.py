@@ -143,7 +143,7 @@ class _Order:
         self.distrusted: set[bytes] = set()
         self.known = scratch / "known ids"
         self.known.touch(mode=0o600)
-        self.sent: list[ChunkId] = []
+        self.sent = bytearray()
 
     def take(self, incoming: _Incoming) -> None:
         """Read on until the controller says go."""
@@ -160,7 +160,8 @@ class _Order:
                 with self.known.open("ab") as file:
                     file.write(payload)
             elif kind is Kind.SENT:
-                self.sent += split(payload, CHUNK_ID_BYTES)
+                split(payload, CHUNK_ID_BYTES)
+                self.sent += payload
 
     def bundle(self) -> Bundle:
         told = self.header
@@ -328,7 +329,7 @@ def _send(
             log=outgoing,
             stop=stop,
             distrusted=frozenset(order.distrusted),
-            sent=order.sent,
+            sent=split(order.sent, CHUNK_ID_BYTES),
             known=known,
             relied_on=outgoing,
             tally=tally,

@@ -1,5 +1,8 @@
 """Authenticated encryption, by suite number.
 
+The functions of libsodium are called without PyNaCl's wrappers in between, which copy all they
+take and all they give.
+
 Suite 1, XChaCha20-Poly1305, is in every libsodium; suite 2, AEGIS-256, is several times faster
 where the processor has AES instructions. Both take random nonces for as long as a store lives.
 
@@ -14,9 +17,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from blake3 import blake3
-from nacl import bindings
-from nacl.exceptions import CryptoError
+from nacl._sodium import ffi, lib
 
+from likeness.codec.buffers import Buffer
 from likeness.errors import StoreTooNew
 
 KEY_BYTES = 32
@@ -33,19 +36,19 @@ class Suite(IntEnum):
 class _Cipher:
     nonce_bytes: int
     tag_bytes: int
-    seal: Callable[[bytes, bytes, bytes, bytes], bytes]
-    open: Callable[[bytes, bytes, bytes, bytes], bytes]
+    seal: Callable[..., int]
+    open: Callable[..., int]
 
 
 _CIPHERS = {
     Suite.XCHACHA20_POLY1305: _Cipher(
         24,
         16,
-        bindings.crypto_aead_xchacha20poly1305_ietf_encrypt,
-        bindings.crypto_aead_xchacha20poly1305_ietf_decrypt,
+        lib.crypto_aead_xchacha20poly1305_ietf_encrypt,
+        lib.crypto_aead_xchacha20poly1305_ietf_decrypt,
     ),
     Suite.AEGIS_256: _Cipher(
-        32, 32, bindings.crypto_aead_aegis256_encrypt, bindings.crypto_aead_aegis256_decrypt
+        32, 32, lib.crypto_aead_aegis256_encrypt, lib.crypto_aead_aegis256_decrypt
     ),
 }
 
@@ -74,12 +77,77 @@ def nonce_bytes(suite: Suite) -> int:
     return _CIPHERS[suite].nonce_bytes
 
 
+def tag_bytes(suite: Suite) -> int:
+    """How much longer sealed bytes are than the plaintext, without the nonce."""
+    return _CIPHERS[suite].tag_bytes
+
+
 def overhead_bytes(suite: Suite) -> int:
     """How much longer sealed bytes are than the plaintext: nonce and tag."""
     return _CIPHERS[suite].nonce_bytes + _CIPHERS[suite].tag_bytes
 
 
-def seal(plaintext: bytes, *, key: bytes, place: bytes, nonce: bytes, suite: Suite) -> bytes:
+def seal_into(
+    target: memoryview, plaintext: Buffer, *, key: bytes, place: bytes, nonce: bytes, suite: Suite
+) -> None:
+    """Encrypt and authenticate into `target`, which is longer by the tag; see `seal`.
+
+    Raises:
+        ValueError: A length is wrong.
+    """
+    cipher = _CIPHERS[suite]
+    _require_lengths(cipher, key, nonce)
+    if len(target) != len(plaintext) + cipher.tag_bytes:
+        raise ValueError("what is sealed does not fit into its room")
+    failed = cipher.seal(
+        ffi.from_buffer(target, require_writable=True),
+        ffi.NULL,
+        ffi.from_buffer(plaintext),
+        len(plaintext),
+        place,
+        len(place),
+        ffi.NULL,
+        nonce,
+        key,
+    )
+    if failed:
+        raise ValueError("libsodium refuses to encrypt")
+
+
+def unseal_into(
+    target: memoryview, sealed: Buffer, *, key: bytes, place: bytes, nonce: bytes, suite: Suite
+) -> None:
+    """Undo `seal_into` into `target`, which is shorter by the tag.
+
+    Raises:
+        NotAuthentic: Another key, another place, or altered bytes; `target` holds nothing then.
+    """
+    cipher = _CIPHERS[suite]
+    _require_lengths(cipher, key, nonce)
+    if len(target) != len(sealed) - cipher.tag_bytes:
+        raise ValueError("what is opened does not fit into its room")
+    failed = cipher.open(
+        ffi.from_buffer(target, require_writable=True),
+        ffi.NULL,
+        ffi.NULL,
+        ffi.from_buffer(sealed),
+        len(sealed),
+        place,
+        len(place),
+        nonce,
+        key,
+    )
+    if failed:
+        raise NotAuthentic
+
+
+def _require_lengths(cipher: _Cipher, key: bytes, nonce: bytes) -> None:
+    """It reads as many bytes as it needs, whether they are there or not."""
+    if len(key) != KEY_BYTES or len(nonce) != cipher.nonce_bytes:
+        raise ValueError("a key or nonce is of another length than the suite's")
+
+
+def seal(plaintext: Buffer, *, key: bytes, place: bytes, nonce: bytes, suite: Suite) -> bytes:
     """Encrypt and authenticate.
 
     Args:
@@ -92,10 +160,12 @@ def seal(plaintext: bytes, *, key: bytes, place: bytes, nonce: bytes, suite: Sui
     Returns:
         Ciphertext and tag, without the nonce.
     """
-    return _CIPHERS[suite].seal(plaintext, place, nonce, key)
+    sealed = bytearray(len(plaintext) + _CIPHERS[suite].tag_bytes)
+    seal_into(memoryview(sealed), plaintext, key=key, place=place, nonce=nonce, suite=suite)
+    return bytes(sealed)
 
 
-def unseal(sealed: bytes, *, key: bytes, place: bytes, nonce: bytes, suite: Suite) -> bytes:
+def unseal(sealed: Buffer, *, key: bytes, place: bytes, nonce: bytes, suite: Suite) -> bytes:
     """Undo `seal`.
 
     Raises:
@@ -104,10 +174,9 @@ def unseal(sealed: bytes, *, key: bytes, place: bytes, nonce: bytes, suite: Suit
     cipher = _CIPHERS[suite]
     if len(nonce) != cipher.nonce_bytes or len(sealed) < cipher.tag_bytes:
         raise NotAuthentic
-    try:
-        return cipher.open(sealed, place, nonce, key)
-    except CryptoError as cause:
-        raise NotAuthentic from cause
+    plaintext = bytearray(len(sealed) - cipher.tag_bytes)
+    unseal_into(memoryview(plaintext), sealed, key=key, place=place, nonce=nonce, suite=suite)
+    return bytes(plaintext)
 
 
 class Nonces:

@@ -9,6 +9,8 @@ from enum import IntEnum
 
 import zstandard
 
+from likeness.codec.buffers import Buffer
+
 DEFAULT_LEVEL = 1
 _WORTH_IT = 0.97  # below 3 % saved, the time to decompress is not
 
@@ -32,7 +34,7 @@ class Compressor:
         self._level = level
         self._own = threading.local()
 
-    def compress(self, plaintext: bytes) -> tuple[Encoding, bytes]:
+    def compress(self, plaintext: Buffer) -> tuple[Encoding, Buffer]:
         """Compress where it helps; else give the plaintext back as it is."""
         frame = self._context().compress(plaintext)
         if len(frame) < len(plaintext) * _WORTH_IT:
@@ -49,7 +51,7 @@ class Compressor:
 _decompressors = threading.local()
 
 
-def decompress(encoding: int, payload: bytes | memoryview, *, raw_bytes: int) -> bytes:
+def decompress(encoding: int, payload: Buffer, *, raw_bytes: int) -> bytes:
     """Undo `Compressor.compress`.
 
     The frame's own word about its size decides how much memory zstd takes, so it is compared with

@@ -12,13 +12,14 @@ from collections.abc import Iterable
 import xxhash
 from blake3 import blake3
 
+from likeness.codec.buffers import Buffer
 from likeness.model.ids import ChunkId
 
 DIGEST_BYTES = 32
 _ZEROS = bytes(4 << 20)
 
 
-def chunk_id(plaintext: bytes, *, id_key: bytes) -> ChunkId:
+def chunk_id(plaintext: Buffer, *, id_key: bytes) -> ChunkId:
     """Name a chunk by its content.
 
     The id is keyed, so someone who can list the share cannot test whether a known file is on it.
@@ -34,19 +35,15 @@ def chunk_id(plaintext: bytes, *, id_key: bytes) -> ChunkId:
     return ChunkId(blake3(plaintext, key=id_key).digest())
 
 
-def is_zero(plaintext: bytes) -> bool:
-    """Whether every byte is zero. `plaintext` must be `bytes` of at most 4 MiB.
+def is_zero(plaintext: Buffer) -> bool:
+    """Whether every byte is zero. `plaintext` has at most 4 MiB.
 
-    (Comparing `bytes` is a memcmp; comparing a memoryview walks element by element.)
+    (`startswith` is a memcmp; comparing a memoryview walks element by element.)
     """
-    if plaintext[:1] != b"\0":
-        return not plaintext
-    if len(plaintext) == len(_ZEROS):
-        return plaintext == _ZEROS
-    return plaintext == _ZEROS[: len(plaintext)]
+    return _ZEROS.startswith(plaintext)
 
 
-def digest(parts: Iterable[bytes]) -> bytes:
+def digest(parts: Iterable[Buffer]) -> bytes:
     """32 bytes of plain BLAKE3 over `parts`, as one."""
     hasher = blake3()
     for part in parts:
@@ -54,7 +51,7 @@ def digest(parts: Iterable[bytes]) -> bytes:
     return hasher.digest()
 
 
-def checksum64(*parts: bytes) -> bytes:
+def checksum64(*parts: Buffer) -> bytes:
     """8 bytes of XXH3 over `parts`, as one; big-endian, as xxHash writes it."""
     hasher = xxhash.xxh3_64()
     for part in parts:
@@ -62,12 +59,31 @@ def checksum64(*parts: bytes) -> bytes:
     return hasher.digest()
 
 
-def checksum128(parts: Iterable[bytes]) -> bytes:
+def checksum128(parts: Iterable[Buffer]) -> bytes:
     """16 bytes of XXH3 over `parts`, as one; big-endian, as xxHash writes it."""
     hasher = xxhash.xxh3_128()
     for part in parts:
         hasher.update(part)
     return hasher.digest()
+
+
+class RunningSums:
+    """Checksum and digest of the same bytes in one pass: each part is read once from memory."""
+
+    def __init__(self, parts: Iterable[Buffer]) -> None:
+        """Take in `parts`, as one."""
+        self._checksum, self._digest = xxhash.xxh3_128(), blake3()
+        for part in parts:
+            self._checksum.update(part)
+            self._digest.update(part)
+
+    def checksum128(self) -> bytes:
+        """See the function of that name."""
+        return self._checksum.digest()
+
+    def digest_with(self, end: bytes) -> bytes:
+        """See `digest`: of all parts, with `end` after them."""
+        return self._digest.update(end).digest()
 
 
 def derived_key(parent: bytes, context: str, *detail: bytes) -> bytes:

@@ -15,12 +15,15 @@ Source:
     PADMÉ: Nikitin et al., "Reducing Metadata Leakage from Encrypted Files", 2019.
 """
 
+import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from likeness.codec import aead
 from likeness.codec.aead import Nonces, NotAuthentic, Suite
+from likeness.codec.buffers import Buffer, Scratch, same
 from likeness.codec.compression import BadFrame, Compressor, decompress
 from likeness.codec.hashing import checksum64, chunk_id
 from likeness.codec.keys import STORE_SCOPE, SessionKey
@@ -62,6 +65,19 @@ class Opened:
     scope: bytes = STORE_SCOPE
 
 
+class Check(StrEnum):
+    """Which records are opened again before they leave their source."""
+
+    ALL = "all"
+    SAMPLED = "sampled"
+    OFF = "off"
+
+
+SAMPLE = 16
+"""Of so many records one is opened again where they are sampled, the very first among them."""
+_inner, _opened = Scratch(), Scratch()
+
+
 class Sealer:
     """Turns chunks into records, in many threads, under one session key."""
 
@@ -73,6 +89,7 @@ class Sealer:
         suite: Suite,
         level: int,
         seed: bytes | None = None,
+        check: Check = Check.ALL,
     ) -> None:
         """Seal for `store`.
 
@@ -82,47 +99,61 @@ class Sealer:
             suite: How to encrypt.
             level: zstd level, 1 (fast) to 19 (small).
             seed: 32 bytes mixed into every nonce; random if none.
+            check: Which records to open again at once.
         """
+        self._check, self._sealed = check, itertools.count()
         self._session = session
         self._suite = suite
         self._place = record_place(store, session.session)
         self._compressor = Compressor(level)
         self._nonces = Nonces(seed)
 
-    def seal(self, chunk: ChunkId, plaintext: bytes) -> bytes:
+    def seal(self, chunk: ChunkId, plaintext: Buffer) -> bytearray:
         """Make a record, and prove that it opens to the very same bytes before it leaves.
 
-        Opening it at once costs a fraction of sealing it, and catches a faulty compressor or bad
-        memory while the disk can still be read again.
+        Opening it at once catches a faulty compressor or bad memory while the disk can still be
+        read again; where records are sampled, what is wrong with all or many of them.
 
         Raises:
             ChunkCorrupt: What was sealed does not open; this machine is not well.
         """
         encoding, payload = self._compressor.compress(plaintext)
         used = _INNER.size + len(payload)
-        inner = b"".join(
-            (
-                _INNER.pack(chunk, len(plaintext), len(payload), encoding),
-                payload,
-                _ZEROS[: padded(used) - used],
-            )
-        )
+        inner = _inner.of(padded(used))
+        _INNER.pack_into(inner, 0, chunk, len(plaintext), len(payload), encoding)
+        inner[_INNER.size : used] = payload
+        inner[used:] = _ZEROS[: len(inner) - used]
         nonce = self._nonces.next(self._suite)
-        key = self._session.key
-        sealed = aead.seal(inner, key=key, place=self._place, nonce=nonce, suite=self._suite)
-        header = _HEADER.pack(RECORD_MAGIC, len(nonce) + len(sealed), 0, 0)
-        self._prove(sealed, nonce, chunk, plaintext)
-        return b"".join((header, nonce, sealed, checksum64(header, nonce, sealed)))
+        split = _HEADER.size + len(nonce)
+        end = split + len(inner) + aead.tag_bytes(self._suite)
+        record = bytearray(end + CHECKSUM_BYTES)
+        _HEADER.pack_into(record, 0, RECORD_MAGIC, end - _HEADER.size, 0, 0)
+        record[_HEADER.size : split] = nonce
+        with memoryview(record) as whole, whole[split:end] as sealed, whole[:end] as summed:
+            self._encrypt(sealed, inner, nonce)
+            if self._is_checked():
+                self._prove(sealed, nonce, chunk, plaintext)
+            whole[end:] = checksum64(summed)
+        return record
 
-    def _prove(self, sealed: bytes, nonce: bytes, chunk: ChunkId, plaintext: bytes) -> None:
+    def _encrypt(self, sealed: memoryview, inner: memoryview, nonce: bytes) -> None:
+        key, place = self._session.key, self._place
+        aead.seal_into(sealed, inner, key=key, place=place, nonce=nonce, suite=self._suite)
+
+    def _is_checked(self) -> bool:
+        if self._check is Check.SAMPLED:
+            return next(self._sealed) % SAMPLE == 0
+        return self._check is Check.ALL
+
+    def _prove(self, sealed: memoryview, nonce: bytes, chunk: ChunkId, plaintext: Buffer) -> None:
+        key, suite = self._session.key, self._suite
+        inner = _opened.of(len(sealed) - aead.tag_bytes(suite))
         try:
-            inner = aead.unseal(
-                sealed, key=self._session.key, place=self._place, nonce=nonce, suite=self._suite
-            )
+            aead.unseal_into(inner, sealed, key=key, place=self._place, nonce=nonce, suite=suite)
             found, opened = _content(inner, len(plaintext))
         except (NotAuthentic, BadFrame) as cause:
             raise _unwell(chunk) from cause
-        if found != chunk or opened != plaintext:
+        if found != chunk or not same(opened, plaintext):
             raise _unwell(chunk)
 
 
@@ -143,7 +174,7 @@ def record_place(store: StoreId, session: bytes) -> bytes:
     return b"ads-record-v1" + bytes.fromhex(store) + session
 
 
-def record_length(data: bytes | memoryview, offset: int, *, name: str) -> int:
+def record_length(data: Buffer, offset: int, *, name: str) -> int:
     """Length of the whole record that starts at `offset`, header and checksum included.
 
     Raises:
@@ -188,7 +219,7 @@ class Opener:
     suite: Suite
     chunk_bytes: int
 
-    def open(self, record: bytes, *, name: str, offset: int) -> Opened:
+    def open(self, record: Buffer, *, name: str, offset: int) -> Opened:
         """Open a record and prove its content: authentic, whole, and named by its id.
 
         Args:
@@ -207,15 +238,8 @@ class Opener:
             session = self.sessions[number]
         except (Damaged, IndexError) as cause:
             raise problem("it is no record of this pack") from cause
-        split = _HEADER.size + aead.nonce_bytes(self.suite)
         try:
-            inner = aead.unseal(
-                record[split:-CHECKSUM_BYTES],
-                key=session.key,
-                place=session.place,
-                nonce=record[_HEADER.size : split],
-                suite=self.suite,
-            )
+            inner = self._unsealed(memoryview(record), session)
         except NotAuthentic as cause:
             raise problem("it was altered") from cause
         try:
@@ -226,6 +250,23 @@ class Opener:
             raise problem("its content does not match its chunk id", chunk)
         return Opened(chunk, plaintext, session.scope)
 
+    def _unsealed(self, record: memoryview, session: OpenSession) -> memoryview:
+        """What a record seals, until this thread opens another one."""
+        split = _HEADER.size + aead.nonce_bytes(self.suite)
+        sealed = record[split:-CHECKSUM_BYTES]
+        if len(sealed) < aead.tag_bytes(self.suite):
+            raise NotAuthentic
+        inner = _opened.of(len(sealed) - aead.tag_bytes(self.suite))
+        aead.unseal_into(
+            inner,
+            sealed,
+            key=session.key,
+            place=session.place,
+            nonce=bytes(record[_HEADER.size : split]),
+            suite=self.suite,
+        )
+        return inner
+
     @staticmethod
     def _problem(name: str, offset: int) -> Callable[..., ChunkCorrupt]:
         def make(cause: str, chunk: bytes = b"") -> ChunkCorrupt:
@@ -234,16 +275,16 @@ class Opener:
         return make
 
 
-def _content(inner: bytes, most_bytes: int) -> tuple[ChunkId, bytes]:
+def _content(inner: memoryview, most_bytes: int) -> tuple[ChunkId, bytes]:
     if len(inner) < _INNER.size:
         raise BadFrame("it is too short")
     chunk, raw, payload, encoding = _INNER.unpack_from(inner)
     if not 0 < raw <= most_bytes or _INNER.size + payload > len(inner):
         raise BadFrame("its lengths cannot be")
-    view = memoryview(inner)[_INNER.size : _INNER.size + payload]
+    view = inner[_INNER.size : _INNER.size + payload]
     return ChunkId(chunk), decompress(encoding, view, raw_bytes=raw)
 
 
-def checksum_matches(record: bytes | memoryview) -> bool:
+def checksum_matches(record: Buffer) -> bool:
     """Whether the record's keyless checksum does; tells accidents, not forgeries."""
-    return checksum64(bytes(record[:-CHECKSUM_BYTES])) == bytes(record[-CHECKSUM_BYTES:])
+    return checksum64(record[:-CHECKSUM_BYTES]) == bytes(record[-CHECKSUM_BYTES:])

@@ -18,6 +18,7 @@ from likeness.model.ids import ChunkId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.pack_log import PackLog
+from likeness.store.format.places import Places
 from likeness.transport.local import LocalTransport
 from tests.agent.orders import AGENT, Ordered
 from tests.unit.test_known_ids import DISK, known_of, require_only_own_sent
@@ -205,7 +206,8 @@ def test_an_agent_that_lies_about_a_pack_makes_no_version(workshop: Workshop) ->
     lies = PackLog(workshop.folder / "lies")
     for pack in receipt.packs:
         one, *rest = pack.places
-        lies.append(replace(pack, places=(replace(one, chunk=ChunkId(bytes(31) + b"x")), *rest)))
+        lie = replace(one, chunk=ChunkId(bytes(31) + b"x"))
+        lies.append(replace(pack, places=Places.of((lie, *rest))))
 
     with pytest.raises(Damaged, match="does not hold what its sender says"):
         workshop.commit(replace(receipt, packs=lies))

@@ -17,7 +17,8 @@ from likeness.store.check.proving import DamagedChunk, Finding, PackProof
 from likeness.store.format import layout
 from likeness.store.format.documents import Counts, DiskRecord, VersionClear, VersionRecord
 from likeness.store.format.maps import Run
-from likeness.store.format.pack import PackReceipt, Place
+from likeness.store.format.pack import PackReceipt
+from likeness.store.format.places import Place, Places
 from likeness.store.read.versions import Version
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -73,7 +74,7 @@ _numbers = count()
 
 def pack(chunks: Iterable[ChunkId], pack_name: str = "") -> PackReceipt:
     """A pack of these chunks, 1,000 sealed bytes each."""
-    places = tuple(Place(c, 100 + 1000 * at, 1000) for at, c in enumerate(chunks))
+    places = Places.of(Place(c, 100 + 1000 * at, 1000) for at, c in enumerate(chunks))
     pack_id = PackId(pack_name or name("pack", next(_numbers)))
     return PackReceipt(pack_id, 200 + 1000 * len(places), b"\x11" * 32, b"\x22" * 16, places)
 

@@ -25,7 +25,8 @@ from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import Counts
 from likeness.store.format.maps import FlatMap
 from likeness.store.format.owning import Fence, take_over
-from likeness.store.format.pack import PackReceipt, Place
+from likeness.store.format.pack import PackReceipt
+from likeness.store.format.places import Place, Places
 from likeness.store.prune.reclaiming import Reclaim
 from likeness.store.prune.sweeping import give_back_packs
 from likeness.store.read.index import known_packs
@@ -269,7 +270,7 @@ class World:
         data = b"pack" + bytes.fromhex(pack)
         self.chunks_of_pack[pack] = frozenset(chunks)
         controller.store.for_writing().create(layout.arriving_pack(run, pack), [data])
-        places = tuple(Place(chunk, 100 * at, 100) for at, chunk in enumerate(chunks))
+        places = Places.of(Place(chunk, 100 * at, 100) for at, chunk in enumerate(chunks))
         return PackReceipt(pack, len(data), hashlib.sha256(data).digest(), bytes(16), places)
 
     def forgetting(self, controller: Controller) -> None:

@@ -102,9 +102,8 @@ def made_record(dice: Dice, suite: Suite) -> bytes:
     payload = dice.some(300)
     if dice.pick(0, 1):
         plaintext = payload or b"x"
-        return Sealer(STORE, SESSION, suite=suite, level=1).seal(
-            chunk_id(plaintext, id_key=KEYS.chunk_id_key), plaintext
-        )
+        sealer = Sealer(STORE, SESSION, suite=suite, level=1)
+        return bytes(sealer.seal(chunk_id(plaintext, id_key=KEYS.chunk_id_key), plaintext))
     encoding = dice.pick(0, 1, 1, 2, 255)
     if encoding == 1:
         payload = b"\x28\xb5\x2f\xfd" + payload

@@ -21,8 +21,9 @@ from likeness.store.check.auditing import audit_presence
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.observations import Weight
-from likeness.store.format.pack import PackReceipt, Place
+from likeness.store.format.pack import PackReceipt
 from likeness.store.format.pack_log import PackLog
+from likeness.store.format.places import Place, Places
 from likeness.store.prune.sweeping import give_back_packs, sweep_inboxes
 from likeness.store.read.index import (
     known_packs,
@@ -362,7 +363,7 @@ def test_a_log_of_packs_gives_them_back(workshop: Workshop) -> None:
             at,
             bytes([at]) * 32,
             bytes([at]) * 16,
-            tuple(Place(ChunkId(bytes([n]) * 32), n, n) for n in range(at)),
+            Places.of(Place(ChunkId(bytes([n]) * 32), n, n) for n in range(at)),
         )
         for at in range(4)
     ]

@@ -19,8 +19,8 @@ from likeness.store.format.pack import (
     Pack,
     PackBuilder,
     PackHeader,
-    Place,
 )
+from likeness.store.format.places import Place, Places
 from likeness.store.read.salvaging import records_in
 from tests.unit.workshop import CHUNK, changed, flipped, noise
 
@@ -340,3 +340,27 @@ def test_a_record_in_the_place_of_another_is_found_out() -> None:
     assert found.chunk == second.chunk != first.chunk
     with pytest.raises(ChunkCorrupt):
         opener.open(swapped[first.offset + 1 : second.offset], name="p", offset=first.offset)
+
+
+# --- places, packed ---
+
+
+def test_places_say_the_same_packed_and_one_by_one() -> None:
+    each = [Place(named(b"%d" % at), 200 + 10 * at, 10) for at in range(5)]
+    places = Places.of(iter(each))
+
+    assert list(places) == each
+    assert [places[at] for at in range(-5, 5)] == each + each
+    assert list(places[1:4]) == each[1:4]
+    assert list(places.chunks()) == [place.chunk for place in each]
+    assert list(places.only({each[3].chunk})) == [each[3]]
+    assert Places.from_table(places.as_table()) == places == Places(places.packed) != Places()
+    assert places == tuple(each)
+    assert len({places, Places.of(each)}) == 1
+    assert Places.of(places) is places
+
+
+@pytest.mark.parametrize("plain", [b"cut short", bytes(32) + b"\xff" * 8 + bytes(4)])
+def test_a_table_that_says_what_cannot_be_is_refused(plain: bytes) -> None:
+    with pytest.raises(ValueError, match="what cannot be"):
+        Places.from_table(plain)

@@ -3,6 +3,7 @@
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 import zstandard
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 
 from likeness.codec import aead
 from likeness.codec.aead import Nonces, NotAuthentic, Suite
+from likeness.codec.buffers import Buffer
 from likeness.codec.compression import BadFrame, Compressor, Encoding, decompress
 from likeness.codec.hashing import checksum64, chunk_id, derived_key, is_zero
 from likeness.codec.keys import SessionKey, StoreKeys
 from likeness.codec.records import (
     LARGEST_CHUNK_BYTES,
+    SAMPLE,
+    Check,
     Opener,
     OpenSession,
     Sealer,
@@ -40,7 +44,7 @@ SUITES = st.sampled_from(Suite)
 
 def sealed_record(plaintext: bytes, suite: Suite, session: SessionKey = SESSION) -> bytes:
     sealer = Sealer(STORE, session, suite=suite, level=1)
-    return sealer.seal(chunk_id(plaintext, id_key=ID_KEY), plaintext)
+    return bytes(sealer.seal(chunk_id(plaintext, id_key=ID_KEY), plaintext))
 
 
 def opener_of(suite: Suite, *, store: StoreId = STORE, id_key: bytes = ID_KEY) -> Opener:
@@ -195,14 +199,38 @@ def test_a_record_shorter_than_its_own_fields_is_refused(plaintext: bytes) -> No
 
 def test_a_machine_whose_compressor_lies_is_found_out_before_anything_is_sent() -> None:
     class Faulty(Compressor):
-        def compress(self, plaintext: bytes) -> tuple[Encoding, bytes]:
-            return Encoding.RAW, flipped(plaintext, 3)
+        def compress(self, plaintext: Buffer) -> tuple[Encoding, Buffer]:
+            return Encoding.RAW, flipped(bytes(plaintext), 3)
 
     sealer = Sealer(STORE, SESSION, suite=Suite.AEGIS_256, level=1)
     sealer._compressor = Faulty()
 
     with pytest.raises(ChunkCorrupt, match="test this machine's memory"):
         sealer.seal(chunk_id(b"good bytes", id_key=ID_KEY), b"good bytes")
+
+
+@pytest.mark.parametrize(
+    ("check", "sealed"), [(Check.ALL, 3), (Check.SAMPLED, SAMPLE + 1), (Check.OFF, 3 * SAMPLE)]
+)
+def test_what_is_checked_before_it_is_sent(check: Check, sealed: int) -> None:
+    """A compressor that begins to lie after a while is found out in so many records, or never."""
+
+    class Faulty(Compressor):
+        calls = 0
+
+        def compress(self, plaintext: Buffer) -> tuple[Encoding, Buffer]:
+            self.calls += 1
+            lies = self.calls > 2
+            return Encoding.RAW, flipped(bytes(plaintext), 3) if lies else plaintext
+
+    sealer = Sealer(STORE, SESSION, suite=Suite.AEGIS_256, level=1, check=check)
+    sealer._compressor = faulty = Faulty()
+
+    with suppress(ChunkCorrupt):
+        for at in range(3 * SAMPLE):
+            sealer.seal(chunk_id(b"good %d" % at, id_key=ID_KEY), b"good %d" % at)
+
+    assert faulty.calls == sealed
 
 
 # --- lengths say little ---

@@ -1,5 +1,6 @@
 """Transfer: what is read, what is left out, what is sent; and a share that goes away."""
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -87,6 +88,17 @@ def test_of_many_threads_with_one_chunk_exactly_one_has_to_send_it() -> None:
 
     assert found.count(Finding.NEW) == 500
     assert found.count(Finding.REPEATED) == 7 * 500
+
+
+def test_more_chunks_than_there_is_room_for_are_sent_again_and_never_taken_for_others() -> None:
+    dedup = LocalDedup(id_key=bytes(32), most=100)
+    each = [b"%d" % at for at in range(300)]
+
+    first = [dedup.sort(one, b"")[0] for one in each]
+    again = [dedup.sort(one, b"")[0] for one in each]
+
+    assert first == [Finding.NEW] * 300
+    assert again == [Finding.REPEATED] * 100 + [Finding.NEW] * 200
 
 
 # --- counts ---
@@ -567,3 +579,56 @@ def test_a_slow_share_holds_the_transfer_back_instead_of_filling_memory(
     assert done, "it goes on when the share does"
     assert taken_while_at_rest <= 10
     assert reader.taken == 32
+
+
+# --- several VMs at once ---
+
+
+class MeetingReader(BreakingReader):
+    """Waits, once its segments were given to be sealed, until all the others are that far."""
+
+    def __init__(self, meeting: threading.Barrier) -> None:
+        super().__init__(8 * MIB, 8 * MIB, ValueError())
+        self._meeting = meeting
+
+    def segments(self, segment_bytes: int, *, skip: Skips | None = None) -> Iterator[Segment]:
+        yield from super().segments(segment_bytes, skip=skip)
+        self._meeting.wait(60)
+
+
+def test_many_vms_at_once_share_one_pool_of_threads(make_workshop: Maker) -> None:
+    def sealers() -> set[threading.Thread]:
+        return {each for each in threading.enumerate() if each.name.startswith("sealer")}
+
+    started: list[set[threading.Thread]] = []
+    before = sealers()
+    meeting = threading.Barrier(6, action=lambda: started.append(sealers() - before))
+    transfers = [
+        threading.Thread(target=send, args=(make_workshop(), MeetingReader(meeting)))
+        for _ in range(6)
+    ]
+    for each in transfers:
+        each.start()
+    for each in transfers:
+        each.join(60)
+
+    assert len(started) == 1
+    assert len(started[0]) <= (os.cpu_count() or 1)
+
+
+def test_a_share_that_stands_still_holds_up_its_own_vm_and_no_other(make_workshop: Maker) -> None:
+    slow, other = make_workshop(), make_workshop()
+    slow.transport = at_rest = ShareAtRest()
+    reader = BreakingReader(64 * MIB, 64 * MIB, ValueError())
+    stuck = threading.Thread(target=send, args=(slow, reader))
+    stuck.start()
+    assert at_rest.asked.wait(60)
+
+    done = send(other, BreakingReader(16 * MIB, 16 * MIB, ValueError()))
+    still_stuck = stuck.is_alive()
+    at_rest.go_on.set()
+    stuck.join(60)
+
+    assert done.new_bytes == 16 * MIB
+    assert still_stuck
+    assert not stuck.is_alive()

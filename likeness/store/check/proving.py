@@ -34,7 +34,8 @@ from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import DiskRecord
 from likeness.store.format.maps import positions_of
 from likeness.store.format.observations import UNKNOWN
-from likeness.store.format.pack import MOST_PACK_BYTES, Pack, PackHeader, Place
+from likeness.store.format.pack import MOST_PACK_BYTES, Pack, PackHeader
+from likeness.store.format.places import Place
 from likeness.store.read.index import KnownPack, known_packs
 from likeness.store.read.versions import Version, load_map, read_copy, read_version
 

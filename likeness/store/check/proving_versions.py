@@ -159,7 +159,7 @@ class VersionsProof:
                 self._suspect(proof, pack)
 
     def _suspect(self, proof: PackProof, pack: KnownPack) -> None:
-        chunks = tuple(place.chunk for place in pack.places)
+        chunks = tuple(pack.places.chunks())
         if len(self._suspects) + len(chunks) > MOST_SUSPECTS:
             chunks = ()
         self._suspects.update(dict.fromkeys(chunks))

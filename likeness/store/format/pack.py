@@ -15,15 +15,18 @@ session's key. The trailer makes a pack complete: whatever does not end in a mat
 finished.
 """
 
+import itertools
 import random
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
 from likeness.codec import aead
 from likeness.codec.aead import NotAuthentic, Suite
-from likeness.codec.hashing import checksum64, checksum128, digest
+from likeness.codec.buffers import Buffer
+from likeness.codec.hashing import RunningSums, checksum64, checksum128
 from likeness.codec.keys import (
     BOXED_KEY_BYTES,
     SCOPE_BYTES,
@@ -39,7 +42,8 @@ from likeness.codec.records import (
     record_place,
 )
 from likeness.errors import Damaged, StoreTooNew
-from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, StoreId, random_name
+from likeness.model.ids import ChunkId, PackId, StoreId, random_name
+from likeness.store.format.places import Place, Places
 
 PACK_FORMAT = 1
 PACK_TARGET_BYTES = 16 << 20
@@ -48,19 +52,10 @@ _MAGIC, _END = b"ADSPACK1", b"ADSPEND1"
 _HEADER = struct.Struct("<8sBBH16s16s")
 _SESSION = struct.Struct(f"<{SESSION_ID_BYTES}s{SCOPE_BYTES}s{BOXED_KEY_BYTES}s")
 _SESSION_BYTES = _SESSION.size
-_ENTRY = struct.Struct(f"<{CHUNK_ID_BYTES}sQI")
 _TRAILER = struct.Struct("<QIIQ16s16s8s")
 TRAILER_BYTES = _TRAILER.size
 _MOST_SESSIONS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a chunk's record lies in its pack."""
-
-    chunk: ChunkId
-    offset: int
-    length: int
+_Record = tuple[ChunkId, Buffer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +74,7 @@ class PackReceipt:
     size_bytes: int
     digest: bytes
     checksum: bytes
-    places: tuple[Place, ...]
+    places: Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +96,10 @@ class PackBuilder:
     def __init__(self, store: StoreId, session: SessionKey, suite: Suite) -> None:
         """Build packs for one store under one session."""
         self._store, self._session, self._suite = store, session, suite
-        self._records: list[tuple[ChunkId, bytes]] = []
+        self._records: list[_Record] = []
         self.size_bytes = 0
 
-    def add(self, chunk: ChunkId, record: bytes) -> None:
+    def add(self, chunk: ChunkId, record: Buffer) -> None:
         """Add one record that `Sealer.seal` made."""
         self._records.append((chunk, record))
         self.size_bytes += len(record)
@@ -118,7 +113,7 @@ class PackBuilder:
         random.SystemRandom().shuffle(records)
         return self._assembled(records)
 
-    def _assembled(self, records: list[tuple[ChunkId, bytes]]) -> FinishedPack:
+    def _assembled(self, records: list[_Record]) -> FinishedPack:
         pack = PackId(random_name())
         mine = self._session
         sessions = _SESSION.pack(mine.session, mine.scope, mine.boxed)
@@ -131,31 +126,41 @@ class PackBuilder:
             bytes.fromhex(pack),
         )
         header += sessions
-        parts = [header, checksum64(header)]
-        places = []
-        offset = len(header) + 8
-        for chunk, record in records:
-            places.append(Place(chunk, offset, len(record)))
-            parts.append(record)
-            offset += len(record)
+        parts: list[Buffer] = [header, checksum64(header)]
+        places = _laid_out(records, len(header) + 8)
+        offset = len(header) + 8 + sum(len(record) for _, record in records)
+        parts += [record for _, record in records]
         table = self._sealed_table(pack, places)
         parts += [table, sessions, checksum64(sessions)]
         total = offset + len(table) + len(sessions) + 8 + _TRAILER.size
-        checksum = checksum128(parts)
-        parts.append(
-            _TRAILER.pack(
-                offset, len(table), len(places), total, bytes.fromhex(pack), checksum, _END
-            )
+        sums = RunningSums(parts)
+        checksum = sums.checksum128()
+        trailer = _TRAILER.pack(
+            offset, len(table), len(places), total, bytes.fromhex(pack), checksum, _END
         )
-        receipt = PackReceipt(pack, total, digest(parts), checksum, tuple(places))
-        return FinishedPack(receipt, parts, lambda: self._assembled(records))
+        parts.append(trailer)
+        receipt = PackReceipt(pack, total, sums.digest_with(trailer), checksum, places)
+        return FinishedPack(receipt, _as_bytes(parts), lambda: self._assembled(records))
 
-    def _sealed_table(self, pack: PackId, places: Sequence[Place]) -> bytes:
-        plain = b"".join(_ENTRY.pack(place.chunk, place.offset, place.length) for place in places)
+    def _sealed_table(self, pack: PackId, places: Places) -> bytes:
         nonce = aead.Nonces().next(self._suite)
         place = _table_place(self._store, self._session.session, pack)
         key = self._session.key
+        plain = places.as_table()
         return nonce + aead.seal(plain, key=key, place=place, nonce=nonce, suite=self._suite)
+
+
+def _as_bytes(parts: list[Buffer]) -> list[bytes]:
+    """Transports join them or write them as they are: any buffer will do, and no copy is made."""
+    return cast("list[bytes]", parts)
+
+
+def _laid_out(records: Sequence[_Record], offset: int) -> Places:
+    """Where records come to lie, one after the other from `offset` on."""
+    ends = itertools.accumulate((len(record) for _, record in records), initial=offset)
+    return Places.of(
+        Place(chunk, at, len(record)) for (chunk, record), at in zip(records, ends, strict=False)
+    )
 
 
 class Pack:
@@ -194,7 +199,7 @@ class Pack:
             raise Damaged(name, f"it is pack {header.pack} under another's name")
         self.header, self.checksum = header, checksum
 
-    def places(self, keys: StoreKeys) -> tuple[Place, ...]:
+    def places(self, keys: StoreKeys) -> Places:
         """The table: which chunks lie where.
 
         Raises:
@@ -296,7 +301,7 @@ class PackHeader:
             pack = PackId(name.rpartition("/")[2])
             return cls(pack, suite, _sessions(boxes), store, 0, name)
 
-    def places(self, sealed: bytes, keys: StoreKeys) -> tuple[Place, ...]:
+    def places(self, sealed: bytes, keys: StoreKeys) -> Places:
         """What a pack's sealed table says: which chunks lie where.
 
         Raises:
@@ -314,9 +319,10 @@ class PackHeader:
             )
         except (NotAuthentic, ValueError) as cause:
             raise Damaged(self.name, "its table was altered or is another store's") from cause
-        if len(plain) % _ENTRY.size:
-            raise Damaged(self.name, "its table was altered or is another store's")
-        return tuple(Place(ChunkId(c), o, n) for c, o, n in _ENTRY.iter_unpack(plain))
+        try:
+            return Places.from_table(plain)
+        except ValueError as cause:
+            raise Damaged(self.name, "its table says what cannot be") from cause
 
     @staticmethod
     def most_bytes(sessions: int = 1) -> int:

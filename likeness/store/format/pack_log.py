@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId
-from likeness.store.format.pack import PackReceipt, Place
+from likeness.model.ids import PackId
+from likeness.store.format.pack import PackReceipt
+from likeness.store.format.places import PLACE_BYTES, Places
 
 _PACK = struct.Struct("<16sQ32s16sI")
-_PLACE = struct.Struct(f"<{CHUNK_ID_BYTES}sII")
 
 
 class Acknowledged(Protocol):
@@ -36,7 +36,7 @@ def encode_receipt(receipt: PackReceipt) -> bytes:
         receipt.checksum,
         len(receipt.places),
     )
-    return head + b"".join(_PLACE.pack(p.chunk, p.offset, p.length) for p in receipt.places)
+    return head + receipt.places.packed
 
 
 def decode_receipt(data: bytes) -> PackReceipt:
@@ -48,12 +48,9 @@ def decode_receipt(data: bytes) -> PackReceipt:
     if len(data) < _PACK.size:
         raise ValueError("a receipt is cut short")
     pack, size, digest, checksum, count = _PACK.unpack_from(data)
-    if len(data) != _PACK.size + count * _PLACE.size:
+    if len(data) != _PACK.size + count * PLACE_BYTES:
         raise ValueError("a receipt has another length than its places")
-    places = tuple(
-        Place(ChunkId(c), o, n) for c, o, n in _PLACE.iter_unpack(memoryview(data)[_PACK.size :])
-    )
-    return PackReceipt(PackId(pack.hex()), size, digest, checksum, places)
+    return PackReceipt(PackId(pack.hex()), size, digest, checksum, Places(data[_PACK.size :]))
 
 
 class PackLog:
@@ -85,4 +82,4 @@ class PackLog:
         with self._path.open("rb") as file:
             while head := file.read(_PACK.size):
                 *_, count = _PACK.unpack(head)
-                yield decode_receipt(head + file.read(count * _PLACE.size))
+                yield decode_receipt(head + file.read(count * PLACE_BYTES))

@@ -161,7 +161,7 @@ class Reclaim:
         for pack in known_packs(self.store, packs, damaged=lambda _: None):
             if pack.pack in part or self.is_live(pack.run):
                 continue
-            part[pack.pack] = {place.chunk for place in pack.places}
+            part[pack.pack] = set(pack.places.chunks())
             chunks += len(pack.places)
             if chunks >= MOST_WANTED:
                 yield part

@@ -6,7 +6,6 @@ little-endian: places x (chunk id 32 | offset u32 | length u32).
 """
 
 import itertools
-import struct
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,13 +13,14 @@ from dataclasses import dataclass
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
 from likeness.errors import Damaged, LikenessError
-from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId, RunId, random_name
+from likeness.model.ids import PackId, RunId, random_name
 from likeness.store.format import layout
 from likeness.store.format.believing import LOST
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import HeadObject, IndexClear, IndexedPack
 from likeness.store.format.observations import UNKNOWN, UNREADABLE
-from likeness.store.format.pack import MOST_PACK_BYTES, Pack, PackReceipt, Place
+from likeness.store.format.pack import MOST_PACK_BYTES, Pack, PackReceipt
+from likeness.store.format.places import PLACE_BYTES, Places
 from likeness.store.read.versions import clear_part, record_names, vms
 from likeness.transport.base import Entry
 from likeness.transport.passing import CarefulTransport
@@ -28,7 +28,6 @@ from likeness.transport.passing import CarefulTransport
 MOST_PLACES = 1 << 17
 """Places one segment holds before the next is begun: about 5 MiB."""
 MOST_PACKS = 1 << 12
-_PLACE = struct.Struct(f"<{CHUNK_ID_BYTES}sII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class KnownPack:
     size_bytes: int
     digest: bytes
     run: RunId
-    places: tuple[Place, ...]
+    places: Places
 
 
 def write_index(
@@ -83,11 +82,7 @@ def _write_segment(
         )
         for receipt in receipts
     )
-    sealed = b"".join(
-        _PLACE.pack(place.chunk, place.offset, place.length)
-        for receipt in receipts
-        for place in receipt.places
-    )
+    sealed = b"".join(receipt.places.packed for receipt in receipts)
     name = layout.index_segment(random_name())
     clear = IndexClear(run=run, made_at=clock().isoformat(), packs=packs)
     digest, _ = store.write(name, Kind.INDEX, clear, sealed)
@@ -116,18 +111,16 @@ def read_segment(
     if not any(wanted is None or pack.pack in wanted for pack in clear.packs):
         return
     sealed = frame.unseal(store.keys)
-    if len(sealed) != sum(pack.chunks for pack in clear.packs) * _PLACE.size:
+    if len(sealed) != sum(pack.chunks for pack in clear.packs) * PLACE_BYTES:
         raise Damaged(name, "its two parts do not fit together")
     at = 0
     for pack in clear.packs:
-        start, at = at, at + pack.chunks * _PLACE.size
+        start, at = at, at + pack.chunks * PLACE_BYTES
         if wanted is not None and pack.pack not in wanted:
             continue
-        places = tuple(
-            Place(ChunkId(chunk), offset, length)
-            for chunk, offset, length in _PLACE.iter_unpack(sealed[start:at])
-            if chunks is None or chunk in chunks
-        )
+        places = Places(sealed[start:at])
+        if chunks is not None:
+            places = places.only(chunks)
         digest = bytes.fromhex(pack.digest)
         yield KnownPack(PackId(pack.pack), pack.size_bytes, digest, RunId(clear.run), places)
 
@@ -212,7 +205,7 @@ def unindexed_packs(
     indexed: Container[PackId],
     *,
     unread: Callable[[LikenessError], None] | None = None,
-) -> Iterator[tuple[PackId, tuple[Place, ...]]]:
+) -> Iterator[tuple[PackId, Places]]:
     """Packs that lie in their place and in no index segment, by their own tables.
 
     Slow, since every such pack is read whole; for when index segments are lost.

@@ -18,7 +18,7 @@ from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import IndexClear
 from likeness.store.format.maps import FlatMap
 from likeness.store.format.observations import NOT_READ, UNREADABLE
-from likeness.store.format.pack import Place
+from likeness.store.format.places import Place
 from likeness.store.read.index import segments
 
 _WORDS = CHUNK_ID_BYTES // 8

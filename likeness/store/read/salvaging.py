@@ -23,9 +23,9 @@ from likeness.store.format.pack import (
     MOST_PACK_BYTES,
     TRAILER_BYTES,
     PackHeader,
-    Place,
     table_at,
 )
+from likeness.store.format.places import Places
 from likeness.transport.base import Entry
 from likeness.transport.passing import CarefulTransport
 
@@ -61,7 +61,7 @@ def _try_record(
     return None, offset + len(RECORD_MAGIC)
 
 
-def read_table(store: DataStore, entry: Entry, *, scope: bytes | None = None) -> tuple[Place, ...]:
+def read_table(store: DataStore, entry: Entry, *, scope: bytes | None = None) -> Places:
     """A pack's own table, without reading the pack; with a scope, only if all of it is of that.
 
     Raises:
@@ -135,7 +135,7 @@ class Salvager:
 
 def tables(
     store: DataStore, indexed: Container[PackId], unread: Note
-) -> Iterator[tuple[PackId, tuple[Place, ...]]]:
+) -> Iterator[tuple[PackId, Places]]:
     """What packs that no index segment knows say of themselves: the index, made again from packs.
 
     Args:

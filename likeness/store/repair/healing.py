@@ -29,8 +29,8 @@ from likeness.store.format.pack import (
     PackBuilder,
     PackHeader,
     PackReceipt,
-    Place,
 )
+from likeness.store.format.places import Place, Places
 from likeness.store.read.index import read_segment, segments, unindexed_packs, write_index
 
 _LEVEL = 1
@@ -101,9 +101,7 @@ def heal_chunks(
     return Healing(receipts, frozenset(set(wanted) - left))
 
 
-def _packs(
-    source: DataStore, problem: Callable[[str], None]
-) -> Iterator[tuple[PackId, tuple[Place, ...]]]:
+def _packs(source: DataStore, problem: Callable[[str], None]) -> Iterator[tuple[PackId, Places]]:
     """Every pack of the index, and then those that only a lost segment of it knew."""
     indexed: set[PackId] = set()
     for name in segments(source, unread=lambda cause: problem(str(cause))):

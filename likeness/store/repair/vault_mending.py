@@ -25,7 +25,8 @@ from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import DiskRecord, MapPart, VersionRecord
 from likeness.store.format.maps import Run, positions_of
 from likeness.store.format.observations import UNREADABLE
-from likeness.store.format.pack import MOST_PACK_BYTES, Pack, PackReceipt, Place
+from likeness.store.format.pack import MOST_PACK_BYTES, Pack, PackReceipt
+from likeness.store.format.places import Place
 from likeness.store.read.index import KnownPack, read_segment, segments, write_index
 from likeness.store.read.versions import read_part
 from likeness.store.repair.healing import ChunkWriter, whole_chunks
