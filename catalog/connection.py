@@ -7,7 +7,9 @@ together. Nothing slow belongs inside a `with`: no share, no hypervisor, no comp
 """
 
 import fcntl
+import importlib.util
 import os
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -23,6 +25,10 @@ from catalog.translating import doubt_of, errors_translated, not_opened
 from likeness.clock import stopwatch
 from likeness.errors import BadInput, CatalogBusy, Damaged
 from likeness.retrying import Attempts, Pauses
+
+if importlib.util.find_spec("pandas") is None:
+    # DuckDB looks for it twice with each parameter of each statement: a third of a short one's time
+    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # how Python notes "not there"
 
 Connection = duckdb.DuckDBPyConnection
 _LOOK_SECONDS = 0.05

@@ -15,6 +15,7 @@ from catalog.chunks import damaged_ids
 from catalog.planning import ReadingPlan
 from catalog.recording import record_version
 from catalog.schema import create
+from catalog.session import catalog_session
 from catalog.values import DiskMap, Verdict, VersionRow
 from catalog.versions import list_versions
 from likeness.model.ids import DiskId, PackId, VersionId, VmId, random_name
@@ -88,13 +89,10 @@ class House:
     def back_up(self, vm: str, *disks: bytes, heal: bool = True) -> Version:
         """Back up a VM as it is now, and record it; damaged chunks are sent again."""
         vm_id = self.vms.setdefault(vm, VmId(random_name()))
-        version = self.workshop.back_up(
-            *disks,
-            vm=vm_id,
-            vm_name=vm,
-            distrusted=frozenset(damaged_ids(self.catalog)) if heal else frozenset(),
-        )
-        self.record(version)
+        with catalog_session(self.catalog):
+            distrusted = frozenset(damaged_ids(self.catalog)) if heal else frozenset()
+            version = self.workshop.back_up(*disks, vm=vm_id, vm_name=vm, distrusted=distrusted)
+            self.record(version)
         self.disks.setdefault(vm, {})[version.version] = disks
         return version
 
@@ -121,7 +119,7 @@ class House:
         self, *versions: Version, pause: timedelta = DAY, budget: int | None = None
     ) -> Validated:
         """Validate some versions, or whatever is new or due, as the flow does."""
-        with self.prover() as prover:
+        with catalog_session(self.catalog), self.prover() as prover:
             report = self.look(prover)
             plan = self.plan(*versions, pause=pause, budget=budget)
             report = report.and_then(prover.prove([pack.pack for pack in plan.packs]))

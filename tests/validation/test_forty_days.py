@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from catalog.session import catalog_session
 from catalog.validation import packs_to_prove, proof_outlook
 from catalog.values import Verdict
 from tests.support.memory import MemoryTransport
@@ -22,6 +23,11 @@ def test_forty_days_read_what_is_new_and_what_is_due_and_nothing_is_late(
 ) -> None:
     """Daily jobs at 2 % change. Due by age: every live byte once in thirty days, evenly spread."""
     house = House(tmp_path, transport=MemoryTransport())
+    with catalog_session(house.catalog):
+        forty_days(house, capsys)
+
+
+def forty_days(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     content = noise("web", CHUNKS * CHUNK)
     dice = random.Random(40)
     allowed_in_all = read_in_all = live = 0.0
@@ -125,7 +131,8 @@ def test_documents_are_read_again_before_their_age_is_up(tmp_path: Path) -> None
     house = House(tmp_path, transport=MemoryTransport())
     house.back_up("web", noise("web", 4 * CHUNK))
     house.validate()
-    for _ in range(AGE_DAYS + 3):
-        house.clock.now += DAY - timedelta(minutes=1)
-        assert house.verdicts() == {"web": [GOOD]}
-        house.validate()
+    with catalog_session(house.catalog):
+        for _ in range(AGE_DAYS + 3):
+            house.clock.now += DAY - timedelta(minutes=1)
+            assert house.verdicts() == {"web": [GOOD]}
+            house.validate()
