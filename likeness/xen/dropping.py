@@ -5,7 +5,7 @@ XenServer keeps the disks of a deleted snapshot. Every step may be repeated, and
 already counts as removed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +72,14 @@ def drop_snapshot(
     kept = [disk for disk in snapshot.disks if keep_references and disk.tracked]
     with explained(f"removing the snapshot of VM {snapshot.vm.name}"):
         for disk in kept:
-            become_reference(xen, disk.ref, disk.uuid, owner=snapshot.owner, vm=snapshot.vm.vm)
+            become_reference(
+                xen,
+                disk.ref,
+                disk.uuid,
+                owner=snapshot.owner,
+                vm=snapshot.vm.vm,
+                labels=disk.labels,
+            )
         leftover = _all_of(xen, snapshot, {disk.ref for disk in kept})
         drop_leftover(xen, leftover, pauses=pauses)
         for disk in kept:
@@ -81,7 +88,7 @@ def drop_snapshot(
 
 def _all_of(xen: XenSession, snapshot: XenSnapshot, kept: set[str]) -> Leftover:
     """What of a snapshot shall go: also disks that were frozen but not asked for."""
-    found = leftover_of(xen, snapshot.ref, owner=snapshot.owner)
+    found = leftover_of(xen, snapshot.ref, owner=snapshot.owner, made=snapshot)
     disks = [*(found.disks if found else ()), *(disk.ref for disk in snapshot.disks)]
     return Leftover(
         name=found.name if found else f"snapshot of VM {snapshot.vm.name}",
@@ -94,8 +101,17 @@ def _all_of(xen: XenSession, snapshot: XenSnapshot, kept: set[str]) -> Leftover:
     )
 
 
-def leftover_of(xen: XenSession, ref: str, *, owner: Owner) -> Leftover | None:
+def leftover_of(
+    xen: XenSession, ref: str, *, owner: Owner, made: XenSnapshot | None = None
+) -> Leftover | None:
     """A snapshot with all its disks; nothing when it is gone.
+
+    Args:
+        xen: The session.
+        ref: The snapshot.
+        owner: Whose it is.
+        made: What was made then, if that is known: as long as it has the drives it had, it has the
+            disks it had.
 
     Raises:
         Refusal: The pool refused.
@@ -106,7 +122,11 @@ def leftover_of(xen: XenSession, ref: str, *, owner: Owner) -> Leftover | None:
         if refusal.code in GONE:
             return None
         raise
-    return _leftover(xen, ref, record, owner) if record["is_a_snapshot"] else None
+    if not record["is_a_snapshot"]:
+        return None
+    as_made = made is not None and set(made.drives) == set(record["VBDs"])
+    disks = made.frozen if made is not None and as_made else _disks_in(xen, record["VBDs"])
+    return _leftover(ref, record, owner, disks)
 
 
 def leftovers_labelled(xen: XenSession, label: str) -> tuple[Leftover, ...]:
@@ -146,20 +166,24 @@ def drop_leftover(xen: XenSession, leftover: Leftover, *, pauses: Pauses) -> Non
     )
 
 
-def _leftover(xen: XenSession, ref: str, record: Mapping[str, Any], owner: Owner) -> Leftover:
+def _disks_in(xen: XenSession, drives: Iterable[str]) -> list[str]:
     disks = []
-    for vbd in record["VBDs"]:
+    for vbd in drives:
         with suppress_gone():
             drive = xen.call("VBD.get_record", vbd)
             if is_disk(drive):
                 disks.append(str(drive["VDI"]))
+    return disks
+
+
+def _leftover(ref: str, record: Mapping[str, Any], owner: Owner, disks: Sequence[str]) -> Leftover:
     memory = str(record.get("suspend_VDI", ""))
     return Leftover(
         name=without_owner(str(record["name_label"])),
         owner=owner,
         ref=ref,
         uuid=str(record["uuid"]),
-        disks=tuple(disks if is_null(memory) else [*disks, memory]),
+        disks=(*disks, *([] if is_null(memory) else [memory])),
         blocked=frozenset(record["blocked_operations"]),
         power_state=str(record["power_state"]),
     )

@@ -93,7 +93,7 @@ def put_marks(
     uuid: str = "",
     vm: str = "",
     there: Mapping[str, str] | None = None,
-) -> None:
+) -> Mapping[str, str]:
     """Mark an object that we have made as ours; safe to repeat, and to change its kind.
 
     All marks are written at once, so that at no moment one that was there is missing.
@@ -108,6 +108,9 @@ def put_marks(
         vm: The VM it belongs to, if that shall be told too.
         there: What its `other_config` holds, when known already.
 
+    Returns:
+        What it holds now.
+
     Raises:
         Refusal: The pool refused; the object may be gone.
     """
@@ -119,6 +122,7 @@ def put_marks(
         there = xen.call(f"{class_name}.get_other_config", ref)
     if wrong := {key: value for key, value in marks.items() if there.get(key) != value}:
         xen.call(f"{class_name}.set_other_config", ref, {**there, **wrong})
+    return {**there, **wrong}
 
 
 def set_mark(xen: XenSession, class_name: str, ref: str, key: str, value: str) -> None:

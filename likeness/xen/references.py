@@ -143,14 +143,31 @@ def drop_reference(xen: XenSession, reference: Reference) -> None:
         run_task(xen, "VDI.destroy", reference.ref, deadline_seconds=_STEP_SECONDS)
 
 
-def become_reference(xen: XenSession, ref: str, uuid: str, *, owner: Owner, vm: VmId) -> None:
+def become_reference(
+    xen: XenSession,
+    ref: str,
+    uuid: str,
+    *,
+    owner: Owner,
+    vm: VmId,
+    labels: Mapping[str, str] | None = None,
+) -> None:
     """Mark a VM's frozen disk as one to keep without its data; gone is no failure.
+
+    Args:
+        xen: The session.
+        ref: The frozen disk.
+        uuid: Its uuid.
+        owner: Whose it shall be.
+        vm: The VM it was frozen with.
+        labels: What its `other_config` holds, when known already.
 
     Raises:
         Refusal: The pool refused.
     """
+    kind = marks.REFERENCE
     with suppress_gone():
-        marks.put_marks(xen, "VDI", ref, owner=owner, kind=marks.REFERENCE, uuid=uuid, vm=vm)
+        marks.put_marks(xen, "VDI", ref, owner=owner, kind=kind, uuid=uuid, vm=vm, there=labels)
 
 
 def strip_reference(xen: XenSession, ref: str, *, pauses: Pauses) -> None:
@@ -161,7 +178,7 @@ def strip_reference(xen: XenSession, ref: str, *, pauses: Pauses) -> None:
         Refusal: The pool refused.
     """
     for attempt in Attempts(pauses):
-        if _stripped(xen, ref, pull=is_time_to_pull(attempt, pauses)):
+        if _stripped(xen, ref, look=attempt > 1, pull=is_time_to_pull(attempt, pauses)):
             return
     raise HostBusy(
         f"a frozen disk is still in use after {pauses.tries} tries; the next sweep tries again",
@@ -169,14 +186,13 @@ def strip_reference(xen: XenSession, ref: str, *, pauses: Pauses) -> None:
     )
 
 
-def _stripped(xen: XenSession, ref: str, *, pull: bool) -> bool:
+def _stripped(xen: XenSession, ref: str, *, look: bool, pull: bool) -> bool:
+    """Try to; the pool itself refuses what is in use, so the first try does not look before."""
     try:
         with suppress_gone():
-            record = xen.call("VDI.get_record", ref)
-            if is_held(xen, ref, pull=pull, drives=record["VBDs"]):
+            if look and is_held(xen, ref, pull=pull):
                 return False
-            if record["type"] != WITHOUT_DATA:
-                run_task(xen, "VDI.data_destroy", ref, deadline_seconds=_STEP_SECONDS)
+            run_task(xen, "VDI.data_destroy", ref, deadline_seconds=_STEP_SECONDS)
     except Refusal as refusal:
         if refusal.code in IN_USE:
             return False

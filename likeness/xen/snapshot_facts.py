@@ -1,7 +1,8 @@
 """What a snapshot is, told in values that may be handed from task to task."""
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from likeness.model.disk import DiskFacts, VmFacts
 from likeness.xen.marks import Owner
@@ -34,6 +35,7 @@ class SnapshotDisk:
         uuid: Uuid of the frozen disk, with dashes.
         tracked: Whether changes since an earlier snapshot can be asked for.
         source: XenServer's reference to the live disk; empty for the guest's memory.
+        labels: Its `other_config` since it was marked as ours.
     """
 
     facts: DiskFacts
@@ -41,6 +43,7 @@ class SnapshotDisk:
     uuid: str
     tracked: bool
     source: str = ""
+    labels: Mapping[str, str] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class XenSnapshot:
         reason: Why these differ, and anything else worth recording; empty when there is nothing.
         seconds: How long it took to take.
         references: What the disks can be compared with, as listed right before; none: not known.
+        drives: XenServer's references to the snapshot's drives.
+        frozen: The same to every frozen disk in them, also of those that were not asked for.
     """
 
     ref: str
@@ -72,3 +77,5 @@ class XenSnapshot:
     reason: str
     seconds: float
     references: tuple[Reference, ...] | None = None
+    drives: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from likeness.clock import stopwatch
@@ -147,17 +147,10 @@ class _Attempt:
         images: dict[str, Mapping[str, Any]] = {}
         frozen = self._frozen_disks(record, images)
         self._must_be_complete(frozen)
-        disks = [*frozen, *self._memory(record, images)]
-        for disk in disks:
-            marks.put_marks(
-                self.xen,
-                "VDI",
-                disk.ref,
-                owner=self.owner,
-                kind=marks.SNAPSHOT,
-                uuid=disk.uuid,
-                there=images[disk.ref]["other_config"],
-            )
+        disks = [
+            self._marked(disk, images[disk.ref])
+            for disk in (*frozen, *self._memory(record, images))
+        ]
         return XenSnapshot(
             ref=ref,
             uuid=uuid,
@@ -172,7 +165,21 @@ class _Attempt:
             obtained=obtained,
             reason=note,
             seconds=stopwatch() - began,
+            drives=tuple(record["VBDs"]),
+            frozen=tuple(disk.ref for disk in frozen),
         )
+
+    def _marked(self, disk: SnapshotDisk, image: Mapping[str, Any]) -> SnapshotDisk:
+        labels = marks.put_marks(
+            self.xen,
+            "VDI",
+            disk.ref,
+            owner=self.owner,
+            kind=marks.SNAPSHOT,
+            uuid=disk.uuid,
+            there=image["other_config"],
+        )
+        return replace(disk, labels=labels)
 
     def undo(self) -> None:
         """Remove whatever of this attempt exists; what cannot be removed now the sweep will."""

@@ -4,9 +4,11 @@ XenServer itself waits up to two hours for a conflicting operation, so a call th
 a disk is never made directly: it becomes a task of the pool, which we watch, and cancel when its
 time is up or somebody asks us to stop. It is marked unless it has ended at the first look; should
 we die in between, it ends by itself, and what it makes is found by its own name.
+
+The pool itself says when a task has ended, by an event; where it gives none, we look again and
+again.
 """
 
-import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -26,6 +28,10 @@ MARK = "likeness:task"
 _CANCEL_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 _WHILE_NO_ROOM = Pauses(0.25, 16.0, tries=8)
+_EVENT_SECONDS = 1.0
+"""The longest wait for an event: a request to stop is heard no later."""
+_QUIET_WAITS = 5
+"""Waits without any event before the task is looked at: it may be lost, and never make one."""
 OWN = "Likeness: "
 """How the name of a task begins that we made for a transfer."""
 
@@ -63,15 +69,12 @@ def run_task(
     stop = stop or StopToken()
     longest = xen.task_seconds
     seconds = longest if deadline_seconds is None else min(deadline_seconds, longest)
-    task = _started(xen, method, params, stop)
-    over = False
+    watch = _Watch(xen, _started(xen, method, params, stop))
     try:
-        record = xen.call("task.get_record", task)
-        if record["status"] in UNFINISHED:
-            _mark(xen, task)
-            return _awaited(xen, task, method, seconds, stop)
-        over = True
-        return _outcome(record, method)
+        if watch.look()["status"] in UNFINISHED:
+            _mark(xen, watch.task)
+            return _awaited(watch, method, seconds, stop)
+        return _outcome(watch.record, method)
     except Refusal as refusal:
         if refusal.code == "HANDLE_INVALID" and refusal.details[:1] == ("task",):
             raise HostBusy(
@@ -81,10 +84,72 @@ def run_task(
             ) from refusal
         raise
     finally:
-        if over:
-            forget(xen, task)
+        if watch.over:
+            forget(xen, watch.task)
         else:
-            _forget_finished(xen, task)
+            _forget_finished(xen, watch.task)
+
+
+class _Watch:
+    """A task of the pool, looked at until it has ended.
+
+    Attributes:
+        xen: The session.
+        task: Its reference.
+        record: What was seen of it last.
+    """
+
+    def __init__(self, xen: XenSession, task: str) -> None:
+        self.xen, self.task = xen, task
+        self.record: Mapping[str, Any] = {"status": "pending"}
+        self._token = ""
+        self._events, self._quiet, self._pause = True, 0, _FIRST_PAUSE
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.record["status"] not in UNFINISHED
+
+    def look(self) -> Mapping[str, Any]:
+        """See what it is now.
+
+        Raises:
+            Refusal: It is gone, or the pool refused.
+        """
+        self.record = self.xen.call("task.get_record", self.task)
+        return self.record
+
+    def wait(self, seconds: float, stop: StopToken) -> None:
+        """Wait for a change, a second at most.
+
+        Raises:
+            Refusal: It is gone.
+        """
+        if self._events:
+            try:
+                return self._wait_for_event(min(seconds, _EVENT_SECONDS))
+            except Refusal as refusal:
+                if refusal.code == "HANDLE_INVALID":
+                    raise
+                self._events = False  # an account that may not, or a pool that cannot
+        if not stop.wait(min(self._pause, seconds)):
+            self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)
+            self.look()
+        return None
+
+    def _wait_for_event(self, seconds: float) -> None:
+        first, began = not self._token, stopwatch()
+        answer = self.xen.call("event.from", [f"task/{self.task}"], self._token, float(seconds))
+        self._token = str(answer["token"])
+        for event in answer["events"]:
+            if event["operation"] == "del":
+                raise Refusal("HANDLE_INVALID", ["task", self.task], method="event.from")
+            self.record = event["snapshot"]
+        self._quiet = 0 if answer["events"] else self._quiet + 1
+        if self._quiet and stopwatch() - began < seconds / 2:
+            self._events = False  # it does not wait, so we must
+        if self._quiet and (first or self._quiet % _QUIET_WAITS == 0):
+            self.look()
 
 
 @contextmanager
@@ -121,14 +186,27 @@ def outcome_of(xen: XenSession, task: str, method: str, *, deadline_seconds: flo
         Refusal: It failed.
         Overdue: It has not ended within the deadline.
     """
+    watch = _Watch(xen, task)
+    watch.look()
+    _until_over(watch, method, deadline_seconds, StopToken())
+    return _outcome(watch.record, method)
+
+
+def _until_over(watch: _Watch, method: str, deadline_seconds: float, stop: StopToken) -> None:
+    """Return when a task has ended.
+
+    Raises:
+        Overdue: It has not ended within the deadline.
+        Stopped: Somebody asked to stop.
+    """
     ends_at = stopwatch() + deadline_seconds
-    pause = _FIRST_PAUSE
-    while (record := xen.call("task.get_record", task))["status"] in UNFINISHED:
-        if stopwatch() >= ends_at:
+    while not watch.over:
+        left = ends_at - stopwatch()
+        if left <= 0:
             raise Overdue(f"the pool has not finished {method} within {deadline_seconds:.0f} s")
-        time.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
-    return _outcome(record, method)
+        if stop.stopped:
+            raise Stopped(f"stopped on request during {method}")
+        watch.wait(left, stop)
 
 
 def _started(xen: XenSession, method: str, params: tuple[Any, ...], stop: StopToken) -> str:
@@ -141,31 +219,24 @@ def _started(xen: XenSession, method: str, params: tuple[Any, ...], stop: StopTo
     )
 
 
-def _awaited(
-    xen: XenSession, task: str, method: str, deadline_seconds: float, stop: StopToken
-) -> Any:
-    ends_at = stopwatch() + deadline_seconds
-    pause = _FIRST_PAUSE
-    while (record := xen.call("task.get_record", task))["status"] in UNFINISHED:
-        if stopwatch() >= ends_at:
-            late = Overdue(
-                f"the pool has not finished {method} within {deadline_seconds:.0f} s; "
-                "the task was cancelled"
-            )
-            return _given_up(xen, task, method, late)
-        if stop.wait(min(pause, max(ends_at - stopwatch(), 0.0))):
-            return _given_up(xen, task, method, Stopped(f"stopped on request during {method}"))
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
-    return _outcome(record, method)
+def _awaited(watch: _Watch, method: str, deadline_seconds: float, stop: StopToken) -> Any:
+    try:
+        _until_over(watch, method, deadline_seconds, stop)
+    except Overdue as late:
+        return _given_up(watch, method, Overdue(f"{late}; the task was cancelled"))
+    except Stopped as why:
+        return _given_up(watch, method, why)
+    return _outcome(watch.record, method)
 
 
-def _given_up(xen: XenSession, task: str, method: str, why: Overdue | Stopped) -> Any:
+def _given_up(watch: _Watch, method: str, why: Overdue | Stopped) -> Any:
     """Cancel a task; when it was done before the cancel came through, what it gave counts."""
     with suppress(Refusal):
-        xen.call("task.cancel", task)
+        watch.xen.call("task.cancel", watch.task)
     try:
-        seconds = min(_CANCEL_SECONDS, xen.task_seconds)
-        outcome = outcome_of(xen, task, method, deadline_seconds=seconds)
+        seconds = min(_CANCEL_SECONDS, watch.xen.task_seconds)
+        _until_over(watch, method, seconds, StopToken())
+        outcome = _outcome(watch.record, method)
     except (Refusal, Overdue) as cause:
         if isinstance(cause, Refusal) and cause.code != "TASK_CANCELLED":
             raise
