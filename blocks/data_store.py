@@ -11,7 +11,7 @@ from prefect.blocks.core import Block
 from pydantic import BaseModel, Field, PrivateAttr, SecretStr
 
 from blocks.schema import SchemaMadeOnce
-from blocks.session import shared_opening
+from blocks.session import shared_opening, was_just_well
 from likeness.errors import LikenessError
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.opening import open_store_with_key_file
@@ -173,6 +173,10 @@ class DataStoreShare(SchemaMadeOnce, Share, _WithKey, Block):
             yield store
         finally:
             transport.close()
+
+    def was_just_well(self) -> bool:
+        """Whether the session right before this one had it open to its end."""
+        return was_just_well(self)
 
     def owner(self) -> str:
         """The installation that the store says it belongs to; empty if it does not say."""

@@ -20,6 +20,9 @@ T = TypeVar("T")
 _FRESH_SECONDS = 600.0
 """How long an opening is handed out: a long job, too, learns of new keys of its store."""
 
+_JUST_SECONDS = 60.0
+"""How long what a session has seen last counts, for what is written right after it."""
+
 
 @dataclass(eq=False)
 class _Opening(Generic[T]):
@@ -34,11 +37,14 @@ class SharedOpening(Generic[T]):
 
     Attributes:
         openings: How often it was opened.
+        well: Whether whoever used it last found nothing the matter with it.
+        was_well: Whether the session that ended a moment ago says so, and nobody tried since.
     """
 
     def __init__(self, *, fresh_seconds: float = _FRESH_SECONDS) -> None:
         """Open nothing yet."""
         self.openings = self.sessions = 0
+        self.well = self.was_well = False
         self._fresh_seconds = fresh_seconds
         self._lock = threading.Lock()
         self._current: _Opening[T] | None = None
@@ -53,9 +59,11 @@ class SharedOpening(Generic[T]):
             opened: Opens it.
             require: Raises if what was opened before is not there any more; it is opened anew then.
         """
+        self.well = self.was_well = False
         opening = self._entered(opened, require)
         try:
             yield opening.thing
+            self.well = True
         finally:
             self._left(opening)
 
@@ -118,6 +126,7 @@ class _Sessions:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._shared: list[tuple[tuple[Any, ...], SharedOpening[Any]]] = []
+        self._ended_well: list[tuple[tuple[Any, ...], float]] = []
 
     def of(self, block: Block) -> SharedOpening[Any] | None:
         known = _facts(block)
@@ -135,8 +144,14 @@ class _Sessions:
                 last = shared.sessions == 0
                 if last:
                     self._shared = [pair for pair in self._shared if pair[1] is not shared]
+                    if shared.well:
+                        self._ended_well.append((_facts(block), stopwatch()))
             if last:
                 shared.end()
+
+    def was_just_well(self, block: Block) -> bool:
+        shared = self.of(block)
+        return shared is not None and shared.was_well
 
     def _begun(self, block: Block) -> SharedOpening[Any]:
         known = _facts(block)
@@ -147,6 +162,9 @@ class _Sessions:
                     return each
             made = SharedOpening[Any]()
             made.sessions = 1
+            ended = [at for facts, at in self._ended_well if facts == known]
+            made.was_well = any(stopwatch() - at < _JUST_SECONDS for at in ended)
+            self._ended_well = [each for each in self._ended_well if each[0] != known]
             self._shared.append((known, made))
             return made
 
@@ -157,6 +175,8 @@ def _facts(block: Block) -> tuple[Any, ...]:
 
 
 _sessions = _Sessions()
+was_just_well = _sessions.was_just_well
+"""Whether a block was open, and well, until the end of the session right before this one."""
 shared_opening = _sessions.of
 """What is shared of a block at the moment; nothing outside of a session."""
 sharing = _sessions.sharing

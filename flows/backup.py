@@ -28,7 +28,7 @@ from likeness.xen.inventory import XenVm
 from likeness.xen.snapshots import XenSnapshot
 from tasks.afterwards import Afterwards, told_once
 from tasks.announcing import announce_commit
-from tasks.catch_up import catch_up
+from tasks.catch_up import catch_up_and_list
 from tasks.claims import job_claimed, run_claimed, vm_claimed, wait_for_earlier
 from tasks.commit import Committed, commit_version, made_by_this_run, record_committed
 from tasks.dashboard import job_shown
@@ -107,8 +107,7 @@ def back_up(
     with journaled(run, job, site=site):
         if job.source == "enhanced":
             require_enhanced(job, site=site)
-        catch_up(site=site)
-        check_presence(run, site=site)
+        check_presence(run, catch_up_and_list(site=site), site=site)
         vms, unknown, after.warnings = chosen(job, site)
         made = made_by_this_run(run, site=site)
         left = [vm for vm in vms if vm.vm not in made]

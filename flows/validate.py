@@ -10,7 +10,7 @@ from flows.forms import Gib, SiteName, titled
 from flows.runs import our_flow, this_run
 from likeness.stopping import StopToken
 from tasks.afterwards import Afterwards
-from tasks.catch_up import catch_up
+from tasks.catch_up import catch_up_and_list
 from tasks.claims import run_claimed
 from tasks.dedup import drop_duplicates
 from tasks.heal import heal_damage
@@ -50,12 +50,13 @@ def validate(
     here, this, stop = Site.named(site), this_run(), StopToken()
     after = Afterwards()
     with here.session(), run_claimed(here, this):
-        catch_up(site=here)
+        seen = catch_up_and_list(site=here)
         of_run = backup_run(run, site=here) if run else None
         asked = asked_for(everything=everything, vm=vm, site=here)
         tell_people(site=here)  # of what a run found that died before it could tell
         try:
-            found = audit_presence(this, site=here, stop=stop, daily=not of_run).and_then(
+            there = audit_presence(this, site=here, stop=stop, daily=not of_run, seen=seen)
+            found = there.and_then(
                 prove_due(
                     of_run,
                     this,

@@ -14,6 +14,7 @@ from likeness.store.format import layout
 from likeness.store.format.observations import Observation, Weight
 from likeness.store.write.forgetting import read_forgotten
 from likeness.transport.passing import CarefulTransport
+from tasks.catch_up import Listed
 from tasks.proving import Prover
 
 EVERYTHING_EVERY = timedelta(hours=20)
@@ -33,25 +34,31 @@ class Doubts:
     versions: tuple[VersionId, ...]
 
 
-def look_at_packs_and_records(prover: Prover) -> Doubts:
+def look_at_packs_and_records(prover: Prover, seen: Listed | None = None) -> Doubts:
     """Compare what the catalog knows with the store's listing: quick enough for every run.
 
     A folder that cannot be listed puts nothing in doubt; the daily look tells of it.
+
+    Args:
+        prover: Whose store and catalog.
+        seen: What was listed a moment ago, if all of it could be.
     """
     listing = CarefulTransport(prover.store.transport)
-    there = {entry.name: entry.size_bytes for entry in listing.entries(layout.PACKS)}
+    if seen is None:
+        packs_there = {entry.name: entry.size_bytes for entry in listing.entries(layout.PACKS)}
+        records_there = frozenset(entry.name for entry in listing.entries(layout.VERSIONS))
+        seen = Listed(packs_there, records_there)
     expected = {layout.pack(p): (p, size) for p, size in audits.packs_expected(prover.catalog)}
     packs = tuple(
         pack
         for name, (pack, size) in expected.items()
-        if there.get(name) != size and not listing.is_closed(name)
+        if seen.packs.get(name) != size and not listing.is_closed(name)
     )
     records = audits.records_expected(prover.catalog)
-    listed = {entry.name for entry in listing.entries(layout.VERSIONS)}
     missing = {
         record: version
         for record, version in records.items()
-        if record not in listed and not listing.is_closed(record)
+        if record not in seen.records and not listing.is_closed(record)
     }
     forgotten = read_forgotten(prover.store).now if missing else frozenset()
     versions = tuple(v for record, v in missing.items() if record not in forgotten)
@@ -59,7 +66,7 @@ def look_at_packs_and_records(prover: Prover) -> Doubts:
     return Doubts(packs, versions)
 
 
-def look_at_everything(prover: Prover) -> Doubts:
+def look_at_everything(prover: Prover, seen: Listed | None = None) -> Doubts:
     """Compare what signed documents say with what is there; once a day.
 
     What turns no version red is written down as a trouble of the store.
@@ -67,7 +74,7 @@ def look_at_everything(prover: Prover) -> Doubts:
     Raises:
         ShareUnreachable: The store does not answer; nothing is known then.
     """
-    quick = look_at_packs_and_records(prover)
+    quick = look_at_packs_and_records(prover, seen)
     found = list(audit_presence(prover.store, stop=prover.stop))
     packs = [PackId(each.name.rpartition("/")[2]) for each in found if _is_pack(each)]
     versions = [

@@ -52,6 +52,19 @@ _OF_ALL = (CatalogBusy, Stopped, StoreMissing, WrongKey)
 """What is the matter with everything, and not with one VM."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a store was seen to have, for who looks at it right afterwards.
+
+    Attributes:
+        packs: Lengths of packs, by name.
+        records: Names of version records.
+    """
+
+    packs: Mapping[str, int]
+    records: frozenset[str]
+
+
 @task(task_run_name="catch up with the store", **STEP)
 def catch_up(*, site: Site) -> int:
     """Bring the catalog to what the store has; how many versions there were to record.
@@ -66,19 +79,35 @@ def catch_up(*, site: Site) -> int:
         ShareUnreachable: The store does not answer; tried again.
         CatalogBusy: Another process holds the catalog; tried again.
     """
+    return _caught_up(site).recorded
+
+
+@task(task_run_name="catch up with the store", **STEP)
+def catch_up_and_list(*, site: Site) -> Listed | None:
+    """The same; what the store has, if all of it could be listed.
+
+    Raises:
+        StoreMissing, WrongKey, ShareUnreachable, CatalogBusy: See `catch_up`.
+    """
+    work = _caught_up(site)
+    if work.troubles or work.packs is None:
+        return None
+    return Listed(work.packs, frozenset(work.records))
+
+
+def _caught_up(site: Site) -> "_CatchUp":
     try:
-        return _caught_up(site)
+        return _opened_and_caught_up(site)
     except Damaged:
         if not is_in_doubt(site.catalog.file):
             raise
-        return _caught_up(site)  # what shows in the middle of a catalog is mended at its beginning
+        return _opened_and_caught_up(site)  # what shows in the middle is mended at the beginning
 
 
-def _caught_up(site: Site) -> int:
+def _opened_and_caught_up(site: Site) -> "_CatchUp":
     ready_catalog(site)
     with site.data_store.open() as store:
-        recorded, _ = bring_together(site, store)
-    return recorded
+        return _brought_together(site, store)
 
 
 def bring_together(site: Site, store: DataStore) -> tuple[int, tuple[str, ...]]:
@@ -87,6 +116,12 @@ def bring_together(site: Site, store: DataStore) -> tuple[int, tuple[str, ...]]:
     Returns:
         How many versions there were to record, and what was left out, in words.
     """
+    work = _brought_together(site, store)
+    left_out = (f"{each.name}: {each.cause}" for each in work.troubles.values())
+    return work.recorded, tuple(left_out)
+
+
+def _brought_together(site: Site, store: DataStore) -> "_CatchUp":
     require_catalog_of(site, store)
     work = _CatchUp(site, store)
     work.versions()
@@ -94,8 +129,7 @@ def bring_together(site: Site, store: DataStore) -> tuple[int, tuple[str, ...]]:
     work.write_troubles()
     if work.recorded:
         step_logger().info("recorded %d versions that only the store knew", work.recorded)
-    left_out = (f"{each.name}: {each.cause}" for each in work.troubles.values())
-    return work.recorded, tuple(left_out)
+    return work
 
 
 @dataclass
@@ -105,6 +139,8 @@ class _CatchUp:
     recorded: int = 0
     lost: int = 0
     troubles: dict[str, Trouble] = field(default_factory=dict)
+    packs: dict[str, int] | None = None
+    records: set[str] = field(default_factory=set)
 
     def versions(self) -> None:
         """Go through all VMs that either side knows."""
@@ -132,6 +168,7 @@ class _CatchUp:
 
     def _versions_of(self, vm: VmId, who: str, known: Collection[KnownRecord]) -> None:
         there = record_names(self.store, vm)
+        self.records.update(there)
         ids = {_version_in(name) for name in there}
         missing = [each for each in known if not each.expired and each.version not in ids]
         if missing:
@@ -179,7 +216,8 @@ class _CatchUp:
         catalog = self.site.catalog.file
         states = reconciling.known_packs_by_state(catalog)  # before the listing, never after
         condemned = read_condemned(self.store).packs
-        there = self._pack_names(self.store)
+        self.packs = self._pack_sizes(self.store)
+        there = {_pack_in(name) for name in self.packs}
         back = {pack for pack in there if states.get(pack) in ("gone", "condemned")}
         back -= condemned.keys()
         unknown = there - states.keys() if self.recorded or back else set()
@@ -218,13 +256,13 @@ class _CatchUp:
         missing = {pack for pack in spare & states.keys() if pack not in there}
         if missing:
             with self.store.again() as again:
-                missing -= self._pack_names(again)
+                missing -= {_pack_in(name) for name in self._pack_sizes(again)}
             packs_given_back(self.site.catalog.file, missing, now)
 
     @staticmethod
-    def _pack_names(store: DataStore) -> set[PackId]:
-        names = (entry.name for entry in store.transport.entries(layout.PACKS))
-        return {PackId(name.rpartition("/")[2]) for name in names if layout.is_known(name)}
+    def _pack_sizes(store: DataStore) -> dict[str, int]:
+        entries = store.transport.entries(layout.PACKS)
+        return {each.name: each.size_bytes for each in entries if layout.is_known(each.name)}
 
     def _unread(self, cause: Exception) -> None:
         step_logger().warning("%s; its packs are left out", cause)
@@ -234,6 +272,10 @@ class _CatchUp:
         audits.record_catalog_troubles(
             self.site.catalog.file, self.troubles.values(), system_clock(), keep=_SHOWN_FOR
         )
+
+
+def _pack_in(name: str) -> PackId:
+    return PackId(name.rpartition("/")[2])
 
 
 def _version_in(name: str) -> VersionId:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from prefect import get_run_logger, task
+from prefect.runtime import task_run
 
 from blocks import Site
 from catalog.reconciling import highest_sequence
@@ -53,6 +54,7 @@ def commit_version(receipt: TransferReceipt, *, site: Site) -> Committed:
         _log_whole(receipt.vm.name[:80], what, whole)
     with site.data_store.open() as store:
         above = highest_sequence(site.catalog.file, receipt.vm.vm)
+        again = (task_run.run_count or 1) > 1  # what the first attempt left must be seen
         version = commit(
             store,
             receipt,
@@ -60,6 +62,7 @@ def commit_version(receipt: TransferReceipt, *, site: Site) -> Committed:
             above=above,
             gate=partial(store_gate, site),
             copies=partial(copies_of, site),
+            listed=None if again else receipt.listed,
         )
     packs = tuple(pack.pack for pack in receipt.packs)
     get_run_logger().info("%s: version %s", receipt.vm.name, version.version[:8])

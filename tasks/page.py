@@ -182,6 +182,8 @@ def overdue_lines(results: Sequence[LastResult], now: datetime) -> Iterator[str]
 
 def store_problem(site: Site) -> str:
     """Why the data store cannot be opened at this moment; empty if it can."""
+    if site.data_store.was_just_well():
+        return ""
     try:
         with site.data_store.open():
             return ""
@@ -229,11 +231,8 @@ def vault_lines(site: Site, rows: Sequence[VersionRow]) -> Iterator[str]:
 def arrived_line(site: Site) -> str:
     """What lies in the store's inboxes."""
     try:
-        transport = site.data_store.connect()
-        try:
-            sizes = [entry.size_bytes for entry in transport.entries(layout.INBOX)]
-        finally:
-            transport.close()
+        with site.data_store.open() as store:
+            sizes = [entry.size_bytes for entry in store.transport.entries(layout.INBOX)]
     except LikenessError as cause:
         return f"⚠ The data store does not answer: {cause}."
     size = readable_size(sum(sizes))

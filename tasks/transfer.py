@@ -26,7 +26,7 @@ from likeness.store.format.documents import DiskRecord
 from likeness.store.format.maps import FlatMap, positions_of
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.pack_log import PackLog
-from likeness.store.read.versions import Version, last_version, load_map
+from likeness.store.read.versions import Version, last_version, list_records, load_map
 from likeness.store.write.receipts import DiskReceipt, TransferReceipt
 from likeness.transport.tuning import keep_large_buffers
 from likeness.xen.reading import Way, open_reader
@@ -90,7 +90,8 @@ def transfer_disks(
     with ExitStack() as held:
         xen = held.enter_context(site.xen_pool.open(stop=stop, owner=snapshot.owner))
         store = held.enter_context(site.data_store.open())
-        last = last_version(store, snapshot.vm.vm)
+        listed = list_records(store, snapshot.vm.vm)
+        last = last_version(store, snapshot.vm.vm, listed)
         wanted = must_read(site.catalog.file, snapshot.vm.vm)
         unread = [
             unread_of(
@@ -135,6 +136,7 @@ def transfer_disks(
         cpu_seconds=moved.cpu_seconds,
         relied_on=known.relied_on,
         last=last,
+        listed=listed,
         keep=job.keep,
         locked_until=locked_until(job, taken_at),
     )

@@ -31,6 +31,7 @@ from likeness.transport.metered import MeteredTransport
 from likeness.transport.tuning import keep_large_buffers
 from tasks.ages import age_limit, is_hour
 from tasks.auditing import EVERYTHING_EVERY, look_at_everything, look_at_packs_and_records
+from tasks.catch_up import Listed
 from tasks.claims import is_live
 from tasks.dashboard import Reading, reading_shown
 from tasks.notify import tell
@@ -49,7 +50,9 @@ class DiskNotProved(LikenessError):
 
 
 @task(task_run_name="look whether everything is there", **STEP)
-def audit_presence(this: RunId, *, site: Site, stop: StopToken, daily: bool = False) -> Validated:
+def audit_presence(
+    this: RunId, *, site: Site, stop: StopToken, daily: bool = False, seen: Listed | None = None
+) -> Validated:
     """Compare the store's listing with what must be there, and prove at once what is in doubt.
 
     Args:
@@ -57,13 +60,16 @@ def audit_presence(this: RunId, *, site: Site, stop: StopToken, daily: bool = Fa
         site: The installation.
         stop: Looked at between objects.
         daily: Look at keys, heads, index and block maps too, unless that was done today.
+        seen: What the store was seen to have a moment ago.
 
     Raises:
         ShareUnreachable: The store does not answer; tried again.
     """
     with _prover(site, stop) as (prover, _), scratch_folder(site, this) as scratch:
         due = daily and audit_is_due(prover.catalog, prover.clock(), EVERYTHING_EVERY)
-        doubts = look_at_everything(prover) if due else look_at_packs_and_records(prover)
+        doubts = (
+            look_at_everything(prover, seen) if due else look_at_packs_and_records(prover, seen)
+        )
         report = prover.prove(doubts.packs)
         if doubts.versions:
             checks = prover.documents(doubts.versions, scratch, all_of_them=True)
@@ -114,9 +120,9 @@ class _BackedUp:
     uuid: str
 
 
-def check_presence(run: RunId, *, site: Site) -> None:
+def check_presence(run: RunId, seen: Listed | None, *, site: Site) -> None:
     """The same before a job, which goes on whatever comes of it; people are told after the job."""
-    audit_presence(run, site=site, stop=StopToken(), return_state=True)
+    audit_presence(run, site=site, stop=StopToken(), seen=seen, return_state=True)
 
 
 @dataclass

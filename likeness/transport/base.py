@@ -16,6 +16,21 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """What lies directly in a folder, seen at one look."""
+
+    files: tuple[Entry, ...]
+    """Sorted by name."""
+    folders: tuple[str, ...]
+    """Their names, sorted, without the path before them."""
+
+    @property
+    def names(self) -> list[str]:
+        """Full names of the files."""
+        return [entry.name for entry in self.files]
+
+
+@dataclass(frozen=True, slots=True)
 class Space:
     """Room at the place where the store lies, in bytes."""
 
@@ -75,6 +90,9 @@ class Transport(Protocol):
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly in `folder`, sorted, without the path before them."""
+
+    def listing(self, folder: str) -> Listing:
+        """What `entries` and `folders` say of what lies directly in a folder, at one look."""
 
     def rename(self, name: str, new_name: str) -> None:
         """Move an object to a name that is free, and make the move durable.

@@ -17,7 +17,7 @@ from likeness.errors import (
     ShareUnreachable,
     StoreMissing,
 )
-from likeness.transport.base import Entry, Space
+from likeness.transport.base import Entry, Listing, Space
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_TROUBLE = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
@@ -107,6 +107,19 @@ class LocalTransport:
         """See `Transport.folders`."""
         with self._translated(folder):
             return [path.name for path in self._children(folder) if path.is_dir()]
+
+    def listing(self, folder: str) -> Listing:
+        """See `Transport.listing`."""
+        files, folders = [], []
+        with self._translated(folder):
+            for path in self._children(folder):
+                if path.is_dir():
+                    folders.append(path.name)
+                    continue
+                name = f"{folder}/{path.name}" if folder else path.name
+                with suppress(FileNotFoundError):  # deleted since it was listed
+                    files.append(Entry(name, Path(path.path).stat().st_size))
+        return Listing(tuple(files), tuple(folders))
 
     def rename(self, name: str, new_name: str) -> None:
         """See `Transport.rename`."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from likeness.errors import LikenessError, ObjectUnreadable, ShareRefused
-from likeness.transport.base import Entry, Space, Transport
+from likeness.transport.base import Entry, Listing, Space, Transport
 
 CLOSED = (ObjectUnreadable, ShareRefused)
 """Why one folder cannot be listed while the share answers."""
@@ -42,6 +42,10 @@ class PassingTransport:
     def folders(self, folder: str) -> list[str]:
         """See `Transport.folders`."""
         return self._inner.folders(folder)
+
+    def listing(self, folder: str) -> Listing:
+        """See `Transport.listing`; made of the two, since whoever stands before one means both."""
+        return Listing(tuple(self.entries(folder, deep=False)), tuple(self.folders(folder)))
 
     def rename(self, name: str, new_name: str) -> None:
         """See `Transport.rename`."""
@@ -143,3 +147,36 @@ class CarefulTransport(PassingTransport):
         if folder not in self.closed:
             self._inner.folders("")
         self.closed[folder] = cause
+
+
+class OnceTransport(PassingTransport):
+    """Lists each folder and reads each object once: for one look at what does not change meanwhile.
+
+    A second look, over `again`, is a look of its own.
+    """
+
+    def __init__(self, inner: Transport) -> None:
+        """Stand before `inner`."""
+        super().__init__(inner)
+        self._read: dict[tuple[str, int, int | None], bytes] = {}
+        self._listed: dict[str, tuple[Entry, ...]] = {}
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See `Transport.read`."""
+        what = name, offset, length
+        if what not in self._read:
+            self._read[what] = self._inner.read(*what)
+        return self._read[what]
+
+    def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
+        """See `Transport.entries`."""
+        if not deep:
+            return self._inner.entries(folder, deep=False)
+        if folder not in self._listed:
+            self._listed[folder] = tuple(self._inner.entries(folder))
+        return iter(self._listed[folder])
+
+    def seen(self, folder: str) -> dict[str, bytes]:
+        """What was read of the objects directly in a folder."""
+        below = f"{folder}/"
+        return {name: data for (name, *_), data in self._read.items() if name.startswith(below)}

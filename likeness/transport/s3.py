@@ -27,7 +27,7 @@ from likeness.errors import (
     ShareUnreachable,
     StoreMissing,
 )
-from likeness.transport.base import Entry, Space
+from likeness.transport.base import Entry, Listing, Space
 
 _TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
 _GONE = {"NoSuchKey", "404", "NotFound"}
@@ -219,6 +219,17 @@ class S3Transport:
                 for page in self._pages(folder, deep=False)
                 for each in page.get("CommonPrefixes", ())
             ]
+
+    def listing(self, folder: str) -> Listing:
+        """See `Transport.listing`."""
+        cut, files, folders = len(self._prefix), [], []
+        with self._translated(folder):
+            for page in self._pages(folder, deep=False):
+                for each in page.get("Contents", ()):
+                    files.append(Entry(each["Key"][cut:], int(each["Size"])))
+                for each in page.get("CommonPrefixes", ()):
+                    folders.append(each["Prefix"].rstrip("/").rpartition("/")[2])
+        return Listing(tuple(files), tuple(folders))
 
     def rename(self, name: str, new_name: str) -> None:
         """See `Transport.rename`: a copy at the server, then the old name goes."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 from likeness.errors import BadInput, NameTaken, ShareRefused
 from likeness.retrying import Attempts, Pauses
 from likeness.transport import smb_data, smb_folders
-from likeness.transport.base import Entry, Space
+from likeness.transport.base import Entry, Listing, Space
 from likeness.transport.smb_errors import FOREIGN, Place, may_repeat, meaning
 from likeness.transport.smb_pool import SessionPool
 from likeness.transport.smb_session import SmbSession
@@ -133,6 +133,15 @@ class SmbTransport:
     def folders(self, folder: str) -> list[str]:
         """See `Transport.folders`."""
         return sorted(line.name for line in self._listed(folder) if line.is_folder)
+
+    def listing(self, folder: str) -> Listing:
+        """See `Transport.listing`."""
+        listed = sorted(self._listed(folder), key=lambda line: line.name)
+        below = f"{folder}/" if folder else ""
+        return Listing(
+            tuple(Entry(f"{below}{e.name}", e.size_bytes) for e in listed if not e.is_folder),
+            tuple(line.name for line in listed if line.is_folder),
+        )
 
     def rename(self, name: str, new_name: str) -> None:
         """See `Transport.rename`: a rename that replaces nothing, then FLUSH of both folders."""

@@ -241,6 +241,10 @@ def test_folders_are_those_directly_inside(transport: Transport) -> None:
     assert transport.folders("in/a") == ["deeper"]
     assert transport.folders("in/b") == []
     assert transport.folders("nowhere") == []
+    for folder in ("", "in", "in/a", "in/b", "nowhere"):
+        seen = transport.listing(folder)
+        assert list(seen.files) == list(transport.entries(folder, deep=False))
+        assert list(seen.folders) == transport.folders(folder)
 
 
 # --- rename and delete -------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from likeness.store.prune.sweeping import sweep_inboxes
 from likeness.store.read.versions import Version, read_version, record_names
 from likeness.store.write.heads import read_witness, write_head
 from likeness.store.write.receipts import TransferReceipt
-from likeness.transport.base import Entry, Space, Transport
+from likeness.transport.base import Entry, Listing, Space, Transport
 from likeness.transport.local import LocalTransport
 from tests.smb.server import SmbServer
 from tests.unit.workshop import CHUNK, Workshop, changed, noise
@@ -107,6 +107,9 @@ class Watched:
 
     def folders(self, folder: str) -> list[str]:
         return self.inner.folders(folder)
+
+    def listing(self, folder: str) -> Listing:
+        return self.inner.listing(folder)
 
     def space(self) -> Space:
         return self.inner.space()

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TypeVar
 
 from likeness.errors import LikenessError, ShareUnreachable
-from likeness.transport.base import Entry, Space, Transport
+from likeness.transport.base import Entry, Listing, Space, Transport
 
 _T = TypeVar("_T")
 
@@ -141,6 +141,10 @@ class FaultyTransport:
     def folders(self, folder: str) -> list[str]:
         """See `Transport.folders`."""
         return self._pass_on("folders", folder, lambda: self.inner.folders(folder))
+
+    def listing(self, folder: str) -> Listing:
+        """See `Transport.listing`; one of `entries` to whoever counts."""
+        return self._pass_on("entries", folder, lambda: self.inner.listing(folder))
 
     def rename(self, name: str, new_name: str) -> None:
         """See `Transport.rename`."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from likeness.errors import NameTaken, ObjectMissing, ShareFull, ShareRefused
-from likeness.transport.base import Entry, Space
+from likeness.transport.base import Entry, Listing, Space
 
 _ROOMY = 1 << 50
 
@@ -65,6 +65,10 @@ class MemoryTransport:
             below = [name for name in self._folders if name.startswith(inside)]
         names = [name.removeprefix(inside) for name in below]
         return sorted(name for name in names if "/" not in name)
+
+    def listing(self, folder: str) -> Listing:
+        """See `Transport.listing`."""
+        return Listing(tuple(self.entries(folder, deep=False)), tuple(self.folders(folder)))
 
     def rename(self, name: str, new_name: str) -> None:
         """See `Transport.rename`."""

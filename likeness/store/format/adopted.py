@@ -64,9 +64,11 @@ class Past:
 
     Attributes:
         newest: Number of the newest owner when it was looked for; none if nobody looked yet.
+        documents: Owner documents as they were read when the store was opened, by name.
     """
 
     newest: int | None = None
+    documents: dict[str, bytes] = field(default_factory=dict, repr=False)
     _adopted: list[Adopted] | None = field(default=None, repr=False)
 
     def owner_now(self, view: SignedPlace) -> int:

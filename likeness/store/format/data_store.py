@@ -1,5 +1,6 @@
 """A data store that is open: what it is, its keys, and its signed documents."""
 
+import copy
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
@@ -124,6 +125,14 @@ class DataStore:
         """As `read`; for decisions that rest on it being lost, see `believing`."""
         return read_surely(self, name, self._judged(name, kind, clear))
 
+    def read_unchanging(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
+        """As `read_surely`, once for an opening: what was whole then and never changes."""
+        judged = self._judged(name, kind, clear)
+        if name in self.past.documents:
+            with suppress(Damaged):
+                return judged(self.past.documents[name])
+        return self.read_surely(name, kind, clear)
+
     def _judged(
         self, name: str, kind: Kind, clear: type[_D]
     ) -> Callable[[bytes], tuple[_D, Frame]]:
@@ -144,6 +153,19 @@ class DataStore:
                 " to it where its jobs run"
             )
         self.fence(self)
+
+    def for_one_step(self) -> "DataStore":
+        """The same store for one step of work, such as putting a catalog copy in its parts.
+
+        Whose the store is was looked at now, and is not looked at again within the step.
+
+        Raises:
+            StoreTooNew, StoreTakenOver, ShareRefused: See `require_writable`.
+        """
+        self.require_writable()
+        step = copy.copy(self)
+        step.fence = lambda _: None
+        return step
 
     def for_writing(self) -> Transport:
         """The transport, for everybody who creates, renames or deletes an object.

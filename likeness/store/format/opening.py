@@ -45,7 +45,7 @@ from likeness.store.format.documents import (
 )
 from likeness.store.format.guard import STORE_FORMAT, is_chunk_size, require_reader
 from likeness.transport.base import Transport
-from likeness.transport.passing import CarefulTransport
+from likeness.transport.passing import CarefulTransport, OnceTransport
 
 DEFAULT_CHUNK_BYTES = 256 << 10
 
@@ -140,18 +140,20 @@ def open_store(transport: Transport, opener: bytes, kind: SlotKind) -> DataStore
         Damaged: None of the three copies of its format document is whole.
     """
     problem: Damaged | None = None
-    for unlocked in _unlocked(transport, claimed_stores(transport), opener, kind):
-        keys, owner = _newest_epoch(transport, unlocked)
+    look = OnceTransport(transport)
+    for unlocked in _unlocked(look, claimed_stores(look), opener, kind):
+        keys, owner = _newest_epoch(look, unlocked)
         try:
-            facts = _first_whole(transport, partial(_verified_format, keys=keys))
+            facts = _first_whole(look, partial(_verified_format, keys=keys))
         except Damaged as cause:
             problem = problem or cause  # somebody else's escrow slot, or a damaged store
         else:
-            return DataStore(transport, facts, keys, past=Past(newest=owner))
+            past = Past(newest=owner, documents=look.seen(layout.OWNER))
+            return DataStore(transport, facts, keys, past=past)
     if problem is not None:
         raise problem
     raise WrongKey(
-        f"no slot of data store {claimed_store(transport)[:8]} opens with this {kind}; use the key"
+        f"no slot of data store {claimed_store(look)[:8]} opens with this {kind}; use the key"
         " that was made with the store, or the recovery words from its recovery sheet"
     )
 

@@ -6,7 +6,7 @@ counts for nothing (`likeness.store.format.adopted`). Of an installation that wa
 that begins to write first goes on, and the other is refused (`likeness.store.format.turns`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
@@ -20,16 +20,23 @@ from likeness.store.format.documents import AdoptedDocument, OwnerDocument
 from likeness.store.format.turns import Pens, Turns
 
 
-def newest_owner(store: DataStore) -> tuple[OwnerDocument | None, int]:
+def newest_owner(
+    store: DataStore, listed: Iterable[str] | None = None
+) -> tuple[OwnerDocument | None, int]:
     """The owner document with the highest number that is whole, and the epoch it was signed in.
+
+    Args:
+        store: Where.
+        listed: What lies in `OWNER`, if that was listed just now.
 
     Raises:
         ObjectUnreadable: Nobody knows which it is.
         StoreTooNew: A later release wrote it.
     """
-    for name in reversed(_names(store)):
+    names = _names(store) if listed is None else sorted(filter(layout.is_owner, listed))
+    for name in reversed(names):
         try:
-            owner, frame = store.read_surely(name, Kind.OWNER, OwnerDocument)
+            owner, frame = store.read_unchanging(name, Kind.OWNER, OwnerDocument)
         except LOST:
             continue
         return owner, frame.epoch
@@ -71,8 +78,8 @@ def take_over(store: DataStore, installation: str, *, host: str, clock: Clock) -
     if owner is not None and owner.installation == installation:
         _adopt(store, owner.number)
         return owner
-    names = (entry.name for entry in store.transport.entries(layout.OWNER))
-    number = layout.free_number(layout.OWNER, names, store.transport.folders(layout.OWNER))
+    there = store.transport.listing(layout.OWNER)
+    number = layout.free_number(layout.OWNER, there.names, there.folders)
     document = OwnerDocument(
         number=number, installation=installation, taken_at=clock().isoformat(), host=host
     )
@@ -107,8 +114,8 @@ def _adopt(store: DataStore, number: int) -> None:
 class Fence:
     """Keeps an installation that does not own a store any more from changing it.
 
-    It is asked before every change: one listing of a folder with a handful of files. The documents
-    never change, so each is read once.
+    It is asked before each step that changes something (`DataStore.for_one_step`): one listing of a
+    folder with a handful of files. The documents never change, so each is read once.
     """
 
     def __init__(self, installation: Callable[[], str], pens: Pens | None = None) -> None:
@@ -135,7 +142,7 @@ class Fence:
         if not mine:
             return
         if newest != self._seen:
-            owner, _ = newest_owner(store)
+            owner, _ = newest_owner(store, names)
             if owner is not None and owner.installation != mine:
                 raise StoreTakenOver(_refusal(store, owner))
             self._seen, self._number = newest, owner.number if owner else 0

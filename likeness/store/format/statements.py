@@ -34,8 +34,8 @@ def state(store: DataStore, folder: str, make: Callable[[int], msgspec.Struct]) 
         StoreTakenOver: Another installation owns the store now.
     """
     for attempt in range(_ATTEMPTS):
-        entries = (entry.name for entry in store.transport.entries(folder))
-        number = layout.free_number(folder, entries, store.transport.folders(folder)) + attempt // 2
+        there = store.transport.listing(folder)
+        number = layout.free_number(folder, there.names, there.folders) + attempt // 2
         name = layout.numbered(folder, number)
         with suppress(NameTaken):
             store.write(name, layout.kind_of(name), make(number))

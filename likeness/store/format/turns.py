@@ -86,16 +86,19 @@ class Turns:
             return
         with self._pens.held():
             begun = bool(self._seen)
+            listed = list(names)
             for _ in range(_ATTEMPTS):
-                newest = _newest(store, owner)
+                numbers = _numbers(owner, listed)
+                newest = _newest(store, owner, numbers)
                 if newest is not None:
                     self._require_known(store, newest)
                     if begun:
                         self._seen = layout.turn(owner, newest.turn)
                         return
-                with suppress(NameTaken):
-                    self._take(store, owner)
+                with suppress(NameTaken):  # by one that came after the listing
+                    self._take(store, owner, max(numbers, default=0) + 1)
                     break
+                listed = store.transport.listing(layout.OWNER).names
             else:
                 raise ShareUnreachable(
                     f"data store {store.store_id[:8]}: others begin to write at every moment;"
@@ -103,9 +106,8 @@ class Turns:
                 )
         _clear_old(store, turns)
 
-    def _take(self, store: DataStore, owner: int) -> None:
+    def _take(self, store: DataStore, owner: int, number: int) -> None:
         pen = random_name()
-        number = max(_numbers(store, owner), default=0) + 1
         name = layout.turn(owner, number)
         document = TurnDocument(
             number=owner,
@@ -130,9 +132,8 @@ class Turns:
         )
 
 
-def _numbers(store: DataStore, owner: int) -> list[int]:
+def _numbers(owner: int, names: Iterable[str]) -> list[int]:
     beginning = layout.turn(owner, 0)[:-16]
-    names = (entry.name for entry in store.transport.entries(layout.OWNER))
     return sorted(
         int(name[-16:], 16)
         for name in names
@@ -140,14 +141,15 @@ def _numbers(store: DataStore, owner: int) -> list[int]:
     )
 
 
-def _newest(store: DataStore, owner: int) -> TurnDocument | None:
-    for number in reversed(_numbers(store, owner)):
+def _newest(store: DataStore, owner: int, numbers: list[int]) -> TurnDocument | None:
+    for number in reversed(numbers):
         with suppress(*LOST):
             return store.read_surely(layout.turn(owner, number), Kind.TURN, TurnDocument)[0]
     return None
 
 
 def _clear_old(store: DataStore, before: list[str]) -> None:
+    transport = store.transport  # `for_writing` would ask the fence that asks this
     for name in sorted(before)[: -_KEPT_TURNS + 1]:
         with suppress(LikenessError):  # the next one, then
-            store.for_writing().delete(name)
+            transport.delete(name)

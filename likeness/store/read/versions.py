@@ -69,6 +69,30 @@ def vms(store: DataStore) -> list[VmId]:
     return [VmId(name) for name in store.transport.folders(layout.VERSIONS) if is_name(name)]
 
 
+@dataclass(frozen=True, slots=True)
+class ListedRecords:
+    """A VM's folder of versions, as it was listed.
+
+    Attributes:
+        names: Of its version records, oldest first; not yet believed.
+        strange: What bears such a name and is a folder.
+    """
+
+    names: tuple[str, ...]
+    strange: tuple[str, ...] = ()
+
+
+def list_records(store: DataStore, vm: VmId) -> ListedRecords:
+    """Look into a VM's folder."""
+    folder = layout.versions_of(vm)
+    there = store.transport.listing(folder)
+    strange = (f"{folder}/{each}" for each in there.folders)
+    return ListedRecords(
+        tuple(sorted(filter(layout.is_known, there.names))),
+        tuple(filter(layout.is_known, strange)),
+    )
+
+
 def record_names(store: DataStore, vm: VmId) -> list[str]:
     """Names of a VM's version records, oldest first; not yet believed."""
     names = (entry.name for entry in store.transport.entries(layout.versions_of(vm)))
@@ -104,16 +128,21 @@ def _version(store: DataStore, name: str, data: bytes) -> Version:
     return Version(name, clear, record, frame.digest)
 
 
-def last_version(store: DataStore, vm: VmId) -> Version | None:
+def last_version(store: DataStore, vm: VmId, listed: ListedRecords | None = None) -> Version | None:
     """A VM's newest version whose record is to be had whole; none if it has none.
 
     What cannot be read at the moment is passed over too: a backup that works from an older version
     reads more, and lacks nothing.
 
+    Args:
+        store: Where.
+        vm: Whose.
+        listed: Its records, if they were listed just now.
+
     Raises:
         StoreTooNew: A later release wrote the newest.
     """
-    for name in reversed(record_names(store, vm)):
+    for name in reversed(listed.names if listed else record_names(store, vm)):
         with suppress(*LOST, ObjectUnreadable, ShareRefused):
             return read_version_surely(store, name)
     return None

@@ -5,7 +5,7 @@ and named by one signed document that is written last.
 """
 
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -58,10 +58,10 @@ def put_copy(store: DataStore, folder: Path, *, clock: Clock) -> CatalogCopy:
         ShareFull: No room; older copies stay.
         StoreTooNew: A later release changed the store; nothing was written.
     """
-    store.require_writable()
-    entries = [entry.name for entry in store.transport.entries(layout.CATALOG)]
-    numbers = _numbers(entries)
-    number = layout.free_number(layout.CATALOG, entries, store.transport.folders(layout.CATALOG))
+    store = store.for_one_step()
+    there = store.transport.listing(layout.CATALOG)
+    numbers = _numbers(there.names)
+    number = layout.free_number(layout.CATALOG, there.names, there.folders)
     archive = folder.with_name(f"{folder.name}.tar")
     try:
         with tarfile.open(archive, "w") as tar:
@@ -69,26 +69,28 @@ def put_copy(store: DataStore, folder: Path, *, clock: Clock) -> CatalogCopy:
                 tar.add(path, arcname=path.name)
         for at in range(number, number + _ATTEMPTS - 1):
             with suppress(NameTaken):  # by something that no listing shows, such as a link
-                copy = _put(store, archive, at, clock())
+                copy = _put(store, archive, at, clock(), there.names)
                 break
         else:
-            copy = _put(store, archive, number + _ATTEMPTS - 1, clock())
+            copy = _put(store, archive, number + _ATTEMPTS - 1, clock(), there.names)
     finally:
         archive.unlink(missing_ok=True)
     for old in numbers[: max(len(numbers) + 1 - KEPT, 0)]:
         with suppress(ObjectUnreadable, ShareRefused):  # the next time, then
-            _delete(store, old)
+            _delete(store, old, there.names)
     return copy
 
 
-def _put(store: DataStore, archive: Path, number: int, made_at: datetime) -> CatalogCopy:
+def _put(
+    store: DataStore, archive: Path, number: int, made_at: datetime, taken: Collection[str]
+) -> CatalogCopy:
     """Write one copy.
 
     Raises:
         NameTaken: Something has its number; no part is left.
     """
     size = archive.stat().st_size
-    names, digests = _write_parts(store, archive, number)
+    names, digests = _write_parts(store, archive, number, taken)
     document = CatalogCopyDocument(
         number=number,
         made_at=made_at.isoformat(),
@@ -141,11 +143,12 @@ def _numbers(names: Iterable[str]) -> list[int]:
     return sorted(layout.number_of(n) for n in names if layout.is_known(n) and "-" not in n)
 
 
-def _write_parts(store: DataStore, archive: Path, number: int) -> tuple[list[str], list[str]]:
+def _write_parts(
+    store: DataStore, archive: Path, number: int, taken: Collection[str]
+) -> tuple[list[str], list[str]]:
     names: list[str] = []
     digests: list[str] = []
     transport = store.for_writing()
-    taken = {entry.name for entry in transport.entries(layout.CATALOG)}
     at = 0
     with archive.open("rb") as file:
         while plain := file.read(_PART_BYTES):
@@ -188,12 +191,12 @@ def _read_part(store: DataStore, name: str, expected: str, place: bytes) -> byte
     return read_surely(store, name, judge, most_bytes=MOST_BLOB_BYTES)
 
 
-def _delete(store: DataStore, number: int) -> None:
+def _delete(store: DataStore, number: int, there: Collection[str]) -> None:
     """Delete a copy; its document last, so that an attempt that fails is made again next time."""
     name, transport = layout.numbered(layout.CATALOG, number), store.for_writing()
-    for entry in list(transport.entries(layout.CATALOG)):
-        if entry.name.startswith(f"{name}-"):
-            transport.delete(entry.name)
+    for part in there:
+        if part.startswith(f"{name}-"):
+            transport.delete(part)
     transport.delete(name)
 
 

@@ -5,7 +5,7 @@ signed version record last. A crash after any step leaves objects that nothing r
 version that lacks something.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import takewhile
 
@@ -34,11 +34,12 @@ from likeness.store.format.pack import PackReceipt
 from likeness.store.read.index import write_index
 from likeness.store.read.salvaging import read_table
 from likeness.store.read.versions import (
+    ListedRecords,
     Version,
     last_version,
+    list_records,
     read_version,
     read_version_surely,
-    record_names,
     stretches,
 )
 from likeness.store.write.forgetting import read_forgotten
@@ -72,6 +73,7 @@ def commit_version(
     step: Step = lambda _: None,
     gate: Gate = nullcontext,
     copies: Copies = no_copies,
+    listed: ListedRecords | None = None,
 ) -> Version:
     """Make a transfer permanent.
 
@@ -89,6 +91,8 @@ def commit_version(
         step: Told of each step.
         gate: Held while the record is written: nobody forgets or deletes meanwhile.
         copies: Tells where the chunks are that the transfer relied on instead of sending them.
+        listed: The VM's records, if nobody else made one since they were listed, nor an earlier
+            attempt; else they are now.
 
     Raises:
         TransferBroken: The version it was compared with was forgotten meanwhile; transfer again.
@@ -99,14 +103,15 @@ def commit_version(
         BadInput: The VM has more disks than a version holds.
         StoreTooNew: A later release changed the store, or wrote the VM's newest version.
     """
-    store.require_writable()
+    before = store.for_one_step()  # for all that is written before the record
     _require_few_disks(receipt)
     receipt = fitted(receipt)
     store.require_in_place()
     vm = receipt.vm.vm
     version = _version_id(receipt)
-    swept = swept_statements(store)
-    names = record_names(store, vm)
+    swept = swept_statements(store) if receipt.packs.packs else None
+    listed = listed or list_records(store, vm)
+    names = list(listed.names)
     done = _done_before(store, names, version)
     if done is not None:
         return done
@@ -115,16 +120,17 @@ def commit_version(
         _set_torn_aside(store, vm, names)
         last = last_version(store, vm)
     shared = look_for_shared(store, receipt, copies)
-    _admit_packs(store, receipt)
+    if receipt.packs.packs:
+        _admit_packs(before, receipt)
     step("packs admitted")
-    disks = tuple(_write_map(store, disk, version, last) for disk in receipt.disks)
+    disks = tuple(_write_map(before, disk, version, last) for disk in receipt.disks)
     step("maps written")
-    index = tuple(write_index(store, receipt.packs, run=receipt.run, clock=clock))
+    index = tuple(write_index(before, receipt.packs, run=receipt.run, clock=clock))
     step("index written")
     parts = [part for disk in disks for part in disk.parts if part.version == version]
     clear = VersionClear(
         vm=vm,
-        sequence=_next_sequence(store, vm, names, above),
+        sequence=_next_sequence(store, vm, (*names, *listed.strange), above),
         version=version,
         taken_at=receipt.taken_at.isoformat(),
         committed_at=clock().isoformat(),
@@ -142,7 +148,7 @@ def commit_version(
         made = Version(name, clear, record, written)
     store.require_in_place()  # or else it was recorded beside the store
     step("version recorded")
-    store.for_writing().delete_folder(layout.inbox(receipt.run))
+    before.for_writing().delete_folder(layout.inbox(receipt.run))
     return made or read_version(store, name)
 
 
@@ -236,12 +242,11 @@ def _record(receipt: TransferReceipt, disks: tuple[DiskRecord, ...]) -> VersionR
     )
 
 
-def _next_sequence(store: DataStore, vm: VmId, names: list[str], above: int) -> int:
+def _next_sequence(store: DataStore, vm: VmId, names: Sequence[str], above: int) -> int:
     """One more than anything there has, forgotten versions and folders in a record's place too."""
-    folder = layout.versions_of(vm)
-    strange = (f"{folder}/{each}" for each in store.transport.folders(folder))
-    forgotten = (e.name for e in store.transport.entries(layout.forgotten_record(folder)))
-    taken = (*names, *filter(layout.is_known, (*strange, *forgotten)))
+    folder = layout.forgotten_record(layout.versions_of(vm))
+    forgotten = (entry.name for entry in store.transport.entries(folder))
+    taken = (*names, *filter(layout.is_known, forgotten))
     return max((above, *map(layout.number_of, taken))) + 1
 
 

@@ -27,7 +27,7 @@ from likeness.store.format.data_store import DataStore, read_frame, set_aside
 from likeness.store.format.documents import HeadDocument, HeadObject, HeadVm, VersionClear
 from likeness.store.read.versions import record_names, vms
 from likeness.store.write.forgetting import Forgotten, read_forgotten
-from likeness.transport.passing import CLOSED, CarefulTransport
+from likeness.transport.passing import CLOSED, CarefulTransport, OnceTransport
 
 FULL_EVERY = 64
 MOST_OBJECTS = 1 << 17
@@ -110,14 +110,16 @@ def write_head(store: DataStore, *, clock: Clock) -> Witness:
         StoreTooNew: A later release wrote the newest head, or changed the store.
         ShareUnreachable: The share went away, or the store from the share; repeat.
     """
-    store.require_writable()
+    look = _at_one_look(store)
+    look.require_writable()
     store.require_in_place()
     _set_late_heads_aside(store)
     told, attempts = Witness(), 0
     blocked: set[int] = set()
-    for _ in range(FULL_EVERY):
+    for attempt in range(FULL_EVERY):
+        look = _at_one_look(store) if attempt else look
         try:
-            witness, is_all = _write_next(store, clock, told, blocked)
+            witness, is_all = _write_next(store, look, clock, told, blocked)
         except NameTaken as cause:
             attempts += 1
             if attempts == _ATTEMPTS:
@@ -129,6 +131,11 @@ def write_head(store: DataStore, *, clock: Clock) -> Witness:
             break
     witness.problem = told.problem
     return witness
+
+
+def _at_one_look(store: DataStore) -> DataStore:
+    """The same store, each folder of which is listed once: what comes later the next head tells."""
+    return store.over(OnceTransport(store.transport))
 
 
 def _set_late_heads_aside(store: DataStore) -> None:
@@ -152,12 +159,13 @@ def _set_aside_if_late(
 
 
 def _write_next(
-    store: DataStore, clock: Clock, told: Witness, blocked: Collection[int]
+    store: DataStore, look: DataStore, clock: Clock, told: Witness, blocked: Collection[int]
 ) -> tuple[Witness, bool]:
     """Write one head, if need be.
 
     Args:
         store: Where.
+        look: The same at one look; for folders of control objects.
         clock: The present.
         told: What heads said when the writing began, of what the newest do not say again yet;
             gathers what was lost.
@@ -171,8 +179,8 @@ def _write_next(
     told.objects |= witness.objects
     number = witness.number + 1
     seen = Witness() if _is_full(number) else witness
-    changed, lost = _changed_vms(store, seen, told)
-    objects = _changed_objects(store, seen, known=told.objects)
+    changed, lost = _changed_vms(store, look, seen, told)
+    objects = _changed_objects(store, look, seen, known=told.objects)
     told.problem = told.problem or witness.problem
     told.objects |= {each.name: each.digest for each in objects if not each.gone}
     if not changed and not objects:
@@ -253,7 +261,9 @@ def versions_digest(names: list[str]) -> str:
     return digest([f"{name}\n".encode() for name in sorted(names)]).hex()
 
 
-def _changed_vms(store: DataStore, seen: Witness, told: Witness) -> tuple[list[HeadVm], list[VmId]]:
+def _changed_vms(
+    store: DataStore, look: DataStore, seen: Witness, told: Witness
+) -> tuple[list[HeadVm], list[VmId]]:
     """VMs that are not as they were seen; and those that lost a version nobody gave up.
 
     Statements are read after the records, so that each record that moved away is spoken of.
@@ -263,7 +273,7 @@ def _changed_vms(store: DataStore, seen: Witness, told: Witness) -> tuple[list[H
     present = set(vms(store.over(listing)))
     everyone = sorted(present | set(told.vms))
     there = {vm: _records(store, vm) for vm in everyone}
-    forgotten = read_forgotten(store)
+    forgotten = read_forgotten(look)
     for vm in everyone:
         try:
             names, forgotten = _seen_surely(store, vm, there[vm], forgotten, told)
@@ -321,10 +331,10 @@ def _records(store: DataStore, vm: VmId) -> list[str] | None:
 
 
 def _changed_objects(
-    store: DataStore, seen: Witness, *, known: Mapping[str, str]
+    store: DataStore, look: DataStore, seen: Witness, *, known: Mapping[str, str]
 ) -> list[HeadObject]:
     """Objects that appeared or went; what is `known` keeps its digest, whatever lies there now."""
-    listing = CarefulTransport(store.transport)
+    listing = CarefulTransport(look.transport)
     present = {
         entry.name
         for folder in layout.CONTROL

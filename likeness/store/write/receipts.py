@@ -10,7 +10,7 @@ from likeness.store.format.documents import Counts
 from likeness.store.format.maps import FlatMap
 from likeness.store.format.pack_log import PackLog
 from likeness.store.format.relied_on import ReliedOn
-from likeness.store.read.versions import Version
+from likeness.store.read.versions import ListedRecords, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class TransferReceipt:
         cpu_seconds: What reading, sealing and sending has cost there.
         relied_on: Chunks that were not sent, since the store had them already.
         last: The VM's last version as the transfer read it, if it had one; see `last_version`.
+        listed: The VM's records as the transfer found them.
     """
 
     run: RunId
@@ -61,6 +62,7 @@ class TransferReceipt:
     last: Version | None = None
     keep: str = ""
     locked_until: str = ""
+    listed: ListedRecords | None = None
 
     def discard(self) -> None:
         """Let go of the maps once the version is recorded; safe to repeat."""

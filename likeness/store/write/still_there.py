@@ -47,6 +47,8 @@ def require_still_there(
             f"VM {receipt.vm.name[:80]!r}: the version it was compared with was forgotten while it"
             " was backed up; run the job again, which compares it with another"
         )
+    if not receipt.packs.packs:
+        return
     now = swept_statements(store)
     if now is None or swept is None:
         for pack in receipt.packs:
