@@ -12,6 +12,7 @@ from blocks import Site
 from likeness.agent.protocol import AGENT_PACK_BYTES, PROTOCOL, Header, OrderedDisk
 from likeness.agent.remote import Address, Order, RemoteDisk, run_over_ssh
 from likeness.agent.transfer import Bundle
+from likeness.codec.records import Check
 from likeness.errors import BadInput, ShareRefused, ShareUnreachable, StoreMissing
 from likeness.model.disk import Skips
 from likeness.model.ids import PackId, RunId, random_name
@@ -166,7 +167,7 @@ def _try_out(ready: ReadyDelegate, run: RunId, trial: str, scratch: Path, stop: 
         hold = layout.arriving_pack(run, PackId(random_name()))
         store.for_writing().create(hold, [])
         try:
-            header = header_of(run, bundle_of(store), (), ready, trial=trial)
+            header = header_of(run, bundle_of(store, ready.job), (), ready, trial=trial)
             log = PackLog(scratch / f"{random_name()}.packs")
             run_over_ssh(ready.address, Order(header, (), log, stop=stop))
         finally:
@@ -232,7 +233,7 @@ def transfer_through(
             )
             for disk, remote, path in zip(snapshot.disks, disks, paths, strict=True)
         )
-        header = header_of(snapshot.owner.run, bundle_of(store), ordered, ready)
+        header = header_of(snapshot.owner.run, bundle_of(store, ready.job), ordered, ready)
         order = Order(
             header,
             disks,
@@ -262,8 +263,8 @@ def transfer_through(
     )
 
 
-def bundle_of(store: DataStore) -> Bundle:
-    """What a source is told about the store."""
+def bundle_of(store: DataStore, job: BackupJob) -> Bundle:
+    """What a source is told about the store and the job."""
     return Bundle(
         store=store.store_id,
         box=store.keys.public().box,
@@ -271,6 +272,7 @@ def bundle_of(store: DataStore) -> Bundle:
         chunk_bytes=store.chunk_bytes,
         suite=store.suite,
         seed=secrets.token_bytes(32),
+        check=Check(job.check_before_sending),
     )
 
 
@@ -295,6 +297,7 @@ def header_of(
         suite=int(bundle.suite),
         level=bundle.level,
         seed=bundle.seed.hex(),
+        check=bundle.check,
         pack_bytes=AGENT_PACK_BYTES,
         workers=0,
         place=ads.place,

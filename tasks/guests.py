@@ -354,7 +354,7 @@ def _header(
     *,
     trial: str = "",
 ) -> Header:
-    ads, guest, bundle = site.data_store, vm.guest, bundle_of(store)
+    ads, guest, bundle = site.data_store, vm.guest, bundle_of(store, job)
     scope = _scope(vm, job, store)
     return Header(
         protocol=PROTOCOL,
@@ -367,6 +367,7 @@ def _header(
         suite=int(bundle.suite),
         level=bundle.level,
         seed=bundle.seed.hex(),
+        check=bundle.check,
         pack_bytes=AGENT_PACK_BYTES,
         workers=guest.threads,
         place=ads.place,

@@ -111,7 +111,7 @@ def transfer_disks(
         distrusted = frozenset(damaged_ids(site.catalog.file)) | {c[:16] for c in sharing.gone}
         skips = [each.skips for each in unread]
         known = held.enter_context(shared_with(run, attempt, sharing, site=site))
-        work = _Work(xen, store, snapshot, last, skips, attempt, stop, cap, distrusted, known)
+        work = _Work(job, xen, store, snapshot, last, skips, attempt, stop, cap, distrusted, known)
         moved = _send(work, delegate)
     counts = moved.counts
     get_run_logger().info(
@@ -151,6 +151,7 @@ def locked_until(job: BackupJob, taken_at: datetime) -> str:
 class _Work:
     """One attempt to transfer a VM."""
 
+    job: BackupJob
     xen: XenSession
     store: DataStore
     snapshot: XenSnapshot
@@ -187,7 +188,7 @@ def _send(work: _Work, delegate: ReadyDelegate | None) -> Moved:
         counts = transfer(
             disks,
             run=run,
-            bundle=bundle_of(work.store),
+            bundle=bundle_of(work.store, work.job),
             inbox=work.store.for_writing(),
             log=log,
             stop=work.stop,

@@ -13,6 +13,7 @@ from typing import Annotated, TypeVar
 
 from msgspec import DecodeError, Meta, Struct, json
 
+from likeness.codec.records import Check
 from likeness.errors import BadInput
 from likeness.model.disk import Extent
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId
@@ -106,6 +107,7 @@ class Header(Document, frozen=True):
 
     Attributes:
         scope: Whose chunk ids the chunk id key makes; stands in every pack.
+        check: Which records it opens again before it sends them.
         trial: Name of an object to create in the inbox before anything else, to see that it can be
             done from there; empty for none.
         nice: Added to the agent's niceness.
@@ -134,6 +136,7 @@ class Header(Document, frozen=True):
     encrypt: bool
     disks: Annotated[tuple[OrderedDisk, ...], Meta(max_length=_MOST_DISKS)]
     trial: Text = ""
+    check: Check = Check.ALL
     nice: Count = 10
     bytes_per_second: Count = 0
     silence_seconds: Count = SILENCE_SECONDS

@@ -175,6 +175,7 @@ class _Order:
             suite=known_suite(told.suite, name="the order"),
             level=told.level,
             seed=bytes.fromhex(told.seed),
+            check=told.check,
             pack_bytes=fitting.pack_bytes,
             workers=fitting.workers,
         )

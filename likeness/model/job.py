@@ -23,6 +23,7 @@ from likeness.model.sizes import shortened
 
 Consistency = Literal["standard", "quiesced", "memory", "offline"]
 Source = Literal["direct", "enhanced", "qhybrid", "qhybrid else enhanced"]
+CheckBeforeSending = Literal["all", "sampled", "off"]
 PowerState = Literal["Running", "Halted", "Suspended", "Paused"]
 MOST_MIB = 1 << 20
 _LONGEST = 1024
@@ -160,6 +161,13 @@ class BackupJob(BaseModel):
         title="Reading speed, MiB/s at most",
         description="For the whole job; 0 is as fast as it goes.",
     )
+    check_before_sending: CheckBeforeSending = Field(
+        default="sampled",
+        title="Open again before sending",
+        description="Which data blocks are opened and compared with the disk before they leave:"
+        " all, a quarter more processor time; sampled, one of 16; off, none. Whatever is chosen,"
+        " validation opens every one of them afterwards.",
+    )
 
     keep: Policy = Field(
         default="",
@@ -266,6 +274,7 @@ RULES = {
     "changed_blocks": _TRUTH,
     "keep": POLICY_RULE,
     "lock_days": "give a whole number from 0 to 36500",
+    "check_before_sending": "choose all, sampled or off",
     "bandwidth_mib": f"give a whole number from 0 to {MOST_MIB}",
 }
 """What can be said of each field of a job."""

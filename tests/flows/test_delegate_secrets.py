@@ -121,7 +121,9 @@ def test_nothing_that_a_delegate_is_told_opens_anything_and_its_account_adds_alo
     assert ended.name == "Completed"
     assert any(found_in(place, b"likeness.agent") for place in places.values())
     hidden = secrets_of(scene)
-    header = encode(ordered(scene))
+    order = ordered(scene)
+    assert order.check == scene.job("web").check_before_sending == "sampled"
+    header = encode(order)
     assert {name for name, key in told_besides(scene).items() if found_in(header, key)}
     assert [name for name, secret in hidden.items() if found_in(header, secret)] == []
     seen = {
@@ -142,7 +144,7 @@ def ordered(scene: Scene) -> Header:
     address = Address("127.0.0.1", 22, "ssh-ed25519 AAAA", "PRIVATE KEY")
     ready = ReadyDelegate(machine, address, scene.job("web", source="enhanced"), scene.site)
     with scene.store() as store:
-        return header_of(RunId(random_name()), bundle_of(store), (), ready)
+        return header_of(RunId(random_name()), bundle_of(store, ready.job), (), ready)
 
 
 def reads_and_changes_nothing(scene: Scene) -> None:

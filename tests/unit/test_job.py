@@ -15,6 +15,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"bandwidth_mib": -1}, "'bandwidth_mib' cannot be -1: give a whole number from 0"),
     ({"bandwidth_mib": 1 << 62}, "give a whole number from 0 to 1048576"),
     ({"bandwidth_mib": float("inf")}, "'bandwidth_mib' cannot be inf"),
+    ({"check_before_sending": "some"}, "choose all, sampled or off"),
     ({"vms": ["web", " "]}, "'vms' cannot be ' ': give a list of names"),
     ({"vms": "web"}, "'vms' cannot be 'web': give a list of names"),
     ({"tags": ["a\0b"]}, "'tags' cannot be "),
