@@ -132,6 +132,27 @@ def spare_packs(
     return [(PackId(pack.hex), int(size)) for pack, size in rows]
 
 
+def sparse_packs(
+    catalog: CatalogFile, now: datetime, max_age: timedelta, *, live_share: float
+) -> list[PackId]:
+    """Packs of which less than a share is needed and served by them, the emptiest first."""
+    with staged(catalog) as stage, reading(catalog) as connection:
+        name_list(connection, stage, "going_ids", ())
+        _needs(connection, now, max_age)
+        rows = connection.execute(
+            """WITH shares AS (
+                SELECT p.pack_no, coalesce(sum(p.length) FILTER (p.serves AND n.needed), 0)
+                    / sum(p.length) AS live
+                FROM places AS p LEFT JOIN chunk_needs AS n USING (chunk) GROUP BY p.pack_no
+            )
+            SELECT k.pack_id FROM packs AS k JOIN shares AS s USING (pack_no)
+            WHERE k.state = 'live' AND NOT k.bad AND NOT k.unreachable AND k.proved_at <= ?
+              AND s.live > 0 AND s.live < ? ORDER BY s.live, k.pack_no""",
+            [to_utc(now + CLOCK_SLACK), live_share],
+        ).fetchall()
+    return [PackId(pack.hex) for (pack,) in rows]
+
+
 def _needs(connection: Connection, now: datetime, max_age: timedelta) -> None:
     """`pack_needs (pack_no, size_bytes, needed, stays)`, now and without those in `going_ids`."""
     connection.execute(

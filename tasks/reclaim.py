@@ -1,5 +1,7 @@
 """Reclaim: give back the room of what no version needs; condemned first, deleted a week later."""
 
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,17 +10,23 @@ from prefect import get_run_logger, task
 from blocks import Site
 from catalog import reconciling, space
 from catalog.dedup import packs_condemned, packs_given_back
+from catalog.recording import record_packs
 from likeness.clock import system_clock
-from likeness.model.ids import RunId, VersionId
+from likeness.model.ids import PackId, RunId, VersionId
 from likeness.model.sizes import counted, readable_size
 from likeness.stopping import StopToken
+from likeness.store.check.proving import Finding, PackProof
 from likeness.store.format.data_store import DataStore
+from likeness.store.format.pack import PackReceipt
+from likeness.store.prune.compacting import LIVE_SHARE, Compaction
 from likeness.store.prune.reclaiming import Reclaim, Reclaimed
 from likeness.store.read.index import known_packs
 from likeness.store.repair.undeleting import find_forgotten, undelete
+from tasks.ages import age_limit
 from tasks.claims import is_live, store_gate, store_turn
 from tasks.known_ids import copies_of, proof_counts_for
 from tasks.progress import shown
+from tasks.proving import Prover, Validated
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
 
@@ -43,34 +51,66 @@ def reclaim_packs(run: RunId, *, site: Site, most_percent: int, stop: StopToken)
     """
     age, done = proof_counts_for(site), _Percent()
     with site.data_store.open() as store, scratch_folder(site, run) as scratch:
+        moving = Compaction(
+            store, run, system_clock, stop, prove=partial(_taken_in, site, store, stop)
+        )
         work = Reclaim(
             store,
             run,
             system_clock,
             scratch,
-            gate=partial(store_gate, site),
+            gate=partial(_alone, site),
             stop=stop,
             copies=partial(copies_of, site),
+            rewrite=moving.rewrite,
             is_live=partial(is_live, site),
             progress=done.reached,
             most_share=most_percent / 100,
         )
-        candidates = [p for p, _ in space.spare_packs(site.catalog.file, system_clock(), age)]
+        now, catalog = system_clock(), site.catalog.file
+        candidates = [pack for pack, _ in space.spare_packs(catalog, now, age)]
+        sparse = space.sparse_packs(catalog, now, age, live_share=LIVE_SHARE)
         try:
             with shown(
                 f"reclaim-{run[:12]}", "Packs looked at once more and deleted", done.percent
             ):
-                work.work(candidates)
+                work.work(candidates, sparse)
         finally:  # the catalog learns what was done, however far it came
+            work.done.moved_bytes = moving.moved_bytes
             _remember(site, store, work.done)
     found = work.done
     get_run_logger().info(
-        "%s condemned, %s deleted: %s given back",
+        "%s condemned, of which %s rewritten (%s), %s deleted: %s given back",
         counted(len(found.condemned), "pack"),
+        len(found.rewritten),
+        readable_size(found.moved_bytes),
         counted(len(found.deleted), "pack"),
         readable_size(found.freed_bytes),
     )
     return found
+
+
+@contextmanager
+def _alone(site: Site) -> Generator[None, None, None]:
+    """Alone with what gives packs back, too: it relies on packs that others condemn."""
+    with store_turn(site), store_gate(site):
+        yield
+
+
+def _taken_in(
+    site: Site, store: DataStore, stop: StopToken, packs: Sequence[PackReceipt]
+) -> set[PackId]:
+    """Tell the catalog of rewritten packs, read them back, and tell which are whole."""
+    record_packs(site.catalog.file, packs, system_clock())
+    whole: set[PackId] = set()
+
+    def note(batch: Sequence[PackProof], _so_far: Validated) -> None:
+        whole.update(proof.pack for proof in batch if proof.finding is Finding.PROVED)
+
+    limit = age_limit(site.revalidate_after)
+    prover = Prover(site.catalog.file, store, limit, system_clock, stop)
+    prover.prove([pack.pack for pack in packs], told=note)
+    return whole
 
 
 def _remember(site: Site, store: DataStore, done: Reclaimed) -> None:

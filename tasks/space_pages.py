@@ -79,6 +79,11 @@ def show_reclaim(done: Reclaimed, *, site: Site) -> None:
         f" {counted(len(done.waiting), 'pack')}, {waiting:,} bytes ({readable_size(waiting)});"
         " until then `undelete` takes a forgotten version back.",
     ]
+    if done.rewritten:
+        lines.append(
+            f"Rewritten: {counted(len(done.rewritten), 'pack')} of which little was needed;"
+            f" {done.moved_bytes:,} bytes ({readable_size(done.moved_bytes)}) moved into new packs."
+        )
     if done.spared:
         lines.append(
             f"Spared, since a version needs them after all: {counted(len(done.spared), 'pack')}."

@@ -188,6 +188,19 @@ def record_length(data: Buffer, offset: int, *, name: str) -> int:
     return int(_HEADER.size + length + CHECKSUM_BYTES)
 
 
+def session_number(record: bytes) -> int:
+    """Which of its pack's sessions a record names."""
+    return int(_HEADER.unpack_from(record)[2])
+
+
+def renumbered(record: bytes, number: int) -> bytes:
+    """A record as it stands in a pack where its session has another number; no key is needed."""
+    magic, length, _, flags = _HEADER.unpack_from(record)
+    head = _HEADER.pack(magic, length, number, flags)
+    body = record[_HEADER.size : -CHECKSUM_BYTES]
+    return b"".join((head, body, checksum64(head, body)))
+
+
 @dataclass(frozen=True, slots=True)
 class OpenSession:
     """What opens the records of one session.

@@ -45,7 +45,10 @@ def all_packs(workshop: Workshop) -> list[PackId]:
 
 
 def reclaim(
-    workshop: Workshop, candidates: Collection[PackId] | None = None, **settings: object
+    workshop: Workshop,
+    candidates: Collection[PackId] | None = None,
+    sparse: Collection[PackId] = (),
+    **settings: object,
 ) -> Reclaimed:
     """One run; by default every pack is a candidate, and many may go."""
     run = Reclaim(
@@ -57,7 +60,7 @@ def reclaim(
     )
     for name, value in settings.items():
         setattr(run, name, value)
-    return run.work(all_packs(workshop) if candidates is None else candidates)
+    return run.work(all_packs(workshop) if candidates is None else candidates, sparse)
 
 
 def days_later(workshop: Workshop, days: int) -> None:

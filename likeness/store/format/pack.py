@@ -114,14 +114,13 @@ class PackBuilder:
         return self._assembled(records)
 
     def _assembled(self, records: list[_Record]) -> FinishedPack:
-        pack = PackId(random_name())
-        mine = self._session
-        sessions = _SESSION.pack(mine.session, mine.scope, mine.boxed)
+        pack, listed = PackId(random_name()), self._sessions()
+        sessions = b"".join(_SESSION.pack(e.session, e.scope, e.boxed) for e in listed)
         header = _HEADER.pack(
             _MAGIC,
             PACK_FORMAT,
             self._suite,
-            1,
+            len(listed),
             bytes.fromhex(self._store),
             bytes.fromhex(pack),
         )
@@ -141,6 +140,10 @@ class PackBuilder:
         parts.append(trailer)
         receipt = PackReceipt(pack, total, sums.digest_with(trailer), checksum, places)
         return FinishedPack(receipt, _as_bytes(parts), lambda: self._assembled(records))
+
+    def _sessions(self) -> "Sequence[BoxedSession]":
+        mine = self._session
+        return (BoxedSession(mine.session, mine.scope, mine.boxed),)
 
     def _sealed_table(self, pack: PackId, places: Places) -> bytes:
         nonce = aead.Nonces().next(self._suite)
@@ -234,7 +237,9 @@ class Pack:
 
 
 @dataclass(frozen=True, slots=True)
-class _Session:
+class BoxedSession:
+    """A session as a pack has it: its key is sealed to the store's box key."""
+
     session: bytes
     scope: bytes
     boxed: bytes
@@ -246,7 +251,7 @@ class PackHeader:
 
     pack: PackId
     suite: Suite
-    sessions: tuple[_Session, ...]
+    sessions: tuple[BoxedSession, ...]
     store: StoreId
     size_bytes: int
     name: str
@@ -378,8 +383,8 @@ def _second_boxes(data: bytes) -> bytes | None:
     return None
 
 
-def _sessions(boxes: bytes) -> tuple[_Session, ...]:
-    return tuple(_Session(*each) for each in _SESSION.iter_unpack(boxes))
+def _sessions(boxes: bytes) -> tuple[BoxedSession, ...]:
+    return tuple(BoxedSession(*each) for each in _SESSION.iter_unpack(boxes))
 
 
 def _table_place(store: StoreId, session: bytes, pack: PackId) -> bytes:

@@ -1,5 +1,7 @@
 """Reclaim: what no version needs goes, in four steps: condemn, wait, look again, delete.
 
+Of packs that hold little that is needed, that is moved into new ones first (`compacting`).
+
 Which packs may go is asked of the versions on the share (`marking`), never of the catalog alone.
 They are looked at once more right before they are deleted, behind a *gate* through which commits
 and forgetting go too: whoever holds it is alone. A few packs are deleted each time it is held, so
@@ -10,7 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 from likeness.clock import Clock
 from likeness.errors import ObjectUnreadable, ShareRefused
@@ -41,6 +45,8 @@ Gate = Callable[[], AbstractContextManager[object]]
 """Makes whoever goes through it be alone with what commits, forgets or deletes."""
 
 
+Rewrite = Callable[[Mapping[PackId, Collection[ChunkId]]], Mapping[ChunkId, Copy]]
+"""Moves what is needed of packs into new ones, and tells where it is now, proved."""
 Progress = Callable[[int, int], None]
 """Told how many packs are done, of how many."""
 
@@ -50,7 +56,9 @@ class Reclaimed:
     """What a run did.
 
     Attributes:
-        condemned: Packs that wait from now on.
+        condemned: Packs that wait from now on, those that were rewritten included.
+        rewritten: Packs of which what is needed lies in new ones now.
+        moved_bytes: Sealed bytes of that.
         waiting: All that wait now, those included, with their sizes as far as they are there.
         deleted: Packs that are gone now, with their sizes.
         spared: Packs that were condemned, and are needed after all.
@@ -59,6 +67,8 @@ class Reclaimed:
     """
 
     condemned: list[PackId] = field(default_factory=list)
+    rewritten: list[PackId] = field(default_factory=list)
+    moved_bytes: int = 0
     waiting: dict[PackId, int] = field(default_factory=dict)
     deleted: dict[PackId, int] = field(default_factory=dict)
     spared: set[PackId] = field(default_factory=set)
@@ -83,6 +93,7 @@ class Reclaim:
         gate: See `Gate`.
         stop: Looked at everywhere.
         copies: Where else data blocks are; by default nothing is relied on.
+        rewrite: See `Rewrite`; by default nothing is.
         is_live: Whether a run of a job is still under way; its packs are left alone.
         progress: Told how far it is.
         wait: How long a pack is condemned before it is deleted.
@@ -97,6 +108,7 @@ class Reclaim:
     gate: Gate = nullcontext
     stop: StopToken = field(default_factory=StopToken)
     copies: Copies = no_copies
+    rewrite: Rewrite = lambda _: {}
     is_live: Callable[[RunId], bool] = lambda _: False
     progress: Progress = lambda _done, _of: None
     wait: timedelta = WAIT
@@ -106,11 +118,13 @@ class Reclaim:
     _sizes: dict[PackId, int] = field(default_factory=dict)
     _doomed: set[PackId] = field(default_factory=set)
 
-    def work(self, candidates: Iterable[PackId]) -> Reclaimed:
+    def work(self, candidates: Iterable[PackId], sparse: Iterable[PackId] = ()) -> Reclaimed:
         """Condemn what no version needs of these packs, and delete what waited long enough.
 
         Args:
             candidates: Packs that seem not to be needed; each is looked at.
+            sparse: Packs of which little seems to be needed, the emptiest first; they are rewritten
+                as far as the limit of what one run condemns goes.
 
         Raises:
             ReclaimStopped: Something is not as it should be; what was done is in `done`.
@@ -124,6 +138,7 @@ class Reclaim:
         self._sizes = dict(self._listed())
         before = read_condemned(self.store)
         self._condemn(candidates, before)
+        self._compact(sparse)
         known = read_condemned(self.store)
         self._delete(known)
         self._tell(known)
@@ -138,6 +153,7 @@ class Reclaim:
             mark = marked(self, part)
             with self.gate():
                 look_again(mark)
+                self._sizes = dict(self._listed()) if mark.needed else self._sizes
                 self._condemn_some(self._not_needed(part, mark))
         records = [
             entry.name
@@ -149,6 +165,10 @@ class Reclaim:
     def _condemn_some(self, packs: list[PackId]) -> None:
         condemned = self.done.condemned
         require_few(len(condemned) + len(packs), len(self._sizes), most_share=self.most_share)
+        self._say_condemned(packs)
+
+    def _say_condemned(self, packs: list[PackId]) -> None:
+        condemned = self.done.condemned
         if packs:
             say_condemned(self.store, packs, (), run=self.run, clock=self.clock)
         self._doomed.update(packs)
@@ -169,10 +189,45 @@ class Reclaim:
         if part:
             yield part
 
-    def _not_needed(self, packs: Mapping[PackId, set[ChunkId]], mark: Mark) -> list[PackId]:
+    # compacting
+
+    def _compact(self, sparse: Iterable[PackId]) -> None:
+        """Rewrite packs, and condemn them once what is needed of them lies elsewhere, proved."""
+        most = max(int(self.most_share * len(self._sizes)), 1) - len(self.done.condemned)
+        here = (p for p in dict.fromkeys(sparse) if p in self._sizes and p not in self._doomed)
+        for part in self._in_parts(list(islice(here, max(most, 0)))):
+            mark = marked(self, part)
+            moved = self.rewrite(self._to_move(part, mark))
+            with self.gate():
+                look_again(mark)
+                self._sizes = dict(self._listed())
+                going = self._not_needed(part, mark, moved)
+                self._say_condemned(going)
+                self.done.rewritten += going
+
+    def _to_move(
+        self, packs: Mapping[PackId, set[ChunkId]], mark: Mark
+    ) -> Mapping[PackId, set[ChunkId]]:
+        """What versions need of packs that is nowhere else; each data block once."""
+        left = set().union(*(chunks & mark.needed for chunks in packs.values()))
+        copies = self.copies(left) if left else {}
+        left = {chunk for chunk in left if not self._is_held(copies.get(chunk), packs)}
+        found: dict[PackId, set[ChunkId]] = {}
+        for pack, chunks in packs.items():
+            if mine := chunks & left:
+                found[pack] = mine
+                left -= mine
+        return found
+
+    def _not_needed(
+        self,
+        packs: Mapping[PackId, set[ChunkId]],
+        mark: Mark,
+        moved: Mapping[ChunkId, Copy] = MappingProxyType({}),
+    ) -> list[PackId]:
         """Packs of which no version needs anything that no other pack holds, proved."""
-        wanted = set().union(*(chunks & mark.needed for chunks in packs.values()))
-        copies = self.copies(wanted) if wanted else {}
+        wanted = set().union(*(chunks & mark.needed for chunks in packs.values())) - moved.keys()
+        copies = {**(self.copies(wanted) if wanted else {}), **moved}
         return [
             pack
             for pack, chunks in packs.items()
