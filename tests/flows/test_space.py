@@ -106,6 +106,35 @@ def test_what_a_policy_does_not_keep_goes_to_the_byte(
     assert "known to restore" in forget_page(by_hand)
 
 
+def test_a_pack_that_holds_little_is_rewritten_and_goes(
+    new_site: Callable[..., Scene], later: Callable[[int], None]
+) -> None:
+    site = new_site({"web": [noise("web", MIB)]})
+    site.back_up("web", keep="last 1", validated=True)
+    (first,) = site.packs()
+    site.pool.write("web", disk=0, offset=CHUNK, data=noise("later", 3 * CHUNK))
+    site.back_up("web", keep="last 1", validated=True)
+    ran(forget, site=site, preview=False)
+    before = packs_bytes(site)
+
+    done = ran(reclaim, site=site)
+    assert len(done.rewritten) == 1
+    assert CHUNK < done.moved_bytes < 2 * CHUNK
+    assert site.verdicts() == [Verdict.GOOD]
+    for days in (1, 8):
+        later(days)
+        assert ran(reclaim, site=site).rewritten == []
+
+    assert not first.exists()
+    assert packs_bytes(site) < before - 2 * CHUNK
+    assert site.restore(site.newest("web").version) == site.disks("web")
+    assert damage(site) == []
+    site.forget_catalog()
+    assert site.validate().name == "Completed"
+    assert site.verdicts() == [Verdict.GOOD]
+    assert list_incidents(site.site.catalog.file) == []
+
+
 @pytest.mark.torture
 def test_the_long_way(new_site: Callable[..., Scene], later: Callable[[int], None]) -> None:
     """With a vault, a version taken back, and a catalog that is lost."""

@@ -29,10 +29,12 @@ class Rules:
 
     Attributes:
         flush: Packs are durable before they are spoken of (R1).
+        recheck: A commit looks once more for what it relies on (R3).
         mutex: Whoever commits, forgets or deletes is alone.
     """
 
     flush: bool = True
+    recheck: bool = True
     mutex: bool = True
 
 
@@ -113,6 +115,7 @@ class Controller:
     store: DataStore
     places: dict[ChunkId, list[PackId]] = field(default_factory=dict)
     sizes: dict[PackId, int] = field(default_factory=dict)
+    condemned: set[PackId] = field(default_factory=set)
     holder: greenlet | None = None
 
     def learn(self, packs: Iterable[tuple[PackId, int, Iterable[ChunkId]]]) -> None:
@@ -128,10 +131,14 @@ class Controller:
         for pack in packs:
             self.sizes.pop(pack, None)
 
+    def usable(self, chunk: ChunkId) -> list[PackId]:
+        """Packs that hold a data block, and are not condemned."""
+        return [pack for pack in self.places.get(chunk, ()) if pack not in self.condemned]
+
     def holders(self) -> dict[PackId, dict[PackId, int]]:
         """Packs of which the first copy of every data block is elsewhere."""
         by_pack: dict[PackId, list[PackId]] = {}
-        for held in self.places.values():
+        for held in map(self.usable, self.places):
             for pack in held:
                 by_pack.setdefault(pack, []).append(held[0])
         return {
@@ -144,5 +151,5 @@ class Controller:
         return {
             chunk: Copy(held[0], self.sizes[held[0]])
             for chunk in chunks
-            if (held := self.places.get(chunk))
+            if (held := self.usable(chunk))
         }

@@ -22,7 +22,8 @@ from tests.support.memory import MemoryTransport
 
 SEEDS = 4
 """Two seconds each; `make torture` goes through twenty thousand."""
-FOUND_BY_CHANCE = ("flush", "mutex")
+FOUND_BY_CHANCE = ("flush", "recheck", "mutex")
+LOOKS = ("require_still_there", "look_for_shared", "look_again_for_shared")
 DAYS = 25
 
 
@@ -81,6 +82,8 @@ def history(
     names = random.Random(f"names {seed}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("secrets.token_hex", lambda size: names.randbytes(size).hex())
+        for look in () if rules.recheck else LOOKS:
+            patch.setattr(f"likeness.store.write.commit.{look}", lambda *_: None)
         world.run(DAYS)
     return world
 
@@ -91,6 +94,8 @@ def test_no_version_is_lost(empty: tuple[DataStore, dict[str, bytes]], tmp_path:
     assert {seed: world.losses for seed, world in enumerate(worlds) if world.losses} == {}
     assert sum(world.made for world in worlds) > 5 * SEEDS
     assert sum(world.deleted for world in worlds) > 0
+    assert sum(world.rewritten for world in worlds) > 0
+    assert sum(world.relied_on for world in worlds) > 0
     assert sum(world.kills for world in worlds) > SEEDS
 
 
@@ -101,7 +106,7 @@ def test_without_one_of_the_rules_versions_are_lost(
     empty: tuple[DataStore, dict[str, bytes]],
     tmp_path: Path,
 ) -> None:
-    rules = Rules(flush=rule != "flush", mutex=rule != "mutex")
+    rules = Rules(flush=rule != "flush", recheck=rule != "recheck", mutex=rule != "mutex")
 
     found = next((s for s in range(100) if history(s, empty, tmp_path, rules).losses), None)
 

@@ -8,7 +8,7 @@ takes a part of a second, and one that goes wrong goes wrong again.
 
 import hashlib
 import random
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,15 +21,17 @@ from likeness.model.disk import DiskFacts, VmFacts
 from likeness.model.ids import ChunkId, DiskId, PackId, RunId, VmId
 from likeness.stopping import StopToken
 from likeness.store.format import layout
+from likeness.store.format.copies import Copy
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import Counts
 from likeness.store.format.maps import FlatMap
 from likeness.store.format.owning import Fence, take_over
 from likeness.store.format.pack import PackReceipt
 from likeness.store.format.places import Place, Places
+from likeness.store.format.relied_on import ReliedOn
 from likeness.store.prune.reclaiming import Reclaim
 from likeness.store.prune.sweeping import give_back_packs
-from likeness.store.read.index import known_packs
+from likeness.store.read.index import known_packs, write_index
 from likeness.store.read.versions import last_version, load_map, read_version, record_names
 from likeness.store.repair.undeleting import forgotten_records, undelete
 from likeness.store.write.commit import commit_version
@@ -65,7 +67,7 @@ class World:
         self.needs: dict[str, frozenset[ChunkId]] = {}
         self.unflushed: list[PackId] = []
         self.quiet, self.take_over_is_due = True, False
-        self.steps = self.kills = self.made = self.deleted = 0
+        self.steps = self.kills = self.made = self.deleted = self.rewritten = self.relied_on = 0
         self.losses: list[str] = []
         self._main = getcurrent()
         self.owner = self.new_controller(first=True)
@@ -223,10 +225,13 @@ class World:
             if chunk != before:
                 new[chunk] = None
         packs = Packs()
-        chunks = list(new)
-        for chunk in chunks:
-            packs.append(self._pack(controller, run, [chunk]))
-        self.pause()
+        relied_on = ReliedOn(self.folder / f"{self.name()}.relied")
+        for chunk in new:
+            if controller.copies([chunk]) and self.dice.random() < 0.7:
+                relied_on.add(chunk)
+            else:
+                packs.append(self._pack(controller, run, [chunk]))
+            self.pause()
         receipt = TransferReceipt(
             run=run,
             job="nightly",
@@ -238,6 +243,7 @@ class World:
             disks=(DiskReceipt(DiskFacts(disk, "0", "0", POSITIONS << 16), chunk_map, previous),),
             packs=packs,  # type: ignore[arg-type]
             counts=Counts(),
+            relied_on=relied_on,
             last=last,
         )
         ids = frozenset(ChunkId(chunk_map.ids(at, 1)) for at in range(POSITIONS))
@@ -259,11 +265,13 @@ class World:
                 clock=self.clock,
                 step=step,
                 gate=lambda: self.gate(controller),
+                copies=controller.copies,
             )
             name = made.name
         finally:
             receipt.discard()
         self.needs[name] = ids
+        self.relied_on += receipt.relied_on.chunks if receipt.relied_on else 0
 
     def _pack(self, controller: Controller, run: RunId, chunks: Sequence[ChunkId]) -> PackReceipt:
         pack = PackId(self.name())
@@ -317,14 +325,36 @@ class World:
                 self.folder,
                 gate=lambda: self.gate(controller),
                 copies=controller.copies,
+                rewrite=partial(self._rewrite, controller),
                 most_share=1.0,
                 wait=WAIT,
             )
+            packs = list(controller.sizes)
             try:
-                work.work(list(controller.sizes))
+                work.work(packs, [p for p in packs if self.dice.random() < 0.2])
             finally:
                 self.deleted += len(work.done.deleted)
+                controller.condemned |= {*work.done.condemned} - work.done.spared
+                controller.condemned -= work.done.spared
                 controller.unlearn(work.done.deleted)
+
+    def _rewrite(
+        self, controller: Controller, needed: Mapping[PackId, Collection[ChunkId]]
+    ) -> Mapping[ChunkId, Copy]:
+        """Move data blocks into packs of up to three, and index them."""
+        run = RunId(self.name())
+        chunks = sorted(set().union(*needed.values()))
+        made = []
+        for start in range(0, len(chunks), 3):
+            pack = self._pack(controller, run, chunks[start : start + 3])
+            controller.store.for_writing().rename(
+                layout.arriving_pack(run, pack.pack), layout.pack(pack.pack)
+            )
+            made.append(pack)
+        list(write_index(controller.store, made, run=run, clock=self.clock))
+        controller.learn((p.pack, p.size_bytes, [x.chunk for x in p.places]) for p in made)
+        self.rewritten += len(chunks)
+        return {x.chunk: Copy(p.pack, p.size_bytes) for p in made for x in p.places}
 
     def deduplicating(self, controller: Controller) -> None:
         """Give packs back that others make up for."""

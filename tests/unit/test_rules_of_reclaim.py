@@ -1,7 +1,9 @@
 """Each rule of the reclaim saves a version in one history, which is lost there without it."""
 
+import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +21,11 @@ from likeness.store.write.commit import commit_version
 from likeness.store.write.condemning import condemned_packs
 from likeness.store.write.forgetting import forget_versions
 from likeness.store.write.receipts import TransferReceipt
+from likeness.transport.local import LocalTransport
 from likeness.transport.passing import PassingTransport
 from tests.unit.test_forgetting import history
 from tests.unit.test_reclaiming import days_later, reclaim
-from tests.unit.workshop import CHUNK, Workshop, changed, noise
+from tests.unit.workshop import CHUNK, Maker, Workshop, changed, noise
 
 
 def restores(workshop: Workshop, version: Version) -> bool:
@@ -42,6 +45,32 @@ def through(workshop: Workshop) -> None:
         reclaim(workshop)
         days_later(workshop, days)
     reclaim(workshop)
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_a_pack_is_durable_before_anybody_speaks_of_it(
+    make_workshop: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, off: bool
+) -> None:
+    """The power is cut after the commit: what the kernel was not asked to keep is empty then."""
+    kept: set[int] = set()
+    sync = os.fsync
+
+    def noted(handle: int) -> None:
+        if off and "/in/" in str(Path(f"/proc/self/fd/{handle}").readlink()):
+            return
+        sync(handle)
+        kept.add(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr("likeness.transport.local.os.fsync", noted)
+    (tmp_path / "store").mkdir()
+    workshop = make_workshop(transport=LocalTransport(tmp_path / "store"))
+    made = workshop.back_up(noise("disk", 2 * CHUNK))
+
+    for path in (tmp_path / "store").rglob("*"):
+        if path.is_file() and path.stat().st_ino not in kept:
+            os.truncate(path, 0)
+
+    assert restores(workshop, made) is not off
 
 
 @pytest.mark.parametrize("off", [False, True])
