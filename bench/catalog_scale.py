@@ -15,6 +15,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from catalog.chunks import affected_versions, must_read
@@ -33,7 +34,8 @@ from likeness.store.check.proving import Finding, PackProof
 from likeness.store.format import layout
 from likeness.store.format.documents import Counts, DiskRecord, VersionClear, VersionRecord
 from likeness.store.format.maps import Run
-from likeness.store.format.pack import PackReceipt, Place
+from likeness.store.format.pack import PackReceipt
+from likeness.store.format.places import Place, Places
 from likeness.store.read.versions import Version
 
 NOW = datetime(2030, 6, 1, tzinfo=UTC)
@@ -113,7 +115,7 @@ def tonight(vm: int, turn: int, base: int) -> tuple[Version, DiskMap, PackReceip
     step = max(base // CHANGED, 1)
     spots = range(0, min(CHANGED * step, base), step)
     disk = DiskId(_name(f"disk{vm}"))
-    places = tuple(Place(c, 164 + 100_000 * at, 100_000) for at, c in enumerate(keys))
+    places = Places.of(Place(c, 164 + 100_000 * at, 100_000) for at, c in enumerate(keys))
     pack = PackReceipt(
         PackId(_name("new pack", vm, turn)), 50_000_664, bytes(32), bytes(16), places
     )
@@ -152,7 +154,7 @@ def tonight(vm: int, turn: int, base: int) -> tuple[Version, DiskMap, PackReceip
         objects=(),
         digests=(),
     )
-    record_name = layout.version_record(clear.vm, turn, version)
+    record_name = layout.version_record(VmId(clear.vm), turn, version)
     runs = [Run(spot, key) for spot, key in zip(spots, keys, strict=False)]
     return (
         Version(record_name, clear, record, "0" * 64),
@@ -187,20 +189,21 @@ def measured(catalog: CatalogFile, chunks: int, folder: Path) -> dict[str, float
         some = [ChunkId(each.chunk) for each in pack.places[:100]]
         old = [PackId(_name(f"pack{1 + nth * PROOFS + at}")) for at in range(PROOFS)]
         proofs = [PackProof(each, Finding.PROVED, NOW, 6_400_500, 64) for each in old]
-        timed("must read of a VM", lambda v=version: must_read(catalog, v.vm))
-        timed(
-            f"record a version, {CHANGED} changed",
-            lambda v=version, c=changes, p=pack: record_version(catalog, v, [c], [p], NOW),
-        )
-        timed("deduplicate its pack", lambda p=pack: drop_duplicates(catalog, NOW, packs=[p.pack]))
-        timed(f"record {PROOFS} proofs", lambda p=proofs: record_proofs(catalog, p, NOW, MONTH))
-        timed("who holds 100 data blocks", lambda s=some: held_by(catalog, s))
-        timed("where are 100 data blocks", lambda s=some: well_served(catalog, s, NOW, MONTH))
-    for what, once in {
-        "known ids for a job": lambda: write_known_ids(catalog, folder / "ids", NOW, MONTH),
-        "what nothing needs": lambda: spare_packs(catalog, NOW, MONTH),
-    }.items():
-        timed(what, once)
+        newest = [pack.pack]
+        work: dict[str, Callable[[], object]] = {
+            "must read of a VM": partial(must_read, catalog, VmId(version.clear.vm)),
+            f"record a version, {CHANGED} changed": partial(
+                record_version, catalog, version, [changes], [pack], NOW
+            ),
+            "deduplicate its pack": partial(drop_duplicates, catalog, NOW, packs=newest),
+            f"record {PROOFS} proofs": partial(record_proofs, catalog, proofs, NOW, MONTH),
+            "who holds 100 data blocks": partial(held_by, catalog, some),
+            "where are 100 data blocks": partial(well_served, catalog, some, NOW, MONTH),
+        }
+        for what, each in work.items():
+            timed(what, each)
+    timed("known ids for a job", partial(write_known_ids, catalog, folder / "ids", NOW, MONTH))
+    timed("what nothing needs", partial(spare_packs, catalog, NOW, MONTH))
     return {what: statistics.median(taken) for what, taken in times.items()}
 
 

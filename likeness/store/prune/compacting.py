@@ -28,8 +28,8 @@ from likeness.store.format.pack import (
     Pack,
     PackBuilder,
     PackReceipt,
-    Place,
 )
+from likeness.store.format.places import Place
 from likeness.store.read.index import known_packs, write_index
 
 MOST_SESSIONS = 8
