@@ -127,11 +127,15 @@ class VaultAges:
         there: How many were copied.
         read_back: Of how many all was read there and found whole.
         oldest: When that was longest ago.
+        proved: Of how many all was opened there with the key, too.
+        proved_oldest: When that was longest ago.
     """
 
     there: int
     read_back: int
     oldest: datetime | None
+    proved: int
+    proved_oldest: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ def vault(
 def check_vault(
     site: SiteName = "main",
     most_gib: Annotated[Gib, titled("Read back at most, GiB")] = 0,
+    prove: Annotated[bool, titled("Open every data block with the key, too")] = False,
 ) -> State[Any]:
     """Read back at the vault what is new there or due, and copy anew what is not whole there.
 
@@ -68,12 +69,15 @@ def check_vault(
     Args:
         site: Name of the Site block.
         most_gib: Read at most so many GiB; 0 is all that is due.
+        prove: Open and hash every data block there with the store's key; this takes processor time
+            as a validation does, and has ages of its own.
     """
     here, stop = Site.named(site), StopToken()
     with here.session(), run_claimed(here, this_run()):
         ready_catalog(here)
         try:
-            found = check_contents(site=here, stop=stop, most_bytes=max(most_gib, 0) << 30 or None)
+            most = max(most_gib, 0) << 30 or None
+            found = check_contents(site=here, stop=stop, most_bytes=most, prove=prove)
             if found.lost:
                 by_rules = wanted_there(site=here)
                 copied = copy_versions(

@@ -221,6 +221,10 @@ def vault_lines(site: Site, rows: Sequence[VersionRow]) -> Iterator[str]:
     since = f", the oldest {age_of(ages.oldest, now)}" if ages.oldest else ""
     said = f"{ages.read_back} of {counted(ages.there, 'version')} read back there{since}"
     yield f"{whole} {said}; the flow `check-vault` reads what is due."
+    if ages.proved:
+        since = age_of(ages.proved_oldest, now) if ages.proved_oldest else "never"
+        yield ""
+        yield f"{counted(ages.proved, 'version')} opened there with the key, the oldest {since}."
     if behind:
         more = f" and {len(behind) - _MOST_NAMES} more" if len(behind) > _MOST_NAMES else ""
         names = ", ".join(cell(name) for name in behind[:_MOST_NAMES])

@@ -42,13 +42,17 @@ class CheckedVault:
 
 
 @task(task_run_name="read the vault back", **STEP)
-def check_contents(*, site: Site, stop: StopToken, most_bytes: int | None = None) -> CheckedVault:
+def check_contents(
+    *, site: Site, stop: StopToken, most_bytes: int | None = None, prove: bool = False
+) -> CheckedVault:
     """Read what is due at the vault, compare it with what was signed, and write down what is whole.
 
     Args:
         site: The installation.
         stop: Looked at before every object.
         most_bytes: How much to read at most; all that is due if none.
+        prove: Open every data block with the store's key, too; what was never, or too long ago, is
+            due.
 
     Raises:
         BadInput: The site has no vault.
@@ -59,13 +63,16 @@ def check_contents(*, site: Site, stop: StopToken, most_bytes: int | None = None
     try:
         with site.data_store.open() as store:
             vault = DataStore(transport, store.facts, store.keys, unfinished=True)
-            return _Check(site, block, vault, stop).run(most_bytes)
+            return _Check(site, block, vault, stop, prove=prove).run(most_bytes)
     finally:
         transport.close()
 
 
 class _Check:
-    def __init__(self, site: Site, block: Vault, vault: DataStore, stop: StopToken) -> None:
+    def __init__(
+        self, site: Site, block: Vault, vault: DataStore, stop: StopToken, *, prove: bool
+    ) -> None:
+        self._prove = prove
         self._catalog, self._block, self._vault, self._stop = (
             site.catalog.file,
             block,
@@ -113,11 +120,12 @@ class _Check:
         vault_reading.forget_vault_objects(self._catalog, self._block.place, there)
         limit = age_limit(self._block.read_back_after).due_after
         return vault_reading.objects_to_read(
-            self._catalog, self._block.place, there, system_clock(), limit
+            self._catalog, self._block.place, there, system_clock(), limit, prove=self._prove
         )
 
     def _looked(self, names: list[str]) -> Generator[ReadBack, None, None]:
-        for each in read_back(self._vault, names, stop=self._stop, cap=cap_of(self._block)):
+        cap = cap_of(self._block)
+        for each in read_back(self._vault, names, stop=self._stop, cap=cap, prove=self._prove):
             self._spoilt.update(each.spoilt)
             if not each.problem:
                 self._whole.append((each.name, self._sizes[each.name]))
@@ -136,7 +144,7 @@ class _Check:
         lost = [each.name for each in self._lost]
         whole, self._whole = self._whole, []
         vault_reading.record_read_back(
-            self._catalog, self._block.place, whole, lost, system_clock()
+            self._catalog, self._block.place, whole, lost, system_clock(), proved=self._prove
         )
 
     def _put_aside(self) -> None:

@@ -129,6 +129,14 @@ def test_the_vaults_mark_means_read_back_there_and_what_is_not_whole_is_copied_a
     assert all(mark.startswith("✅ read back ") for mark in marks().values())
     again: Any = check_vault(site=site.name)
     assert again.objects == 0, "nothing is due"
+    assert "opened there with the key" not in "\n".join(vault_lines(site.site, site.listed()))
+    proved: Any = check_vault(site=site.name, prove=True)
+    assert (proved.problems, proved.objects) == ((), found.objects)
+    assert "2 versions opened there with the key, the oldest now." in list(
+        vault_lines(site.site, site.listed())
+    )
+    again = check_vault(site=site.name, prove=True)
+    assert again.objects == 0, "no proof is due"
 
     site.save(vault={"read_back_after": "always"})
     packs = [path for path in (site.folder / "vault" / "packs").glob("*/*") if path.is_file()]

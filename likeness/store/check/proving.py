@@ -209,6 +209,18 @@ def _damaged_chunks(
                 yield DamagedChunk(place.chunk, place.offset, "another chunk is in its place")
 
 
+def require_proved(store: DataStore, data: bytes, name: str) -> None:
+    """Open and hash every data block of a pack whose bytes are as they were signed.
+
+    Raises:
+        Damaged: One is not what the pack's own table says.
+        StoreTooNew: A later release wrote it.
+    """
+    places = Pack(data, name=name, store=store.store_id).places(store.keys)
+    for bad in _damaged_chunks(store, data, name, places):
+        raise Damaged(name, f"as signed, and yet a data block is not what its id says: {bad.cause}")
+
+
 def _prove_unindexed(store: DataStore, pack: PackId, clock: Clock) -> PackProof:
     """Prove a pack whose index segment is lost by what its own table promises."""
     name = layout.pack(pack)

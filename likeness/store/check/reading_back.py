@@ -1,8 +1,8 @@
 """Reading a vault back: what was copied there is read again and compared with what was signed.
 
 It needs no secret: packs are compared with the digests that their index segments signed for,
-version records with their signatures. With the store's keys the block maps of a record are looked
-at, too. Damage is believed when it was read twice.
+version records and block maps with their signatures. Whoever has the store's key may have every
+data block opened and hashed as well. Damage is believed when it was read twice.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,6 +16,7 @@ from likeness.model.ids import PackId
 from likeness.pacing import BandwidthCap
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
+from likeness.store.check.proving import require_proved
 from likeness.store.format import layout
 from likeness.store.format.believing import LOST, read_surely, surely
 from likeness.store.format.data_store import DataStore
@@ -48,7 +49,12 @@ class ReadBack:
 
 
 def read_back(
-    vault: DataStore, names: Iterable[str], *, stop: StopToken, cap: BandwidthCap | None = None
+    vault: DataStore,
+    names: Iterable[str],
+    *,
+    stop: StopToken,
+    cap: BandwidthCap | None = None,
+    prove: bool = False,
 ) -> Iterator[ReadBack]:
     """Read packs and version records, in order.
 
@@ -57,18 +63,21 @@ def read_back(
         names: Which.
         stop: Looked at before every object.
         cap: How fast to read; as fast as it goes if none.
+        prove: Open every data block with the store's key, too, and hash it.
 
     Raises:
         ShareUnreachable: The vault does not answer.
         Stopped: On request.
     """
-    reading = _Reading(vault, stop, cap)
+    reading = _Reading(vault, stop, cap, prove=prove)
     yield from bounded_map(reading.look, names, workers=_READERS, name="read-back")
 
 
 class _Reading:
-    def __init__(self, vault: DataStore, stop: StopToken, cap: BandwidthCap | None) -> None:
-        self._vault, self._stop, self._cap = vault, stop, cap
+    def __init__(
+        self, vault: DataStore, stop: StopToken, cap: BandwidthCap | None, *, prove: bool
+    ) -> None:
+        self._vault, self._stop, self._cap, self._prove = vault, stop, cap, prove
         self._digests: dict[PackId, bytes] | None = None
         self._maps: dict[str, LikenessError | None] = {}
 
@@ -89,6 +98,8 @@ class _Reading:
         def judge(data: bytes) -> int:
             if digest([data]) != expected:
                 raise Damaged(name, "its bytes are not what its index segment signed for")
+            if self._prove:
+                require_proved(self._vault, data, name)
             return self._paid(len(data))
 
         return read_surely(self._vault, name, judge, most_bytes=MOST_PACK_BYTES)
