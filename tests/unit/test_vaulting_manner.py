@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from likeness.model.ids import VmId, random_name
+from likeness.codec.records import Sealer
+from likeness.model.ids import ChunkId, VmId, random_name
 from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.store.check.reading_back import read_back
@@ -220,3 +221,27 @@ def test_reading_back_finds_what_is_not_whole_and_the_next_vaulting_puts_it_righ
     assert found() == set()
     for version in versions:
         assert restored(workshop, vault, version.name) == workshop.restore(version)
+
+
+def test_what_was_sealed_wrong_at_its_source_shows_at_the_vault_only_to_the_key(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that lost a bit after the id was made: everything is as it was signed."""
+    seal = Sealer.seal
+
+    def unwell(self: Sealer, chunk: ChunkId, plaintext: bytes) -> bytearray:
+        return seal(self, chunk, flipped(bytes(plaintext), 7))
+
+    monkeypatch.setattr(Sealer, "seal", unwell)
+    workshop.back_up(noise(1, 3 * CHUNK))
+    vault = MemoryTransport()
+    vaulted(workshop, vault, Manner())
+    opened = DataStore(vault, workshop.store.facts, workshop.store.keys, unfinished=True)
+
+    def found(*, prove: bool) -> list[str]:
+        looked = read_back(opened, workshop.pack_names(), stop=StopToken(), prove=prove)
+        return [each.problem for each in looked if each.lost]
+
+    assert found(prove=False) == []
+    (said,) = found(prove=True)
+    assert "as signed, and yet a data block is not what its id says" in said
