@@ -26,16 +26,16 @@ from catalog.proofs import record_proofs
 from catalog.recording import record_version
 from catalog.schema import create
 from catalog.session import catalog_session
-from catalog.space import spare_packs, well_served
+from catalog.space import served_by_proved, spare_packs
 from catalog.values import DiskMap
 from likeness.clock import stopwatch
 from likeness.model.ids import ChunkId, DiskId, PackId, RunId, VersionId, VmId
 from likeness.store.check.proving import Finding, PackProof
 from likeness.store.format import layout
 from likeness.store.format.documents import Counts, DiskRecord, VersionClear, VersionRecord
+from likeness.store.format.locations import Location, Locations
 from likeness.store.format.maps import Run
 from likeness.store.format.pack import PackReceipt
-from likeness.store.format.places import Place, Places
 from likeness.store.read.versions import Version
 
 NOW = datetime(2030, 6, 1, tzinfo=UTC)
@@ -115,9 +115,9 @@ def tonight(vm: int, turn: int, base: int) -> tuple[Version, DiskMap, PackReceip
     step = max(base // CHANGED, 1)
     spots = range(0, min(CHANGED * step, base), step)
     disk = DiskId(_name(f"disk{vm}"))
-    places = Places.of(Place(c, 164 + 100_000 * at, 100_000) for at, c in enumerate(keys))
+    locations = Locations.of(Location(c, 164 + 100_000 * at, 100_000) for at, c in enumerate(keys))
     pack = PackReceipt(
-        PackId(_name("new pack", vm, turn)), 50_000_664, bytes(32), bytes(16), places
+        PackId(_name("new pack", vm, turn)), 50_000_664, bytes(32), bytes(16), locations
     )
     size = base * CHUNK_BYTES
     record = VersionRecord(
@@ -186,7 +186,7 @@ def measured(catalog: CatalogFile, chunks: int, folder: Path) -> dict[str, float
     for nth in range(ROUNDS):
         vm = 101 + 97 * nth
         version, changes, pack = tonight(vm, VERSIONS + 1, base)
-        some = [ChunkId(each.chunk) for each in pack.places[:100]]
+        some = [ChunkId(each.chunk) for each in pack.locations[:100]]
         old = [PackId(_name(f"pack{1 + nth * PROOFS + at}")) for at in range(PROOFS)]
         proofs = [PackProof(each, Finding.PROVED, NOW, 6_400_500, 64) for each in old]
         newest = [pack.pack]
@@ -198,7 +198,7 @@ def measured(catalog: CatalogFile, chunks: int, folder: Path) -> dict[str, float
             "deduplicate its pack": partial(drop_duplicates, catalog, NOW, packs=newest),
             f"record {PROOFS} proofs": partial(record_proofs, catalog, proofs, NOW, MONTH),
             "who holds 100 data blocks": partial(held_by, catalog, some),
-            "where are 100 data blocks": partial(well_served, catalog, some, NOW, MONTH),
+            "where are 100 data blocks": partial(served_by_proved, catalog, some, NOW, MONTH),
         }
         for what, each in work.items():
             timed(what, each)

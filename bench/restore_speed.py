@@ -35,7 +35,7 @@ from likeness.transport.tuning import keep_large_buffers
 
 DISK_BYTES = 1 << 30
 ROUNDS = 5
-LEAST_RATIO, MOST_MB, MOST_FIRST_SECONDS = 0.80, 400.0, 1.0
+LEAST_RATIO, MAX_MB, MAX_FIRST_SECONDS = 0.80, 400.0, 1.0
 READS = 3000
 
 
@@ -67,8 +67,8 @@ def main() -> int:
     text = "\n".join(lines)
     print(text)
     keep("restore_speed", f"a disk of {DISK_BYTES >> 20} MiB, page cache warm, pairs.", text)
-    well = ratio >= LEAST_RATIO and max(peaks.values()) <= MOST_MB
-    return 0 if well and served["first"] < MOST_FIRST_SECONDS else 1
+    well = ratio >= LEAST_RATIO and max(peaks.values()) <= MAX_MB
+    return 0 if well and served["first"] < MAX_FIRST_SECONDS else 1
 
 
 def _sparse(gib: int) -> float:

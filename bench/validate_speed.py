@@ -41,7 +41,7 @@ from likeness.transport.tuning import keep_large_buffers
 DISK_BYTES = 768 << 20
 ROUNDS = 3
 LEAST_RATIO = 0.70
-MOST_MB = 300.0
+MAX_MB = 300.0
 _INNER = struct.Struct("<32sIIB")
 """As in `likeness.codec.records`."""
 
@@ -69,13 +69,13 @@ def main() -> int:
     lines.append(f"| their sum | {limit:.3f} | {size / 1e6 / limit:.0f} |")
     lines.append(f"| validate | {wall:.3f} | {size / 1e6 / wall:.0f} |")
     lines.append(
-        f"\nRatio {ratio:.2f} (at least {LEAST_RATIO}), peak {peak:.0f} MB (at most {MOST_MB:.0f})."
+        f"\nRatio {ratio:.2f} (at least {LEAST_RATIO}), peak {peak:.0f} MB (at most {MAX_MB:.0f})."
     )
     text = "\n".join(lines)
     print(text)
     how = f"packs of a disk of {DISK_BYTES >> 20} MiB, page cache warm, medians of {ROUNDS} rounds."
     keep("validate_speed", how, text)
-    return 0 if ratio >= LEAST_RATIO and peak <= MOST_MB else 1
+    return 0 if ratio >= LEAST_RATIO and peak <= MAX_MB else 1
 
 
 def _make_disk(path: Path) -> None:
@@ -170,7 +170,7 @@ def _sealed(store: DataStore, pack: KnownPack, data: bytes) -> list[_Sealed]:
     key, place = session.key, session.place
     split = HEADER_BYTES + aead.nonce_bytes(opener.suite)
     found = []
-    for each in pack.places:
+    for each in pack.locations:
         record = data[each.offset : each.offset + each.length]
         sealed, nonce = record[split:-CHECKSUM_BYTES], record[HEADER_BYTES:split]
         found.append((sealed, key, place, nonce, opener.suite))

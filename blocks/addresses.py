@@ -4,7 +4,7 @@ from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.policy import SMTPUTF8
 
-_LONGEST_USER, _LONGEST = 64, 254  # characters, RFC 5321
+_MAX_USER, _MAX_ADDRESS = 64, 254  # characters, RFC 5321
 _TWO_MEANINGS = frozenset("\u00df\u03c2\u200c\u200d")
 """Letters that the older and the newer rule for domains write differently: write ``xn--`` then."""
 _PARTS = "an address is a name, an @ and a domain, such as ops@example.com"
@@ -71,7 +71,7 @@ def _address(text: str) -> Address:
         SMTPUTF8.header_factory("To", str(address))
     except (HeaderParseError, ValueError, IndexError) as cause:
         raise ValueError(f"{text!r} is no mail address; {_PARTS}") from cause
-    if len(user) > _LONGEST_USER or len(address.addr_spec) > _LONGEST:
+    if len(user) > _MAX_USER or len(address.addr_spec) > _MAX_ADDRESS:
         raise ValueError(f"{text[:40]!r}... is too long for a mail address")
     return address
 

@@ -159,7 +159,7 @@ class DataStoreShare(SchemaMadeOnce, Share, _WithKey, Block):
             with self._opened() as store:
                 yield store
             return
-        with shared.use(self._opened, DataStore.require_in_place) as store:
+        with shared.use(self._opened, DataStore.require_unchanged) as store:
             yield copy.copy(store)  # what one does to it is not another's
 
     @contextmanager

@@ -9,7 +9,7 @@ from catalog.values import Affected, AffectedDisk, PackFact
 from likeness.model.disk import Extent
 from likeness.model.ids import DiskId, PackId, VersionId, VmId
 
-MOST_RANGES = 200
+MAX_RANGES = 200
 """Byte ranges told for one disk of one version; the rest is counted."""
 
 
@@ -54,7 +54,7 @@ def affected_versions(
         JOIN versions AS v USING (version_no)
         JOIN vms AS x USING (vm_no)
         JOIN disks AS d USING (disk_no)
-        WHERE c.nth <= {MOST_RANGES}
+        WHERE c.nth <= {MAX_RANGES}
         ORDER BY v.vm_name, x.vm_id, v.turn, c.disk_no, c.start"""  # noqa: S608  # our own words
     ).fetchall()
     return _affected(rows)

@@ -112,7 +112,7 @@ def make_room(catalog: CatalogFile) -> None:
 
 
 @contextmanager
-def turn(catalog: CatalogFile, *, alone: bool) -> Generator[None, None, None]:
+def catalog_locked(catalog: CatalogFile, *, alone: bool) -> Generator[None, None, None]:
     """Hold the catalog's lock.
 
     Args:
@@ -243,7 +243,10 @@ def reading(catalog: CatalogFile) -> Generator[Connection, None, None]:
         with shared.reading() as connection:
             yield connection
         return
-    with turn(catalog, alone=False), opened(catalog, catalog.path, read_only=True) as connection:
+    with (
+        catalog_locked(catalog, alone=False),
+        opened(catalog, catalog.path, read_only=True) as connection,
+    ):
         require_schema(catalog, connection)
         yield connection
 
@@ -267,7 +270,7 @@ def writing(catalog: CatalogFile) -> Generator[Connection, None, None]:
 @contextmanager
 def open_for_writing(catalog: CatalogFile) -> Generator[Connection, None, None]:
     """Hold the lock and open the file, for as long as the `with` lasts; see `writing`."""
-    with turn(catalog, alone=True):
+    with catalog_locked(catalog, alone=True):
         if not catalog.path.exists():
             raise BadInput(
                 f"there is no catalog at {catalog.path}; create one, or recover it from the store"

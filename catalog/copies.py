@@ -13,15 +13,15 @@ import msgspec
 from catalog.connection import (
     CatalogFile,
     Connection,
+    catalog_locked,
     make_room,
     opened,
     reading,
     schema_version,
     transaction,
-    turn,
 )
 from catalog.migrations import newest
-from catalog.schema import lay_out, put_in_place, run_pending
+from catalog.schema import install_catalog, lay_out, run_pending
 from catalog.staging import private_folder
 from catalog.values import ExportedCopy
 from likeness.errors import BadInput, Damaged
@@ -81,7 +81,7 @@ def import_copy(folder: Path, into: CatalogFile, now: datetime) -> ExportedCopy:
     """
     manifest = _read_manifest(folder)
     make_room(into)
-    with private_folder(into) as scratch, turn(into, alone=True):
+    with private_folder(into) as scratch, catalog_locked(into, alone=True):
         if into.path.exists():
             raise BadInput(
                 f"there is a catalog at {into.path} already; move it away before taking a copy"
@@ -95,7 +95,7 @@ def import_copy(folder: Path, into: CatalogFile, now: datetime) -> ExportedCopy:
                 run_pending(connection, now, newest())
         except (duckdb.InvalidInputException, duckdb.ConversionException) as cause:
             raise Damaged(str(folder), f"it does not read as a copy ({cause})") from cause
-        put_in_place(draft, into.path)
+        install_catalog(draft, into.path)
     return ExportedCopy(manifest.schema, manifest.made_at, manifest.rows, _size(folder))
 
 

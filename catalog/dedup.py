@@ -22,7 +22,7 @@ from catalog.serving import (
     versions_using,
 )
 from catalog.staging import name_list, staged
-from catalog.values import Dropped
+from catalog.values import Duplicates
 from likeness.model.ids import PackId, RunId
 
 PROOF_COUNTS_FOR = timedelta(days=30)
@@ -36,7 +36,7 @@ def drop_duplicates(
     run: RunId | None = None,
     packs: Collection[PackId] | None = None,
     max_age: timedelta = PROOF_COUNTS_FOR,
-) -> Dropped:
+) -> Duplicates:
     """Find chunks that several packs hold, and packs that are not needed any more.
 
     A pack is redundant when every chunk of it is served by another pack that was proved within
@@ -82,7 +82,7 @@ def _find_copies(connection: Connection) -> None:
 
 def _mark_redundant(connection: Connection, now: datetime, max_age: timedelta) -> None:
     """Packs with a shared chunk of which every chunk is well served elsewhere."""
-    _serve_well(connection, now, max_age)
+    _serve_proved(connection, now, max_age)
     connection.execute(
         """UPDATE packs SET state = 'redundant' WHERE state = 'live' AND NOT bad AND pack_no IN (
             SELECT p.pack_no
@@ -90,14 +90,14 @@ def _mark_redundant(connection: Connection, now: datetime, max_age: timedelta) -
             SEMI JOIN (
                 SELECT o.pack_no FROM places AS o SEMI JOIN shared AS s ON s.chunk = o.chunk
             ) AS c ON c.pack_no = p.pack_no
-            LEFT JOIN well AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
+            LEFT JOIN proved_copies AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
             GROUP BY p.pack_no HAVING count(*) = count(w.chunk))"""
     )
 
 
 def _to_renew(connection: Connection, now: datetime, max_age: timedelta) -> tuple[PackId, ...]:
     """Packs whose proof is too old, and which would make others redundant with a new one."""
-    _serve_well(connection, now, None)
+    _serve_proved(connection, now, None)
     rows = connection.execute(
         """WITH held AS (
             SELECT p.pack_no
@@ -107,22 +107,22 @@ def _to_renew(connection: Connection, now: datetime, max_age: timedelta) -> tupl
             ) AS c ON c.pack_no = p.pack_no
             JOIN packs AS k ON k.pack_no = p.pack_no
                 AND (k.state = 'redundant' OR (k.state = 'live' AND NOT k.bad))
-            LEFT JOIN well AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
+            LEFT JOIN proved_copies AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
             GROUP BY p.pack_no HAVING count(*) = count(w.chunk)
         )
         SELECT DISTINCT k.pack_no, k.pack_id
         FROM places AS p SEMI JOIN held AS h ON h.pack_no = p.pack_no
-        JOIN well AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
+        JOIN proved_copies AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
         JOIN packs AS k ON k.pack_no = w.pack_no AND k.proved_at < ? ORDER BY k.pack_no""",
         [to_utc(now - max_age)],
     ).fetchall()
     return tuple(PackId(pack.hex) for _, pack in rows)
 
 
-def _serve_well(connection: Connection, now: datetime, max_age: timedelta | None) -> None:
-    """`well (chunk, pack_no)`: shared chunks whose serving copy others may rely on."""
+def _serve_proved(connection: Connection, now: datetime, max_age: timedelta | None) -> None:
+    """`proved_copies (chunk, pack_no)`: shared chunks whose serving copy others may rely on."""
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE well AS
+        """CREATE OR REPLACE TEMP TABLE proved_copies AS
         SELECT p.chunk, p.pack_no
         FROM places AS p
         SEMI JOIN shared AS s ON s.chunk = p.chunk
@@ -136,8 +136,8 @@ def _serve_well(connection: Connection, now: datetime, max_age: timedelta | None
     )
 
 
-def _tell(connection: Connection, now: datetime, max_age: timedelta) -> Dropped:
-    _serve_well(connection, now, max_age)
+def _tell(connection: Connection, now: datetime, max_age: timedelta) -> Duplicates:
+    _serve_proved(connection, now, max_age)
     counts = connection.execute(
         """SELECT count(*), coalesce(sum(p.length), 0),
             count(w.chunk), coalesce(sum(p.length) FILTER (w.chunk IS NOT NULL), 0),
@@ -146,14 +146,14 @@ def _tell(connection: Connection, now: datetime, max_age: timedelta) -> Dropped:
         FROM places AS p
         SEMI JOIN asked AS a ON a.pack_no = p.pack_no
         JOIN packs AS k ON k.pack_no = p.pack_no
-        LEFT JOIN well AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
+        LEFT JOIN proved_copies AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
         WHERE NOT p.serves"""
     ).fetchone()
     waiting = connection.execute(
         "SELECT pack_id, size_bytes FROM packs WHERE state = 'redundant' ORDER BY pack_no"
     ).fetchall()
     known, known_bytes, served, served_bytes, dropped, dropped_bytes = counts or (0,) * 6
-    return Dropped(
+    return Duplicates(
         known_chunks=known,
         known_bytes=int(known_bytes),
         served_chunks=served,
@@ -191,12 +191,12 @@ def holders(
             """CREATE OR REPLACE TEMP TABLE shared AS SELECT DISTINCT p.chunk FROM places AS p
             SEMI JOIN waiting AS t ON t.pack_no = p.pack_no"""
         )
-        _serve_well(connection, now, max_age)
+        _serve_proved(connection, now, max_age)
         rows = connection.execute(
             """SELECT DISTINCT t.pack_id, k.pack_id, k.size_bytes
             FROM waiting AS t
             JOIN places AS p ON p.pack_no = t.pack_no
-            LEFT JOIN well AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
+            LEFT JOIN proved_copies AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
             LEFT JOIN packs AS k ON k.pack_no = w.pack_no"""
         ).fetchall()
     bare = {waiting for waiting, holder, _ in rows if holder is None}
@@ -207,7 +207,7 @@ def holders(
     return found
 
 
-def packs_given_back(catalog: CatalogFile, packs: Iterable[PackId], now: datetime) -> None:
+def record_deleted_packs(catalog: CatalogFile, packs: Iterable[PackId], now: datetime) -> None:
     """Note that packs are not in the store any more, because they were not needed; safe to repeat.
 
     A version that relies on one of them after all, as may be seen in a rebuild, is served from

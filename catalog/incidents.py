@@ -13,7 +13,7 @@ from catalog.connection import CatalogFile, Connection, from_utc, reading, to_ut
 from catalog.values import AffectedDisk
 from likeness.model.ids import PackId, VersionId, VmId, random_name
 
-MOST_TOLD = 1000
+MAX_TOLD = 1000
 """Damaged data blocks that are told one by one; the rest is counted."""
 LOST_SHOWN_FOR = timedelta(days=7)
 """An incident stays open so long for versions that the store does not have any more."""
@@ -74,7 +74,7 @@ class Incident:
         incident: 32 hex digits.
         closed_at: When all of it was well again.
         versions: Those that turned red, by VM and age.
-        damage: The first `MOST_TOLD` of the damaged copies.
+        damage: The first `MAX_TOLD` of the damaged copies.
         damaged_copies: How many there are.
     """
 
@@ -236,12 +236,12 @@ def _read(connection: Connection, number: int) -> Incident:
 
 def _versions(connection: Connection, number: int) -> tuple[IncidentVersion, ...]:
     for table, query in (
-        ("told_chunks", "SELECT DISTINCT chunk FROM incident_damage WHERE incident_no = ?"),
-        ("told_versions", "SELECT version_no FROM incident_versions WHERE incident_no = ?"),
+        ("damaged_chunks_of", "SELECT DISTINCT chunk FROM incident_damage WHERE incident_no = ?"),
+        ("versions_of", "SELECT version_no FROM incident_versions WHERE incident_no = ?"),
     ):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {query}", [number])
-    hurt = affected_versions(connection, "told_chunks", "told_versions")
-    disks = {each.version: each.disks for each in hurt}
+    damaged_disks = affected_versions(connection, "damaged_chunks_of", "versions_of")
+    disks = {each.version: each.disks for each in damaged_disks}
     rows = connection.execute(
         """SELECT v.version_id, x.vm_id, v.vm_name, v.taken_at, i.reason, i.red_at, i.settled_at,
             (SELECT max(h.decided_at) FROM verdicts AS h WHERE h.version_no = v.version_no
@@ -291,7 +291,7 @@ def _damage(connection: Connection, number: int) -> Iterable[IncidentDamage]:
         JOIN damaged_chunks AS d ON d.chunk = i.chunk AND d.pack_no = i.pack_no
             AND d.start = i.start AND d.first_seen = i.first_seen
         JOIN packs AS k ON k.pack_no = d.pack_no
-        WHERE i.incident_no = ? ORDER BY d.pack_no, d.start LIMIT {MOST_TOLD}""",  # noqa: S608
+        WHERE i.incident_no = ? ORDER BY d.pack_no, d.start LIMIT {MAX_TOLD}""",  # noqa: S608
         [number],
     ).fetchall()
     for chunk, pack_no, pack, start, kind, cause, first_seen, well_at in rows:

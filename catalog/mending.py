@@ -11,9 +11,9 @@ from pathlib import Path
 
 import duckdb
 
-from catalog.connection import CatalogFile, Connection, opened, schema_version, turn
+from catalog.connection import CatalogFile, Connection, catalog_locked, opened, schema_version
 from catalog.migrations import newest
-from catalog.schema import lay_out, migrate, put_in_place
+from catalog.schema import install_catalog, lay_out, migrate
 from likeness.errors import BadInput, Damaged, TransientError
 
 
@@ -22,13 +22,13 @@ def what_is_wrong(catalog: CatalogFile) -> str:
 
     A catalog is in doubt when something in it could not be read. Once it was read, it is not.
     """
-    with turn(catalog, alone=True):
+    with catalog_locked(catalog, alone=True):
         return _problem(catalog)
 
 
 def without_its_log(catalog: CatalogFile, draft: CatalogFile, now: datetime) -> bool:
     """Make `draft` of the catalog's file as it was before its log was written, if that is sound."""
-    with turn(catalog, alone=True):
+    with catalog_locked(catalog, alone=True):
         if not catalog.path.is_file():
             return False
         draft.path.touch(mode=0o600)
@@ -59,12 +59,12 @@ def replace_with(
     Returns:
         Where the old file is now; none if it was left as it is.
     """
-    with turn(catalog, alone=True):
+    with catalog_locked(catalog, alone=True):
         if not _problem(catalog, store=store):
             return None
         kept = _set_aside(catalog.path, now)
         if draft.path.exists():
-            put_in_place(draft.path, catalog.path)
+            install_catalog(draft.path, catalog.path)
         else:
             lay_out(catalog, catalog.path, now)
         catalog.doubt.unlink(missing_ok=True)

@@ -165,7 +165,7 @@ def disk_proofs(catalog: CatalogFile, versions: Iterable[str]) -> list[DiskProof
                 JOIN disks AS d USING (vm_no) JOIN maps AS m USING (disk_no)
                 JOIN places AS p ON p.chunk = m.chunk AND p.serves
                 WHERE m.since <= v.turn AND v.turn < m.until
-            ), hurt AS (
+            ), damaged_disks AS (
                 SELECT v.version_no, m.disk_no, count(*) AS chunks
                 FROM versions AS v SEMI JOIN asked AS a ON a.id = v.version_id
                 JOIN disks AS d USING (vm_no) JOIN maps AS m USING (disk_no)
@@ -182,7 +182,7 @@ def disk_proofs(catalog: CatalogFile, versions: Iterable[str]) -> list[DiskProof
             JOIN disks AS d USING (disk_no)
             LEFT JOIN needed AS n USING (version_no, disk_no)
             LEFT JOIN packs AS k ON k.pack_no = n.pack_no
-            LEFT JOIN hurt AS h ON h.version_no = w.version_no AND h.disk_no = w.disk_no
+            LEFT JOIN damaged_disks AS h ON h.version_no = w.version_no AND h.disk_no = w.disk_no
             GROUP BY v.version_id, v.version_no, v.vm_name, d.disk_id, w.disk_name, w.size_bytes,
                 w.plugged_at
             ORDER BY v.vm_name, v.version_no, w.plugged_at"""

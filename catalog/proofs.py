@@ -155,7 +155,7 @@ def _load(connection: Connection, stage: Stage, now: datetime) -> None:
 def _note_damage(connection: Connection) -> int:
     """Damage rows for what is damaged or missing; clear those of copies that are well again."""
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE hurt AS
+        """CREATE OR REPLACE TEMP TABLE damaged_now AS
         SELECT s.chunk, s.pack_no, s.start, c.seen_at,
             CASE c.finding WHEN 'missing' THEN 'missing' ELSE 'damaged' END AS kind,
             coalesce(any_value(f.cause), any_value(c.cause)) AS cause
@@ -168,7 +168,8 @@ def _note_damage(connection: Connection) -> int:
     )
     connection.execute(
         """UPDATE damaged_chunks SET last_seen = h.seen_at, cause = h.cause, kind = h.kind
-        FROM hurt AS h WHERE damaged_chunks.chunk = h.chunk AND damaged_chunks.pack_no = h.pack_no
+        FROM damaged_now AS h
+        WHERE damaged_chunks.chunk = h.chunk AND damaged_chunks.pack_no = h.pack_no
           AND damaged_chunks.start = h.start AND damaged_chunks.cleared_at IS NULL"""
     )
     connection.execute(
@@ -176,12 +177,12 @@ def _note_damage(connection: Connection) -> int:
         FROM checked AS c
         WHERE damaged_chunks.pack_no = c.pack_no AND damaged_chunks.cleared_at IS NULL
           AND c.finding IN ('proved', 'damaged')
-          AND NOT EXISTS (SELECT 1 FROM hurt AS h WHERE h.chunk = damaged_chunks.chunk
+          AND NOT EXISTS (SELECT 1 FROM damaged_now AS h WHERE h.chunk = damaged_chunks.chunk
               AND h.pack_no = damaged_chunks.pack_no AND h.start = damaged_chunks.start)"""
     )
     added = connection.execute(
         """INSERT INTO damaged_chunks (chunk, pack_no, start, kind, cause, first_seen, last_seen)
-        SELECT chunk, pack_no, start, kind, cause, seen_at, seen_at FROM hurt AS h
+        SELECT chunk, pack_no, start, kind, cause, seen_at, seen_at FROM damaged_now AS h
         WHERE NOT EXISTS (SELECT 1 FROM damaged_chunks AS d WHERE d.chunk = h.chunk
             AND d.pack_no = h.pack_no AND d.start = h.start AND d.cleared_at IS NULL)"""
     ).fetchone()
@@ -331,11 +332,13 @@ def _with_ranges(
         """CREATE OR REPLACE TEMP TABLE bad_chunks AS
         SELECT DISTINCT chunk FROM damaged_chunks WHERE healed_at IS NULL"""
     )
-    hurt = {a.version: a.disks for a in affected_versions(connection, "bad_chunks", "turned_bad")}
+    damaged_now = {
+        a.version: a.disks for a in affected_versions(connection, "bad_chunks", "turned_bad")
+    }
     return tuple(
         VerdictChange(
             *(c.version, c.vm, c.vm_name, c.sequence, c.taken_at, c.before, c.after, c.reason),
-            disks=hurt.get(c.version, ()) if c.after is Verdict.BAD else (),
+            disks=damaged_now.get(c.version, ()) if c.after is Verdict.BAD else (),
         )
         for c in changed.values()
     )

@@ -86,11 +86,11 @@ def stage_packs(stage: Stage, packs: Iterable[AnyPack], *, run: RunId | None) ->
     for nth, pack in enumerate(packs):
         brought_by = run or (pack.run if isinstance(pack, KnownPack) else None) or None
         digest = pack.digest.hex()
-        head = (nth, pack.pack, pack.size_bytes, digest, len(pack.places), brought_by)
+        head = (nth, pack.pack, pack.size_bytes, digest, len(pack.locations), brought_by)
         stage.rows("new_packs", [head])
         stage.lines(
             "new_places",
-            [f"{p.chunk.hex()[:_KEY]},{pack.pack},{p.offset},{p.length}\n" for p in pack.places],
+            [f"{p.chunk.hex()[:_KEY]},{pack.pack},{p.offset},{p.length}\n" for p in pack.locations],
         )
 
 
@@ -313,22 +313,22 @@ def _change_maps(connection: Connection, stage: Stage, vm_no: int, turn: int) ->
         [turn, vm_no],
     )
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE told AS
+        """CREATE OR REPLACE TEMP TABLE changes AS
         SELECT n.disk_no, m.position::UINTEGER AS position, m.chunk
         FROM new_maps AS m JOIN new_disks AS n USING (ordinal)"""
     )
     # What a whole map leaves out, and what lies beyond a disk that shrank, is told as zero.
     connection.execute(
-        f"""INSERT INTO told (disk_no, position, chunk)
+        f"""INSERT INTO changes (disk_no, position, chunk)
         SELECT m.disk_no, m.position, NULL
         FROM maps AS m JOIN new_disks AS n USING (disk_no)
-        ANTI JOIN told AS t ON t.disk_no = m.disk_no AND t.position = m.position
+        ANTI JOIN changes AS t ON t.disk_no = m.disk_no AND t.position = m.position
         WHERE m.until = {STILL} AND (n.entire OR m.position >= n.positions)"""  # noqa: S608
     )
     connection.execute(
         f"""CREATE OR REPLACE TEMP TABLE changes AS
         SELECT t.disk_no, t.position, t.chunk AS after, m.chunk AS before
-        FROM told AS t LEFT JOIN maps AS m
+        FROM changes AS t LEFT JOIN maps AS m
             ON m.disk_no = t.disk_no AND m.position = t.position AND m.until = {STILL}
         WHERE t.chunk IS DISTINCT FROM m.chunk"""  # noqa: S608
     )

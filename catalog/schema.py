@@ -7,12 +7,12 @@ from pathlib import Path
 from catalog.connection import (
     CatalogFile,
     Connection,
+    catalog_locked,
     make_room,
     opened,
     schema_version,
     to_utc,
     transaction,
-    turn,
 )
 from catalog.migrations import migrations, newest
 from likeness.errors import BadInput
@@ -37,7 +37,7 @@ def create(catalog: CatalogFile, now: datetime) -> None:
         BadInput: There is a file already.
     """
     make_room(catalog)
-    with turn(catalog, alone=True):
+    with catalog_locked(catalog, alone=True):
         if catalog.path.exists():
             raise BadInput(f"there is a catalog at {catalog.path} already; it is left as it is")
         lay_out(catalog, catalog.path, now)
@@ -57,10 +57,10 @@ def lay_out(catalog: CatalogFile, path: Path, now: datetime, *, upto: int | None
         left.unlink(missing_ok=True)
     with opened(catalog, draft, read_only=False) as connection:
         run_pending(connection, now, newest() if upto is None else upto)
-    put_in_place(draft, path)
+    install_catalog(draft, path)
 
 
-def put_in_place(draft: Path, path: Path) -> None:
+def install_catalog(draft: Path, path: Path) -> None:
     """Give a whole catalog file its name; a log that another one left there is not played back."""
     path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
     draft.replace(path)
@@ -77,7 +77,7 @@ def migrate(catalog: CatalogFile, now: datetime) -> list[int]:
     Raises:
         BadInput: There is no catalog, or a later release made it.
     """
-    with turn(catalog, alone=True):
+    with catalog_locked(catalog, alone=True):
         if not catalog.path.exists():
             raise BadInput(f"there is no catalog at {catalog.path}; create one")
         with opened(catalog, catalog.path, read_only=False) as connection:

@@ -173,13 +173,13 @@ def _needs(connection: Connection, now: datetime, max_age: timedelta) -> None:
     )
     connection.execute(
         """CREATE OR REPLACE TEMP TABLE pack_needs AS
-        WITH well AS (
+        WITH proved_copies AS (
             SELECT p.chunk FROM places AS p JOIN packs AS k USING (pack_no)
             WHERE p.serves AND k.state = 'live' AND NOT k.bad AND NOT k.unreachable
               AND k.proved_at BETWEEN ? AND ?
         ), held AS (
             SELECT p.pack_no, p.chunk, NOT p.serves AND w.chunk IS NOT NULL AS elsewhere
-            FROM places AS p LEFT JOIN well AS w ON w.chunk = p.chunk AND NOT p.serves
+            FROM places AS p LEFT JOIN proved_copies AS w ON w.chunk = p.chunk AND NOT p.serves
         )
         SELECT k.pack_no, any_value(k.size_bytes) AS size_bytes,
             bool_or(coalesce(n.needed, false) AND NOT coalesce(h.elsewhere, false)) AS needed,
@@ -191,7 +191,7 @@ def _needs(connection: Connection, now: datetime, max_age: timedelta) -> None:
     )
 
 
-def well_served(
+def served_by_proved(
     catalog: CatalogFile, chunks: Collection[ChunkId], now: datetime, max_age: timedelta
 ) -> dict[ChunkId, tuple[PackId, int]]:
     """Which pack serves each of these chunks, proved within the age limit, with its size."""

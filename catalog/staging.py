@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from catalog.connection import CatalogFile, Connection, make_room, turn
+from catalog.connection import CatalogFile, Connection, catalog_locked, make_room
 from likeness.errors import BadInput
 
 Field = str | int | None
@@ -125,7 +125,7 @@ def sweep_left(catalog: CatalogFile) -> int:
     nobody while the catalog's turn is ours.
     """
     removed = sum(_removed_if_left(folder) for folder in catalog.scratch.glob(f"{_PREFIX}*"))
-    with turn(catalog, alone=True):
+    with catalog_locked(catalog, alone=True):
         for left in (*catalog.scratch.glob("duckdb_temp*"), *catalog.path.parent.glob(_DRAFTS)):
             if left.is_file():
                 left.unlink()

@@ -179,7 +179,7 @@ class PackFact:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class Duplicates:
     """What the global pass found.
 
     Attributes:

@@ -32,7 +32,7 @@ from tasks.catch_up import catch_up_and_list
 from tasks.claims import job_claimed, run_claimed, vm_claimed, wait_for_earlier
 from tasks.commit import Committed, commit_version, made_by_this_run, record_committed
 from tasks.dashboard import job_shown
-from tasks.dedup import Dropped, drop_duplicates
+from tasks.dedup import DedupOutcome, drop_duplicates
 from tasks.delegate_machines import machines_kept
 from tasks.delegates import delegate_for, require_enhanced
 from tasks.guests import (
@@ -227,7 +227,7 @@ def protect_vm(
         )
         return finished_vm(
             committed.version,
-            dropped or Dropped(0, 0),
+            dropped or DedupOutcome(0, 0),
             seconds=frozen.seconds,
             note=frozen.note,
             read_by=frozen.receipt.read_by,

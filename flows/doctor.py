@@ -18,7 +18,7 @@ from likeness.errors import BadInput
 from likeness.stopping import StopToken
 from tasks.artifacts import put_markdown
 from tasks.claims import run_claimed
-from tasks.doctor import DOUBT, WELL, WRONG, Finding, examine
+from tasks.doctor import DOUBT, WELL, WRONG, Checked, examine
 from tasks.reports import render
 
 _ORDER = (WRONG, DOUBT, WELL)
@@ -53,12 +53,12 @@ def examine_site(
     return Completed(message=summary(found))
 
 
-def worst_first(found: Sequence[Finding]) -> list[Finding]:
+def worst_first(found: Sequence[Checked]) -> list[Checked]:
     """What needs a person on top; else in the order in which it was looked at."""
     return sorted(found, key=lambda each: _ORDER.index(each.mark))
 
 
-def summary(found: Sequence[Finding]) -> str:
+def summary(found: Sequence[Checked]) -> str:
     """How many are how."""
     words = {WRONG: "wrong", DOUBT: "to think of", WELL: "well"}
     counts = {mark: sum(each.mark == mark for each in found) for mark in _ORDER}

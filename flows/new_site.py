@@ -26,7 +26,7 @@ from likeness.store.repair.second_place import require_second_place
 from likeness.transport.base import Transport
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_LONGEST_NAME = 60
+_MAX_NAME = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +140,10 @@ def require_prefect(name: str, begun: Begun) -> None:
     Raises:
         BadInput: It does not answer, would not take the name, or has a site of it.
     """
-    if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
+    if not _NAME.fullmatch(name) or len(name) > _MAX_NAME:
         raise BadInput(
             f"a site cannot be called {name!r}; use lower-case letters, digits and single dashes,"
-            f" {_LONGEST_NAME} at most"
+            f" {_MAX_NAME} at most"
         )
     try:
         for kind in (XenPool, DataStoreShare, CatalogFile, Vault, Guest, SiteBlock):

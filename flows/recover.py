@@ -32,7 +32,7 @@ def run(options: Options, _stop: StopToken) -> int:
         data_store=_data_store(options),
         folder=options.folder,
         vault=_vault(options),
-        witness=_witness(options),
+        expected_head=_expected_head(options),
         dry_run=options.dry_run,
     )
     say(_told(options, found))
@@ -83,7 +83,7 @@ COMMAND = verb(
 )
 
 
-def _witness(options: Options) -> tuple[int, str] | None:
+def _expected_head(options: Options) -> tuple[int, str] | None:
     if not options.head:
         return None
     number, digits = options.head

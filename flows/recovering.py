@@ -40,7 +40,7 @@ from likeness.store.format.documents import OwnerDocument
 from likeness.store.format.opening import claimed_store, open_store_with_key_file
 from likeness.store.format.owning import newest_owner, owners, take_over
 from likeness.store.keys.keyring import add_key_file
-from likeness.store.write.heads import read_witness, write_head
+from likeness.store.write.heads import read_head_state, write_head
 from likeness.store.write.history import expect_head, read_history
 from likeness.store.write.kept_installation import newest_installation
 from likeness.transport.base import Transport
@@ -94,7 +94,7 @@ def recover(
     data_store: DataStoreShare,
     folder: Path,
     vault: Vault | None = None,
-    witness: tuple[int, str] | None = None,
+    expected_head: tuple[int, str] | None = None,
     dry_run: bool = False,
 ) -> Recovered:
     """Bring a lost installation back from its store, or from its vault, and take the store over.
@@ -110,8 +110,8 @@ def recover(
         folder: For the catalog, on a local disk; must not hold one yet.
         vault: The second place, if there is one; written to once, unless it is a rehearsal. None:
             as it is kept in the store.
-        witness: Number and first digits of a head, as the last report said; the store must still
-            know it.
+        expected_head: Number and first digits of a head, as the last report said; the store
+            must still know it.
         dry_run: Do all of it that changes nothing: neither the store nor this machine.
 
     Raises:
@@ -129,7 +129,7 @@ def recover(
     with connected(data_store) as place:
         store = open_with(place)
         store.require_writable()
-        _require_witness(store, witness)
+        _require_head(store, expected_head)
         kept = _kept(store)
         pool = pool or kept.block("xen_pool")
         if pool is None:
@@ -173,14 +173,14 @@ def recover(
     )
 
 
-def _require_witness(store: DataStore, witness: tuple[int, str] | None) -> None:
-    if witness is None:
+def _require_head(store: DataStore, expected_head: tuple[int, str] | None) -> None:
+    if expected_head is None:
         return
-    for found in expect_head(read_history(store, whole=True), *witness):
+    number, digits = expected_head
+    for found in expect_head(read_history(store, whole=True), number, digits):
         raise StoreSetBack(
-            f"head {witness[0]} {witness[1]} of the last report is {found.cause}: this data store"
-            " was set back, or is another; recover from the vault, or leave --head out to take it"
-            " as it is"
+            f"head {number} {digits} of the last report is {found.cause}: this data store was set"
+            " back, or is another; recover from the vault, or leave --head out to take it as it is"
         )
 
 
@@ -261,7 +261,7 @@ def _remembered(store: DataStore, site: Site) -> Recovered:
 
 def _head(store: DataStore) -> str:
     try:
-        return read_witness(store).short
+        return read_head_state(store).short
     except LikenessError as cause:
         return f"no head to be believed: {cause}"
 

@@ -20,7 +20,7 @@ from tasks.reporting import show_restore
 from tasks.restore import DisksDone, restore_version_disks
 from tasks.restore_sources import Notes, choose_version
 
-LONGEST_FILE_NAME = 200
+MAX_FILE_NAME = 200
 """Characters; what is restored has shorter ones."""
 
 
@@ -90,7 +90,7 @@ def require_possible(folder: str) -> None:
         BadInput: The name is too long, or no name at all.
     """
     try:
-        for path in (Path(folder), Path(folder, "x" * LONGEST_FILE_NAME)):
+        for path in (Path(folder), Path(folder, "x" * MAX_FILE_NAME)):
             with suppress(FileNotFoundError):
                 path.stat()
     except (OSError, ValueError) as cause:

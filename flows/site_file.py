@@ -18,7 +18,7 @@ from likeness.errors import BadInput
 from likeness.model.job import BackupJob
 
 _SOURCES = ("env", "file", "prompt")
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 
 
 class _Part(BaseModel):
@@ -120,8 +120,8 @@ def read_site_file(path: Path) -> SiteFile:
     """
     try:
         with path.open("rb") as file:
-            text = file.read(_MOST_BYTES + 1)
-        if len(text) > _MOST_BYTES:
+            text = file.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
             raise BadInput(f"{path} is larger than any site file; name another")
         said = yaml.safe_load(text)
     except (OSError, ValueError) as cause:

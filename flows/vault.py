@@ -77,7 +77,7 @@ def check_vault(
         ready_catalog(here)
         try:
             most = max(most_gib, 0) << 30 or None
-            found = check_contents(site=here, stop=stop, most_bytes=most, prove=prove)
+            found = check_contents(site=here, stop=stop, max_bytes=most, prove=prove)
             if found.lost:
                 by_rules = wanted_there(site=here)
                 copied = copy_versions(

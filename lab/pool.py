@@ -59,9 +59,9 @@ class Pool(Parts):
         self.counters = self.counts.values
 
     @property
-    def most_snapshots_at_once(self) -> int:
+    def max_snapshots_at_once(self) -> int:
         """The highest number of snapshot VMs there ever was at one time."""
-        return self.counts.most_snapshots_at_once
+        return self.counts.max_snapshots_at_once
 
     # -- VMs and guests --------------------------------------------------------------------------
 

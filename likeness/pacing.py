@@ -6,7 +6,7 @@ from likeness.clock import stopwatch
 from likeness.stopping import StopToken
 
 _BURST_SECONDS = 0.25
-_LONGEST_WAIT = 0.5
+_MAX_WAIT = 0.5
 
 
 class BandwidthCap:
@@ -32,9 +32,9 @@ class BandwidthCap:
         """
         wait = self.owed(count, now=stopwatch())
         while wait > 0:
-            stop.wait(min(wait, _LONGEST_WAIT))
+            stop.wait(min(wait, _MAX_WAIT))
             stop.check()
-            wait -= _LONGEST_WAIT
+            wait -= _MAX_WAIT
 
     def owed(self, count: int, *, now: float) -> float:
         """Book `count` bytes at a moment.

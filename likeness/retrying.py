@@ -31,13 +31,13 @@ class Pauses:
 
     Attributes:
         first_seconds: The first pause; each is twice the one before.
-        longest_seconds: No pause is longer.
+        max_seconds: No pause is longer.
         tries: Attempts in all; none: as many as the time allows.
         random: Each is anything between first and longest, so that no two wait in step.
     """
 
     first_seconds: float
-    longest_seconds: float
+    max_seconds: float
     tries: int | None = None
     random: bool = False
 
@@ -102,7 +102,7 @@ def unless_stopped(stop: StopToken, doing: str) -> Wait:
 
 
 def _counted(pauses: Pauses, seconds: float | None, wait: Wait) -> Iterator[int]:
-    first, longest = min(pauses.first_seconds, pauses.longest_seconds), pauses.longest_seconds
+    first, longest = min(pauses.first_seconds, pauses.max_seconds), pauses.max_seconds
     pause = wait_random(first, longest) if pauses.random else wait_exponential(first, longest)
 
     def length(state: RetryCallState) -> float:

@@ -21,7 +21,7 @@ LEAST_FREE = 0.10
 SOON = 7.0
 """Below so much free, or so few days from full, people are told."""
 _SHOWN = timedelta(days=90)
-_MOST_POINTS = 30
+_MAX_POINTS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def capacity_page(found: Capacity) -> str:
     if len(pie) > 2:
         lines.append("\n".join([*pie, "```"]))
     if len(found.before) > 1:
-        lines.append(_trend(found.before[:: -(-len(found.before) // _MOST_POINTS)]))
+        lines.append(_trend(found.before[:: -(-len(found.before) // _MAX_POINTS)]))
     return "\n\n".join(lines)
 
 

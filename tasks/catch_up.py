@@ -17,7 +17,7 @@ from blocks import Site
 from catalog import audits, reconciling, space
 from catalog.audits import OF_THE_CATALOG, Trouble
 from catalog.chunks import unreferenced_packs
-from catalog.dedup import packs_condemned, packs_given_back
+from catalog.dedup import packs_condemned, record_deleted_packs
 from catalog.mending import is_in_doubt
 from catalog.reconciling import KnownRecord
 from catalog.recording import record_packs
@@ -245,7 +245,7 @@ class _CatchUp:
             packs_condemned(catalog, new, system_clock())
         gone = [p for p, state in states.items() if state == "condemned" and p not in there]
         if gone:
-            packs_given_back(catalog, gone, system_clock())
+            record_deleted_packs(catalog, gone, system_clock())
 
     def _forget_what_only_lost_versions_needed(
         self, states: Mapping[PackId, str], there: Collection[PackId]
@@ -257,7 +257,7 @@ class _CatchUp:
         if missing:
             with self.store.again() as again:
                 missing -= {_pack_in(name) for name in self._pack_sizes(again)}
-            packs_given_back(self.site.catalog.file, missing, now)
+            record_deleted_packs(self.site.catalog.file, missing, now)
 
     @staticmethod
     def _pack_sizes(store: DataStore) -> dict[str, int]:

@@ -11,7 +11,7 @@ from likeness.errors import JobAlreadyRunning
 from likeness.model.ids import RunId, VersionId, VmId, random_name
 from likeness.retrying import Attempts, Pauses
 
-_LONGEST_TURN_SECONDS = 600.0
+_MAX_WAIT_SECONDS = 600.0
 _BETWEEN_LOOKS = Pauses(0.05, 0.05)
 _LOOK_AGAIN_SECONDS = 1.0
 
@@ -78,7 +78,7 @@ def sweep_claimed(site: Site) -> Generator[bool, None, None]:
 
 
 @contextmanager
-def store_turn(site: Site) -> Generator[None, None, None]:
+def store_claimed(site: Site) -> Generator[None, None, None]:
     """Wait for one's turn at what one run at a time may do in the store.
 
     That is giving packs back, and writing documents that are numbered one after the other.
@@ -86,7 +86,7 @@ def store_turn(site: Site) -> Generator[None, None, None]:
     Raises:
         JobAlreadyRunning: It was somebody else's turn all the time.
     """
-    with _in_turn(site, "turn"):
+    with _claimed_alone(site, "turn"):
         yield
 
 
@@ -97,25 +97,25 @@ def store_gate(site: Site) -> Generator[None, None, None]:
     Raises:
         JobAlreadyRunning: Somebody else held it all the time.
     """
-    with _in_turn(site, "gate"):
+    with _claimed_alone(site, "gate"):
         yield
 
 
 @contextmanager
-def vault_turn(site: Site) -> Generator[None, None, None]:
+def vault_claimed(site: Site) -> Generator[None, None, None]:
     """Be the only run of this installation that changes the vault.
 
     Raises:
         JobAlreadyRunning: Somebody else was at it all the time.
     """
-    with _in_turn(site, "vault"):
+    with _claimed_alone(site, "vault"):
         yield
 
 
 @contextmanager
-def _in_turn(site: Site, word: str) -> Generator[None, None, None]:
+def _claimed_alone(site: Site, word: str) -> Generator[None, None, None]:
     with ExitStack() as held:
-        attempts = Attempts(_BETWEEN_LOOKS, seconds=_LONGEST_TURN_SECONDS)
+        attempts = Attempts(_BETWEEN_LOOKS, seconds=_MAX_WAIT_SECONDS)
         while not _taken(held, site, f"{word}-{'0' * 32}"):
             if not attempts.again():
                 raise JobAlreadyRunning(

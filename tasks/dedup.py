@@ -12,15 +12,15 @@ from likeness.clock import system_clock
 from likeness.model.ids import PackId
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
-from likeness.store.prune.sweeping import give_back_packs
+from likeness.store.prune.sweeping import delete_redundant_packs
 from tasks.ages import age_limit
-from tasks.claims import store_turn
+from tasks.claims import store_claimed
 from tasks.proving import Prover
 from tasks.retries import STEP
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class DedupOutcome:
     """What the global deduplication found.
 
     Attributes:
@@ -33,7 +33,7 @@ class Dropped:
 
 
 @task(task_run_name="global deduplication", **STEP)
-def drop_duplicates(packs: Collection[PackId] | None, *, site: Site) -> Dropped:
+def drop_duplicates(packs: Collection[PackId] | None, *, site: Site) -> DedupOutcome:
     """Rely on one copy of each chunk, and give back packs that hold nothing else.
 
     One set operation in the catalog decides, and only a copy that was proved within the age limit
@@ -49,13 +49,13 @@ def drop_duplicates(packs: Collection[PackId] | None, *, site: Site) -> Dropped:
     age = age_limit(site.revalidate_after).green_for or dedup.PROOF_COUNTS_FOR
     if packs is None:
         _renew(site, age)
-    with store_turn(site):
+    with store_claimed(site):
         found = dedup.drop_duplicates(site.catalog.file, system_clock(), packs=packs, max_age=age)
         looked_at = set(found.redundant if packs is None else packs)
-        freed = _give_back([pack for pack in found.redundant if pack in looked_at], site, age)
+        freed = _delete([pack for pack in found.redundant if pack in looked_at], site, age)
     known, given = readable_size(found.known_bytes), readable_size(freed)
     get_run_logger().info("%s known elsewhere, %s given back", known, given)
-    return Dropped(found.known_bytes, freed)
+    return DedupOutcome(found.known_bytes, freed)
 
 
 def _renew(site: Site, age: timedelta) -> None:
@@ -74,12 +74,12 @@ def _renew(site: Site, age: timedelta) -> None:
         prover.prove(old)
 
 
-def _give_back(packs: Collection[PackId], site: Site, age: timedelta) -> int:
+def _delete(packs: Collection[PackId], site: Site, age: timedelta) -> int:
     if not packs:
         return 0
     reason = "every chunk of them is proved to be in another pack"
     with site.data_store.open() as store:
-        swept = give_back_packs(
+        swept = delete_redundant_packs(
             store,
             lambda: dedup.holders(site.catalog.file, packs, system_clock(), max_age=age),
             reason=reason,
@@ -91,5 +91,5 @@ def _give_back(packs: Collection[PackId], site: Site, age: timedelta) -> int:
             " validate to learn what is missing",
             pack[:12],
         )
-    dedup.packs_given_back(site.catalog.file, swept.packs, system_clock())
+    dedup.record_deleted_packs(site.catalog.file, swept.packs, system_clock())
     return swept.freed_bytes

@@ -28,7 +28,7 @@ from tasks.restore_vm import MadeVm, VmRestore, filled_vm
 from tasks.retries import ONCE, STEP
 
 _LOOK_SECONDS = 0.5
-_MOST_SAID = 200
+_MAX_SAID = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def _judged(made: MadeVm, wanted: DrillWanted, site: Site, stop: StopToken) -> t
                 stop.check()
                 with suppress(subprocess.TimeoutExpired):
                     said, _ = process.communicate(timeout=_LOOK_SECONDS)
-                    last = (said.strip().splitlines() or ["nothing"])[-1][:_MOST_SAID]
+                    last = (said.strip().splitlines() or ["nothing"])[-1][:_MAX_SAID]
                     return process.returncode == 0, f"{wanted.script} says: {last}"
         finally:
             process.kill()

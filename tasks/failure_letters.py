@@ -9,7 +9,7 @@ from catalog.values import VersionRow
 from likeness.model.ids import RunId
 
 _VARYING = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
-_MOST_VMS = 20
+_MAX_VMS = 20
 HAS_UNPROTECTED = "UnprotectedVms"
 """How the listing of VMs that no job backs up ends when there are some."""
 _MEANING = {
@@ -172,7 +172,7 @@ def store_lines(
         yield "There is no vault to go on from."
         return
     yield f"If it is lost, go on from the vault {vault}:"
-    for row in newest[:_MOST_VMS]:
+    for row in newest[:_MAX_VMS]:
         yield (
             f"  VM {row.vm_name}: version {row.version[:8]} of {row.taken_at:%Y-%m-%d %H:%M} UTC"
             " is there, as far as the catalog knows"

@@ -21,11 +21,11 @@ from likeness.store.read.disk_view import open_disk
 from likeness.store.read.versions import Version
 from tasks.artifacts import put_table
 from tasks.claims import version_read
-from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
+from tasks.restore_sources import Chosen, Notes, known_locations, sources, version_in
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
 
-MOST_SHOWN = 2000
+MAX_SHOWN = 2000
 """Rows of the page; what is more is counted."""
 
 
@@ -63,7 +63,7 @@ class FilesFound:
     def add(self, **row: str) -> None:
         """One thing more."""
         self.total += 1
-        if len(self.rows) < MOST_SHOWN:
+        if len(self.rows) < MAX_SHOWN:
             self.rows.append(row)
 
 
@@ -110,7 +110,7 @@ def _opened(
                         disk,
                         scratch,
                         say=say,
-                        locator=known_places(site, version, disk, from_vault=from_vault),
+                        locator=known_locations(site, version, disk, from_vault=from_vault),
                     )
                 ),
             )

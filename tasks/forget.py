@@ -24,7 +24,7 @@ from likeness.store.format.data_store import DataStore
 from likeness.store.write.forgetting import finish_moves, forget_versions
 from likeness.store.write.holding import Hold, holds_on
 from tasks.ages import age_limit
-from tasks.claims import is_backed_up_now, store_gate, store_turn, versions_read
+from tasks.claims import is_backed_up_now, store_claimed, store_gate, versions_read
 from tasks.retries import STEP
 from tasks.sentinel import suspicious_vms_of
 
@@ -154,7 +154,7 @@ def _forget_some(
 ) -> dict[VersionId, str]:
     """Forget some versions; those that stay after all, with the reason."""
     kept: dict[VersionId, str] = {}
-    with store_turn(site), store_gate(site):
+    with store_claimed(site), store_gate(site):
         busy = {vm for vm in {each.vm for each in going} if is_backed_up_now(site, vm)}
         read_now = versions_read(site)
         for each in going:

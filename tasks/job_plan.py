@@ -32,7 +32,7 @@ from tasks.selection import vms_of
 _SPEED = 50e6  # bytes a second, where nothing is known of the pool yet
 _KEPT = 0.6  # of what is read first, after compression
 _FOLDER = "plans"
-_MOST_KEPT = 50
+_MAX_KEPT = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ def keep_plan(run: RunId, plan: JobPlan, *, site: Site) -> None:
     draft.write_bytes(msgspec.json.encode(plan))
     draft.replace(folder / f"{run}.json")
     with suppress(OSError):
-        for old in sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime)[:-_MOST_KEPT]:
+        for old in sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime)[:-_MAX_KEPT]:
             old.unlink()
 
 

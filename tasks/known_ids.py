@@ -14,7 +14,7 @@ from prefect import get_run_logger
 from blocks import Site
 from catalog.dedup import PROOF_COUNTS_FOR
 from catalog.known_ids import write_known_ids
-from catalog.space import well_served
+from catalog.space import served_by_proved
 from likeness.agent.known_ids import KnownIds
 from likeness.clock import system_clock
 from likeness.errors import LikenessError
@@ -23,7 +23,7 @@ from likeness.store.format.copies import Copy
 from likeness.store.format.relied_on import ReliedOn
 from tasks.ages import age_limit
 
-MOST_TOLD_BYTES = 128 << 20
+MAX_TOLD_BYTES = 128 << 20
 """Of a file that a delegate is given: 8 million ids, 2 TiB of data blocks of 256 KiB."""
 
 
@@ -74,7 +74,7 @@ class Shared:
 
     def told_to_delegate(self, *, first: bool) -> Path | None:
         """The file, where it pays to send it: for a VM's first version, if it is not too long."""
-        if not first or self.path is None or self.path.stat().st_size > MOST_TOLD_BYTES:
+        if not first or self.path is None or self.path.stat().st_size > MAX_TOLD_BYTES:
             return None
         return self.path
 
@@ -102,7 +102,7 @@ def proof_counts_for(site: Site) -> timedelta:
 
 def copies_of(site: Site, chunks: Collection[ChunkId]) -> Mapping[ChunkId, Copy]:
     """Where the catalog says that these are, proved within the age limit; see `Copies`."""
-    found = well_served(site.catalog.file, chunks, system_clock(), proof_counts_for(site))
+    found = served_by_proved(site.catalog.file, chunks, system_clock(), proof_counts_for(site))
     return {chunk: Copy(pack, size) for chunk, (pack, size) in found.items()}
 
 

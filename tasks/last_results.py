@@ -33,7 +33,7 @@ ELSEWHERE = ("prove-packs",)
 _ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 _LOOKED_AT = 100
 _OLD_AFTER = timedelta(days=2)
-_MOST_WORDS = 300
+_MAX_WORDS = 300
 _KNOWN_FOR_SECONDS = 600.0
 _OVERLAP = timedelta(minutes=1)  # a run's end is written down later than it ended
 
@@ -166,7 +166,7 @@ def result_lines(results: Sequence[LastResult], now: datetime) -> Iterator[str]:
         old = now - each.ended_at > _OLD_AFTER and not each.what.startswith("restore")
         mark = "❌" if not each.well else "🟠" if old or "With" in each.state else "✅"
         good = f"{each.good_at:%Y-%m-%d %H:%M}" if each.good_at else "not lately"
-        said = each.message.replace("|", "¦").replace("\n", " ")[:_MOST_WORDS]
+        said = each.message.replace("|", "¦").replace("\n", " ")[:_MAX_WORDS]
         yield (
             f"| {mark} | {each.what.replace('|', '¦')} | {each.ended_at:%Y-%m-%d %H:%M} |"
             f" {each.state} | {good} | {said} |"

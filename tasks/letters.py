@@ -13,9 +13,9 @@ from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted
 from tasks.reports import render
 
-_MOST_VERSIONS = 100
-_MOST_RANGES = 10
-_MOST_BLOCKS = 20
+_MAX_VERSIONS = 100
+_MAX_RANGES = 10
+_MAX_BLOCKS = 20
 
 
 def damage_letter(
@@ -34,11 +34,11 @@ def damage_letter(
         kinds=sorted({damage.kind for damage in incident.damage}),
         first_seen=min((damage.first_seen for damage in incident.damage), default=None),
         vms=_affected_vms(incident, newest_good),
-        more_versions=max(len(incident.versions) - _MOST_VERSIONS, 0),
+        more_versions=max(len(incident.versions) - _MAX_VERSIONS, 0),
         vault=vault,
         names=sorted({version.vm_name for version in incident.versions}) or ["the VMs"],
-        blocks=incident.damage[:_MOST_BLOCKS],
-        more_blocks=max(incident.damaged_copies - _MOST_BLOCKS, 0),
+        blocks=incident.damage[:_MAX_BLOCKS],
+        more_blocks=max(incident.damaged_copies - _MAX_BLOCKS, 0),
     )
     subject = f"Likeness: damage found: {_who(incident)}"
     matter = message_id("incident", incident.incident, "damage")
@@ -52,7 +52,7 @@ def _affected_vms(
     by_vm: dict[VmId, list[IncidentVersion]] = defaultdict(list)
     for version in incident.versions:
         by_vm[version.vm].append(version)
-    left, found = _MOST_VERSIONS, []
+    left, found = _MAX_VERSIONS, []
     for vm, versions in by_vm.items():
         found.append(
             {
@@ -71,8 +71,8 @@ def _red_version(version: IncidentVersion) -> dict[str, Any]:
             "name": disk.name,
             "disk": disk.disk,
             "affected_bytes": disk.affected_bytes,
-            "told": ", ".join(f"{e.offset}–{e.end - 1}" for e in disk.ranges[:_MOST_RANGES]),
-            "more": max(len(disk.ranges) - _MOST_RANGES, 0) + disk.more_ranges,
+            "told": ", ".join(f"{e.offset}–{e.end - 1}" for e in disk.ranges[:_MAX_RANGES]),
+            "more": max(len(disk.ranges) - _MAX_RANGES, 0) + disk.more_ranges,
         }
         for disk in version.disks
     ]

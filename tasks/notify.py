@@ -51,7 +51,7 @@ from tasks.letters import (
 from tasks.links import page_link, run_link
 from tasks.retries import ONCE
 
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 _RUNS_LOOKED_AT = 50
 _HOOKS_TIME = timedelta(minutes=2)
 """So long the hook of a run that was cancelled or failed has to tell of it, in Prefect's words."""
@@ -59,12 +59,12 @@ _RUN = re.compile(r"^run ([0-9a-f]{32})$", re.MULTILINE)
 _DIED = "Its process ended without a word: it was killed, or the machine went down."
 
 
-class NotTold(TransientError):
+class NotDelivered(TransientError):
     """A channel did not take a message; it stays in the outbox."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Delivered:
     """What became of the messages.
 
     Attributes:
@@ -89,7 +89,7 @@ class Told:
 
 
 @task(task_run_name="tell people", **ONCE)
-def tell_people(*, site: Site) -> Told:
+def tell_people(*, site: Site) -> Delivered:
     """Write what has not been told yet into the outbox, and deliver what waits there.
 
     Never fails because of a mail server: what cannot be delivered now is tried again by the next
@@ -101,7 +101,7 @@ def tell_people(*, site: Site) -> Told:
     return told
 
 
-def tell(site: Site) -> Told:
+def tell(site: Site) -> Delivered:
     """The same, for hooks that run outside a flow."""
     _write_news(site)
     told = _deliver(site)
@@ -146,7 +146,7 @@ def _write_of_run(site: Site, run: RunRow) -> None:
         if messages.write_message(catalog, letter, channels(site), now):
             announce_commit(site.name, run.run, [row.version for row in made])
     else:
-        routine = went_well(run.vms)
+        routine = succeeded(run.vms)
         letter = job_letter(run.job, run.run, run.vms, "")
         messages.write_message(catalog, letter, channels(site, routine=routine), now)
     if died:
@@ -162,7 +162,7 @@ def _show_as_crashed(run: RunId) -> None:
             client.set_flow_run_state(flow_run.id, Crashed(message=_DIED), force=True)
 
 
-def went_well(outcomes: Sequence[VmOutcome]) -> bool:
+def succeeded(outcomes: Sequence[VmOutcome]) -> bool:
     """Whether every VM of a job has a new version."""
     return all(outcome.state is VmState.DONE for outcome in outcomes)
 
@@ -189,7 +189,7 @@ def tell_job(
     A job is never the worse for it: what could not be told is told by the next run.
     """
     letter = job_letter(job.name, run, outcomes, head, warnings)
-    wanted = channels(site, routine=went_well(outcomes) and not warnings)
+    wanted = channels(site, routine=succeeded(outcomes) and not warnings)
     try:
         messages.write_message(site.catalog.file, letter, wanted, system_clock())
     except Exception as cause:  # noqa: BLE001  # whatever ails the catalog, people must hear of it
@@ -247,18 +247,18 @@ def _newest_good(site: Site) -> dict[VmId, VersionRow]:
     return {row.vm: row for row in reversed(rows) if row.verdict is Verdict.GOOD}
 
 
-def _deliver(site: Site) -> Told:
+def _deliver(site: Site) -> Delivered:
     """Deliver what waits; only one process does so at a time."""
     if not messages.undelivered(site.catalog.file):
-        return Told()
+        return Delivered()
     try:
         with claim(site.catalog.claims, f"outbox-{site.installation}"):
             return _deliver_all(site)
     except Claimed:
-        return Told()  # somebody else is at it
+        return Delivered()  # somebody else is at it
 
 
-def _deliver_all(site: Site) -> Told:
+def _deliver_all(site: Site) -> Delivered:
     arrived, broken = 0, dict[str, str]()
     for delivery in messages.undelivered(site.catalog.file):
         tried = delivery.channel not in broken
@@ -269,16 +269,16 @@ def _deliver_all(site: Site) -> Told:
         arrived += not problem
         if problem:
             broken[delivery.channel] = problem
-    return Told(arrived, tuple(messages.undelivered(site.catalog.file)))
+    return Delivered(arrived, tuple(messages.undelivered(site.catalog.file)))
 
 
 def _try(site: Site, delivery: Delivery) -> str:
     """Deliver one message; what went wrong, or nothing."""
     try:
         if delivery.channel == "mail":
-            within_patience(lambda: _mail(site, delivery.message), "the mail server")
+            within_timeout(lambda: _mail(site, delivery.message), "the mail server")
         else:
-            within_patience(lambda: _call(site, delivery.message), "the webhook")
+            within_timeout(lambda: _call(site, delivery.message), "the webhook")
     except Exception as cause:  # noqa: BLE001  # whatever it is, the message waits
         said = str(cause) or type(cause).__name__
         return said if isinstance(cause, LikenessError) else f"{type(cause).__name__}: {said}"
@@ -287,7 +287,7 @@ def _try(site: Site, delivery: Delivery) -> str:
 
 def _mail(site: Site, message: Message) -> None:
     if site.mail is None:
-        raise NotTold("this site has no Mail block any more")
+        raise NotDelivered("this site has no Mail block any more")
     body = message.body + where_to_look(site, message.body)
     site.mail.send(message.subject, body, message=message.message, clock=system_clock)
 
@@ -300,13 +300,13 @@ def call_webhook(site: Site, subject: str, body: str) -> None:
     """Give a message to the notification block of a site.
 
     Raises:
-        NotTold: There is none.
+        NotDelivered: There is none.
     """
     if not site.webhook:
-        raise NotTold("this site has no webhook any more")
+        raise NotDelivered("this site has no webhook any more")
     block = Block.load(site.webhook)
     if not isinstance(block, NotificationBlock):
-        raise NotTold(f"{site.webhook} is no notification block; correct the Site block")
+        raise NotDelivered(f"{site.webhook} is no notification block; correct the Site block")
     cast(Any, block).notify(body=body, subject=subject)
 
 
@@ -322,11 +322,11 @@ def where_to_look(site: Site, body: str) -> str:
     return "\n".join(("", "", *lines)) if lines else ""
 
 
-def within_patience(call: Callable[[], None], who: str, seconds: float | None = None) -> None:
+def within_timeout(call: Callable[[], None], who: str, seconds: float | None = None) -> None:
     """Call from another thread, and wait a minute: no library here has a deadline of its own.
 
     Raises:
-        NotTold: No answer came.
+        NotDelivered: No answer came.
     """
     problems: list[BaseException] = []
     done = threading.Event()
@@ -341,9 +341,9 @@ def within_patience(call: Callable[[], None], who: str, seconds: float | None = 
 
     context = contextvars.copy_context()  # so that Prefect's settings are known there too
     threading.Thread(target=lambda: context.run(run), name="tell", daemon=True).start()
-    patience = _PATIENCE_SECONDS if seconds is None else seconds
-    if not done.wait(patience):
-        raise NotTold(f"{who} did not answer within {patience:.0f} s")
+    timeout = _TIMEOUT_SECONDS if seconds is None else seconds
+    if not done.wait(timeout):
+        raise NotDelivered(f"{who} did not answer within {timeout:.0f} s")
     if problems:
         raise problems[0]
 

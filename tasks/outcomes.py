@@ -13,7 +13,7 @@ from likeness.model.outcome import NamedVm, VmOutcome, VmState
 from likeness.model.sizes import counted, readable_size
 from likeness.store.read.disk_writers import damage_map_of
 from likeness.store.read.versions import Version
-from tasks.dedup import Dropped
+from tasks.dedup import DedupOutcome
 from tasks.drill import Drilled
 from tasks.failure_letters import HAS_UNPROTECTED
 from tasks.files import FilesFound
@@ -30,8 +30,8 @@ from tasks.vault_check import CheckedVault
 from tasks.vault_keep import VaultKept
 
 DAMAGE_FOUND = "damage found: "
-_MOST_NAMES = 8
-_MOST_CAUSES = 20
+_MAX_NAMES = 8
+_MAX_CAUSES = 20
 HAD_ERRORS = "CompletedWithErrors"
 HAD_WARNINGS = "CompletedWithWarnings"
 OVERDUE = "Overdue"
@@ -95,7 +95,7 @@ class NotSwept(TransientError):
 
 def finished_vm(
     version: Version,
-    dropped: Dropped,
+    dropped: DedupOutcome,
     *,
     seconds: float,
     note: str,
@@ -403,8 +403,8 @@ def unprotected_state(found: Sequence[Unprotected]) -> State[Any]:
     """How the listing of VMs that no job backs up ends: never well while there are some."""
     if not found:
         return Completed(message="every VM is in a job that a schedule starts", data=())
-    names = ", ".join(each.name for each in found[:_MOST_NAMES])
-    more = f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
+    names = ", ".join(each.name for each in found[:_MAX_NAMES])
+    more = f" and {len(found) - _MAX_NAMES} more" if len(found) > _MAX_NAMES else ""
     message = f"no job backs up {counted(len(found), 'VM')} by itself: {names}{more}"
     return Failed(name=HAS_UNPROTECTED, message=message, data=UnprotectedFound(message, found))
 
@@ -412,8 +412,8 @@ def unprotected_state(found: Sequence[Unprotected]) -> State[Any]:
 def watched_state(found: Sequence[Cause], missed: str = "") -> State[Any]:
     """How a watch ends: *Overdue*, a failure, while something is; a lost ping fails nothing."""
     if found:
-        said = [each.sentence for each in found[:_MOST_CAUSES]]
-        more = [f"and {len(found) - _MOST_CAUSES} more"] if len(found) > _MOST_CAUSES else []
+        said = [each.sentence for each in found[:_MAX_CAUSES]]
+        more = [f"and {len(found) - _MAX_CAUSES} more"] if len(found) > _MAX_CAUSES else []
         message = "; ".join((*said, *more))
         return Failed(name=OVERDUE, message=message, data=OverdueFound(message, found))
     if missed:

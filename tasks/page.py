@@ -29,9 +29,9 @@ _DAY = timedelta(days=1)
 _WATCH_EVERY = timedelta(hours=3)
 _WHAT_IF = tuple(timedelta(days=days) for days in (7, 14, 30, 60, 90))
 _FEW_VMS = 12
-_MOST_VMS = 400
-_MOST_TROUBLES = 20
-_MOST_NAMES = 8
+_MAX_VMS = 400
+_MAX_TROUBLES = 20
+_MAX_NAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ def queue_lines(live: Sequence[Work], dead: Sequence[Work]) -> Iterator[str]:
         waiting = [work for work in live if work.queue == queue and work.step == "waiting"]
         yield from map(_row, at)
         if waiting:
-            names = ", ".join(work.label for work in waiting[:_MOST_NAMES])
-            more = " …" if len(waiting) > _MOST_NAMES else ""
+            names = ", ".join(work.label for work in waiting[:_MAX_NAMES])
+            more = " …" if len(waiting) > _MAX_NAMES else ""
             yield f"| {queue} | {counted(len(waiting), 'VM')}: {cell(names)}{more} | waiting ||||"
         stopped = [work for work in dead if work.queue == queue == VALIDATE]
         for work in stopped:
@@ -166,8 +166,8 @@ def protection_texts(
     )
     if few or not well:
         return above, ""
-    more = len(well[_MOST_VMS:])
-    return above, render("protected.md.j2", well=well[:_MOST_VMS], more=more, **shared)
+    more = len(well[_MAX_VMS:])
+    return above, render("protected.md.j2", well=well[:_MAX_VMS], more=more, **shared)
 
 
 def overdue_lines(results: Sequence[LastResult], now: datetime) -> Iterator[str]:
@@ -226,8 +226,8 @@ def vault_lines(site: Site, rows: Sequence[VersionRow]) -> Iterator[str]:
         yield ""
         yield f"{counted(ages.proved, 'version')} opened there with the key, the oldest {since}."
     if behind:
-        more = f" and {len(behind) - _MOST_NAMES} more" if len(behind) > _MOST_NAMES else ""
-        names = ", ".join(cell(name) for name in behind[:_MOST_NAMES])
+        more = f" and {len(behind) - _MAX_NAMES} more" if len(behind) > _MAX_NAMES else ""
+        names = ", ".join(cell(name) for name in behind[:_MAX_NAMES])
         yield f"The newest version is not there of: {names}{more}."
     yield ""
 
@@ -329,8 +329,8 @@ def _store_lines(site: Site) -> Iterator[str]:
 def trouble_lines(troubles: Sequence[Trouble]) -> Iterator[str]:
     """What is not as it should be, and turns no version red."""
     marks = {"damage": "❌", "spare lost": "🟠", "could not check": "🟠"}
-    for each in troubles[:_MOST_TROUBLES]:
+    for each in troubles[:_MAX_TROUBLES]:
         mark = marks.get(each.weight, "ⓘ")  # that sign is meant
         yield f"- {mark} `{each.name}`: {each.cause}; {each.meaning}"
-    if len(troubles) > _MOST_TROUBLES:
-        yield f"- … and {len(troubles) - _MOST_TROUBLES} more"
+    if len(troubles) > _MAX_TROUBLES:
+        yield f"- … and {len(troubles) - _MAX_TROUBLES} more"

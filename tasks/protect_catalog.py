@@ -10,7 +10,7 @@ from likeness.model.sizes import readable_size
 from likeness.store.write.catalog_copies import put_copy
 from likeness.store.write.heads import write_head
 from likeness.store.write.kept_installation import FILE, seal_installation
-from tasks.claims import store_turn
+from tasks.claims import store_claimed
 from tasks.installation import installation_of
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
@@ -25,7 +25,7 @@ def copy_catalog(run: RunId, *, site: Site) -> str:
         that was set back as a whole.
     """
     with (
-        store_turn(site),
+        store_claimed(site),
         site.data_store.open() as store,
         scratch_folder(site, run) as scratch,
     ):
@@ -33,9 +33,9 @@ def copy_catalog(run: RunId, *, site: Site) -> str:
         said = installation_of(site).model_dump_json().encode()
         (scratch / "catalog" / FILE).write_bytes(seal_installation(store, said))
         copy = put_copy(store, scratch / "catalog", clock=system_clock)
-        witness = write_head(store, clock=system_clock)
-    if witness.problem:
-        get_run_logger().error("the data store lost something: %s; validate it", witness.problem)
+        head_state = write_head(store, clock=system_clock)
+    if head_state.problem:
+        get_run_logger().error("the data store lost something: %s; validate it", head_state.problem)
     size = readable_size(copy.size_bytes)
-    get_run_logger().info("catalog copy %d, %s; %s", copy.number, size, witness.short)
-    return witness.short
+    get_run_logger().info("catalog copy %d, %s; %s", copy.number, size, head_state.short)
+    return head_state.short

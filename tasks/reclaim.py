@@ -9,7 +9,7 @@ from prefect import get_run_logger, task
 
 from blocks import Site
 from catalog import reconciling, space
-from catalog.dedup import packs_condemned, packs_given_back
+from catalog.dedup import packs_condemned, record_deleted_packs
 from catalog.recording import record_packs
 from likeness.clock import system_clock
 from likeness.model.ids import PackId, RunId, VersionId
@@ -23,7 +23,7 @@ from likeness.store.prune.reclaiming import Reclaim, Reclaimed
 from likeness.store.read.index import known_packs
 from likeness.store.repair.undeleting import find_forgotten, undelete
 from tasks.ages import age_limit
-from tasks.claims import is_live, store_gate, store_turn
+from tasks.claims import is_live, store_claimed, store_gate
 from tasks.known_ids import copies_of, proof_counts_for
 from tasks.progress import shown
 from tasks.proving import Prover, Validated
@@ -93,7 +93,7 @@ def reclaim_packs(run: RunId, *, site: Site, most_percent: int, stop: StopToken)
 @contextmanager
 def _alone(site: Site) -> Generator[None, None, None]:
     """Alone with what gives packs back, too: it relies on packs that others condemn."""
-    with store_turn(site), store_gate(site):
+    with store_claimed(site), store_gate(site):
         yield
 
 
@@ -118,7 +118,7 @@ def _remember(site: Site, store: DataStore, done: Reclaimed) -> None:
     if done.condemned:
         packs_condemned(catalog, done.condemned, now)
     if done.deleted:
-        packs_given_back(catalog, done.deleted, now)
+        record_deleted_packs(catalog, done.deleted, now)
     if done.spared:
         reconciling.packs_are_back(catalog, list(known_packs(store, done.spared)), now)
 
@@ -157,7 +157,7 @@ def take_back_version(version: str, run: RunId, *, site: Site) -> TakenBack:
     """
     with site.data_store.open() as store, scratch_folder(site, run) as scratch:
         record = find_forgotten(store, version.strip().lower())
-        with store_turn(site), store_gate(site):
+        with store_claimed(site), store_gate(site):
             packs = undelete(
                 store,
                 record,

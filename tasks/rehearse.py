@@ -17,14 +17,14 @@ from catalog.versions import list_versions
 from likeness.clock import stopwatch, system_clock
 from likeness.model.sizes import counted
 from likeness.store.format.data_store import DataStore
-from likeness.store.write.heads import read_witness
+from likeness.store.write.heads import read_head_state
 from likeness.store.write.kept_installation import newest_installation
 from tasks.catch_up import bring_together
 from tasks.mend_catalog import WHAT_THE_STORE_SAYS, newest_copy
 from tasks.retries import STEP
 
 _STALE = timedelta(days=30)
-_MOST = 5
+_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def rehearse_recovery(*, site: Site) -> Rehearsed:
     with site.data_store.open() as store:
         copy, copy_seconds, of_copy, problems = _made(site, store, with_copy=True)
         _, store_seconds, of_store, more = _made(site, store, with_copy=False)
-        head = read_witness(store).short
+        head = read_head_state(store).short
         if not newest_installation(store):
             problems.append("no copy of the catalog says which blocks and jobs there are")
     after = _facts(site)
@@ -109,5 +109,5 @@ def _differences(source: str, found: _Facts, before: _Facts, after: _Facts) -> I
     other = [each for each, facts in after.items() if found.get(each, facts) != facts]
     for ids, what in ((lacking, "lacks"), (strange, "has besides"), (other, "tells otherwise of")):
         if ids:
-            shown = ", ".join(each[:8] for each in sorted(ids)[:_MOST])
+            shown = ", ".join(each[:8] for each in sorted(ids)[:_MAX_SHOWN])
             yield f"a catalog made {source} {what} {counted(len(ids), 'version')}: {shown}"

@@ -108,6 +108,6 @@ def _by_their_own_tables(site: Site, store: DataStore, run: RunId) -> Iterator[K
     """Packs that neither the catalog nor what is left of the index knows; read whole, so slow."""
     indexed = {*known_packs_by_state(site.catalog.file)}
     indexed |= {pack.pack for pack in known_packs(store, damaged=lambda _: None)}
-    for pack, places in unindexed_packs(store, indexed, unread=lambda _: None):
+    for pack, locations in unindexed_packs(store, indexed, unread=lambda _: None):
         data = store.transport.read(layout.pack(pack))
-        yield KnownPack(pack, len(data), digest([data]), run, places)
+        yield KnownPack(pack, len(data), digest([data]), run, locations)

@@ -21,7 +21,7 @@ from tasks.ages import age_limit
 from tasks.artifacts import put_markdown, put_table, slug
 from tasks.dashboard import show_dashboard
 from tasks.heal import Healed
-from tasks.notify import Told
+from tasks.notify import Delivered
 from tasks.outcomes import DAMAGE_FOUND, HAD_WARNINGS, DamageFound
 from tasks.page import MARKS, age_of, store_problem
 from tasks.protection import Unprotected
@@ -194,7 +194,7 @@ def _damage(change: Any) -> str:
 def validation_state(
     found: Validated,
     healed: Healed,
-    told: Told,
+    told: Delivered,
     incidents: Sequence[Incident] = (),
     warnings: Sequence[str] = (),
 ) -> State[Any]:

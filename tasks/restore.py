@@ -24,7 +24,7 @@ from likeness.store.read.versions import Version
 from likeness.transport.tuning import keep_large_buffers
 from tasks.claims import version_read
 from tasks.progress import shown
-from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
+from tasks.restore_sources import Chosen, Notes, known_locations, sources, version_in
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
 
@@ -89,13 +89,15 @@ def restore_version_disks(
         found = version_in(stores, version)
         held.enter_context(version_read(site, found.version))
 
-        def places(disk: DiskRecord) -> Locator | None:
-            return known_places(site, found, disk, from_vault=from_vault)
+        def locations(disk: DiskRecord) -> Locator | None:
+            return known_locations(site, found, disk, from_vault=from_vault)
 
         def restore(disk: DiskRecord, path: Path, progress: Progress) -> DataLost | None:
             if image_format != "raw":
                 folder.mkdir(parents=True, exist_ok=True)
-                with open_disk(stores, disk, scratch, say=done.notes, locator=places(disk)) as view:
+                with open_disk(
+                    stores, disk, scratch, say=done.notes, locator=locations(disk)
+                ) as view:
                     convert_disk(view, path, image_format, stop=stop, progress=progress)
                 return None
             return restore_disk(
@@ -107,7 +109,7 @@ def restore_version_disks(
                 progress=progress,
                 say=done.notes,
                 accept_damage=accept_damage,
-                locator=places(disk),
+                locator=locations(disk),
             )
 
         return _restore_all(found, folder, image_format, done.disks, restore)

@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 
 from blocks import Site
-from catalog.places_of_disk import places_of_disk
+from catalog.locations_of_disk import locations_of_disk
 from catalog.values import Verdict, VersionRow
 from catalog.versions import list_versions
 from likeness.clock import system_clock
@@ -144,7 +144,7 @@ def _version_in(stores: Sequence[DataStore], version: str) -> Version:
     raise problem or UnknownVersion(f"no version begins with {version!r}")
 
 
-def known_places(
+def known_locations(
     site: Site, version: Version, disk: DiskRecord, *, from_vault: bool = False
 ) -> Locator | None:
     """Where the catalog has a disk's chunks; whatever it lacks, the store's index is asked for."""
@@ -153,13 +153,18 @@ def known_places(
 
     def located(chunks: DiskChunks) -> Locations | None:
         try:
-            places = places_of_disk(site.catalog.file, version.version, DiskId(disk.disk))
+            locations = locations_of_disk(site.catalog.file, version.version, DiskId(disk.disk))
         except LikenessError:
             return None  # it is a cache
-        if not len(places.positions):
+        if not len(locations.positions):
             return None
         return Locations.known(
-            chunks, places.positions, places.packs, places.pack, places.offset, places.length
+            chunks,
+            locations.positions,
+            locations.packs,
+            locations.pack,
+            locations.offset,
+            locations.length,
         )
 
     return located
@@ -195,7 +200,7 @@ def opened_disk(
     Raises:
         LikenessError: See `sources` and `open_disk`.
     """
-    locator = known_places(site, version, disk, from_vault=from_vault)
+    locator = known_locations(site, version, disk, from_vault=from_vault)
     with (
         version_read(site, version.version),
         sources(site, from_vault=from_vault, say=say) as stores,

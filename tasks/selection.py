@@ -15,7 +15,7 @@ from likeness.xen.inventory import (
     VmSelection,
     XenVm,
     list_vms,
-    missing_places,
+    missing_hosts,
     select_vms,
     vm_called,
 )
@@ -56,7 +56,7 @@ def vms_of(xen: XenSession, job: BackupJob) -> tuple[Sequence[XenVm], list[VmOut
     """
     everything = list_vms(xen)
     named, unknown = _named(everything, job.vms, xen.url)
-    missing = missing_places(xen, hosts=job.hosts, pools=job.pools) | _near_tags(everything, job)
+    missing = missing_hosts(xen, hosts=job.hosts, pools=job.pools) | _near_tags(everything, job)
     unknown += [VmOutcome(n, VmState.FAILED, sentence=why) for n, why in missing.items()]
     wanted = VmSelection(
         names=tuple(vm.uuid for vm in named),

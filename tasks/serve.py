@@ -18,7 +18,7 @@ from likeness.store.read.disk_view import DiskView, open_disk
 from likeness.store.read.versions import Version
 from tasks.artifacts import put_table
 from tasks.claims import version_read
-from tasks.restore_sources import Chosen, Notes, known_places, sources, version_in
+from tasks.restore_sources import Chosen, Notes, known_locations, sources, version_in
 from tasks.retries import ONCE
 from tasks.transfer import scratch_folder
 
@@ -96,8 +96,8 @@ def serve_version(
         held.enter_context(version_read(site, version.version))
         exports: dict[str, Export] = {}
         for disk in version.record.disks:
-            places = known_places(site, version, disk, from_vault=from_vault)
-            view = held.enter_context(open_disk(stores, disk, scratch, say=say, locator=places))
+            locations = known_locations(site, version, disk, from_vault=from_vault)
+            view = held.enter_context(open_disk(stores, disk, scratch, say=say, locator=locations))
             served: Export = _Counted(view, read)
             if writable:
                 overlay = Overlay(served, scratch / random_name())

@@ -12,7 +12,7 @@ from likeness.store.prune.reclaiming import Reclaimed
 from tasks.artifacts import put_markdown
 from tasks.forget import ForgetPlan, Judged
 
-_MOST_ROWS = 500
+_MAX_ROWS = 500
 _TRUST = {"good": "✅", "damaged": "❌", "unchecked": "⏳"}
 
 
@@ -48,7 +48,7 @@ def _table(title: str, versions: Sequence[Judged]) -> list[str]:
     if not versions:
         return [f"## {title}: none"]
     rows = ["| VM | version | taken | | policy | why |", "|---|---|---|---|---|---|"]
-    for each in versions[:_MOST_ROWS]:
+    for each in versions[:_MAX_ROWS]:
         version = each.version
         name = version.vm_name.replace("|", "\\|").replace("\n", " ")
         why = "; ".join(each.reasons) or "no rule keeps it"
@@ -56,7 +56,7 @@ def _table(title: str, versions: Sequence[Judged]) -> list[str]:
             f"| {name} | {version.version[:8]} | {version.taken_at:%Y-%m-%d %H:%M} |"
             f" {_TRUST[version.trust]} | {each.policy} | {why} |"
         )
-    more = len(versions) - _MOST_ROWS
+    more = len(versions) - _MAX_ROWS
     tail = [f"and {more} more"] if more > 0 else []
     return [f"## {title}: {len(versions)}", "\n".join(rows), *tail]
 

@@ -35,7 +35,7 @@ from likeness.store.repair.vault_mending import Copied
 from likeness.store.write.heads import write_head
 from likeness.transport.base import Transport
 from tasks.ages import is_hour
-from tasks.claims import vault_turn
+from tasks.claims import vault_claimed
 from tasks.progress import shown
 from tasks.retries import STEP
 from tasks.vault_locks import lock_versions
@@ -152,7 +152,7 @@ def copy_versions(
 def _copy(site: Site, vault: Transport, manner: Manner, tally: Tally, stop: StopToken) -> None:
     with ExitStack() as held:
         if manner.own_history:
-            held.enter_context(vault_turn(site))
+            held.enter_context(vault_claimed(site))
         store = held.enter_context(site.data_store.open())
         held.enter_context(progress_of(tally))
         for copied in copy_to_vault(store, vault, stop=stop, manner=manner):

@@ -43,14 +43,14 @@ class CheckedVault:
 
 @task(task_run_name="read the vault back", **STEP)
 def check_contents(
-    *, site: Site, stop: StopToken, most_bytes: int | None = None, prove: bool = False
+    *, site: Site, stop: StopToken, max_bytes: int | None = None, prove: bool = False
 ) -> CheckedVault:
     """Read what is due at the vault, compare it with what was signed, and write down what is whole.
 
     Args:
         site: The installation.
         stop: Looked at before every object.
-        most_bytes: How much to read at most; all that is due if none.
+        max_bytes: How much to read at most; all that is due if none.
         prove: Open every data block with the store's key, too; what was never, or too long ago, is
             due.
 
@@ -63,7 +63,7 @@ def check_contents(
     try:
         with site.data_store.open() as store:
             vault = DataStore(transport, store.facts, store.keys, unfinished=True)
-            return _Check(site, block, vault, stop, prove=prove).run(most_bytes)
+            return _Check(site, block, vault, stop, prove=prove).run(max_bytes)
     finally:
         transport.close()
 
@@ -85,10 +85,10 @@ class _Check:
         self._unread: list[str] = []
         self._sizes: dict[str, int] = {}
 
-    def run(self, most_bytes: int | None) -> CheckedVault:
+    def run(self, max_bytes: int | None) -> CheckedVault:
         """See `check_contents`."""
         due = self._due()
-        now = _within(due, most_bytes)
+        now = _within(due, max_bytes)
         objects = read = 0
         written = stopwatch()
         looked = self._looked([name for name, _ in now])
@@ -161,11 +161,11 @@ class _Check:
                 get_run_logger().warning("vault: %s stays where it is: %s", name, cause)
 
 
-def _within(due: list[tuple[str, int]], most_bytes: int | None) -> list[tuple[str, int]]:
-    if most_bytes is None:
+def _within(due: list[tuple[str, int]], max_bytes: int | None) -> list[tuple[str, int]]:
+    if max_bytes is None:
         return due
     taken: list[tuple[str, int]] = []
-    left = most_bytes
+    left = max_bytes
     for name, size in due:
         if taken and size > left:
             break

@@ -31,13 +31,13 @@ from likeness.store.prune.reclaiming import Reclaim, Reclaimed
 from likeness.store.read.index import known_packs
 from likeness.store.write.forgetting import finish_moves, forget_versions, read_forgotten
 from likeness.store.write.heads import write_head
-from tasks.claims import vault_turn
+from tasks.claims import vault_claimed
 from tasks.retries import STEP
 from tasks.transfer import scratch_folder
 from tasks.vault import vault_of
 
 _REASON = "the vault's own rules keep it no longer"
-_MOST_SHARE = 1.0
+_MAX_SHARE = 1.0
 """Rules that were just set may give up most of a vault, and a person has set them."""
 
 
@@ -119,7 +119,7 @@ def keep_by_rules(run: RunId, *, site: Site, stop: StopToken) -> VaultKept:
     transport = block.connect()
     try:
         with (
-            vault_turn(site),
+            vault_claimed(site),
             site.data_store.open() as store,
             scratch_folder(site, run) as scratch,
         ):
@@ -168,5 +168,5 @@ def _records(vault: DataStore) -> dict[VmId, list[tuple[str, Point]]]:
 
 
 def _reclaimed(vault: DataStore, run: RunId, scratch: Path, stop: StopToken) -> Reclaimed:
-    work = Reclaim(vault, run, system_clock, scratch, stop=stop, most_share=_MOST_SHARE)
+    work = Reclaim(vault, run, system_clock, scratch, stop=stop, most_share=_MAX_SHARE)
     return work.work([pack.pack for pack in known_packs(vault, damaged=lambda _: None)])

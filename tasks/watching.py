@@ -15,7 +15,7 @@ from likeness.clock import system_clock
 from likeness.errors import LikenessError, TransientError
 from likeness.model.sizes import counted
 from tasks.ages import age_limit
-from tasks.notify import channels, tell, within_patience
+from tasks.notify import channels, tell, within_timeout
 from tasks.overdue import Cause, overdue_validation, overdue_vault, overdue_vms
 from tasks.overdue_jobs import overdue_jobs
 from tasks.protection import planned_jobs
@@ -34,16 +34,16 @@ def find_overdue(site_name: str, *, site: Site) -> tuple[Cause, ...]:
         site_name: Name of the Site block.
         site: The installation.
     """
-    now, patience, vault = system_clock(), site.alarm_after, site.place_of("vault")
-    found = overdue_jobs(site_name, now, patience, vault=bool(vault))
-    if patience is not None:
+    now, timeout, vault = system_clock(), site.alarm_after, site.place_of("vault")
+    found = overdue_jobs(site_name, now, timeout, vault=bool(vault))
+    if timeout is not None:
         limit = age_limit(site.revalidate_after)
         rows = catalog_versions.list_versions(site.catalog.file, now, limit.green_for)
         jobs = planned_jobs.fn(site_name)
         found = [
-            *overdue_vms(site, jobs, rows, now, patience),
-            *overdue_validation(rows, now, patience),
-            *(overdue_vault(vault, rows, now, patience) if vault else ()),
+            *overdue_vms(site, jobs, rows, now, timeout),
+            *overdue_validation(rows, now, timeout),
+            *(overdue_vault(vault, rows, now, timeout) if vault else ()),
             *unlike_nights(rows, now),
             *found,
         ]
@@ -105,7 +105,7 @@ def ping(*, site: Site) -> str:
     The address may hold a secret, so that it is never repeated.
     """
     try:
-        within_patience(lambda: _call(site.ping_url), "the ping's server", _PING_SECONDS)
+        within_timeout(lambda: _call(site.ping_url), "the ping's server", _PING_SECONDS)
     except Exception as cause:  # noqa: BLE001  # a ping that fails must fail nothing else
         why = str(cause) if isinstance(cause, LikenessError) else type(cause).__name__
         problem = f"all is well, but the ping did not arrive: {why}; see ping_url of the Site block"

@@ -15,7 +15,7 @@ class Counters:
     """The counters of one pool.
 
     Attributes:
-        most_snapshots_at_once: The highest number of snapshot VMs there ever was at one time.
+        max_snapshots_at_once: The highest number of snapshot VMs there ever was at one time.
     """
 
     def __init__(self, db: Database, journal: Callable[[], Journal]) -> None:
@@ -23,12 +23,12 @@ class Counters:
         self._journal = journal
         self._lock = threading.Lock()
         self._by_disk: dict[str, dict[str, int]] = {name: {} for name in BY_DISK}
-        self.most_snapshots_at_once = 0
+        self.max_snapshots_at_once = 0
 
     def count_snapshots(self) -> None:
         """Remember how many snapshot VMs there are if there never were more."""
         now = len(self._db.where("VM", is_a_snapshot=True))
-        self.most_snapshots_at_once = max(self.most_snapshots_at_once, now)
+        self.max_snapshots_at_once = max(self.max_snapshots_at_once, now)
 
     def _add(self, name: str, vdi: str, amount: int) -> None:
         with self._lock:
@@ -53,7 +53,7 @@ class Counters:
         Returns:
             `exported_bytes`, `imported_bytes` and `nbd_reads` (requests) by VDI uuid, also of VDIs
             that are gone; `calls` by method, `objects` by class, `snapshots` and
-            `most_snapshots_at_once` in VMs, `time`.
+            `max_snapshots_at_once` in VMs, `time`.
         """
         with self._lock:
             by_disk = {name: dict(counts) for name, counts in self._by_disk.items()}
@@ -63,6 +63,6 @@ class Counters:
             "objects": {name: self._db.count(name) for name in self._db.facts.classes},
             "snapshots": len(self._db.where("VM", is_a_snapshot=True)),
             "snapshot_disks": len(self._db.where("VDI", is_a_snapshot=True)),
-            "most_snapshots_at_once": self.most_snapshots_at_once,
+            "max_snapshots_at_once": self.max_snapshots_at_once,
             "time": time.time(),
         }

@@ -15,7 +15,7 @@ from likeness.stopping import StopToken
 
 _STEP_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
-_MOST_SAID = 200
+_MAX_SAID = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def run(command: Sequence[str], *, seconds: float = _STEP_SECONDS) -> str:
     except subprocess.TimeoutExpired as cause:
         raise BadInput(f"{command[0]} hung in the guest for {seconds:.0f} s; look there") from cause
     except (OSError, subprocess.CalledProcessError) as cause:
-        said = getattr(cause, "stderr", b"").decode(errors="replace").strip()[-_MOST_SAID:]
+        said = getattr(cause, "stderr", b"").decode(errors="replace").strip()[-_MAX_SAID:]
         raise BadInput(f"{command[0]} failed in the guest: {said or cause}") from cause
     return done.stdout.decode(errors="replace")
 
@@ -97,6 +97,6 @@ def run_script(which: str, command: str, seconds: float, stop: StopToken) -> Scr
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         said.seek(0, os.SEEK_END)
-        said.seek(max(0, said.tell() - _MOST_SAID))
+        said.seek(max(0, said.tell() - _MAX_SAID))
         told = " ".join(said.read().decode(errors="replace").split())
     return ScriptResult(which, code, stopwatch() - begun, told)

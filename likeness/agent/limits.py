@@ -15,7 +15,7 @@ _WORKER_MIB = 14
 _PACKS = 4
 """Packs in memory at once: one that fills, and those under way."""
 _LEAST_PACK = MIB
-_MOST_WORKERS = 4
+_MAX_WORKERS = 4
 _IO_CLASSES = {"best-effort": (2 << 13) | 7, "idle": 3 << 13}
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
 
@@ -30,7 +30,7 @@ class Fitting:
 
 def fitting(told: Header) -> Fitting:
     """As many threads and as large packs as were asked for, or as there is memory for."""
-    workers = told.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
+    workers = told.workers or min(os.cpu_count() or 1, _MAX_WORKERS)
     if not told.memory_mib:
         return Fitting(workers, told.pack_bytes)
     room = max(told.memory_mib - _ALONE_MIB, 0)

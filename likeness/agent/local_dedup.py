@@ -9,14 +9,14 @@ from likeness.codec.buffers import Buffer
 from likeness.codec.hashing import chunk_id, is_zero
 from likeness.model.ids import CHUNK_ID_BYTES, ZERO_CHUNK, ChunkId
 
-MOST_REMEMBERED = 1 << 19
+MAX_REMEMBERED = 1 << 19
 """New chunk ids kept in mind in one transfer: 32 MB. Repeats beyond that are sent, and the global
 deduplication drops them."""
 
 _KEY_BYTES = 16
 
 
-class Finding(Enum):
+class ChunkState(Enum):
     """What became of a chunk."""
 
     ZERO = auto()
@@ -36,7 +36,7 @@ class LocalDedup:
         distrusted: frozenset[bytes] = frozenset(),
         sent: Iterable[ChunkId] = (),
         known: Container[bytes] = (),
-        most: int = MOST_REMEMBERED,
+        most: int = MAX_REMEMBERED,
     ) -> None:
         """Begin with what an earlier attempt has sent in mind, usually nothing.
 
@@ -51,12 +51,12 @@ class LocalDedup:
         self._id_key = id_key
         self._distrusted = distrusted
         self._known = known
-        self._seen = _SeenIds(min(most, MOST_REMEMBERED))
+        self._seen = _SeenIds(min(most, MAX_REMEMBERED))
         self._lock = threading.Lock()
         for chunk in sent:
             self._seen.add(chunk)
 
-    def sort(self, plaintext: Buffer, previous: bytes) -> tuple[Finding, ChunkId]:
+    def sort(self, plaintext: Buffer, previous: bytes) -> tuple[ChunkState, ChunkId]:
         """Say what a chunk is, and its id.
 
         A chunk called new or known is remembered: the caller must send it, or note that it relies
@@ -67,14 +67,14 @@ class LocalDedup:
             previous: The chunk id at this position in the VM's last version; the zero id for none.
         """
         if is_zero(plaintext):
-            return Finding.ZERO, ZERO_CHUNK
+            return ChunkState.ZERO, ZERO_CHUNK
         chunk = chunk_id(plaintext, id_key=self._id_key)
         if chunk == previous and chunk[:_KEY_BYTES] not in self._distrusted:
-            return Finding.UNCHANGED, chunk
+            return ChunkState.UNCHANGED, chunk
         if not self._is_first(chunk):
-            return Finding.REPEATED, chunk
+            return ChunkState.REPEATED, chunk
         known = chunk in self._known and chunk[:_KEY_BYTES] not in self._distrusted
-        return (Finding.KNOWN if known else Finding.NEW), chunk
+        return (ChunkState.KNOWN if known else ChunkState.NEW), chunk
 
     def _is_first(self, chunk: ChunkId) -> bool:
         with self._lock:

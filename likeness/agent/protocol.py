@@ -22,7 +22,7 @@ from likeness.store.format.maps import FlatMap, Run
 
 PROTOCOL = 3
 """Raised by every change that an agent or a controller of before would misread."""
-MOST_FRAME_BYTES = 32 << 20
+MAX_FRAME_BYTES = 32 << 20
 ALIVE_SECONDS = 5.0
 """How often the controller says that it is there, and the agent how far it is at the latest."""
 SILENCE_SECONDS = 20
@@ -38,7 +38,7 @@ _EXTENT = struct.Struct("<QQ")
 _PIECE = 1 << 14
 _FILE_PIECE = 1 << 20
 _STRETCH = 1 << 12
-_MOST_DISKS = 1024
+_MAX_DISKS = 1024
 _T = TypeVar("_T")
 _D = TypeVar("_D", bound=Document)
 
@@ -134,7 +134,7 @@ class Header(Document, frozen=True):
     username: Text
     password: Text
     encrypt: bool
-    disks: Annotated[tuple[OrderedDisk, ...], Meta(max_length=_MOST_DISKS)]
+    disks: Annotated[tuple[OrderedDisk, ...], Meta(max_length=_MAX_DISKS)]
     trial: Text = ""
     check: Check = Check.ALL
     nice: Count = 10
@@ -167,7 +167,7 @@ class FoundDisk(Document, frozen=True):
 class Found(Document, frozen=True):
     """All disks of a guest that are meant."""
 
-    disks: Annotated[tuple[FoundDisk, ...], Meta(max_length=_MOST_DISKS)]
+    disks: Annotated[tuple[FoundDisk, ...], Meta(max_length=_MAX_DISKS)]
 
 
 class Frozen(Document, frozen=True):
@@ -207,7 +207,7 @@ class End(Document, frozen=True):
         peak_bytes: The most memory it had.
     """
 
-    roots: Annotated[tuple[Hex64, ...], Meta(max_length=_MOST_DISKS)]
+    roots: Annotated[tuple[Hex64, ...], Meta(max_length=_MAX_DISKS)]
     packs: Count
     counts: Counts
     cpu_seconds: float
@@ -239,7 +239,7 @@ def head_of(data: bytes) -> tuple[Kind, int]:
         BadInput: No frame begins so.
     """
     kind, length = _HEAD.unpack(data)
-    if kind not in Kind.__members__.values() or length > MOST_FRAME_BYTES:
+    if kind not in Kind.__members__.values() or length > MAX_FRAME_BYTES:
         raise BadInput(
             "the other side does not speak the agent's language; see that nothing else, such as a"
             " login script, writes to its output"

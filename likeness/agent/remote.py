@@ -46,7 +46,7 @@ from likeness.model.ids import CHUNK_ID_BYTES, ZERO_CHUNK
 from likeness.stopping import StopToken
 from likeness.store.format.documents import Counts, decode, encode
 from likeness.store.format.maps import FlatMap
-from likeness.store.format.pack import MOST_PACK_BYTES, PackHeader, PackReceipt
+from likeness.store.format.pack import MAX_PACK_BYTES, PackHeader, PackReceipt
 from likeness.store.format.pack_log import PackLog, decode_receipt
 from likeness.store.format.relied_on import ReliedOn
 
@@ -183,7 +183,7 @@ class Order:
         yield from joined_frames(Kind.DISTRUSTED, self._distrusted)
         if self._known is not None and self._relied_on is not None:
             yield from file_frames(Kind.KNOWN, self._known)
-        sent = (chunk for pack in self._log for chunk in pack.places.chunks())
+        sent = (chunk for pack in self._log for chunk in pack.locations.chunks())
         yield from joined_frames(Kind.SENT, sent)
         yield frame(Kind.GO)
 
@@ -373,10 +373,10 @@ async def _frame(reader: _Reader) -> tuple[Kind, bytes]:
 
 
 def _require_possible(receipt: PackReceipt) -> None:
-    """Places must lie in their pack, in order, and not in each other."""
-    reached = PackHeader.most_bytes(sessions=1)
-    fits = reached < receipt.size_bytes <= MOST_PACK_BYTES
-    for place in receipt.places:
+    """Locations must lie in their pack, in order, and not in each other."""
+    reached = PackHeader.max_bytes(sessions=1)
+    fits = reached < receipt.size_bytes <= MAX_PACK_BYTES
+    for place in receipt.locations:
         fits = fits and place.offset >= reached and place.length > 0 and place.chunk != ZERO_CHUNK
         reached = place.offset + place.length
     if not fits or reached > receipt.size_bytes:

@@ -18,7 +18,7 @@ from likeness.transport.base import Transport
 
 _WRITERS = 2
 _LOOK_SECONDS = 0.5
-_MOST_AFLOAT = 6
+_MAX_AFLOAT = 6
 """Full packs in memory for all VMs in flight together, before a VM may have no more than one."""
 PAUSES = Pauses(1.0, 20.0, tries=7)
 """Seconds between attempts to write a pack that the share did not acknowledge."""
@@ -132,7 +132,7 @@ class Sender:
 
     def _has_no_room(self) -> bool:
         """Whether too much waits here, or in the whole process; one pack each is always allowed."""
-        return self._afloat > _WRITERS or (self._afloat > 0 and _afloat.packs >= _MOST_AFLOAT)
+        return self._afloat > _WRITERS or (self._afloat > 0 and _afloat.packs >= _MAX_AFLOAT)
 
     def _send(self, builder: PackBuilder) -> None:
         self._raise_problem()

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-from likeness.agent.local_dedup import Finding, LocalDedup, previous_id
+from likeness.agent.local_dedup import ChunkState, LocalDedup, previous_id
 from likeness.agent.sealers import Sealers, sealers
 from likeness.agent.sender import PAUSES, Sender
 from likeness.clock import cpu_stopwatch
@@ -237,25 +237,25 @@ class _Pipeline:
         count = -(-len(segment.data) // size)
         previous = disk.previous.ids(first, count) if disk.previous else b""
         ids: list[bytes] = []
-        found = dict.fromkeys(Finding, 0)
+        found = dict.fromkeys(ChunkState, 0)
         data = memoryview(segment.data)
         for at in range(count):
             plaintext = data[at * size : (at + 1) * size]
             finding, chunk = self._dedup.sort(plaintext, previous_id(previous, at))
-            if finding is Finding.NEW:
+            if finding is ChunkState.NEW:
                 self._sender.add(chunk, self._sealer.seal(chunk, plaintext))
-            elif finding is Finding.KNOWN and self._relied_on is not None:
+            elif finding is ChunkState.KNOWN and self._relied_on is not None:
                 self._relied_on.add(chunk)
             found[finding] += len(plaintext)
             ids.append(chunk)
         disk.chunk_map.write(first, b"".join(ids))
         self._tally.add(
             read_bytes=len(segment.data),
-            zero_bytes=found[Finding.ZERO],
-            unchanged_bytes=found[Finding.UNCHANGED],
-            repeated_bytes=found[Finding.REPEATED],
-            known_bytes=found[Finding.KNOWN],
-            new_bytes=found[Finding.NEW],
+            zero_bytes=found[ChunkState.ZERO],
+            unchanged_bytes=found[ChunkState.UNCHANGED],
+            repeated_bytes=found[ChunkState.REPEATED],
+            known_bytes=found[ChunkState.KNOWN],
+            new_bytes=found[ChunkState.NEW],
         )
         self._tally.worked(cpu_stopwatch() - begun)
 

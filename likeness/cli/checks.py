@@ -24,7 +24,7 @@ from likeness.store.format.observations import Observation, Weight
 from likeness.store.format.public_view import PublicStore, SignedView, open_public
 from likeness.store.write.history import expect_head, read_history
 
-MOST_SHOWN = 200
+MAX_SHOWN = 200
 """Lines printed of one weight; the rest is counted. A version is always named."""
 _COLOURS = {
     Weight.DAMAGE: "red",
@@ -99,7 +99,7 @@ def _report(found: Iterable[Observation], all_well: str, options: Options) -> in
         counted[each.weight] += 1
         if options.as_json:
             kept.append(each)
-        elif counted[each.weight] <= MOST_SHOWN or each.name.startswith(f"{layout.VERSIONS}/"):
+        elif counted[each.weight] <= MAX_SHOWN or each.name.startswith(f"{layout.VERSIONS}/"):
             shown[each.weight] += 1
             say(f"{coloured(f'{each.weight}:', _COLOURS[each.weight])} {printable(str(each))}")
     code = _code(counted)

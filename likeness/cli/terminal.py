@@ -24,7 +24,7 @@ from likeness.model.sizes import readable_size
 
 _SECONDS_BETWEEN = 1.0
 _BAR = 24
-_MOST_SECRET_CHARACTERS = 4096
+_MAX_SECRET_CHARACTERS = 4096
 
 
 def say(text: str = "") -> None:
@@ -152,13 +152,13 @@ def _line(question: str) -> str:
         raise BadInput(f"nothing can be given for {question!r}: standard input is closed")
     try:
         source = sys.stdin if sys.stdin.isatty() else _decoded(sys.stdin)
-        line = source.readline(_MOST_SECRET_CHARACTERS)
+        line = source.readline(_MAX_SECRET_CHARACTERS)
     except UnicodeDecodeError as cause:
         raise _unreadable(question) from cause
     finally:
         if not sys.stdin.isatty():
             sys.stderr.write("\n")
-    if len(line) >= _MOST_SECRET_CHARACTERS or "\0" in line:
+    if len(line) >= _MAX_SECRET_CHARACTERS or "\0" in line:
         raise BadInput(f"what was given for {question!r} is no line of text; run again")
     return line
 

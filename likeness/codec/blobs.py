@@ -15,7 +15,7 @@ from likeness.codec.hashing import checksum64
 from likeness.codec.keys import StoreKeys
 from likeness.errors import Damaged, StoreTooNew
 
-MOST_BLOB_BYTES = 64 << 20
+MAX_BLOB_BYTES = 64 << 20
 BLOB_FORMAT = 1
 _MAGIC, _END = b"ADSBLOB1", b"ADSBEND1"
 _HEADER = struct.Struct("<8sBBBBI16sI")
@@ -56,7 +56,7 @@ def write_blob(
         bytes.fromhex(keys.store),
         len(nonce) + len(sealed),
     )
-    if _HEADER.size + len(nonce) + len(sealed) + _TAIL_BYTES > MOST_BLOB_BYTES:
+    if _HEADER.size + len(nonce) + len(sealed) + _TAIL_BYTES > MAX_BLOB_BYTES:
         raise ValueError("a sealed object of that size would never be read again")
     body = b"".join((header, nonce, sealed))
     return b"".join((body, checksum64(body), _END))
@@ -69,7 +69,7 @@ def check_blob(data: bytes, *, name: str) -> None:
         Damaged: Not a whole sealed object.
         StoreTooNew: A later release wrote it.
     """
-    if len(data) > MOST_BLOB_BYTES or len(data) < _HEADER.size + _TAIL_BYTES:
+    if len(data) > MAX_BLOB_BYTES or len(data) < _HEADER.size + _TAIL_BYTES:
         raise Damaged(name, "its length is not that of a sealed object")
     if data[: len(_MAGIC)] != _MAGIC or data[-len(_END) :] != _END:
         raise Damaged(name, "not a sealed object")

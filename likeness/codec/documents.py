@@ -19,7 +19,7 @@ from likeness.codec.hashing import checksum64, digest
 from likeness.codec.keys import SIGNATURE_BYTES, PublicKeys, StoreKeys
 from likeness.errors import BadInput, Damaged, DocumentForged, StoreTooNew
 
-MOST_DOCUMENT_BYTES = 64 << 20
+MAX_DOCUMENT_BYTES = 64 << 20
 DOCUMENT_FORMAT = 1
 _MAGIC, _END = b"ADSDOC01", b"ADSDEND1"
 _HEADER = struct.Struct("<8sBBBBIIII")
@@ -74,7 +74,7 @@ class Frame:
             Damaged: Not a whole document.
             StoreTooNew: A later release wrote it.
         """
-        if len(data) > MOST_DOCUMENT_BYTES:
+        if len(data) > MAX_DOCUMENT_BYTES:
             raise Damaged(name, "longer than any document may be")
         if len(data) < _HEADER.size + _TAIL_BYTES or data[: len(_MAGIC)] != _MAGIC:
             raise Damaged(name, "not a document")
@@ -181,10 +181,10 @@ def write_document(
         _MAGIC, kind, DOCUMENT_FORMAT, suite, 0, keys.epoch, owner, len(clear), len(hidden)
     )
     signed = header + clear + hidden
-    if len(signed) + _TAIL_BYTES > MOST_DOCUMENT_BYTES:
+    if len(signed) + _TAIL_BYTES > MAX_DOCUMENT_BYTES:
         raise BadInput(
             f"{name} would have {len(signed)} bytes and would never be read again: documents of"
-            f" more than {MOST_DOCUMENT_BYTES >> 20} MiB are refused"
+            f" more than {MAX_DOCUMENT_BYTES >> 20} MiB are refused"
         )
     signature = keys.sign(_signed_message(kind, keys.store, name, signed))
     return signed + signature + checksum64(signed, signature) + _END

@@ -288,11 +288,11 @@ class Opener:
         return make
 
 
-def _content(inner: memoryview, most_bytes: int) -> tuple[ChunkId, bytes]:
+def _content(inner: memoryview, max_bytes: int) -> tuple[ChunkId, bytes]:
     if len(inner) < _INNER.size:
         raise BadFrame("it is too short")
     chunk, raw, payload, encoding = _INNER.unpack_from(inner)
-    if not 0 < raw <= most_bytes or _INNER.size + payload > len(inner):
+    if not 0 < raw <= max_bytes or _INNER.size + payload > len(inner):
         raise BadFrame("its lengths cannot be")
     view = inner[_INNER.size : _INNER.size + payload]
     return ChunkId(chunk), decompress(encoding, view, raw_bytes=raw)

@@ -10,7 +10,7 @@ from likeness.clock import stopwatch
 from likeness.codec.typed import text_of
 from likeness.errors import BadInput
 
-_MOST_BYTES = 1 << 16
+_MAX_BYTES = 1 << 16
 _NO_WRITER_SECONDS = 3.0
 _QUIET_SECONDS = 30.0
 """A pipe's writer may ask a person something first."""
@@ -35,9 +35,9 @@ def read_secret(path: Path, what: str, *, otherwise: str) -> str:
             data = b"".join(_pieces(handle, mode))
         finally:
             os.close(handle)
-        if len(data) > _MOST_BYTES:
+        if len(data) > _MAX_BYTES:
             raise BadInput(
-                f"{what} {path} has more than {_MOST_BYTES >> 10} KiB, so it is another file;"
+                f"{what} {path} has more than {_MAX_BYTES >> 10} KiB, so it is another file;"
                 f" {otherwise}"
             )
         return text_of(data)
@@ -65,9 +65,9 @@ def _pieces(handle: int, mode: int) -> Iterator[bytes]:
     waiting = select.poll()
     waiting.register(handle, select.POLLIN)
     hung_up = not stat.S_ISFIFO(mode)
-    while size <= _MOST_BYTES:
+    while size <= _MAX_BYTES:
         try:
-            piece = os.read(handle, _MOST_BYTES)
+            piece = os.read(handle, _MAX_BYTES)
         except BlockingIOError:
             piece, patience = b"", _QUIET_SECONDS  # a writer is there, and silent
         else:

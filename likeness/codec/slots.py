@@ -32,8 +32,8 @@ _TELLING_LETTERS = 4
 """By so many first letters any two words differ."""
 _SUITE = Suite.XCHACHA20_POLY1305
 _SALT_BYTES = 16
-_MOST_OPERATIONS = 10
-_MOST_MEMORY = 4 << 30
+_MAX_OPERATIONS = 10
+_MAX_MEMORY = 4 << 30
 _KEY_FILE = re.compile(r"likeness-key-1:([0-9a-f]{64})\n\Z")
 
 
@@ -110,7 +110,7 @@ def unwrap(slot: Slot, opener: bytes, *, store: str) -> bytes:
     Raises:
         WrongKey: The slot does not open with this, or asks more than any slot of ours does.
     """
-    if not 0 <= slot.operations <= _MOST_OPERATIONS or not 0 <= slot.memory_bytes <= _MOST_MEMORY:
+    if not 0 <= slot.operations <= _MAX_OPERATIONS or not 0 <= slot.memory_bytes <= _MAX_MEMORY:
         raise WrongKey("a key slot asks for more memory or time than any slot made here does")
     if slot.kind is SlotKind.ESCROW:
         return _out_of_escrow(slot, opener, store)

@@ -5,8 +5,8 @@ import os
 import resource
 import struct
 
-_MOST_MEMORY = 2 << 30
-_MOST_CPU_SECONDS = 6 * 3600
+_MAX_MEMORY = 2 << 30
+_MAX_CPU_SECONDS = 6 * 3600
 _NOBODY = 65534
 _NEW_NETWORK = 0x40000000
 _NO_NEW_PRIVILEGES = 38
@@ -21,8 +21,8 @@ def confine() -> None:
     everywhere. The rest holds as far as the kernel and the account allow it.
     """
     for what, most in (
-        (resource.RLIMIT_AS, _MOST_MEMORY),
-        (resource.RLIMIT_CPU, _MOST_CPU_SECONDS),
+        (resource.RLIMIT_AS, _MAX_MEMORY),
+        (resource.RLIMIT_CPU, _MAX_CPU_SECONDS),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 16),

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
-MOST_READ = 1 << 20
-_MOST_FRAME = 4 << 20
+MAX_READ = 1 << 20
+_MAX_FRAME = 4 << 20
 _LENGTH = struct.Struct(">I")
 
 
@@ -99,8 +99,8 @@ class Lacking(msgspec.Struct, frozen=True, tag=True):
     module: str
 
 
-Told = Need | Volume | Entry | Data | Hole | Trouble | Done | Lacking
-Given = Ask | Got | Disk | Done
+FromReader = Need | Volume | Entry | Data | Hole | Trouble | Done | Lacking
+ToReader = Ask | Got | Disk | Done
 M = TypeVar("M")
 
 
@@ -112,7 +112,7 @@ class Channel:
         self._end = end
         self._encoder = msgspec.msgpack.Encoder()
 
-    def send(self, message: Told | Given) -> None:
+    def send(self, message: FromReader | ToReader) -> None:
         """Say one thing."""
         body = self._encoder.encode(message)
         self._end.sendall(_LENGTH.pack(len(body)) + body)
@@ -125,7 +125,7 @@ class Channel:
             ValueError: It says what nobody may say.
         """
         (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
-        if length > _MOST_FRAME:
+        if length > _MAX_FRAME:
             raise ValueError("a message longer than any may be")
         return decoder.decode(self._exactly(length))
 

@@ -13,15 +13,15 @@ import msgspec
 
 from likeness.errors import BadInput, Damaged
 from likeness.files.messages import (
-    MOST_READ,
+    MAX_READ,
     Ask,
     Channel,
     Disk,
     Done,
+    FromReader,
     Got,
     Lacking,
     Need,
-    Told,
     Volume,
 )
 
@@ -46,13 +46,13 @@ class GuestFiles:
     def __init__(self, channel: Channel, disks: Sequence[Readable]) -> None:
         """Talk over `channel` to a reader; see `open_files`."""
         self._channel, self._disks = channel, disks
-        self._decoder = msgspec.msgpack.Decoder(Told)
+        self._decoder = msgspec.msgpack.Decoder(FromReader)
 
     def volumes(self) -> list[Volume]:
         """Partitions, whole disks and logical volumes, with or without a file system."""
         return [told for told in self.asked(Ask("volumes")) if isinstance(told, Volume)]
 
-    def asked(self, ask: Ask) -> Iterator[Told]:
+    def asked(self, ask: Ask) -> Iterator[FromReader]:
         """What the reader answers, one by one; the disks are read for it on the way.
 
         Raises:
@@ -79,7 +79,7 @@ class GuestFiles:
     def _got(self, need: Need) -> Got:
         if not (0 <= need.disk < len(self._disks) and need.offset >= 0):
             raise ValueError("a disk that is not there")
-        if not 0 < need.length <= MOST_READ:
+        if not 0 < need.length <= MAX_READ:
             raise ValueError("a length that cannot be")
         try:
             return Got(self._disks[need.disk].read(need.offset, need.length))

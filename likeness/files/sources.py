@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import msgspec
 
-from likeness.files.messages import MOST_READ, Channel, Disk, Done, Given, Got, Need
+from likeness.files.messages import MAX_READ, Channel, Disk, Done, Got, Need, ToReader
 
 _BLOCK = 64 << 10
 _BLOCKS_KEPT = 512
@@ -18,9 +18,9 @@ class Asking:
     def __init__(self, channel: Channel) -> None:
         """Ask over this channel."""
         self.channel = channel
-        self._decoder: msgspec.msgpack.Decoder[Given] = msgspec.msgpack.Decoder(Given)
+        self._decoder: msgspec.msgpack.Decoder[ToReader] = msgspec.msgpack.Decoder(ToReader)
 
-    def next(self) -> Given:
+    def next(self) -> ToReader:
         """What it says next."""
         return self.channel.receive(self._decoder)
 
@@ -94,7 +94,7 @@ class DiskFile(io.RawIOBase):
     def _some(self, offset: int, end: int) -> bytes:
         begin = offset % _BLOCK
         if begin == 0 and end - offset >= 2 * _BLOCK:
-            return self._asking.bytes_of(self.number, offset, min(end - offset, MOST_READ))
+            return self._asking.bytes_of(self.number, offset, min(end - offset, MAX_READ))
         whole = self._block(offset // _BLOCK)
         return whole[begin : begin + end - offset]
 

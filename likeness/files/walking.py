@@ -8,7 +8,7 @@ from typing import Any
 from dissect.target.filesystem import DirEntry
 from dissect.util.stream import RunlistStream
 
-from likeness.files.messages import MOST_READ, Data, Entry, Hole, Trouble
+from likeness.files.messages import MAX_READ, Data, Entry, Hole, Trouble
 
 _DEEPEST = 512
 _ONE_PLACE = ("ext", "xfs", "ntfs")  # a folder's number is its own, and it is in one place
@@ -155,7 +155,7 @@ def _require_own_bytes(attributes: Any) -> None:
 def _stretch(file: Any, at: int, end: int) -> Iterator[Data | Hole]:
     file.seek(at)
     while at < end:
-        data = file.read(min(MOST_READ, end - at))
+        data = file.read(min(MAX_READ, end - at))
         if not data:
             raise ValueError("it ends before its size")
         at += len(data)

@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from likeness.errors import BadInput
-from likeness.files.messages import Data, Entry, Hole, Told, Trouble
+from likeness.files.messages import Data, Entry, FromReader, Hole, Trouble
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_LONGEST_NAME = 255
+_MAX_NAME = 255
 _KEPT_OF_A_LONG_NAME = 230
 _BLOCK = 4096
 _RIGHTS = 0o777  # what may run as somebody else in the guest may not do so here
@@ -47,7 +47,7 @@ class TreeWriter:
         self._file: tuple[tuple[bytes, ...], int, Entry] | None = None
         self._at = 0
 
-    def take(self, told: Iterable[Told], top: bytes) -> None:
+    def take(self, told: Iterable[FromReader], top: bytes) -> None:
         """Write all of it; what lies directly at the start of the paths is called `top`."""
         try:
             for each in told:
@@ -60,7 +60,7 @@ class TreeWriter:
             self._leave(1)
             os.close(self._open[0][1])
 
-    def _one(self, told: Told, top: bytes) -> None:
+    def _one(self, told: FromReader, top: bytes) -> None:
         if isinstance(told, Data | Hole):
             self._more(told)
         elif isinstance(told, Trouble):
@@ -189,7 +189,7 @@ def _fit(name: bytes) -> bytes | None:
     """A name as it can be here; none for what is no name but a way."""
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         return None
-    if len(name) <= _LONGEST_NAME:
+    if len(name) <= _MAX_NAME:
         return name
     digest = hashlib.sha256(name).hexdigest()[:16].encode()
     kept = name[:_KEPT_OF_A_LONG_NAME].decode(errors="ignore").encode()

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from likeness.model.sizes import counted, shortened
 
-MOST_ADDRESSES = 256
+MAX_ADDRESSES = 256
 _MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}\Z")
 _HOW = "write one such as 10.0.5.21, or a range such as 10.0.5.21-10.0.5.29"
 
@@ -52,7 +52,7 @@ class AddressGroup(BaseModel):
         description="IPv4 addresses such as 10.0.5.21, or ranges such as 10.0.5.21-10.0.5.29; as"
         " many as VMs shall be in flight at once, and used by nothing else.",
         min_length=1,
-        max_length=MOST_ADDRESSES,
+        max_length=MAX_ADDRESSES,
     )
     prefix: int = Field(
         default=24,
@@ -82,7 +82,7 @@ class AddressGroup(BaseModel):
         title="MAC addresses",
         description="One for each address, in the same order, such as 02:11:22:33:44:55; none: the"
         " pool chooses.",
-        max_length=MOST_ADDRESSES,
+        max_length=MAX_ADDRESSES,
     )
 
     @model_validator(mode="after")
@@ -138,10 +138,8 @@ def _in_row(row: str) -> Iterator[IPv4Address]:
     low, dash, high = (part.strip() for part in row.partition("-"))
     first = _address(low, "an address")
     last = _address(high, "an address") if dash else first
-    if not 0 <= int(last) - int(first) < MOST_ADDRESSES:
-        raise ValueError(
-            f"{shortened(row)} is no range of up to {MOST_ADDRESSES} addresses; {_HOW}"
-        )
+    if not 0 <= int(last) - int(first) < MAX_ADDRESSES:
+        raise ValueError(f"{shortened(row)} is no range of up to {MAX_ADDRESSES} addresses; {_HOW}")
     return (first + step for step in range(int(last) - int(first) + 1))
 
 

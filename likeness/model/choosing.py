@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from likeness.errors import BadInput
 from likeness.model.ids import from_uuid
 
-_MOST_OFFERED = 4
+_MAX_OFFERED = 4
 
 
 class Named(Protocol):
@@ -73,7 +73,7 @@ def alike(wanted: str, among: Iterable[N]) -> list[N]:
 def offered(wanted: str, among: Sequence[N]) -> str:
     """A question that offers what may have been meant; empty if nothing comes near."""
     if same := alike(wanted, among):
-        return f"did you mean {' or '.join(map(shown, same[:_MOST_OFFERED]))}?"
+        return f"did you mean {' or '.join(map(shown, same[:_MAX_OFFERED]))}?"
     by_look = {looks(each.name): each.name for each in among}
     near = difflib.get_close_matches(looks(wanted), by_look, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(repr(by_look[look]) for look in near)}?" if near else ""
@@ -86,7 +86,7 @@ def shown(thing: Named) -> str:
 
 def ambiguous(wanted: str, what: str, found: Sequence[Named]) -> str:
     """A sentence that asks for a uuid where several things bear a name."""
-    uuids = ", ".join(sorted(each.uuid for each in found)[:_MOST_OFFERED])
+    uuids = ", ".join(sorted(each.uuid for each in found)[:_MAX_OFFERED])
     return f"{len(found)} {what} are called {wanted!r}; name the one you mean by its uuid: {uuids}"
 
 
@@ -108,8 +108,8 @@ def disk_called(wanted: str, disks: Sequence[D], whose: str) -> D:
         return found[0]
     if found:
         raise BadInput(f"{whose}: {ambiguous(wanted, 'disks', found)}")
-    there = ", ".join(f"{disk.position} ({disk.name})" for disk in disks[: 2 * _MOST_OFFERED])
-    near = " or ".join(map(shown, alike(wanted, disks)[:_MOST_OFFERED]))
+    there = ", ".join(f"{disk.position} ({disk.name})" for disk in disks[: 2 * _MAX_OFFERED])
+    near = " or ".join(map(shown, alike(wanted, disks)[:_MAX_OFFERED]))
     raise BadInput(
         f"{whose} has no disk {wanted!r}; it has {there or 'none'}"
         + (f"; did you mean {near}?" if near else "")

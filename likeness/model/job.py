@@ -25,8 +25,8 @@ Consistency = Literal["standard", "quiesced", "memory", "offline"]
 Source = Literal["direct", "enhanced", "qhybrid", "qhybrid else enhanced"]
 CheckBeforeSending = Literal["all", "sampled", "off"]
 PowerState = Literal["Running", "Halted", "Suspended", "Paused"]
-MOST_MIB = 1 << 20
-_LONGEST = 1024
+MAX_MIB = 1 << 20
+_MAX_WORD = 1024
 _UNSAYABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 """What no name in a XenServer can have, since its messages cannot carry it."""
 
@@ -38,7 +38,7 @@ def _sayable(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_sayable)]
-Word = Annotated[Name, StringConstraints(min_length=1, max_length=_LONGEST)]
+Word = Annotated[Name, StringConstraints(min_length=1, max_length=_MAX_WORD)]
 
 
 def _policy(text: str) -> str:
@@ -157,7 +157,7 @@ class BackupJob(BaseModel):
     bandwidth_mib: int = Field(
         default=0,
         ge=0,
-        le=MOST_MIB,
+        le=MAX_MIB,
         title="Reading speed, MiB/s at most",
         description="For the whole job; 0 is as fast as it goes.",
     )
@@ -275,7 +275,7 @@ RULES = {
     "keep": POLICY_RULE,
     "lock_days": "give a whole number from 0 to 36500",
     "check_before_sending": "choose all, sampled or off",
-    "bandwidth_mib": f"give a whole number from 0 to {MOST_MIB}",
+    "bandwidth_mib": f"give a whole number from 0 to {MAX_MIB}",
 }
 """What can be said of each field of a job."""
 

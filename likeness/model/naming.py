@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime
 
 _UNFIT = re.compile(r"[^\w.-]+")
-_MOST_BYTES = 100
+_MAX_BYTES = 100
 
 
 def disk_file_name(vm_name: str, taken_at: datetime, position: str) -> str:
@@ -22,7 +22,7 @@ def disk_file_name(vm_name: str, taken_at: datetime, position: str) -> str:
 def fit_for_file(name: str) -> str:
     """A name as part of a file's name: letters, digits, dots and dashes of any script."""
     kept = _UNFIT.sub("-", name).strip(".-")
-    return kept.encode()[:_MOST_BYTES].decode(errors="ignore") or "unnamed"
+    return kept.encode()[:_MAX_BYTES].decode(errors="ignore") or "unnamed"
 
 
 def disk_label(position: str, name: str) -> str:

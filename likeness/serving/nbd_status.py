@@ -15,8 +15,8 @@ DATA, HOLE, STATUS, ERROR = 1, 2, 5, (1 << 15) + 1
 _CHUNK = struct.Struct(">IHHQI")
 _HOLE_AND_ZERO = 3
 _STEP_BYTES = 256 << 10
-_MOST_BYTES = 8 << 30
-_MOST_RANGES = 4096
+_MAX_BYTES = 8 << 30
+_MAX_RANGES = 4096
 
 
 def queries_of(data: bytes) -> tuple[bytes, list[bytes]]:
@@ -55,12 +55,12 @@ def is_zero(export: Export, offset: int, length: int) -> bool:
 def status(export: Export, offset: int, length: int, *, only_one: bool) -> bytes:
     """What a status reply says of a range, or of its beginning where it is very long."""
     ranges: list[list[int]] = []
-    for part, zero in _parts(export, offset, min(length, _MOST_BYTES)):
+    for part, zero in _parts(export, offset, min(length, _MAX_BYTES)):
         flags = _HOLE_AND_ZERO if zero else 0
         if ranges and ranges[-1][1] == flags and ranges[-1][0] + part < 1 << 32:
             ranges[-1][0] += part
             continue
-        if len(ranges) == (1 if only_one else _MOST_RANGES):
+        if len(ranges) == (1 if only_one else _MAX_RANGES):
             break
         ranges.append([part, flags])
     return struct.pack(">I", CONTEXT) + b"".join(struct.pack(">II", *each) for each in ranges)

@@ -8,7 +8,7 @@ from likeness.errors import BadInput, NameTaken, ShareRefused
 from likeness.retrying import Attempts, Pauses
 from likeness.transport import smb_data, smb_folders
 from likeness.transport.base import Entry, Listing, Space
-from likeness.transport.smb_errors import FOREIGN, Place, may_repeat, meaning
+from likeness.transport.smb_errors import FOREIGN, ShareAccount, may_repeat, meaning
 from likeness.transport.smb_pool import SessionPool
 from likeness.transport.smb_session import SmbSession
 from likeness.transport.smb_socket import Deadline
@@ -69,7 +69,7 @@ class SmbTransport:
         folder = path.strip("/")
         if folder:
             _checked(folder)
-        self.place = Place(server, share, folder, username, port)
+        self.place = ShareAccount(server, share, folder, username, port)
         self._deadline_seconds = deadline_seconds
         self._durable = smb_folders.DurableFolders()
         place = self.place

@@ -33,7 +33,7 @@ FOREIGN = (SMBException, OSError, ValueError, LookupError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ShareAccount:
     """Where a data store lies and who goes there; what every sentence names."""
 
     server: str
@@ -171,7 +171,7 @@ def may_repeat(cause: BaseException) -> bool:
 
 
 def meaning(
-    cause: BaseException, *, place: Place, name: str, waited: float | None
+    cause: BaseException, *, place: ShareAccount, name: str, waited: float | None
 ) -> LikenessError:
     """Say what a failure means.
 
@@ -204,7 +204,7 @@ def meaning(
     )
 
 
-def _meaning_of_status(status: int, place: Place, name: str) -> LikenessError:
+def _meaning_of_status(status: int, place: ShareAccount, name: str) -> LikenessError:
     told = status_name(status)
     if status in TAKEN or status in DYING:
         return NameTaken(name)
@@ -256,7 +256,7 @@ _SENTENCES: tuple[tuple[frozenset[int], type[LikenessError], str], ...] = (
 )
 
 
-def _refused_account(place: Place, why: str) -> ShareRefused:
+def _refused_account(place: ShareAccount, why: str) -> ShareRefused:
     return ShareRefused(
         f"{place}: the server does not accept the account {place.username!r} ({why});"
         " check its name and password in the data store's block"
@@ -269,7 +269,7 @@ def _is_guest(cause: BaseException) -> bool:
     return told and "guest" in str(cause)
 
 
-def _at(place: Place, name: str) -> str:
+def _at(place: ShareAccount, name: str) -> str:
     return f"{place}, {name}" if name else f"{place}"
 
 

@@ -60,7 +60,7 @@ class SessionPool:
             SMBException, OSError: No new session could be opened.
         """
         sessions = self._by_process.setdefault(_process, _Sessions())
-        closings = self._wait_for_turn(sessions, deadline)
+        closings = self._wait_for_session(sessions, deadline)
         session: SmbSession | None = None
         try:
             session = self._idle_session(sessions, deadline) or self._connect(deadline)
@@ -76,7 +76,7 @@ class SessionPool:
                 session.lost = True  # left in the middle: answers may still be under way
             raise
         finally:
-            self._give_back(sessions, session, closings)
+            self._release(sessions, session, closings)
 
     def close(self) -> None:
         """Hang up; a session in use is hung up when it is given back."""
@@ -89,7 +89,7 @@ class SessionPool:
         for session in idle:
             session.drop()
 
-    def _wait_for_turn(self, sessions: _Sessions, deadline: Deadline) -> int:
+    def _wait_for_session(self, sessions: _Sessions, deadline: Deadline) -> int:
         with sessions.changed:
             silences = sessions.silences
             while sessions.in_use >= self._size:
@@ -117,7 +117,7 @@ class SessionPool:
             sessions.changed.notify_all()
 
     @staticmethod
-    def _give_back(sessions: _Sessions, session: SmbSession | None, closings: int) -> None:
+    def _release(sessions: _Sessions, session: SmbSession | None, closings: int) -> None:
         keep = session is not None and session.alive
         with sessions.changed:
             sessions.in_use -= 1

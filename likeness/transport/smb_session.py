@@ -19,7 +19,7 @@ from likeness.transport.smb_errors import (
     FOREIGN,
     EncryptionMissing,
     LogInDenied,
-    Place,
+    ShareAccount,
     loses_connection,
     status_of,
 )
@@ -34,7 +34,9 @@ _ECHO_SECONDS = 5.0
 class SmbSession:
     """A logged-in connection to a share."""
 
-    def __init__(self, place: Place, password: str, *, encrypt: bool, deadline: Deadline) -> None:
+    def __init__(
+        self, place: ShareAccount, password: str, *, encrypt: bool, deadline: Deadline
+    ) -> None:
         """Connect, log in, open the share.
 
         Raises:

@@ -18,7 +18,7 @@ from likeness.clock import stopwatch
 
 _KEEPALIVE_SECONDS = 30
 _KEEPALIVE_PROBES = 3
-_MOST_BYTES = 0xFFFFFF  # the length field of direct TCP has 24 bits
+_MAX_BYTES = 0xFFFFFF  # the length field of direct TCP has 24 bits
 _HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
@@ -127,7 +127,7 @@ class BoundedSocket:
         """
         parts = [message] if isinstance(message, bytes) else message
         length = sum(len(part) for part in parts)
-        if length > _MOST_BYTES:
+        if length > _MAX_BYTES:
             raise ValueError(f"a message of {length} bytes does not fit one SMB frame")
         buffers = [memoryview(length.to_bytes(4, "big")), *(memoryview(part) for part in parts)]
         with self._sending:
@@ -155,7 +155,7 @@ class BoundedSocket:
         if not prefix:
             return b""
         length = int.from_bytes(prefix, "big")
-        if length > _MOST_BYTES:
+        if length > _MAX_BYTES:
             raise SMBException("what came over the connection is no SMB")
         message = self._receive_exactly(length)
         return self._opened(message) if message else b""

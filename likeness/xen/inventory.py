@@ -232,15 +232,15 @@ def select_vms(
     everything = list_vms(xen) if everything is None else everything
     named = (vm_called(name, everything, xen.url) for name in selection.names)
     chosen = {vm.uuid: vm for vm in named}
-    hosts = {place.uuid for place in _places(xen, "host", selection.hosts)}
-    pools = {place.name for place in _places(xen, "pool", selection.pools)}
+    hosts = {place.uuid for place in _meant_by(xen, "host", selection.hosts)}
+    pools = {place.name for place in _meant_by(xen, "pool", selection.pools)}
     for vm in everything:
         if _matches(vm, selection, hosts, pools):
             chosen.setdefault(vm.uuid, vm)
     return tuple(vm for vm in chosen.values() if _stays(vm, selection))
 
 
-def missing_places(
+def missing_hosts(
     xen: XenSession, *, hosts: Collection[str], pools: Collection[str]
 ) -> dict[str, str]:
     """Which of these hosts and pools there are not, or several of, each with a sentence.
@@ -250,7 +250,7 @@ def missing_places(
     """
     missing = {}
     for class_name, wanted in (("host", hosts), ("pool", pools)):
-        known = _every_place(xen, class_name) if wanted else []
+        known = _every_named(xen, class_name) if wanted else []
         names = ", ".join(sorted(repr(place.name) for place in known))
         for name in wanted:
             found = called(name, known)
@@ -265,22 +265,22 @@ def missing_places(
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Named:
     """A host or a pool."""
 
     uuid: str
     name: str
 
 
-def _every_place(xen: XenSession, class_name: str) -> list[_Place]:
+def _every_named(xen: XenSession, class_name: str) -> list[_Named]:
     with explained(f"listing every {class_name} of {xen.url}"):
         records = xen.call(f"{class_name}.get_all_records").values()
-    return [_Place(str(record["uuid"]), str(record["name_label"])) for record in records]
+    return [_Named(str(record["uuid"]), str(record["name_label"])) for record in records]
 
 
-def _places(xen: XenSession, class_name: str, wanted: Collection[str]) -> list[_Place]:
-    """Those that are meant beyond doubt; `missing_places` tells of the others."""
-    known = _every_place(xen, class_name) if wanted else []
+def _meant_by(xen: XenSession, class_name: str, wanted: Collection[str]) -> list[_Named]:
+    """Those that are meant beyond doubt; `missing_hosts` tells of the others."""
+    known = _every_named(xen, class_name) if wanted else []
     found = [called(name, known) for name in wanted]
     return [places[0] for places in found if len(places) == 1]
 

@@ -37,7 +37,7 @@ _ACK = 1
 _READ, _DISCONNECT = 0, 2
 _ZEROES = 124
 _TICK = 0.5
-_LONGEST_NAME = 4096
+_MAX_NAME = 4096
 _REPLY_TEXT_LIMIT = 4096
 
 
@@ -174,7 +174,7 @@ class NbdConnection:
         self._send(struct.pack(">I", _FIXED_NEWSTYLE | no_zeroes))
         self._secure()
         name = self._server.export.encode()
-        if len(name) > _LONGEST_NAME:
+        if len(name) > _MAX_NAME:
             raise TransferBroken(f"{self._server.name} offers a disk with an impossible name")
         self._send(_OPTION.pack(_OPTION_NUMBER, _EXPORT_NAME, len(name)) + name)
         self.size_bytes, _ = _EXPORT.unpack(self._exactly(_EXPORT.size))

@@ -17,10 +17,10 @@ from likeness.xen.inventory import (
 from likeness.xen.session import LISTING_SECONDS, XenSession, is_null
 from likeness.xen.snapshot_facts import Consistency
 
-LONGEST_CHAIN = 30
+MAX_CHAIN = 30
 """Links a chain of disk images may have; XenServer refuses to add one more."""
 
-MOST_UNCOALESCED = 5
+MAX_UNCOALESCED = 5
 """Links that wait to be merged; more of them mean that the storage does not keep up."""
 
 _OVERHEAD = 1.01  # what the image format itself needs
@@ -68,8 +68,8 @@ def require_ready(
     *,
     mode: Consistency = Consistency.STANDARD,
     exclude_disks: Collection[str] = (),
-    longest_chain: int = LONGEST_CHAIN,
-    most_uncoalesced: int = MOST_UNCOALESCED,
+    max_chain: int = MAX_CHAIN,
+    max_uncoalesced: int = MAX_UNCOALESCED,
     seen: SeenVm | None = None,
 ) -> None:
     """Leave unless a snapshot of the VM can be taken now; see `preflight`.
@@ -85,8 +85,8 @@ def require_ready(
         vm,
         mode=mode,
         exclude_disks=exclude_disks,
-        longest_chain=longest_chain,
-        most_uncoalesced=most_uncoalesced,
+        max_chain=max_chain,
+        max_uncoalesced=max_uncoalesced,
         seen=seen,
     )
     if not found:
@@ -104,8 +104,8 @@ def preflight(
     *,
     mode: Consistency = Consistency.STANDARD,
     exclude_disks: Collection[str] = (),
-    longest_chain: int = LONGEST_CHAIN,
-    most_uncoalesced: int = MOST_UNCOALESCED,
+    max_chain: int = MAX_CHAIN,
+    max_uncoalesced: int = MAX_UNCOALESCED,
     seen: SeenVm | None = None,
 ) -> tuple[Obstacle, ...]:
     """What is in the way of a snapshot of this VM; nothing is changed.
@@ -116,8 +116,8 @@ def preflight(
         mode: The consistency that will be asked for.
         exclude_disks: Disks that will not be frozen, by position, uuid or name; what is the
             matter with them is no obstacle.
-        longest_chain: Links a chain of images may have with the snapshot's own.
-        most_uncoalesced: Links of it that may wait to be merged.
+        max_chain: Links a chain of images may have with the snapshot's own.
+        max_uncoalesced: Links of it that may wait to be merged.
         seen: The VM's records, if they were asked for a moment ago; else they are now.
 
     Returns:
@@ -131,7 +131,7 @@ def preflight(
     wanted = tuple(disk for disk in vm.disks if disk not in left_out)
     with explained(f"looking at VM {vm.name} before its snapshot"):
         seen = seen or look_again(xen, vm)
-        look = _Look(xen, vm, wanted, mode, longest_chain, most_uncoalesced, seen)
+        look = _Look(xen, vm, wanted, mode, max_chain, max_uncoalesced, seen)
         return tuple(look.all())
 
 
@@ -141,8 +141,8 @@ class _Look:
     vm: XenVm
     wanted: tuple[XenDisk, ...]
     mode: Consistency
-    longest_chain: int
-    most_uncoalesced: int
+    max_chain: int
+    max_uncoalesced: int
     seen: SeenVm
     images: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -261,17 +261,17 @@ class _Look:
     def _of_chain(self, disk: XenDisk, vdi: Mapping[str, Any]) -> list[Obstacle]:
         links = self._ancestors(vdi)
         length = len(links) + 1
-        if length + 1 > self.longest_chain:
+        if length + 1 > self.max_chain:
             return [
                 _lasting(
                     f"disk {disk.position} ({disk.name}) stands on a chain of {length} images and "
-                    f"{self.longest_chain} is the limit",
+                    f"{self.max_chain} is the limit",
                     "delete old snapshots, scan the storage and wait until it has coalesced",
                     "CHAIN_TOO_LONG",
                 )
             ]
         waiting = sum(1 for link in links if self._can_merge(link))
-        if waiting > self.most_uncoalesced:
+        if waiting > self.max_uncoalesced:
             return [
                 _passing(
                     f"disk {disk.position} ({disk.name}) has {waiting} images that wait to be "

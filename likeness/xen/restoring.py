@@ -36,7 +36,7 @@ PATH = "/import_raw_vdi"
 _STEP_SECONDS = 120.0
 _WRITTEN_SECONDS = 900.0
 _RECORD = struct.Struct("<QI")
-_LONGEST_RECORD = 4 << 20
+_MAX_RECORD = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,8 +352,8 @@ def _send_all(
                 f"{disk.size_bytes:,} bytes"
             )
         data = memoryview(segment.data)
-        for start in range(0, len(data), _LONGEST_RECORD):
-            part = data[start : start + _LONGEST_RECORD]
+        for start in range(0, len(data), _MAX_RECORD):
+            part = data[start : start + _MAX_RECORD]
             if cap is not None:
                 cap.take(len(part), stop=stop)
             upload.send(_RECORD.pack(segment.offset + start, len(part)))

@@ -32,7 +32,7 @@ NULL = "OpaqueRef:NULL"
 
 CALL_SECONDS = 60.0
 LISTING_SECONDS = 300.0
-PATIENCE_SECONDS = 30.0
+RETRY_SECONDS = 30.0
 TASK_SECONDS = 600.0
 IDLE_SECONDS = 300.0
 _NOT_NOW = frozenset({"HOST_STILL_BOOTING", "TOO_BUSY"})
@@ -97,7 +97,7 @@ class XenSession:
         self.owner = owner
         self.task_seconds, self.idle_seconds = task_seconds, idle_seconds
         self._username, self._password = username, password
-        self._deadline_seconds, self._patience_seconds = deadline_seconds, patience_seconds
+        self._deadline_seconds, self._retry_seconds = deadline_seconds, patience_seconds
         self._stop = stop
         self._configured = place
         self._login = _Login(place, {(place.host, place.port): place})
@@ -111,7 +111,7 @@ class XenSession:
         password: str,
         fingerprint: str | Iterable[str] | None = None,
         deadline_seconds: float = CALL_SECONDS,
-        patience_seconds: float = PATIENCE_SECONDS,
+        patience_seconds: float = RETRY_SECONDS,
         stop: StopToken | None = None,
         owner: Owner | None = None,
         task_seconds: float = TASK_SECONDS,
@@ -275,7 +275,7 @@ class XenSession:
         try:
             return connection.call(method, params, session=session, deadline_seconds=seconds)
         finally:
-            self._give_back(connection)
+            self._release(connection)
 
     def _borrow(self) -> RpcConnection:
         with self._login.lock:
@@ -287,7 +287,7 @@ class XenSession:
                 connection.close()
         return RpcConnection(place)
 
-    def _give_back(self, connection: RpcConnection) -> None:
+    def _release(self, connection: RpcConnection) -> None:
         with self._login.lock:
             if not self._login.closed and connection.place == self._login.coordinator:
                 self._login.idle.append(connection)
@@ -338,7 +338,7 @@ class XenSession:
 
     def _attempts(self) -> Attempts:
         wait = unless_stopped(self._stop, "waiting for a host of the pool to answer")
-        return Attempts(_BETWEEN_HOSTS, seconds=self._patience_seconds, wait=wait)
+        return Attempts(_BETWEEN_HOSTS, seconds=self._retry_seconds, wait=wait)
 
     def _try_hosts(self) -> str | Exception:
         """A session's reference, or why no host gave one."""

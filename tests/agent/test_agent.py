@@ -17,8 +17,8 @@ from likeness.model.disk import Extent, Skips
 from likeness.model.ids import ChunkId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.format import layout
+from likeness.store.format.locations import Locations
 from likeness.store.format.pack_log import PackLog
-from likeness.store.format.places import Places
 from likeness.transport.local import LocalTransport
 from tests.agent.orders import AGENT, Ordered
 from tests.unit.test_known_ids import DISK, known_of, require_only_own_sent
@@ -116,13 +116,13 @@ def test_a_second_attempt_sends_only_the_rest(workshop: Workshop) -> None:
         ordered.attempt(bytes_per_second=16 * MIB).run(kill_later)
     finished = sum(pack.size_bytes for pack in ordered.log)
     assert 24 * PACK <= finished < len(disk)
-    held = {place.chunk for pack in ordered.log for place in pack.places}
+    held = {place.chunk for pack in ordered.log for place in pack.locations}
     packs = ordered.log.packs
 
     attempt = ordered.attempt()
     done = attempt.run()
 
-    new = [place.chunk for pack in list(ordered.log)[packs:] for place in pack.places]
+    new = [place.chunk for pack in list(ordered.log)[packs:] for place in pack.locations]
     assert held.isdisjoint(new)
     assert len(held) + len(new) == len(disk) // CHUNK
     assert done.counts.sent_bytes == sum(pack.size_bytes for pack in ordered.log)
@@ -205,9 +205,9 @@ def test_an_agent_that_lies_about_a_pack_makes_no_version(workshop: Workshop) ->
     receipt = attempt.receipt(attempt.run())
     lies = PackLog(workshop.folder / "lies")
     for pack in receipt.packs:
-        one, *rest = pack.places
+        one, *rest = pack.locations
         lie = replace(one, chunk=ChunkId(bytes(31) + b"x"))
-        lies.append(replace(pack, places=Places.of((lie, *rest))))
+        lies.append(replace(pack, locations=Locations.of((lie, *rest))))
 
     with pytest.raises(Damaged, match="does not hold what its sender says"):
         workshop.commit(replace(receipt, packs=lies))

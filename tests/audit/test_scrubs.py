@@ -11,7 +11,7 @@ from likeness.codec.documents import Kind
 from likeness.codec.slots import SlotKind
 from likeness.errors import BadInput, ShareUnreachable, WrongKey
 from likeness.stopping import StopToken
-from likeness.store.check.scrubbing import MOST_SILENCE, scrub_frames, scrub_signatures
+from likeness.store.check.scrubbing import MAX_SILENCE, scrub_frames, scrub_signatures
 from likeness.store.format import layout
 from likeness.store.format.documents import HeadDocument, OwnerDocument
 from likeness.store.format.observations import Weight
@@ -179,10 +179,10 @@ def test_a_head_made_with_keys_that_were_given_up_is_found(filled: Filled) -> No
     """Somebody who left with an epoch's keys cannot go on with the history."""
     clock, old = filled.workshop.clock, filled.store
     filled.workshop.store = begin_epoch(old, clock=clock)
-    witness = write_head(filled.store, clock=clock)
-    number = witness.number + 1
+    head_state = write_head(filled.store, clock=clock)
+    number = head_state.number + 1
     name = layout.numbered(layout.HEADS, number)
-    false = HeadDocument(number=number, previous=witness.digest, made_at=clock().isoformat())
+    false = HeadDocument(number=number, previous=head_state.digest, made_at=clock().isoformat())
     old.write(name, Kind.HEAD, false)
 
     (found,) = filled.verified()
@@ -192,9 +192,11 @@ def test_a_head_made_with_keys_that_were_given_up_is_found(filled: Filled) -> No
 
 
 def test_a_head_that_says_another_number_than_its_name_is_found(filled: Filled) -> None:
-    witness = read_history(filled.public, whole=True).witness
-    name = layout.numbered(layout.HEADS, witness.number + 1)
-    false = HeadDocument(number=witness.number + 7, previous=witness.digest, made_at="2031-01-01")
+    head_state = read_history(filled.public, whole=True).head_state
+    name = layout.numbered(layout.HEADS, head_state.number + 1)
+    false = HeadDocument(
+        number=head_state.number + 7, previous=head_state.digest, made_at="2031-01-01"
+    )
     filled.store.write(name, Kind.HEAD, false)
 
     (found,) = filled.verified()
@@ -252,16 +254,16 @@ def test_a_store_set_back_to_an_earlier_state_is_found_by_a_report_of_later(
 ) -> None:
     shutil.copytree(filled.root, tmp_path / "kept")
     filled.workshop.back_up(noise("newer", 64 * 1024))
-    witness = write_head(filled.store, clock=filled.workshop.clock)
+    head_state = write_head(filled.store, clock=filled.workshop.clock)
     shutil.rmtree(filled.root)
     shutil.copytree(tmp_path / "kept", filled.root)
 
     history = read_history(filled.public, whole=True)
 
     assert filled.audited() == []  # the earlier state is whole in itself
-    (found,) = expect_head(history, witness.number, witness.digest[:8])
+    (found,) = expect_head(history, head_state.number, head_state.digest[:8])
     assert found.weight is Weight.DAMAGE
-    before = history.witness
+    before = history.head_state
     assert list(expect_head(history, before.number, before.digest[:8].upper())) == []
     (other,) = expect_head(history, before.number, "00000000")
     assert other.weight is Weight.DAMAGE
@@ -357,7 +359,7 @@ def test_a_store_that_answers_again_and_again_is_scrubbed_to_its_end(filled: Fil
 
     found = list(scrub_frames(HardOfHearing(filled.root), stop=StopToken(), workers=1))
 
-    assert len(found) > MOST_SILENCE
+    assert len(found) > MAX_SILENCE
     assert {each.weight for each in found} == {Weight.UNCHECKED}
 
 

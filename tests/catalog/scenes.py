@@ -16,9 +16,9 @@ from likeness.model.ids import ZERO_CHUNK, ChunkId, DiskId, PackId, RunId, Versi
 from likeness.store.check.proving import DamagedChunk, Finding, PackProof
 from likeness.store.format import layout
 from likeness.store.format.documents import Counts, DiskRecord, VersionClear, VersionRecord
+from likeness.store.format.locations import Location, Locations
 from likeness.store.format.maps import Run
 from likeness.store.format.pack import PackReceipt
-from likeness.store.format.places import Place, Places
 from likeness.store.read.versions import Version
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -74,9 +74,9 @@ _numbers = count()
 
 def pack(chunks: Iterable[ChunkId], pack_name: str = "") -> PackReceipt:
     """A pack of these chunks, 1,000 sealed bytes each."""
-    places = Places.of(Place(c, 100 + 1000 * at, 1000) for at, c in enumerate(chunks))
+    locations = Locations.of(Location(c, 100 + 1000 * at, 1000) for at, c in enumerate(chunks))
     pack_id = PackId(pack_name or name("pack", next(_numbers)))
-    return PackReceipt(pack_id, 200 + 1000 * len(places), b"\x11" * 32, b"\x22" * 16, places)
+    return PackReceipt(pack_id, 200 + 1000 * len(locations), b"\x11" * 32, b"\x22" * 16, locations)
 
 
 def version(
@@ -171,7 +171,7 @@ def runs(chunks: Map) -> Iterator[Run]:
 
 def proved(*packs: PackReceipt, at: datetime = NOW) -> list[PackProof]:
     """Proofs of packs that are whole."""
-    return [PackProof(p.pack, Finding.PROVED, at, p.size_bytes, len(p.places)) for p in packs]
+    return [PackProof(p.pack, Finding.PROVED, at, p.size_bytes, len(p.locations)) for p in packs]
 
 
 def validated(
@@ -195,17 +195,23 @@ def damaged(pack: PackReceipt, *chunks: ChunkId, at: datetime = NOW) -> PackProo
     """A pack in which these chunks are damaged."""
     hurt = tuple(
         DamagedChunk(p.chunk, p.offset, "its bytes were altered")
-        for p in pack.places
+        for p in pack.locations
         if p.chunk in chunks
     )
     return PackProof(
-        pack.pack, Finding.DAMAGED, at, pack.size_bytes, len(pack.places) - len(hurt), hurt, "bits"
+        pack.pack,
+        Finding.DAMAGED,
+        at,
+        pack.size_bytes,
+        len(pack.locations) - len(hurt),
+        hurt,
+        "bits",
     )
 
 
 def missing(pack: PackReceipt, at: datetime = NOW) -> PackProof:
     """A pack that is not there."""
-    lost = tuple(DamagedChunk(p.chunk, p.offset, "missing") for p in pack.places)
+    lost = tuple(DamagedChunk(p.chunk, p.offset, "missing") for p in pack.locations)
     return PackProof(pack.pack, Finding.MISSING, at, 0, 0, lost, "gone")
 
 

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 import pytest
 
-from catalog.connection import CatalogFile, opened, reading, turn, writing
+from catalog.connection import CatalogFile, catalog_locked, opened, reading, writing
 from catalog.runs import begin_run, last_runs
 from catalog.schema import create, migrate
 from catalog.versions import list_vms
@@ -35,7 +35,7 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
         import sys
         sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
-        from catalog.connection import CatalogFile, reading, writing, turn
+        from catalog.connection import CatalogFile, reading, writing, catalog_locked
         from tests.catalog.scenes import *
         catalog = CatalogFile(Path(sys.argv[1]))
     """
@@ -141,7 +141,7 @@ def test_a_process_that_holds_on_makes_others_busy_and_its_death_lets_them_in(
 
 
 def test_a_thread_that_holds_on_makes_others_busy(catalog: CatalogFile) -> None:
-    with turn(catalog, alone=False), pytest.raises(CatalogBusy, match="another thread"):
+    with catalog_locked(catalog, alone=False), pytest.raises(CatalogBusy, match="another thread"):
         list_vms(replace(catalog, patience=IMPATIENT))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from catalog.chunks import damaged_ids, unreferenced_packs
 from catalog.connection import CatalogFile
-from catalog.dedup import drop_duplicates, holders, packs_given_back
+from catalog.dedup import drop_duplicates, holders, record_deleted_packs
 from catalog.incidents import list_incidents, note_incidents
 from catalog.known_ids import write_known_ids
 from catalog.session import catalog_session
@@ -41,7 +41,7 @@ def run_of(history: History, which: str) -> RunId:
 def packs_of(history: History, which: str) -> list[PackReceipt]:
     """The packs a VM's last version brought."""
     held = {c for m in history.last[which].maps.values() for c in m.values()}
-    return [p for p in history.packs.values() if {x.chunk for x in p.places} <= held]
+    return [p for p in history.packs.values() if {x.chunk for x in p.locations} <= held]
 
 
 def two_clones(catalog: CatalogFile) -> tuple[History, PackReceipt, PackReceipt]:
@@ -134,13 +134,13 @@ def test_n5_the_pass_and_the_giving_back_may_stop_anywhere_and_be_repeated(
         catalog, NOW, run=run_of(history, "clone")
     )
     for _ in range(2):
-        packs_given_back(catalog, [second.pack], NOW)
+        record_deleted_packs(catalog, [second.pack], NOW)
         again = drop_duplicates(catalog, NOW, run=run_of(history, "clone"))
         assert (again.known_chunks, again.redundant) == (0, ())
     assert {row.verdict for row in list_versions(catalog, NOW, MONTH)} == {Verdict.GOOD}
     assert packs_to_prove(catalog, NOW, MONTH) == []
-    places = copies_of(catalog, CHUNKS[:4])
-    assert {p.pack for each in places.values() for p in each} == {first.pack}
+    locations = copies_of(catalog, CHUNKS[:4])
+    assert {p.pack for each in locations.values() for p in each} == {first.pack}
 
 
 def test_a_pack_that_waits_to_be_given_back_is_kept_when_the_other_copy_fails(
@@ -168,7 +168,7 @@ def test_damage_of_the_copy_that_was_left_shows_however_late_it_was_seen(
     hurt = damaged(first, CHUNKS[0], at=NOW + DAY)
     told = validated(catalog, [hurt], NOW + DAY, MONTH)
     assert told.turned_bad == (), "the other copy seems to be there still"
-    packs_given_back(catalog, going, NOW + DAY)
+    record_deleted_packs(catalog, going, NOW + DAY)
 
     verdicts = {row.verdict for row in list_versions(catalog, NOW + DAY, MONTH)}
     assert verdicts == {Verdict.BAD}
@@ -186,7 +186,7 @@ def test_a_pack_that_was_needed_after_all_is_missed_at_once(catalog: CatalogFile
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}}, packs=2)
     validated(catalog, proved(*history.packs.values()), NOW, MONTH)
     lost = next(iter(history.packs))
-    packs_given_back(catalog, [lost], NOW)
+    record_deleted_packs(catalog, [lost], NOW)
     (row,) = list_versions(catalog, NOW, MONTH)
     assert row.verdict is Verdict.BAD
 
@@ -204,13 +204,13 @@ def naive_redundant(history: History, proven: set[PackId], gone: set[PackId]) ->
     order = [p for p in history.packs if p not in gone]
     holders: dict[ChunkId, list[PackId]] = {}
     for pack_id in order:
-        for place in history.packs[pack_id].places:
+        for place in history.packs[pack_id].locations:
             holders.setdefault(place.chunk, []).append(pack_id)
     serves = {c: next((p for p in packs if p in proven), None) for c, packs in holders.items()}
     return {
         pack_id
         for pack_id in order
-        if all(serves[p.chunk] not in (None, pack_id) for p in history.packs[pack_id].places)
+        if all(serves[p.chunk] not in (None, pack_id) for p in history.packs[pack_id].locations)
     }
 
 
@@ -238,15 +238,15 @@ def _compared_with_a_naive_look(history: History, dice: random.Random) -> None:
         found = set(drop_duplicates(history.catalog, NOW).redundant)
         assert found == naive_redundant(history, proven, gone)
         if dice.random() < 0.7:
-            packs_given_back(history.catalog, found, NOW)
+            record_deleted_packs(history.catalog, found, NOW)
             gone |= found
         else:
             waiting |= found  # nothing relies on them
             proven -= found
         needed = {c for v in history.versions.values() for c in v.maps[0].values()}
-        for places in copies_of(history.catalog, needed).values():
-            assert [p.serves for p in places].count(True) == 1
-            assert not {p.pack for p in places} & gone
+        for locations in copies_of(history.catalog, needed).values():
+            assert [p.serves for p in locations].count(True) == 1
+            assert not {p.pack for p in locations} & gone
     assert not {row.verdict for row in list_versions(history.catalog, NOW, None)} & {
         Verdict.BAD,
         Verdict.STALE,
@@ -298,7 +298,7 @@ def test_ids_that_others_may_rely_on_are_those_that_are_proved_and_whole(
     packs = list(history.packs.values())
     validated(catalog, proved(packs[1]), NOW - 2 * MONTH, MONTH)
     validated(catalog, proved(packs[0]), NOW, MONTH)
-    validated(catalog, [damaged(packs[3], packs[3].places[0].chunk)], NOW, MONTH)
+    validated(catalog, [damaged(packs[3], packs[3].locations[0].chunk)], NOW, MONTH)
     validated(catalog, [missing(packs[4])], NOW, MONTH)
 
     for at_once in (1 << 20, 3):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from catalog.chunks import must_read
 from catalog.connection import CatalogFile, reading
-from catalog.dedup import drop_duplicates, packs_given_back
+from catalog.dedup import drop_duplicates, record_deleted_packs
 from catalog.proofs import record_proofs
 from catalog.recording import record_packs
 from catalog.session import catalog_session
@@ -104,7 +104,7 @@ def test_v4_a_chunk_that_three_vms_share_turns_all_their_versions_red_at_once(
             history.back_up(which, {0: {2: CHUNKS[0], 3: CHUNKS[0], 5 + number: CHUNKS[1]}})
     history.back_up("other", {0: {0: CHUNKS[2]}})
     judged(history, proved(*history.packs.values()))
-    packs_given_back(catalog, drop_duplicates(catalog, NOW).redundant, NOW)
+    record_deleted_packs(catalog, drop_duplicates(catalog, NOW).redundant, NOW)
     first = next(iter(history.packs.values()))
 
     told = validated(catalog, [damaged(first, CHUNKS[0], at=NOW + DAY)], NOW + DAY, MONTH)
@@ -157,7 +157,7 @@ def test_not_being_able_to_check_proves_nothing_and_heals_nothing(catalog: Catal
     history = one_vm(catalog)
     first, second = history.packs.values()
     validated(catalog, [damaged(first), *proved(second)], NOW, MONTH)
-    again = pack([first.places[0].chunk])
+    again = pack([first.locations[0].chunk])
     record_packs(catalog, [again], NOW)
     later = NOW + DAY
     validated(catalog, [unreachable(again, later), unreachable(second, later)], later, MONTH)
@@ -196,7 +196,7 @@ def test_v9_a_new_copy_heals_only_when_it_was_proved(catalog: CatalogFile) -> No
     first, second = history.packs.values()
     proofs = [damaged(first), *proved(second)]
     validated(catalog, proofs, NOW, MONTH, versions=history.versions)
-    hurt = first.places[0].chunk
+    hurt = first.locations[0].chunk
     assert list(must_read(catalog, history.last["web"].record.vm)) == [disk("web")]
     again = pack([hurt])
     record_packs(catalog, [again], NOW)
@@ -396,8 +396,8 @@ def test_block_ages_are_those_of_the_packs(catalog: CatalogFile) -> None:
         rows = connection.execute("SELECT chunk_key, proved_at FROM block_ages").fetchall()
     known = {key.bytes: at for key, at in rows}
     assert known == {
-        first.places[0].chunk[:16]: NOW.replace(tzinfo=None),
-        next(c for c in CHUNKS[:2] if c != first.places[0].chunk)[:16]: None,
+        first.locations[0].chunk[:16]: NOW.replace(tzinfo=None),
+        next(c for c in CHUNKS[:2] if c != first.locations[0].chunk)[:16]: None,
     }
 
 
@@ -505,7 +505,7 @@ class Walk:
         for each in self.history.packs.values():
             if each.pack in self.gone or self.dice.random() < 0.3:
                 continue
-            keys = [(each.pack, bytes(p.chunk)) for p in each.places]
+            keys = [(each.pack, bytes(p.chunk)) for p in each.locations]
             finding = self.dice.choices("pdmu", [7, 1, 1, 1])[0]
             if finding == "u":
                 proofs.append(unreachable(each, self.now))
@@ -523,7 +523,7 @@ class Walk:
                 "d": [
                     damaged(
                         each,
-                        *(p.chunk for p in each.places if (each.pack, bytes(p.chunk)) in hurt),
+                        *(p.chunk for p in each.locations if (each.pack, bytes(p.chunk)) in hurt),
                         at=self.now,
                     )
                 ],
@@ -536,7 +536,7 @@ class Walk:
     def drop(self) -> None:
         found = drop_duplicates(self.catalog, self.now).redundant
         if self.dice.random() < 0.6:
-            packs_given_back(self.catalog, found, self.now)
+            record_deleted_packs(self.catalog, found, self.now)
             self.gone |= set(found)
 
     def refresh(self) -> None:
@@ -547,7 +547,7 @@ class Walk:
         return [
             (p.pack, self.proved_at.get((p.pack, chunk)))
             for p in self.history.packs.values()
-            if p.pack not in self.gone and any(x.chunk == chunk for x in p.places)
+            if p.pack not in self.gone and any(x.chunk == chunk for x in p.locations)
         ]
 
     def look(self) -> None:

@@ -18,7 +18,7 @@ from catalog.chunks import (
     unreferenced_packs,
 )
 from catalog.connection import CatalogFile, reading
-from catalog.dedup import drop_duplicates, packs_given_back
+from catalog.dedup import drop_duplicates, record_deleted_packs
 from catalog.proofs import record_proofs
 from catalog.reconciling import expire_versions
 from catalog.recording import record_packs, record_version
@@ -126,7 +126,7 @@ def test_p4_a_catalog_rebuilt_from_the_store_says_the_same(empty: CatalogFile, s
         live = history.catalog
         record_proofs(live, proved(*history.packs.values()), NOW, MONTH)
         gone = drop_duplicates(live, NOW).redundant
-        packs_given_back(live, gone, NOW)
+        record_deleted_packs(live, gone, NOW)
 
         rebuilt = History.beside(empty, Path(folder) / "rebuilt").catalog
         record_packs(rebuilt, [p for p in history.packs.values() if p.pack not in gone], NOW)
@@ -283,7 +283,7 @@ def test_a_chunk_no_pack_holds_makes_the_version_red_until_a_pack_is_proved(
     assert [(i.kind, i.pack) for i in damage_rows(catalog)] == [("lost", None)]
 
     late = pack([CHUNKS[1]])
-    known = KnownPack(late.pack, late.size_bytes, late.digest, RunId(""), late.places)
+    known = KnownPack(late.pack, late.size_bytes, late.digest, RunId(""), late.locations)
     assert record_packs(catalog, [known], NOW) == 1
     assert record_packs(catalog, [known], NOW) == 0
     (row,) = list_versions(catalog, NOW, MONTH)
@@ -327,7 +327,7 @@ def test_an_expired_version_refers_to_nothing(catalog: CatalogFile) -> None:
     assert expire_versions(catalog, [old], NOW) == 0
     assert [row.version for row in list_versions(catalog, NOW, None)] == [new]
     assert affected_by(catalog, [CHUNKS[1]]) == []
-    lonely = {p.pack for p in history.packs.values() if p.places[0].chunk == CHUNKS[1]}
+    lonely = {p.pack for p in history.packs.values() if p.locations[0].chunk == CHUNKS[1]}
     assert {p.pack for p in unreferenced_packs(catalog, NOW + DAY)} == lonely
     assert unreferenced_packs(catalog, NOW) == []
     assert known_versions(catalog) == {old, new}

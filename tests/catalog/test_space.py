@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 
 from catalog.capacity import days_until_full, history, measure
-from catalog.dedup import drop_duplicates, packs_condemned, packs_given_back
+from catalog.dedup import drop_duplicates, packs_condemned, record_deleted_packs
 from catalog.reconciling import packs_are_back, versions_are_back
 from catalog.recording import record_version
-from catalog.space import forget_versions, freed_by, spare_packs, versions_to_judge, well_served
+from catalog.space import (
+    forget_versions,
+    freed_by,
+    served_by_proved,
+    spare_packs,
+    versions_to_judge,
+)
 from catalog.values import Verdict
 from catalog.versions import list_versions
 from likeness.model.ids import ChunkId, PackId, RunId, VersionId
@@ -47,7 +53,7 @@ class Kept:
     def back_up(self, which: str, number: int) -> None:
         """Two packs of what no earlier version of this VM has."""
         chunks = {at: chunk(self.dice.randrange(25)) for at in range(POSITIONS)}
-        known = {place.chunk for each in self.of_vm[which] for place in each.places}
+        known = {place.chunk for each in self.of_vm[which] for place in each.locations}
         new = sorted(set(chunks.values()) - known)
         made = [pack(new[:3]), pack(new[3:])] if len(new) > 3 else [pack(new)] if new else []
         told = version(which, number, {0: POSITIONS * CHUNK_BYTES}, run_id=run((which, number)))
@@ -62,7 +68,7 @@ class Kept:
         return {
             each.pack
             for each in self.packs.values()
-            if not needed & {place.chunk for place in each.places}
+            if not needed & {place.chunk for place in each.locations}
         }
 
     def exclusive(self, going: set[VersionId]) -> set[ChunkId]:
@@ -106,13 +112,13 @@ def test_a_copy_makes_up_for_another_only_while_its_proof_counts(tmp_path: Path)
     chunks = [chunk(at) for at in range(3)]
     one, twin = pack(chunks), pack([*chunks, chunk("own")])
     for number, (which, brought) in enumerate((("web", one), ("db", twin)), 1):
-        maps = whole_map(which, dict(enumerate(p.chunk for p in brought.places)))
+        maps = whole_map(which, dict(enumerate(p.chunk for p in brought.locations)))
         told = version(which, number, {0: 4 * CHUNK_BYTES})
         record_version(catalog, told, [maps], [brought], NOW)
     assert spare_packs(catalog, NOW, MONTH) == []
     validated(catalog, proved(one, twin), NOW, MONTH)
     drop_duplicates(catalog, NOW)
-    assert {p for p, _ in well_served(catalog, chunks, NOW, MONTH).values()} == {one.pack}
+    assert {p for p, _ in served_by_proved(catalog, chunks, NOW, MONTH).values()} == {one.pack}
 
     only_twin_has = version("db", 2, {0: 4 * CHUNK_BYTES}).version
     freed = freed_by(catalog, [only_twin_has], NOW, MONTH)
@@ -120,7 +126,7 @@ def test_a_copy_makes_up_for_another_only_while_its_proof_counts(tmp_path: Path)
     forget_versions(catalog, [only_twin_has], NOW)
     assert dict(spare_packs(catalog, NOW, MONTH)) == {twin.pack: twin.size_bytes}
     late = NOW + 2 * MONTH
-    assert well_served(catalog, chunks, late, MONTH) == {}
+    assert served_by_proved(catalog, chunks, late, MONTH) == {}
 
 
 def test_nobody_relies_on_what_is_condemned_until_it_is_spared(tmp_path: Path) -> None:
@@ -140,7 +146,7 @@ def test_nobody_relies_on_what_is_condemned_until_it_is_spared(tmp_path: Path) -
     assert drop_duplicates(catalog, NOW).redundant == ()
     assert spare_packs(catalog, NOW, MONTH) == []
 
-    again = KnownPack(one.pack, one.size_bytes, one.digest, RunId("0" * 32), one.places)
+    again = KnownPack(one.pack, one.size_bytes, one.digest, RunId("0" * 32), one.locations)
     assert packs_are_back(catalog, [again], NOW) == 1
     assert versions_are_back(catalog, [web.version], NOW) == 1
     (row,) = (r for r in list_versions(catalog, NOW, MONTH) if r.vm_name == "web")
@@ -149,7 +155,7 @@ def test_nobody_relies_on_what_is_condemned_until_it_is_spared(tmp_path: Path) -
     assert {r.verdict for r in list_versions(catalog, NOW, MONTH)} == {Verdict.GOOD}
     forget_versions(catalog, [web.version], NOW)
     packs_condemned(catalog, [one.pack], NOW)
-    packs_given_back(catalog, [one.pack], NOW + timedelta(days=8))
+    record_deleted_packs(catalog, [one.pack], NOW + timedelta(days=8))
     assert {r.verdict for r in list_versions(catalog, NOW, MONTH)} == {Verdict.GOOD}
     assert [each.vm_name for each in versions_to_judge(catalog)] == ["db"]
 

@@ -267,7 +267,7 @@ def test_packs_that_were_given_back_are_no_loss(filled: Filled, shell: Shell) ->
     workshop, disk = filled.workshop, noise("twin", 1 << 18)
     first = workshop.packs_of(workshop.back_up(disk, vm=VmId("c" * 32)))
     both = workshop.packs_of(workshop.back_up(disk, vm=VmId("d" * 32)))
-    workshop.give_back(both - first)
+    workshop.delete_redundant(both - first)
 
     done = shell.run("prove", *key(filled))
 
@@ -316,9 +316,9 @@ def test_verify_finds_a_store_that_was_set_back(
 ) -> None:
     shutil.copytree(filled.root, tmp_path / "kept")
     filled.workshop.back_up(noise("newer", 64 * 1024))
-    witness = write_head(filled.store, clock=filled.workshop.clock)
+    head_state = write_head(filled.store, clock=filled.workshop.clock)
 
-    head = ["--head", witness.number, witness.digest[:8]]
+    head = ["--head", head_state.number, head_state.digest[:8]]
     now = shell.run("verify", "--store", filled.root, *head)
     back = shell.run("verify", "--store", tmp_path / "kept", *head)
 

@@ -12,7 +12,7 @@ from likeness.store.prune.sweeping import sweep_inboxes
 from likeness.store.read.versions import find_version, last_version, vms
 from likeness.store.repair.copying import copy_to_vault
 from likeness.store.write.catalog_copies import fetch_newest, put_copy
-from likeness.store.write.heads import read_witness, write_head
+from likeness.store.write.heads import read_head_state, write_head
 from likeness.transport.base import Transport
 from likeness.transport.local import LocalTransport
 from tests.smb.server import SmbServer
@@ -117,7 +117,7 @@ def test_a_vault_holds_the_same_bytes_and_restores_without_the_store(
     assert contents(vault) == contents(workshop.transport)
     assert list(copy_to_vault(workshop.store, vault, stop=StopToken())) == []
     opened = open_store_with_key_file(vault, workshop.key_file)
-    assert read_witness(opened) == read_witness(workshop.store)
+    assert read_head_state(opened) == read_head_state(workshop.store)
     for version, disk in ((first, DISK), (second, LATER)):
         assert workshop.restore(version, store=opened) == disk
 
@@ -140,7 +140,7 @@ def test_what_is_there_twice_can_be_given_back(workshop: Workshop) -> None:
     packs = workshop.packs_of(version)
     workshop.back_up(DISK, incremental=False)
 
-    given = workshop.give_back(packs)
+    given = workshop.delete_redundant(packs)
 
     assert set(given.packs) == packs
     assert workshop.restore(version) == DISK

@@ -106,7 +106,7 @@ class House:
         """The twin's packs hold what others hold too."""
         twin = self._disks[-1][0].record.run
         packs = {pack.pack for pack in known_packs(self._workshop.store) if pack.run == twin}
-        given = self._workshop.give_back(packs)
+        given = self._workshop.delete_redundant(packs)
         assert given.packs, "nothing was deduplicated"
 
     def _leave_behind(self) -> None:
@@ -124,8 +124,8 @@ class House:
             assert not copied.problem, copied
 
     def _head(self) -> tuple[str, str]:
-        witness = write_head(self._workshop.store, clock=self._workshop.clock)
-        return str(witness.number), witness.digest[:8]
+        head_state = write_head(self._workshop.store, clock=self._workshop.clock)
+        return str(head_state.number), head_state.digest[:8]
 
     def _facts(self) -> list[Known]:
         """The sealed records of every data block, while everything is whole."""
@@ -133,7 +133,7 @@ class House:
         for pack in known_packs(shop.store):
             path = self.folder / "ads" / layout.pack(pack.pack)
             data = path.read_bytes() if path.exists() else b""
-            for place in pack.places if data else ():
+            for place in pack.locations if data else ():
                 record = data[place.offset : place.offset + place.length]
                 records.setdefault(place.chunk, []).append((record, data[44 : 44 + _BOX_BYTES]))
         return [

@@ -14,7 +14,7 @@ from likeness.store.format import layout
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.versions import Version, find_version
 from likeness.store.write.catalog_copies import fetch_newest, put_copy
-from likeness.store.write.heads import read_witness, write_head
+from likeness.store.write.heads import read_head_state, write_head
 from tests.unit.workshop import CHUNK, Workshop, changed, noise, text
 
 Objects = dict[str, bytes]
@@ -272,7 +272,7 @@ class Bench:
 
     def _heads(self) -> str:
         try:
-            read_witness(self.workshop.store)
+            read_head_state(self.workshop.store)
         except LikenessError:
             return "heads refused"
         return "heads whole"

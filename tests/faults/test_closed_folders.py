@@ -18,7 +18,7 @@ from likeness.store.format import layout
 from likeness.store.format.observations import Observation, Weight
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.repair.copying import copy_to_vault
-from likeness.store.write.heads import read_witness, write_head
+from likeness.store.write.heads import read_head_state, write_head
 from tests.audit.conftest import Filled, fill
 from tests.faults.closed_folders import Closed
 from tests.faults.test_unreadable import DISKS, NEXT
@@ -99,7 +99,7 @@ def all_versions_restore_and_those_elsewhere_are_listed(shut: Shut) -> None:
 
 def another_vm_goes_on_and_no_head_forgets_what_it_cannot_see(shut: Shut) -> None:
     filled, other = shut.filled, shut.filled.versions[1].vm
-    before = read_witness(filled.store.over(shut.whole))
+    before = read_head_state(filled.store.over(shut.whole))
     if shut.folder == layout.VERSIONS:
         filled.store.transport = shut.whole
     version = filled.workshop.back_up(NEXT, vm=other)

@@ -19,7 +19,7 @@ from likeness.store.format.data_store import DataStore
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.prune.sweeping import sweep_inboxes
 from likeness.store.read.versions import Version, read_version, record_names, vms
-from likeness.store.write.heads import read_witness, write_head
+from likeness.store.write.heads import read_head_state, write_head
 from likeness.store.write.receipts import TransferReceipt
 from likeness.transport.base import Transport
 from likeness.transport.local import LocalTransport
@@ -71,7 +71,7 @@ def require_invariants(
     clean = workshop.back_up(THIRD)
     assert workshop.restore_in_memory(clean) == THIRD
     write_head(store, clock=workshop.clock)
-    assert read_witness(store).vms.keys() == {workshop.vm}
+    assert read_head_state(store).vms.keys() == {workshop.vm}
 
     for name in record_names(store, vms(store)[0]):
         try:

@@ -18,7 +18,7 @@ from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.keys.keyring import begin_epoch, renew_public_keys
 from likeness.store.read.versions import read_version
 from likeness.store.write.catalog_copies import fetch_newest
-from likeness.store.write.heads import read_witness, write_head
+from likeness.store.write.heads import read_head_state, write_head
 from tests.audit.conftest import OBJECTS, SIZE, Filled, fill
 from tests.support.faulty import FaultyTransport
 from tests.unit.workshop import changed, noise
@@ -52,7 +52,7 @@ def backed_up(filled: Filled) -> None:
 
 
 def headed(filled: Filled) -> None:
-    before = read_witness(filled.store)
+    before = read_head_state(filled.store)
     filled.workshop.back_up(DISK)
     after = write_head(filled.store, clock=filled.workshop.clock)
     assert after.problem == ""

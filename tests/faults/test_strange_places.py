@@ -17,7 +17,7 @@ from likeness.store.prune.sweeping import sweep_inboxes
 from likeness.store.read.disk_writers import FileDiskWriter
 from likeness.store.read.restoring import restore_disk
 from likeness.store.write.catalog_copies import fetch_newest, put_copy
-from likeness.store.write.heads import FULL_EVERY, read_witness, write_head
+from likeness.store.write.heads import FULL_EVERY, read_head_state, write_head
 from likeness.transport.local import LocalTransport
 from tests.audit.conftest import OBJECTS, SIZE, Filled, bad, fill
 from tests.support.faulty import FaultyTransport
@@ -48,7 +48,7 @@ STRANGE = [put_folder, put_dangling_link, put_pipe]
 
 @pytest.mark.parametrize("put", STRANGE)
 def test_heads_go_on_past_what_lies_under_the_next_name(filled: Filled, put: object) -> None:
-    number = read_witness(filled.store).number
+    number = read_head_state(filled.store).number
     put(filled.path(layout.numbered(layout.HEADS, number + 1)))  # type: ignore[operator]
     filled.workshop.back_up(NEXT)
 
@@ -59,11 +59,11 @@ def test_heads_go_on_past_what_lies_under_the_next_name(filled: Filled, put: obj
     assert first.number == FULL_EVERY + 1
     assert "head" in first.problem
     assert (second.number, second.problem) == (first.number + 1, "")
-    assert read_witness(filled.store).vms == second.vms
+    assert read_head_state(filled.store).vms == second.vms
 
 
 def test_heads_go_on_past_several_of_them(filled: Filled) -> None:
-    number = read_witness(filled.store).number
+    number = read_head_state(filled.store).number
     for blocked in (number + 1, FULL_EVERY + 1, 2 * FULL_EVERY + 1):
         put_folder(filled.path(layout.numbered(layout.HEADS, blocked)))
     filled.workshop.back_up(NEXT)

@@ -115,12 +115,12 @@ def test_jobs_go_on(sick: Sick) -> None:
 
     version = filled.workshop.back_up(NEXT)
     copy = put_copy(filled.store, folder, clock=filled.workshop.clock)
-    witness = write_head(filled.store, clock=filled.workshop.clock)
+    head_state = write_head(filled.store, clock=filled.workshop.clock)
     renew_public_keys(filled.store, clock=filled.workshop.clock)
 
     assert sick.is_a(layout.PACKS) or filled.workshop.restore(version) == NEXT
     assert copy.number == 2
-    assert witness.vms[version.vm][0] == 4 - (sick.missing and bool(sick.hit))
+    assert head_state.vms[version.vm][0] == 4 - (sick.missing and bool(sick.hit))
     assert write_head(filled.store, clock=filled.workshop.clock).problem == ""
     assert sick.missing or filled.path(sick.name).is_file(), "what is unreadable stays in its place"
 

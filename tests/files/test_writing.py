@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from likeness.files.messages import Data, Entry, Hole, Told, Trouble
+from likeness.files.messages import Data, Entry, FromReader, Hole, Trouble
 from likeness.files.writing import TreeWriter, stays_inside
 
 
@@ -13,7 +13,7 @@ def entry(*path: bytes, kind: str = "file", size: int = 0, target: bytes = b"") 
     return Entry(path, kind, size, 0o4755, 1_700_000_000 * 10**9, 2**62 - 1, target)
 
 
-def written(folder: Path, *told: Told) -> tuple[TreeWriter, list[str]]:
+def written(folder: Path, *told: FromReader) -> tuple[TreeWriter, list[str]]:
     said: list[str] = []
     writer = TreeWriter(folder / "out", 0, lambda path, what: said.append(what))
     writer.take([entry(kind="folder"), *told], b"top")
@@ -39,7 +39,7 @@ def everything(folder: Path) -> set[str]:
     ],
 )
 def test_no_path_leads_out(tmp_path: Path, path: tuple[bytes, ...]) -> None:
-    told: list[Told] = [entry(b"folder", kind="folder"), entry(*path, size=3), Data(b"bad")]
+    told: list[FromReader] = [entry(b"folder", kind="folder"), entry(*path, size=3), Data(b"bad")]
     writer, said = written(tmp_path, *told)
     assert everything(tmp_path) == {"out", "out/top", "out/top/folder"}
     assert not writer.whole
@@ -51,7 +51,7 @@ def test_a_link_is_never_gone_through(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
     (tmp_path / "out").mkdir()
-    told: list[Told] = [
+    told: list[FromReader] = [
         entry(b"l", kind="link", target=b"here"),
         entry(b"l", kind="folder"),
         entry(b"l", b"file", size=3),
@@ -83,7 +83,7 @@ def test_links_stay_inside(target: bytes, depth: int, *, inside: bool) -> None:
 
 
 def test_links_over_links_cannot_lead_out(tmp_path: Path) -> None:
-    told: list[Told] = [
+    told: list[FromReader] = [
         entry(b"d", kind="folder"),
         entry(b"d", b"up", kind="link", target=b".."),
         entry(b"x", kind="link", target=b"d/up/../.."),
@@ -97,7 +97,7 @@ def test_links_over_links_cannot_lead_out(tmp_path: Path) -> None:
 
 
 def test_odd_names_are_kept_and_long_ones_shortened(tmp_path: Path) -> None:
-    told: list[Told] = []
+    told: list[FromReader] = []
     odd = {b"line\nbreak", b"\x1b[31mred", b"\xff\xfe", b"CON", b"-rf"}
     for name in (*odd, b"n" * 400, b"n" * 401):
         told += [entry(name, size=2), Data(b"ok")]
@@ -115,7 +115,7 @@ def test_devices_are_left_out_and_rights_of_others_not_given(tmp_path: Path) -> 
 
 
 def test_what_is_not_whole_is_not_left(tmp_path: Path) -> None:
-    told: list[Told] = [
+    told: list[FromReader] = [
         entry(b"broken", size=10),
         Data(b"half"),
         Trouble((b"broken",), "OSError"),
@@ -132,7 +132,7 @@ def test_what_is_not_whole_is_not_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [-1, 2**62, 2**64 - 1])
 def test_a_size_that_cannot_be_costs_that_file_alone(tmp_path: Path, size: int) -> None:
-    told: list[Told] = [entry(b"odd", size=size), Hole(max(size, 0)), entry(b"fine")]
+    told: list[FromReader] = [entry(b"odd", size=size), Hole(max(size, 0)), entry(b"fine")]
     writer, _ = written(tmp_path, *told)
     assert (tmp_path / "out" / "top" / "fine").is_file()
     if size < 0:

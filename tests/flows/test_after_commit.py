@@ -85,7 +85,7 @@ def test_a_held_store_lock_makes_no_job_fail_and_no_snapshot_live_longer(
         job = InTheBackground(site, "web")
         wait_until(lambda: len(site.record_names()) == 1, "the version is in the store")
         wait_until(lambda: site.left_in_the_pool() == NOTHING_LEFT, "its snapshot is gone")
-        monkeypatch.setattr("tasks.claims._LONGEST_TURN_SECONDS", 0.0)
+        monkeypatch.setattr("tasks.claims._MAX_WAIT_SECONDS", 0.0)
         ended = job.ended()
 
     assert ended.name == "CompletedWithWarnings"

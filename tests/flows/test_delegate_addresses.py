@@ -88,7 +88,7 @@ def test_three_addresses_let_three_of_five_in_and_the_others_wait_with_the_reaso
         assert (ended.name, list(outcomes(ended))) == ("Completed", names)
         assert len(addresses_given(scene)) == count
         assert set(addresses_given(scene)) == set(mine)
-        assert pool.most_snapshots_at_once <= 3
+        assert pool.max_snapshots_at_once <= 3
         assert left(scene) == nothing(scene)
 
 

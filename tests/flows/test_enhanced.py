@@ -113,7 +113,7 @@ def test_what_goes_wrong_in_a_delegate_fails_its_vm_alone_and_leaves_nothing(
         assert made["web"].state is VmState.FAILED
         assert said in made["web"].sentence
         assert len(made["web"].sentence.split()) < 40
-        assert last or pool.counters()["most_snapshots_at_once"] == 0
+        assert last or pool.counters()["max_snapshots_at_once"] == 0
         assert left(two) == nothing(two)
     assert made["db"].state is VmState.DONE
     assert [each.record.vm_name for each in two.stored()] == ["db"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from likeness.store.format.documents import MOST_TEXT
+from likeness.store.format.documents import MAX_TEXT
 from tests.flows.scene import MIB, Scene
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
@@ -24,6 +24,6 @@ def test_a_vm_with_an_endless_name_is_backed_up_and_its_name_stands_in_the_log(
     assert ended.name == "Completed", ended.message
     (version,) = site.stored()
     assert version.record.vm_name[:50] == NAME[:50]
-    assert len(version.record.vm_name) == MOST_TEXT
+    assert len(version.record.vm_name) == MAX_TEXT
     assert any(NAME in record.getMessage() for record in caplog.records)
     assert site.read_back(version) == site.disks(NAME)

@@ -15,7 +15,7 @@ from tests.flows.scene import MIB, QUICK, new_scene
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 DISK_BYTES = 8 << 30
 DATA_BYTES = 768 * MIB
-MOST_BYTES = 500 * 1000 * 1000
+MAX_BYTES = 500 * 1000 * 1000
 
 
 def large_disk(path: Path) -> Path:
@@ -61,4 +61,4 @@ def test_a_backup_of_a_large_disk_stays_small(tmp_path: Path) -> None:
 
         (version,) = site.stored()
         assert version.record.counts.new_bytes == DATA_BYTES
-        assert 50 * MIB < peak < MOST_BYTES
+        assert 50 * MIB < peak < MAX_BYTES

@@ -28,7 +28,7 @@ from likeness.errors import StoreSetBack, StoreTakenOver, WrongKey
 from likeness.model.ids import random_name
 from likeness.store.format import layout
 from likeness.store.format.opening import open_store
-from likeness.store.prune.sweeping import give_back_packs
+from likeness.store.prune.sweeping import delete_redundant_packs
 from likeness.store.write.heads import write_head
 from tests.flows.scene import MIB, Scene, noise, outcomes, sizes
 
@@ -183,7 +183,7 @@ def test_the_old_controller_is_refused_whatever_it_wants_to_write(
         with pytest.raises(StoreTakenOver, match="was taken over by installation"):
             write_head(asleep, clock=system_clock)
         with pytest.raises(StoreTakenOver):
-            give_back_packs(asleep, dict, reason="spare", clock=system_clock)
+            delete_redundant_packs(asleep, dict, reason="spare", clock=system_clock)
         with pytest.raises(StoreTakenOver), asleep.again() as second:
             second.for_writing()
         assert pack is asleep.transport
@@ -230,9 +230,9 @@ def test_a_rehearsal_changes_nothing(new_site: Callable[..., Scene]) -> None:
     assert found.head.startswith("head ")
     _, number, digits = found.head.split()
     again = partial(by_words, site, place=site.place, name=f"{site.name}-again", dry_run=True)
-    assert again(witness=(int(number), digits)).head == found.head
+    assert again(expected_head=(int(number), digits)).head == found.head
     with pytest.raises(StoreSetBack, match=r"head 999 a1b2c3d4 of the last report is missing"):
-        again(witness=(999, "a1b2c3d4"))
+        again(expected_head=(999, "a1b2c3d4"))
     assert sizes(site.folder) == before
     assert site.back_up("db").name == "Completed"
 

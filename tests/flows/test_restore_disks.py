@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from catalog.places_of_disk import places_of_disk
+from catalog.locations_of_disk import locations_of_disk
 from flows.restore import restore_disks
 from tasks.outcomes import DamageAccepted
 from tests.flows.scene import Scene, sha256
@@ -63,7 +63,7 @@ def test_the_catalog_says_where_everything_is_and_the_index_is_not_needed(site: 
     site.back_up("web", validated=True)
     version = site.newest("web")
     for disk in version.disks:
-        known = places_of_disk(site.site.catalog.file, version.version, disk.disk)
+        known = locations_of_disk(site.site.catalog.file, version.version, disk.disk)
         assert len(known.positions) == {"0": 12, "1": 8}[disk.plugged_at]
         assert {pack.name for pack in site.packs()} >= set(known.packs)
     for path in (site.place / "index").iterdir():

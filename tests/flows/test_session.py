@@ -193,7 +193,7 @@ def test_a_store_that_is_lost_within_a_session_is_opened_anew_once_it_is_back(
         away.rename(site.place)
         with share.open() as third:
             assert third.transport is not first.transport
-            third.require_in_place()
+            third.require_unchanged()
     with share.open() as alone:
         assert alone.transport is not third.transport
 

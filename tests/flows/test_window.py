@@ -68,7 +68,7 @@ def test_five_of_twenty_are_in_flight_while_one_is_stuck_and_none_overtakes(twen
     assert ended.name == "Completed"
     assert sorted(outcomes(ended)) == NAMES
     assert list(outcomes(ended)) == NAMES
-    assert pool.most_snapshots_at_once <= AT_ONCE
+    assert pool.max_snapshots_at_once <= AT_ONCE
     runs = protecting(str(ended.state_details.flow_run_id))
     assert most_at_once(runs) == AT_ONCE
     begun = [each.name.removeprefix("protect ") for each in runs]
@@ -85,7 +85,7 @@ def test_a_slow_vm_holds_one_place_and_the_others_go_on(twenty: Scene) -> None:
     pool.faults.clear()
 
     assert job.ended().name == "Completed"
-    assert pool.most_snapshots_at_once <= 2
+    assert pool.max_snapshots_at_once <= 2
 
 
 def test_one_vm_at_a_time_in_list_order_unless_said_otherwise(twenty: Scene) -> None:
@@ -94,4 +94,4 @@ def test_one_vm_at_a_time_in_list_order_unless_said_otherwise(twenty: Scene) -> 
     twenty.back_up(*wanted)
 
     assert asked_to_freeze(twenty) == wanted
-    assert twenty.pool.most_snapshots_at_once == 1
+    assert twenty.pool.max_snapshots_at_once == 1

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable
 
-PATIENCE_SECONDS = 90.0
+TIMEOUT_SECONDS = 90.0
 
 
 def wait_until(
-    true: Callable[[], object], what: str, *, seconds: float = PATIENCE_SECONDS, pause: float = 0.02
+    true: Callable[[], object], what: str, *, seconds: float = TIMEOUT_SECONDS, pause: float = 0.02
 ) -> None:
     """Return as soon as `true()` is; fail if it never becomes so."""
     deadline = time.monotonic() + seconds

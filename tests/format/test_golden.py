@@ -21,7 +21,7 @@ from likeness.store.read.index import known_packs
 from likeness.store.read.restoring import restore_disk
 from likeness.store.read.versions import find_version, record_names, vms
 from likeness.store.write.catalog_copies import fetch_newest
-from likeness.store.write.heads import read_witness
+from likeness.store.write.heads import read_head_state
 from likeness.transport.local import LocalTransport
 from tests.format.reader import Bad, Reader, secret_of_key_file, secret_of_words
 from tests.unit.workshop import (
@@ -103,10 +103,10 @@ def test_every_pack_and_document_is_proved(store: DataStore, tmp_path: Path) -> 
 
 
 def test_the_heads_verify(store: DataStore) -> None:
-    witness = read_witness(store)
+    head_state = read_head_state(store)
 
-    assert witness.number >= 5
-    assert set(witness.vms) == set(vms(store))
+    assert head_state.number >= 5
+    assert set(head_state.vms) == set(vms(store))
 
 
 def test_the_copy_of_the_catalog_comes_back(store: DataStore, tmp_path: Path) -> None:

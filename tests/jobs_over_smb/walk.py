@@ -21,7 +21,7 @@ from likeness.store.format.observations import Weight
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.prune.sweeping import sweep_inboxes
 from likeness.store.read.versions import Version, read_version, record_names
-from likeness.store.write.heads import read_witness, write_head
+from likeness.store.write.heads import read_head_state, write_head
 from likeness.store.write.receipts import TransferReceipt
 from likeness.transport.base import Entry, Listing, Space, Transport
 from likeness.transport.local import LocalTransport
@@ -218,7 +218,7 @@ class Job:
         assert list(self.transport.entries(layout.INBOX)) == []
         assert self.transport.folders(layout.INBOX) == []
         patiently(lambda: write_head(self.workshop.store, clock=self.workshop.clock))
-        assert not read_witness(self.workshop.store).problem
+        assert not read_head_state(self.workshop.store).problem
         assert self.troubles() == []
 
     def look_closely(self) -> None:

@@ -100,7 +100,7 @@ def test_two_snapshots_of_one_vm_may_overlap(lab: LabServer, xen: Xen) -> None:
     tasks = [xen.api.Async.VM.snapshot(vm, f"s{number}") for number in range(8)]
     assert {xen.wait(task)["status"] for task in tasks} == {"success"}
     assert len(xen.api.VM.get_snapshots(vm)) == 8
-    assert lab.pool.most_snapshots_at_once == 8
+    assert lab.pool.max_snapshots_at_once == 8
     chain, at = [], vm
     while (at := xen.api.VM.get_parent(at)) != "OpaqueRef:NULL":
         chain.append(at)

@@ -107,13 +107,13 @@ class Controller:
     Attributes:
         installation: 32 hex digits.
         store: With its fence.
-        places: What its catalog knows.
+        locations: What its catalog knows.
         holder: Who holds its gate.
     """
 
     installation: str
     store: DataStore
-    places: dict[ChunkId, list[PackId]] = field(default_factory=dict)
+    locations: dict[ChunkId, list[PackId]] = field(default_factory=dict)
     sizes: dict[PackId, int] = field(default_factory=dict)
     condemned: set[PackId] = field(default_factory=set)
     holder: greenlet | None = None
@@ -122,23 +122,23 @@ class Controller:
         for pack, size, chunks in packs:
             self.sizes[pack] = size
             for chunk in chunks:
-                if pack not in self.places.setdefault(chunk, []):
-                    self.places[chunk].append(pack)
+                if pack not in self.locations.setdefault(chunk, []):
+                    self.locations[chunk].append(pack)
 
     def unlearn(self, packs: Collection[PackId]) -> None:
-        for held in self.places.values():
+        for held in self.locations.values():
             held[:] = [pack for pack in held if pack not in packs]
         for pack in packs:
             self.sizes.pop(pack, None)
 
     def usable(self, chunk: ChunkId) -> list[PackId]:
         """Packs that hold a data block, and are not condemned."""
-        return [pack for pack in self.places.get(chunk, ()) if pack not in self.condemned]
+        return [pack for pack in self.locations.get(chunk, ()) if pack not in self.condemned]
 
     def holders(self) -> dict[PackId, dict[PackId, int]]:
         """Packs of which the first copy of every data block is elsewhere."""
         by_pack: dict[PackId, list[PackId]] = {}
-        for held in map(self.usable, self.places):
+        for held in map(self.usable, self.locations):
             for pack in held:
                 by_pack.setdefault(pack, []).append(held[0])
         return {

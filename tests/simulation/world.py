@@ -24,13 +24,13 @@ from likeness.store.format import layout
 from likeness.store.format.copies import Copy
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import Counts
+from likeness.store.format.locations import Location, Locations
 from likeness.store.format.maps import FlatMap
 from likeness.store.format.owning import Fence, take_over
 from likeness.store.format.pack import PackReceipt
-from likeness.store.format.places import Place, Places
 from likeness.store.format.relied_on import ReliedOn
 from likeness.store.prune.reclaiming import Reclaim
-from likeness.store.prune.sweeping import give_back_packs
+from likeness.store.prune.sweeping import delete_redundant_packs
 from likeness.store.read.index import known_packs, write_index
 from likeness.store.read.versions import last_version, load_map, read_version, record_names
 from likeness.store.repair.undeleting import forgotten_records, undelete
@@ -191,7 +191,7 @@ class World:
         here = {layout.pack(p): p for p in self.chunks_of_pack}
         there = {here[n] for n in self.transport.objects if n in here}
         found = [
-            (p.pack, p.size_bytes, [place.chunk for place in p.places])
+            (p.pack, p.size_bytes, [place.chunk for place in p.locations])
             for p in known_packs(made.store, damaged=lambda _: None)
             if p.pack in there
         ]
@@ -248,7 +248,7 @@ class World:
         )
         ids = frozenset(ChunkId(chunk_map.ids(at, 1)) for at in range(POSITIONS))
         self._commit(controller, receipt, ids)
-        controller.learn((p.pack, p.size_bytes, [x.chunk for x in p.places]) for p in packs)
+        controller.learn((p.pack, p.size_bytes, [x.chunk for x in p.locations]) for p in packs)
 
     def _commit(
         self, controller: Controller, receipt: TransferReceipt, ids: frozenset[ChunkId]
@@ -278,8 +278,8 @@ class World:
         data = b"pack" + bytes.fromhex(pack)
         self.chunks_of_pack[pack] = frozenset(chunks)
         controller.store.for_writing().create(layout.arriving_pack(run, pack), [data])
-        places = Places.of(Place(chunk, 100 * at, 100) for at, chunk in enumerate(chunks))
-        return PackReceipt(pack, len(data), hashlib.sha256(data).digest(), bytes(16), places)
+        locations = Locations.of(Location(chunk, 100 * at, 100) for at, chunk in enumerate(chunks))
+        return PackReceipt(pack, len(data), hashlib.sha256(data).digest(), bytes(16), locations)
 
     def forgetting(self, controller: Controller) -> None:
         """Forget old versions, and now and then the newest."""
@@ -352,9 +352,9 @@ class World:
             )
             made.append(pack)
         list(write_index(controller.store, made, run=run, clock=self.clock))
-        controller.learn((p.pack, p.size_bytes, [x.chunk for x in p.places]) for p in made)
+        controller.learn((p.pack, p.size_bytes, [x.chunk for x in p.locations]) for p in made)
         self.rewritten += len(chunks)
-        return {x.chunk: Copy(p.pack, p.size_bytes) for p in made for x in p.places}
+        return {x.chunk: Copy(p.pack, p.size_bytes) for p in made for x in p.locations}
 
     def deduplicating(self, controller: Controller) -> None:
         """Give packs back that others make up for."""
@@ -362,7 +362,7 @@ class World:
             self.rest(0.7 * DAY)
             held = controller.holders()
             if held:
-                given = give_back_packs(
+                given = delete_redundant_packs(
                     controller.store,
                     lambda held=held: held,  # type: ignore[misc]
                     reason="",

@@ -26,7 +26,7 @@ from smbprotocol.security_descriptor import (
     SMB2CreateSDBuffer,
 )
 
-from likeness.transport.smb_errors import Place
+from likeness.transport.smb_errors import ShareAccount
 from likeness.transport.smb_folders import make_folder
 from likeness.transport.smb_requests import FOLDER, granted, opening
 from likeness.transport.smb_session import SmbSession
@@ -74,7 +74,7 @@ def make_drop_box(server: SmbServer, *, source: str, controller: str, folder: st
     owner = Right(sid_of(server, controller), EVERYTHING, _INHERITED_BY_ALL)
     source_sid = sid_of(server, source)
     session = SmbSession(
-        Place("127.0.0.1", "ads", "", server.username, server.port),
+        ShareAccount("127.0.0.1", "ads", "", server.username, server.port),
         server.password,
         encrypt=True,
         deadline=Deadline(30),

@@ -20,7 +20,7 @@ from smbprotocol.open import (
 
 from likeness.errors import NameTaken, ShareRefused
 from likeness.transport.smb import SmbTransport
-from likeness.transport.smb_errors import Place
+from likeness.transport.smb_errors import ShareAccount
 from likeness.transport.smb_requests import FILE, FOLDER, granted, opening
 from likeness.transport.smb_session import SmbSession
 from likeness.transport.smb_socket import Deadline
@@ -177,7 +177,7 @@ def test_a_source_cannot_by_any_other_request(
     """Straight SMB, as a stranger with the source's password would send it."""
     name = f"{RUN}/tried-{attempt.replace(' ', '-')}"
     store.source.create(name, [b"as it was"])
-    place = Place("127.0.0.1", "ads", "", SOURCE, store.server.port)
+    place = ShareAccount("127.0.0.1", "ads", "", SOURCE, store.server.port)
     session = SmbSession(place, "of-the-source", encrypt=True, deadline=Deadline(20))
     how = dict(how)
 
@@ -196,7 +196,7 @@ def test_a_source_cannot_move_its_own_file_among_the_admitted(
     replace: bool,  # noqa: FBT001
 ) -> None:
     """Opened with the right to delete when it is made, which nothing can refuse to a creator."""
-    place = Place("127.0.0.1", "ads", "", SOURCE, store.server.port)
+    place = ShareAccount("127.0.0.1", "ads", "", SOURCE, store.server.port)
     session = SmbSession(place, "of-the-source", encrypt=True, deadline=Deadline(20))
     handle, message = opening(
         session,
@@ -225,7 +225,7 @@ def test_a_source_cannot_move_its_own_file_among_the_admitted(
 
 
 def test_a_source_cannot_change_the_rights_of_the_drop_box(store: Store) -> None:
-    place = Place("127.0.0.1", "ads", "", SOURCE, store.server.port)
+    place = ShareAccount("127.0.0.1", "ads", "", SOURCE, store.server.port)
     session = SmbSession(place, "of-the-source", encrypt=True, deadline=Deadline(20))
 
     for path in ("", "in", RUN.replace("/", "\\")):

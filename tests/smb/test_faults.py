@@ -26,7 +26,7 @@ from likeness.errors import (
     ShareUnreachable,
 )
 from likeness.transport.smb import SmbTransport
-from likeness.transport.smb_errors import Place
+from likeness.transport.smb_errors import ShareAccount
 from likeness.transport.smb_requests import FOLDER, LIST, contents, opening
 from likeness.transport.smb_session import SmbSession
 from likeness.transport.smb_socket import Deadline
@@ -200,7 +200,7 @@ def test_a_server_frozen_in_mid_write_ends_the_call_within_its_deadline(
 def test_a_server_that_is_still_at_it_is_given_the_whole_deadline_and_no_more(
     own_smb_server: SmbServer,
 ) -> None:
-    place = Place("127.0.0.1", "ads", "", own_smb_server.username, own_smb_server.port)
+    place = ShareAccount("127.0.0.1", "ads", "", own_smb_server.username, own_smb_server.port)
     session = SmbSession(place, own_smb_server.password, encrypt=True, deadline=Deadline(20))
     folder, message = opening(session, "", LIST, options=FOLDER)
     folder.file_id = contents(SMB2CreateResponse, session.ask(message))["file_id"].get_value()

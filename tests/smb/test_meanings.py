@@ -31,13 +31,13 @@ from likeness.transport.smb_data import pieces
 from likeness.transport.smb_errors import (
     AnswerRefused,
     EncryptionMissing,
-    Place,
+    ShareAccount,
     may_repeat,
     meaning,
 )
 from likeness.transport.tuning import keep_large_buffers
 
-PLACE = Place("nas.example", "backup", "likeness/store", r"EXAMPLE\backup")
+PLACE = ShareAccount("nas.example", "backup", "likeness/store", r"EXAMPLE\backup")
 
 
 def refusal(status: int) -> SMBException:

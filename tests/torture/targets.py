@@ -183,10 +183,10 @@ def made_pack(dice: Dice) -> bytes:
 def read_pack(data: bytes) -> None:
     read = Pack(data, name=NAME, store=STORE)
     opening = read.opener(KEYS, chunk_bytes=CHUNK)
-    places = read.places(KEYS)
+    locations = read.locations(KEYS)
     for _ in read.frames():
         pass
-    for place in places:
+    for place in locations:
         opened = opening.open(read.record(place), name=NAME, offset=place.offset)
         assert chunk_id(opened.plaintext, id_key=KEYS.chunk_id_key) == opened.chunk
 

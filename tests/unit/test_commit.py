@@ -20,11 +20,11 @@ from likeness.stopping import StopToken
 from likeness.store.check.auditing import audit_presence
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
+from likeness.store.format.locations import Location, Locations
 from likeness.store.format.observations import Weight
 from likeness.store.format.pack import PackReceipt
 from likeness.store.format.pack_log import PackLog
-from likeness.store.format.places import Place, Places
-from likeness.store.prune.sweeping import give_back_packs, sweep_inboxes
+from likeness.store.prune.sweeping import delete_redundant_packs, sweep_inboxes
 from likeness.store.read.index import (
     known_packs,
     read_segment,
@@ -305,7 +305,7 @@ def test_a_store_changed_by_a_later_release_is_read_but_not_written(workshop: Wo
     with pytest.raises(StoreTooNew):
         sweep_inboxes(later, lambda _: False)
     with pytest.raises(StoreTooNew):
-        give_back_packs(later, dict, reason="", clock=TickingClock())
+        delete_redundant_packs(later, dict, reason="", clock=TickingClock())
     assert workshop.objects == before
 
 
@@ -363,7 +363,7 @@ def test_a_log_of_packs_gives_them_back(workshop: Workshop) -> None:
             at,
             bytes([at]) * 32,
             bytes([at]) * 16,
-            Places.of(Place(ChunkId(bytes([n]) * 32), n, n) for n in range(at)),
+            Locations.of(Location(ChunkId(bytes([n]) * 32), n, n) for n in range(at)),
         )
         for at in range(4)
     ]
@@ -391,13 +391,13 @@ def test_the_index_knows_every_pack_of_every_commit(workshop: Workshop) -> None:
         for pack in receipt.packs:
             found = known[pack.pack]
             assert (found.digest, found.size_bytes) == (pack.digest, pack.size_bytes)
-            assert (found.places, found.run) == (pack.places, receipt.run)
+            assert (found.locations, found.run) == (pack.locations, receipt.run)
 
 
 def test_a_big_index_is_cut_into_segments(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("likeness.store.read.index.MOST_PLACES", 10)
+    monkeypatch.setattr("likeness.store.read.index.MAX_LOCATIONS", 10)
     receipt = workshop.transfer(noise(1, 30 * CHUNK))
     packs = list(receipt.packs)
     written = list(
@@ -407,7 +407,7 @@ def test_a_big_index_is_cut_into_segments(
     found = [list(read_segment(workshop.store, segment.name)) for segment in written]
 
     assert len(written) > 2
-    assert all(sum(len(pack.places) for pack in segment) <= 10 for segment in found)
+    assert all(sum(len(pack.locations) for pack in segment) <= 10 for segment in found)
     assert [pack.pack for segment in found for pack in segment] == [pack.pack for pack in packs]
 
 

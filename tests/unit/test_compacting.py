@@ -13,7 +13,7 @@ from likeness.store.format import layout
 from likeness.store.format.copies import Copy
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.pack import Pack, PackReceipt
-from likeness.store.prune.compacting import MOST_SESSIONS, Compaction
+from likeness.store.prune.compacting import MAX_SESSIONS, Compaction
 from likeness.store.prune.reclaiming import Reclaimed
 from likeness.store.read.index import known_packs
 from likeness.store.read.versions import Version
@@ -50,7 +50,7 @@ def newest_copies(workshop: Workshop) -> Callable[..., Mapping[ChunkId, Copy]]:
             place.chunk: Copy(pack.pack, pack.size_bytes)
             for pack in known_packs(workshop.store)
             if pack.pack not in gone
-            for place in pack.places
+            for place in pack.locations
             if place.chunk in chunks
         }
 
@@ -84,7 +84,7 @@ def test_what_is_needed_moves_into_one_pack_and_the_old_ones_go(workshop: Worksh
     kept = scattered(workshop)
     whole = [workshop.restore(version) for version in kept]
     before, size = set(all_packs(workshop)), sizes(workshop)
-    sparse = [p.pack for p in known_packs(workshop.store) if len(p.places) == 3]
+    sparse = [p.pack for p in known_packs(workshop.store) if len(p.locations) == 3]
     assert len(sparse) == 2
 
     done = run(workshop, sparse)
@@ -92,7 +92,7 @@ def test_what_is_needed_moves_into_one_pack_and_the_old_ones_go(workshop: Worksh
     assert set(done.rewritten) == set(done.condemned) == set(sparse)
     (new,) = set(all_packs(workshop)) - before
     (known,) = [p for p in known_packs(workshop.store) if p.pack == new]
-    assert len(known.places) == 2
+    assert len(known.locations) == 2
     data = workshop.transport.read(layout.pack(new))
     assert (
         len(Pack(data, name=layout.pack(new), store=workshop.store.store_id).header.sessions) == 3
@@ -112,9 +112,9 @@ def test_what_is_needed_moves_into_one_pack_and_the_old_ones_go(workshop: Worksh
 def test_packs_of_many_sessions_are_cut_so_that_a_header_is_read_at_once(
     workshop: Workshop,
 ) -> None:
-    kept = scattered(workshop, MOST_SESSIONS + 2)
+    kept = scattered(workshop, MAX_SESSIONS + 2)
     before = set(all_packs(workshop))
-    sparse = [p.pack for p in known_packs(workshop.store) if len(p.places) == 3]
+    sparse = [p.pack for p in known_packs(workshop.store) if len(p.locations) == 3]
 
     work = compaction(workshop)
     work = replace(work, target_bytes=64 * PACK)
@@ -122,7 +122,7 @@ def test_packs_of_many_sessions_are_cut_so_that_a_header_is_read_at_once(
         workshop, (), sparse=sparse, rewrite=work.rewrite, copies=newest_copies(workshop)
     )
 
-    assert len(done.rewritten) == MOST_SESSIONS + 2
+    assert len(done.rewritten) == MAX_SESSIONS + 2
     assert len(set(all_packs(workshop)) - before) == 2
     for pack in sparse:
         workshop.transport.delete(layout.pack(pack))
@@ -140,7 +140,7 @@ def test_wherever_it_ends_all_restores_and_the_next_run_goes_on(
 ) -> None:
     kept = scattered(workshop)
     whole = [workshop.restore(version) for version in kept]
-    sparse = [p.pack for p in known_packs(workshop.store) if len(p.places) == 3]
+    sparse = [p.pack for p in known_packs(workshop.store) if len(p.locations) == 3]
     left = [at]
 
     class EndsThere(PassingTransport):
@@ -178,14 +178,14 @@ def test_nothing_is_condemned_that_the_new_pack_does_not_make_up_for(
     workshop: Workshop, how: str
 ) -> None:
     scattered(workshop, 1)
-    (sparse,) = [p.pack for p in known_packs(workshop.store) if len(p.places) == 3]
+    (sparse,) = [p.pack for p in known_packs(workshop.store) if len(p.locations) == 3]
     work = compaction(workshop)
     prove = work.prove
 
     def spoilt(packs: Sequence[PackReceipt]) -> Collection[PackId]:
         name = layout.pack(packs[0].pack)
         data = bytearray(workshop.transport.read(name))
-        data[packs[0].places[0].offset + 60] ^= 1
+        data[packs[0].locations[0].offset + 60] ^= 1
         workshop.transport.delete(name)
         if how == "not whole":
             workshop.transport.create(name, [bytes(data)])
@@ -209,7 +209,7 @@ def test_nothing_is_condemned_that_the_new_pack_does_not_make_up_for(
 
 def test_no_run_condemns_more_than_its_limit_by_rewriting(workshop: Workshop) -> None:
     scattered(workshop, 4)
-    sparse = [p.pack for p in known_packs(workshop.store) if len(p.places) == 3]
+    sparse = [p.pack for p in known_packs(workshop.store) if len(p.locations) == 3]
 
     assert len(run(workshop, sparse, most_share=0.25).rewritten) == 2
     assert len(run(workshop, sparse, most_share=0.1).rewritten) == 1

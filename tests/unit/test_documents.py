@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from likeness.codec.aead import Suite
 from likeness.codec.blobs import BlobKind, check_blob, read_blob, write_blob
-from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind, write_document
+from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, Kind, write_document
 from likeness.codec.hashing import checksum64
 from likeness.codec.keys import StoreKeys
 from likeness.errors import BadInput, Damaged, DocumentForged, LikenessError, StoreTooNew
@@ -132,7 +132,7 @@ def test_lengths_that_cannot_be_cost_nothing() -> None:
 def test_no_document_is_written_that_would_not_be_read_again() -> None:
     with pytest.raises(BadInput, match="never be read again"):
         write_document(
-            Kind.HEAD, NAME, b"", bytes(MOST_DOCUMENT_BYTES), keys=KEYS, suite=Suite.AEGIS_256
+            Kind.HEAD, NAME, b"", bytes(MAX_DOCUMENT_BYTES), keys=KEYS, suite=Suite.AEGIS_256
         )
 
 
@@ -151,7 +151,7 @@ def test_a_huge_object_in_the_place_of_a_document_is_not_taken_into_memory(
 
     with pytest.raises(Damaged):
         workshop.store.read(NAME, Kind.HEAD, HeadDocument)
-    assert all(length is not None and length <= MOST_DOCUMENT_BYTES + 1 for length in asked)
+    assert all(length is not None and length <= MAX_DOCUMENT_BYTES + 1 for length in asked)
 
 
 # --- what documents say ---

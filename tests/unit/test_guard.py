@@ -24,7 +24,7 @@ from likeness.store.format.observations import Weight
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.pack import Pack
 from likeness.store.keys.keyring import add_passphrase, begin_epoch, remove_slot
-from likeness.store.prune.sweeping import give_back_packs, sweep_inboxes
+from likeness.store.prune.sweeping import delete_redundant_packs, sweep_inboxes
 from likeness.store.read.versions import read_version
 from likeness.store.repair.copying import copy_to_vault
 from likeness.store.repair.healing import heal_chunks
@@ -54,7 +54,9 @@ WRITERS: dict[str, Callable[[DataStore, Workshop], object]] = {
     "catalog copy": lambda store, shop: put_copy(store, shop.folder, clock=shop.clock),
     "vault": lambda store, _: list(copy_to_vault(store, MemoryTransport(), stop=StopToken())),
     "sweep": lambda store, _: sweep_inboxes(store, lambda _: False),
-    "give back": lambda store, shop: give_back_packs(store, dict, reason="none", clock=shop.clock),
+    "give back": lambda store, shop: delete_redundant_packs(
+        store, dict, reason="none", clock=shop.clock
+    ),
     "heal": heal,
     "slot": lambda store, _: add_passphrase(store, "long enough to be one"),
     "remove a slot": lambda store, shop: remove_slot(
@@ -99,7 +101,7 @@ WITHOUT_STORE = {
     "data_store.py",
     "opening.py",
     "second_place.py",
-    "vault_goods.py",
+    "copyable_objects.py",
     "vault_mending.py",
 }
 """Who makes a store, or writes to a vault after the guard let it pass."""

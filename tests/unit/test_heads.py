@@ -10,7 +10,7 @@ from likeness.errors import Damaged, ShareUnreachable
 from likeness.model.ids import VmId, random_name
 from likeness.store.format import layout
 from likeness.store.read.versions import record_names
-from likeness.store.write.heads import FULL_EVERY, read_witness, versions_digest, write_head
+from likeness.store.write.heads import FULL_EVERY, read_head_state, versions_digest, write_head
 from tests.support.faulty import Fault, FaultyTransport
 from tests.support.memory import MemoryTransport
 from tests.unit.workshop import CHUNK, Maker, WithSomethingEndless, Workshop, flipped, noise
@@ -38,7 +38,7 @@ def test_a_head_says_what_the_store_holds(workshop: Workshop) -> None:
     assert written.vms == {workshop.vm: (1, versions_digest(names))}
     control = [n for folder in ("keys", "owner", "index") for n in workshop.names(folder)]
     assert set(written.objects) == set(control)
-    assert read_witness(workshop.store) == written
+    assert read_head_state(workshop.store) == written
     assert written.short == f"head 1 {written.digest[:8]}"
 
 
@@ -54,26 +54,26 @@ def test_no_head_is_written_when_nothing_changed(workshop: Workshop) -> None:
 def test_a_chain_of_heads_gives_the_present_state(workshop: Workshop) -> None:
     jobs(workshop, FULL_EVERY + 6)
 
-    witness = read_witness(workshop.store)
+    head_state = read_head_state(workshop.store)
 
-    assert witness.number == FULL_EVERY + 6
-    assert len(witness.vms) == FULL_EVERY + 6
-    assert set(workshop.names("index")) <= set(witness.objects)
+    assert head_state.number == FULL_EVERY + 6
+    assert len(head_state.vms) == FULL_EVERY + 6
+    assert set(workshop.names("index")) <= set(head_state.objects)
     first, full = (len(workshop.objects[head(at)]) for at in (2, FULL_EVERY + 1))
     assert full > 10 * first, "every 64th says everything"
 
 
 def test_old_heads_are_not_needed_after_a_full_one(workshop: Workshop) -> None:
     jobs(workshop, FULL_EVERY + 2)
-    before = read_witness(workshop.store)
+    before = read_head_state(workshop.store)
     del workshop.objects[head(3)]
 
-    assert read_witness(workshop.store) == before
+    assert read_head_state(workshop.store) == before
 
 
 def test_a_version_or_index_that_is_taken_away_shows_in_the_next_head(workshop: Workshop) -> None:
     jobs(workshop, 2)
-    before = read_witness(workshop.store)
+    before = read_head_state(workshop.store)
     gone = workshop.names("versions")[0], workshop.names("index")[0]
     for name in gone:
         del workshop.objects[name]
@@ -85,7 +85,7 @@ def test_a_version_or_index_that_is_taken_away_shows_in_the_next_head(workshop: 
     assert after.vms[vm][0] == 0
     assert set(before.objects) - set(after.objects) == {gone[1]}
     assert after.problem.endswith(f"gone or replaced, of VM {vm}")
-    assert read_witness(workshop.store) == replace(after, problem="")
+    assert read_head_state(workshop.store) == replace(after, problem="")
 
 
 @pytest.mark.parametrize("at", [1, FULL_EVERY], ids=["the next", "one that says everything"])
@@ -126,7 +126,7 @@ def test_a_head_that_is_spoilt_is_noticed_and_the_chain_goes_on(
     rolled_back = (number, how) == (4, "delete")
     if not rolled_back:
         with pytest.raises(Damaged):
-            read_witness(workshop.store)
+            read_head_state(workshop.store)
 
     workshop.back_up(noise(99, 100))
     repaired = write_head(workshop.store, clock=workshop.clock)
@@ -134,7 +134,7 @@ def test_a_head_that_is_spoilt_is_noticed_and_the_chain_goes_on(
     assert bool(repaired.problem) is not rolled_back
     assert repaired.number == (4 if rolled_back else FULL_EVERY + 1)
     assert len(repaired.vms) == 5
-    found = read_witness(workshop.store)
+    found = read_head_state(workshop.store)
     assert (found.vms, found.objects, found.digest) == (
         repaired.vms,
         repaired.objects,
@@ -150,15 +150,15 @@ def test_a_store_set_back_as_a_whole_is_seen_by_whoever_wrote_the_head_down(
     jobs(workshop, 2)
     before = dict(workshop.objects)
     jobs(workshop, 1)
-    noted = read_witness(workshop.store)
+    noted = read_head_state(workshop.store)
     workshop.objects.clear()
     workshop.objects.update(before)
 
-    found = read_witness(workshop.store)
+    found = read_head_state(workshop.store)
     assert found.number < noted.number
 
     jobs(workshop, 1)
-    forked = read_witness(workshop.store)
+    forked = read_head_state(workshop.store)
     assert forked.number == noted.number
     assert forked.digest != noted.digest
 
@@ -175,11 +175,11 @@ def test_a_head_that_was_not_acknowledged_does_not_break_the_chain(
     with pytest.raises(ShareUnreachable):
         write_head(workshop.store, clock=workshop.clock)
 
-    witness = write_head(workshop.store, clock=workshop.clock)
+    head_state = write_head(workshop.store, clock=workshop.clock)
 
-    assert len(witness.vms) == 3
-    assert read_witness(workshop.store).vms == witness.vms
-    assert bool(witness.problem) is (fault is Fault.TORN_WRITE)
+    assert len(head_state.vms) == 3
+    assert read_head_state(workshop.store).vms == head_state.vms
+    assert bool(head_state.problem) is (fault is Fault.TORN_WRITE)
 
 
 class CrowdedTransport(MemoryTransport):
@@ -205,17 +205,17 @@ def test_two_jobs_that_end_together_both_get_their_head(make_workshop: Maker) ->
         write_head(workshop.store, clock=workshop.clock)
 
     share.other_job = other_job
-    witness = write_head(workshop.store, clock=workshop.clock)
+    head_state = write_head(workshop.store, clock=workshop.clock)
 
-    assert not witness.problem
-    assert len(witness.vms) == 4
-    assert read_witness(workshop.store) == witness
+    assert not head_state.problem
+    assert len(head_state.vms) == 4
+    assert read_head_state(workshop.store) == head_state
 
 
 def test_an_object_that_is_just_being_written_waits_for_the_next_head(workshop: Workshop) -> None:
     jobs(workshop, 1)
     workshop.back_up(noise("more", CHUNK))
-    newest = (set(workshop.names("index")) - set(read_witness(workshop.store).objects)).pop()
+    newest = (set(workshop.names("index")) - set(read_head_state(workshop.store).objects)).pop()
     whole = workshop.objects[newest]
     workshop.objects[newest] = whole[: len(whole) // 2]
 
@@ -256,7 +256,7 @@ def test_an_object_that_goes_while_a_head_is_written_is_not_in_it(make_workshop:
 
 def test_a_head_that_says_everything_keeps_to_what_was_said_before(workshop: Workshop) -> None:
     jobs(workshop, FULL_EVERY)
-    before = read_witness(workshop.store).objects
+    before = read_head_state(workshop.store).objects
     name = workshop.names("index")[0]
     whole = workshop.objects[name]
     workshop.objects[name] = flipped(whole, len(whole) // 2)
@@ -273,18 +273,18 @@ def test_a_head_of_another_place_in_the_chain_is_refused(workshop: Workshop) -> 
     workshop.objects[head(3)] = workshop.objects[head(2)]
 
     with pytest.raises(Damaged, match="not signed as head"):
-        read_witness(workshop.store)
+        read_head_state(workshop.store)
 
 
 def test_a_store_without_heads_is_at_its_beginning(workshop: Workshop) -> None:
-    assert read_witness(workshop.store).number == 0
+    assert read_head_state(workshop.store).number == 0
 
 
 @pytest.fixture
 def small_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads that tell of three things at most."""
-    monkeypatch.setattr("likeness.store.write.heads.MOST_OBJECTS", 3)
-    monkeypatch.setattr("likeness.store.write.heads.MOST_VMS", 3)
+    monkeypatch.setattr("likeness.store.write.heads.MAX_OBJECTS", 3)
+    monkeypatch.setattr("likeness.store.write.heads.MAX_VMS", 3)
 
 
 @pytest.mark.usefixtures("small_heads")
@@ -294,7 +294,7 @@ def test_what_is_too_much_for_one_head_goes_on_in_the_next(workshop: Workshop) -
 
     written = write_head(workshop.store, clock=workshop.clock)
 
-    assert read_witness(workshop.store) == written
+    assert read_head_state(workshop.store) == written
     control = [n for folder in ("keys", "owner", "index") for n in workshop.names(folder)]
     assert set(written.objects) == set(control)
     assert len(written.vms) == 10
@@ -304,16 +304,16 @@ def test_what_is_too_much_for_one_head_goes_on_in_the_next(workshop: Workshop) -
 
 @pytest.mark.usefixtures("small_heads")
 def test_a_full_head_in_several_keeps_to_what_was_said_before(workshop: Workshop) -> None:
-    while read_witness(workshop.store).number < FULL_EVERY:
+    while read_head_state(workshop.store).number < FULL_EVERY:
         jobs(workshop, 1)
-    said = read_witness(workshop.store).objects
+    said = read_head_state(workshop.store).objects
     changed = sorted(name for name in said if name.startswith("index/"))[-1]
     workshop.objects[changed] = workshop.objects[workshop.names("index")[0]]
     workshop.objects[workshop.names("index")[1]] = b"nothing whole"
 
     jobs(workshop, 1)
 
-    now = read_witness(workshop.store)
+    now = read_head_state(workshop.store)
     assert now.number > FULL_EVERY + 10, "it took several"
     assert {name: now.objects.get(name) for name in said} == said
     assert len(now.vms) == len({name.split("/")[1] for name in workshop.names("versions")})

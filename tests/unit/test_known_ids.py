@@ -11,7 +11,7 @@ from likeness.agent.known_ids import KnownIds
 from likeness.errors import SharedDataGone
 from likeness.model.ids import RunId, VmId, random_name
 from likeness.store.format import layout
-from likeness.store.prune.sweeping import give_back_packs
+from likeness.store.prune.sweeping import delete_redundant_packs
 from likeness.store.read.index import known_packs
 from likeness.store.read.versions import Version
 from likeness.store.write.condemning import say_condemned
@@ -94,7 +94,7 @@ def test_what_is_gone_meanwhile_is_read_and_sent_again(workshop: Workshop, how: 
         twin = workshop.back_up(SMALL, vm=VmId(random_name()))
         (other,) = workshop.packs_of(twin) - {pack}
         held = {pack: {other: workshop.transport.size(layout.pack(other))}}
-        give_back_packs(workshop.store, lambda: held, reason="", clock=workshop.clock)
+        delete_redundant_packs(workshop.store, lambda: held, reason="", clock=workshop.clock)
         workshop.transport.delete(layout.pack(other))
 
     before = workshop.names(layout.INDEX)

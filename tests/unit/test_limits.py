@@ -8,8 +8,8 @@ import pytest
 from likeness.errors import BadInput
 from likeness.model.disk import VmFacts
 from likeness.model.ids import PackId, random_name
-from likeness.store.format.documents import MOST_CONFIGURATION, MOST_DISKS, MOST_TEXT
-from likeness.store.prune.sweeping import give_back_packs, given_back
+from likeness.store.format.documents import MAX_CONFIGURATION, MAX_DISKS, MAX_TEXT
+from likeness.store.prune.sweeping import delete_redundant_packs, deleted_packs
 from likeness.store.read.versions import Version, read_version
 from likeness.store.write.free_text import cut_texts, fitting, fitting_configuration
 from likeness.store.write.receipts import TransferReceipt
@@ -49,15 +49,15 @@ def test_no_text_keeps_a_vm_from_being_backed_up(workshop: Workshop, text: str) 
     record = again(workshop, version).record
     assert workshop.restore(version) == DISK
     for kept in (record.vm_name, record.note, record.job, record.disks[0].name):
-        assert len(kept) <= MOST_TEXT
+        assert len(kept) <= MAX_TEXT
         assert kept[:4] == text[:4]
     assert ("remark", text) in list(cut_texts(receipt))
 
 
 def test_a_text_that_fits_is_kept_as_it_is_and_a_cut_one_says_so() -> None:
-    assert fitting("x" * MOST_TEXT) == "x" * MOST_TEXT
-    cut = fitting("x" * (MOST_TEXT + 1))
-    assert len(cut) == MOST_TEXT
+    assert fitting("x" * MAX_TEXT) == "x" * MAX_TEXT
+    cut = fitting("x" * (MAX_TEXT + 1))
+    assert len(cut) == MAX_TEXT
     assert cut.endswith("x ... (4097 characters in all)")
 
 
@@ -78,7 +78,7 @@ def described(long: object) -> str:
 @pytest.mark.parametrize(
     "long",
     [
-        "x" * (MOST_CONFIGURATION + 1),
+        "x" * (MAX_CONFIGURATION + 1),
         "\0\1" * 2_000_000,
         {f"key {at}": "value" * 10 for at in range(300_000)},
         ["x" * 100_000] * 200,
@@ -111,7 +111,7 @@ def test_a_description_that_is_no_json_keeps_nobody_from_anything(text: str) -> 
 
 def test_a_vm_with_too_many_disks_is_refused_in_a_sentence(workshop: Workshop) -> None:
     receipt = workshop.transfer(DISK)
-    many = replace(receipt, disks=receipt.disks * (MOST_DISKS + 1))
+    many = replace(receipt, disks=receipt.disks * (MAX_DISKS + 1))
 
     with pytest.raises(BadInput, match=r"VM 'web' has 1025 disks.*leave some out"):
         workshop.commit(many)
@@ -122,7 +122,7 @@ def test_a_vm_with_too_many_disks_is_refused_in_a_sentence(workshop: Workshop) -
 def test_a_map_of_many_parts_is_written_in_full_again(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("likeness.store.write.commit.MOST_PARTS", 3)
+    monkeypatch.setattr("likeness.store.write.commit.MAX_PARTS", 3)
     deltas = []
     disk = DISK
     for at in range(8):
@@ -137,18 +137,18 @@ def test_a_map_of_many_parts_is_written_in_full_again(
 def test_a_statement_of_very_many_packs_is_made_in_several(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("likeness.store.prune.sweeping._MOST_PACKS", 2)
+    monkeypatch.setattr("likeness.store.prune.sweeping._MAX_PACKS", 2)
     kept = workshop.transport
     packs = [PackId(random_name()) for _ in range(5)]
     holder = PackId(random_name())
     kept.create(f"packs/{holder[:2]}/{holder}", [b"pack"])
 
-    give_back_packs(
+    delete_redundant_packs(
         workshop.store,
         lambda: {pack: {holder: 4} for pack in packs},
         reason="a test",
         clock=workshop.clock,
     )
 
-    assert given_back(workshop.store) == set(packs)
+    assert deleted_packs(workshop.store) == set(packs)
     assert len(workshop.names("gc")) == 3

@@ -26,7 +26,7 @@ from likeness.store.format.maps import (
     positions_of,
 )
 from likeness.store.read.versions import stretches
-from likeness.store.write.commit import MOST_DELTAS
+from likeness.store.write.commit import MAX_DELTAS
 from tests.unit.workshop import CHUNK, KIB, Workshop, changed, noise
 
 KEYS = StoreKeys(StoreId("5" * 32), bytes(range(32)))
@@ -238,7 +238,7 @@ def test_thirtyfive_versions_restore_and_a_new_full_map_comes_after_thirty_delta
         parts = version.record.disks[0].parts
         assert [each.delta for each in parts] == [False] + [True] * told[-1]
 
-    assert told == [*range(MOST_DELTAS + 1), *range(35 - MOST_DELTAS - 1)]
+    assert told == [*range(MAX_DELTAS + 1), *range(35 - MAX_DELTAS - 1)]
     for version, expected in versions:
         assert workshop.restore(version) == expected
 

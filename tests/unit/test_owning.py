@@ -26,11 +26,11 @@ from likeness.store.format.owning import Fence, newest_owner, owner_of, take_ove
 from likeness.store.format.public_view import open_public
 from likeness.store.format.turns import Pens
 from likeness.store.keys.keyring import add_recovery_words
-from likeness.store.prune.sweeping import give_back_packs, given_back
+from likeness.store.prune.sweeping import delete_redundant_packs, deleted_packs
 from likeness.store.read.index import known_packs
 from likeness.store.read.versions import Version, last_version, read_version, record_names
 from likeness.store.write.commit import Step, commit_version
-from likeness.store.write.heads import read_witness, write_head
+from likeness.store.write.heads import read_head_state, write_head
 from likeness.transport.base import Transport
 from likeness.transport.metered import MeteredTransport
 from tests.unit.workshop import CHUNK, Workshop, noise
@@ -137,7 +137,7 @@ def test_what_a_fenced_controller_finishes_late_counts_for_nothing(workshop: Wor
         with pytest.raises(WrittenLate, match=r"under owner 1, after owner 2 had taken"):
             reader.read(late.name, Kind.VERSION, VersionClear)
         assert reader.read(kept.name, Kind.VERSION, VersionClear)
-        assert (read_witness(again).number, given_back(again)) == (2, set())
+        assert (read_head_state(again).number, deleted_packs(again)) == (2, set())
         whole = recorded_versions(reader)
         assert list(whole.versions) == [kept.name]
         assert {each.weight for each in whole.told} == {Weight.NOTICE}
@@ -149,9 +149,9 @@ def test_what_a_fenced_controller_finishes_late_counts_for_nothing(workshop: Wor
 
     workshop.store = mine
     newer = workshop.back_up(noise(3, 3 * CHUNK))
-    witness = write_head(mine, clock=workshop.clock)
+    head_state = write_head(mine, clock=workshop.clock)
 
-    assert (witness.number, witness.problem) == (3, "")
+    assert (head_state.number, head_state.problem) == (3, "")
     assert record_names(mine, workshop.vm) == [kept.name, newer.name]
     assert taken.number == read_frame(workshop.transport, newer.name).owner == 2
     assert {each.weight for each in audit_presence(mine, stop=StopToken())} == {Weight.NOTICE}
@@ -180,12 +180,14 @@ def test_a_pack_that_was_to_go_when_the_store_was_taken_over_is_relied_on_by_nob
             raise ShareRefused(name)
 
     asleep.transport = Sleeps(workshop.transport, folder=layout.PACKS)
-    give_back_packs(asleep, lambda: {goes: {keeps: size[keeps]}}, reason="", clock=workshop.clock)
+    delete_redundant_packs(
+        asleep, lambda: {goes: {keeps: size[keeps]}}, reason="", clock=workshop.clock
+    )
     new = random_name()
     take_over(workshop.store, new, host="", clock=workshop.clock)
     mine = opened(workshop, new)
 
-    gone = give_back_packs(
+    gone = delete_redundant_packs(
         mine, lambda: {keeps: {goes: size[goes]}}, reason="", clock=workshop.clock
     )
     workshop.transport.delete(deletes)  # it wakes up
@@ -318,13 +320,13 @@ class Copy:
         size = {}
         for each in known_packs(store):
             if layout.pack(each.pack) in self.workshop.objects:
-                alike[frozenset(place.chunk for place in each.places)].append(each.pack)
+                alike[frozenset(place.chunk for place in each.locations)].append(each.pack)
                 size[each.pack] = each.size_bytes
         chosen: dict[PackId, dict[PackId, int]] = {}
         for packs in alike.values():
             keeps = self.chance.choice(packs)
             chosen |= {pack: {keeps: size[keeps]} for pack in packs if pack != keeps}
-        give_back_packs(store, lambda: chosen, reason="", clock=self.workshop.clock)
+        delete_redundant_packs(store, lambda: chosen, reason="", clock=self.workshop.clock)
 
     def validates(self, store: DataStore) -> None:
         write_head(store, clock=self.workshop.clock)

@@ -13,14 +13,14 @@ from likeness.codec.keys import SessionKey, StoreKeys
 from likeness.codec.records import Sealer
 from likeness.errors import ChunkCorrupt, Damaged, LikenessError, StoreTooNew
 from likeness.model.ids import ChunkId, StoreId
+from likeness.store.format.locations import Location, Locations
 from likeness.store.format.pack import (
-    MOST_PACK_BYTES,
+    MAX_PACK_BYTES,
     FinishedPack,
     Pack,
     PackBuilder,
     PackHeader,
 )
-from likeness.store.format.places import Place, Places
 from likeness.store.read.salvaging import records_in
 from tests.unit.workshop import CHUNK, changed, flipped, noise
 
@@ -53,7 +53,7 @@ def opened(data: bytes, name: str) -> dict[ChunkId, bytes]:
     pack = Pack(data, name=name, store=STORE)
     opener = pack.opener(KEYS, chunk_bytes=CHUNK)
     found = {}
-    for place in pack.places(KEYS):
+    for place in pack.locations(KEYS):
         record = opener.open(pack.record(place), name=name, offset=place.offset)
         assert record.chunk == place.chunk
         found[place.chunk] = record.plaintext
@@ -63,7 +63,7 @@ def opened(data: bytes, name: str) -> dict[ChunkId, bytes]:
 class Salvaged(NamedTuple):
     """Records that opened, by offset; and where one began that could not be opened."""
 
-    places: tuple[Place, ...]
+    locations: tuple[Location, ...]
     lost: tuple[int, ...]
 
 
@@ -71,7 +71,7 @@ def salvaged(data: bytes, name: str, *, suite: Suite = Suite.AEGIS_256) -> Salva
     header = PackHeader.parse_any(data, name=name, store=STORE, suite=suite)
     found = list(records_in(data, (header.opener(KEYS, chunk_bytes=CHUNK),), name))
     return Salvaged(
-        tuple(Place(opened.chunk, at, end - at) for at, end, opened in found if opened),
+        tuple(Location(opened.chunk, at, end - at) for at, end, opened in found if opened),
         tuple(at for at, _, opened in found if opened is None),
     )
 
@@ -95,7 +95,7 @@ def test_the_receipt_says_what_was_written(chunks: list[bytes], suite: Suite) ->
     assert pack.receipt.size_bytes == len(data)
     assert pack.receipt.digest == digest([data])
     assert pack.receipt.checksum == checksum128([data[:-TRAILER_BYTES]])
-    assert pack.receipt.places == Pack(data, name=name_of(pack), store=STORE).places(KEYS)
+    assert pack.receipt.locations == Pack(data, name=name_of(pack), store=STORE).locations(KEYS)
 
 
 @given(chunks=CHUNKS, suite=SUITES, data=st.data())
@@ -195,7 +195,7 @@ def test_what_is_too_short_for_a_pack_is_refused(length: int) -> None:
 
 def test_what_is_too_long_for_a_pack_is_refused() -> None:
     with pytest.raises(Damaged, match="cannot be a pack"):
-        Pack(bytes(MOST_PACK_BYTES + 1), name="packs/00/0", store=STORE)
+        Pack(bytes(MAX_PACK_BYTES + 1), name="packs/00/0", store=STORE)
 
 
 def header_of(form: int, suite: int, sessions: int, *, whole: bool = True) -> bytes:
@@ -235,7 +235,7 @@ def test_neighbours_on_disk_are_not_neighbours_in_a_pack() -> None:
     chunks = [b"chunk %d" % at for at in range(60)]
     in_order = [named(chunk) for chunk in chunks]
 
-    orders = [tuple(place.chunk for place in finished(chunks).receipt.places) for _ in range(3)]
+    orders = [tuple(place.chunk for place in finished(chunks).receipt.locations) for _ in range(3)]
 
     assert all(list(order) != in_order for order in orders)
     assert len(set(orders)) == 3
@@ -247,7 +247,7 @@ def test_a_builder_begins_anew_after_a_pack() -> None:
     for plaintext in (b"first", b"second"):
         builder.add(named(plaintext), sealer.seal(named(plaintext), plaintext))
         assert builder.size_bytes > 0
-        assert [place.chunk for place in builder.finish().receipt.places] == [named(plaintext)]
+        assert [place.chunk for place in builder.finish().receipt.locations] == [named(plaintext)]
         assert builder.size_bytes == 0
 
 
@@ -266,11 +266,11 @@ def test_salvage_finds_all_but_the_record_that_was_hit(
 
     untouched = {
         place
-        for place in pack.receipt.places
+        for place in pack.receipt.locations
         if not place.offset <= at < place.offset + place.length
     }
-    assert untouched <= set(found.places)
-    assert {place.chunk for place in found.places} <= {named(chunk) for chunk in chunks}
+    assert untouched <= set(found.locations)
+    assert {place.chunk for place in found.locations} <= {named(chunk) for chunk in chunks}
 
 
 @pytest.mark.parametrize("cut", [TRAILER_BYTES, TRAILER_BYTES + 104, 700])
@@ -281,10 +281,10 @@ def test_salvage_needs_no_trailer_and_no_table(cut: int) -> None:
 
     found = salvaged(whole[:-cut], name_of(pack))
 
-    assert set(found.places) == {
-        place for place in pack.receipt.places if place.offset + place.length <= len(whole) - cut
+    assert set(found.locations) == {
+        place for place in pack.receipt.locations if place.offset + place.length <= len(whole) - cut
     }
-    assert len(found.places) >= 4
+    assert len(found.locations) >= 4
 
 
 def test_salvage_needs_no_header_while_the_second_copy_of_the_boxes_is_whole(suite: Suite) -> None:
@@ -293,7 +293,7 @@ def test_salvage_needs_no_header_while_the_second_copy_of_the_boxes_is_whole(sui
 
     found = salvaged(bytes(164) + whole[164:], name_of(pack), suite=suite)
 
-    assert found.places == pack.receipt.places
+    assert found.locations == pack.receipt.locations
 
 
 def test_nothing_is_salvaged_without_any_session_box() -> None:
@@ -311,14 +311,14 @@ def test_salvage_of_a_pack_full_of_false_beginnings_ends() -> None:
 
     found = salvaged(whole[:164] + false * 100_000 + whole[164:], name_of(pack))
 
-    assert [place.chunk for place in found.places] == [named(b"one")]
+    assert [place.chunk for place in found.locations] == [named(b"one")]
     assert len(found.lost) >= 100_000
 
 
 def test_a_record_moved_to_another_pack_of_its_session_still_opens() -> None:
     """Compaction, healing and vaulting move sealed records without any key."""
     one = finished([b"moved"])
-    place = one.receipt.places[0]
+    place = one.receipt.locations[0]
     record = b"".join(one.parts)[place.offset : place.offset + place.length]
     builder = PackBuilder(STORE, SESSION, Suite.AEGIS_256)
     builder.add(place.chunk, record)
@@ -330,7 +330,7 @@ def test_a_record_moved_to_another_pack_of_its_session_still_opens() -> None:
 def test_a_record_in_the_place_of_another_is_found_out() -> None:
     pack = finished([b"aaaa", b"bbbb"])
     whole = b"".join(pack.parts)
-    first, second = pack.receipt.places
+    first, second = pack.receipt.locations
     record = whole[second.offset : second.offset + second.length]
     swapped = changed(whole, (first.offset, record))
     opener = PackHeader.parse(whole, name="p", store=STORE).opener(KEYS, chunk_bytes=CHUNK)
@@ -346,21 +346,26 @@ def test_a_record_in_the_place_of_another_is_found_out() -> None:
 
 
 def test_places_say_the_same_packed_and_one_by_one() -> None:
-    each = [Place(named(b"%d" % at), 200 + 10 * at, 10) for at in range(5)]
-    places = Places.of(iter(each))
+    each = [Location(named(b"%d" % at), 200 + 10 * at, 10) for at in range(5)]
+    locations = Locations.of(iter(each))
 
-    assert list(places) == each
-    assert [places[at] for at in range(-5, 5)] == each + each
-    assert list(places[1:4]) == each[1:4]
-    assert list(places.chunks()) == [place.chunk for place in each]
-    assert list(places.only({each[3].chunk})) == [each[3]]
-    assert Places.from_table(places.as_table()) == places == Places(places.packed) != Places()
-    assert places == tuple(each)
-    assert len({places, Places.of(each)}) == 1
-    assert Places.of(places) is places
+    assert list(locations) == each
+    assert [locations[at] for at in range(-5, 5)] == each + each
+    assert list(locations[1:4]) == each[1:4]
+    assert list(locations.chunks()) == [place.chunk for place in each]
+    assert list(locations.only({each[3].chunk})) == [each[3]]
+    assert (
+        Locations.from_table(locations.as_table())
+        == locations
+        == Locations(locations.packed)
+        != Locations()
+    )
+    assert locations == tuple(each)
+    assert len({locations, Locations.of(each)}) == 1
+    assert Locations.of(locations) is locations
 
 
 @pytest.mark.parametrize("plain", [b"cut short", bytes(32) + b"\xff" * 8 + bytes(4)])
 def test_a_table_that_says_what_cannot_be_is_refused(plain: bytes) -> None:
     with pytest.raises(ValueError, match="what cannot be"):
-        Places.from_table(plain)
+        Locations.from_table(plain)

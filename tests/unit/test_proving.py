@@ -10,7 +10,7 @@ from likeness.model.ids import PackId
 from likeness.stopping import StopToken
 from likeness.store.check.proving import Finding, prove_packs
 from likeness.store.format import layout
-from likeness.store.format.pack import MOST_PACK_BYTES, FinishedPack, PackBuilder
+from likeness.store.format.pack import MAX_PACK_BYTES, FinishedPack, PackBuilder
 from likeness.store.read.index import segments
 from tests.support.faulty import Fault, FaultyTransport
 from tests.support.memory import MemoryTransport
@@ -189,11 +189,11 @@ def test_a_pack_that_grew_without_end_is_not_taken_into_memory(
     if not indexed:
         for name in list(segments(workshop.store)):
             del workshop.objects[name]
-    workshop.objects[layout.pack(pack)] += bytes(2 * MOST_PACK_BYTES)
+    workshop.objects[layout.pack(pack)] += bytes(2 * MAX_PACK_BYTES)
 
     (proof,) = workshop.prove({pack})
 
-    assert proof.read_bytes <= MOST_PACK_BYTES + 1
+    assert proof.read_bytes <= MAX_PACK_BYTES + 1
     assert proof.cause
 
 

@@ -19,7 +19,7 @@ from likeness.store.format.copies import Copy
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.owning import Fence, owner_of, take_over
 from likeness.store.prune.reclaiming import Reclaim, Reclaimed
-from likeness.store.prune.sweeping import give_back_packs
+from likeness.store.prune.sweeping import delete_redundant_packs
 from likeness.store.read.index import known_packs
 from likeness.store.read.versions import Version
 from likeness.store.repair.undeleting import undelete
@@ -171,7 +171,7 @@ def test_a_copy_goes_only_where_the_other_is_there_and_proved(workshop: Workshop
     twin = workshop.back_up(noise(1, 5 * CHUNK), vm=VmId(random_name()))
     brought = {p.pack: p for p in known_packs(workshop.store) if p.run == twin.record.run}
     others = [p for p in known_packs(workshop.store) if p.run == one.record.run]
-    proved = {place.chunk: Copy(p.pack, p.size_bytes) for p in others for place in p.places}
+    proved = {place.chunk: Copy(p.pack, p.size_bytes) for p in others for place in p.locations}
 
     def copies(chunks: Collection[ChunkId]) -> Mapping[ChunkId, Copy]:
         return {chunk: proved[chunk] for chunk in chunks if chunk in proved}
@@ -183,7 +183,9 @@ def test_a_copy_goes_only_where_the_other_is_there_and_proved(workshop: Workshop
     reclaim(workshop, ())
     del proved[next(iter(proved))]
     run = reclaim(workshop, (), copies=copies)
-    spared = {p for p, each in brought.items() if any(q.chunk not in proved for q in each.places)}
+    spared = {
+        p for p, each in brought.items() if any(q.chunk not in proved for q in each.locations)
+    }
     assert run.spared == spared
     assert set(run.deleted) == set(brought) - spared
     assert workshop.restore(twin) == workshop.restore(one)
@@ -254,7 +256,9 @@ def workshop_gives_back(
     workshop: Workshop, packs: set[PackId], holder: PackId, size: int
 ) -> tuple[PackId, ...]:
     held = {pack: {holder: size} for pack in packs}
-    return give_back_packs(workshop.store, lambda: held, reason="", clock=workshop.clock).packs
+    return delete_redundant_packs(
+        workshop.store, lambda: held, reason="", clock=workshop.clock
+    ).packs
 
 
 def test_a_backup_whose_base_was_forgotten_under_way_is_no_version(workshop: Workshop) -> None:

@@ -14,7 +14,7 @@ from likeness.store.format.data_store import DataStore
 from likeness.store.format.owning import Fence, owner_of, take_over
 from likeness.store.prune import reclaiming
 from likeness.store.prune.marking import Mark
-from likeness.store.prune.sweeping import give_back_packs
+from likeness.store.prune.sweeping import delete_redundant_packs
 from likeness.store.read.index import known_packs
 from likeness.store.read.versions import Version, record_names
 from likeness.store.write.commit import commit_version
@@ -205,11 +205,11 @@ def _new_owner(workshop: Workshop, disk: bytes, doomed: PackId) -> Version:
     take_over(workshop.store, random_name(), host="", clock=workshop.clock)
     made = workshop.back_up(disk, vm=VmId(random_name()))
     known = {pack.pack: pack for pack in known_packs(workshop.store)}
-    held = {place.chunk for place in known[doomed].places}
+    held = {place.chunk for place in known[doomed].locations}
     twins = {
         pack: {doomed: known[doomed].size_bytes}
         for pack, each in known.items()
-        if each.run == made.record.run and {place.chunk for place in each.places} <= held
+        if each.run == made.record.run and {place.chunk for place in each.locations} <= held
     }
-    give_back_packs(workshop.store, lambda: twins, reason="", clock=workshop.clock)
+    delete_redundant_packs(workshop.store, lambda: twins, reason="", clock=workshop.clock)
     return made

@@ -5,7 +5,12 @@ import pytest
 from likeness.errors import ShareUnreachable
 from likeness.model.ids import PackId, VmId, random_name
 from likeness.store.format import layout
-from likeness.store.prune.sweeping import GivenBack, Holders, give_back_packs, sweep_inboxes
+from likeness.store.prune.sweeping import (
+    DeletedPacks,
+    Holders,
+    delete_redundant_packs,
+    sweep_inboxes,
+)
 from likeness.store.read.versions import Version
 from tests.support.faulty import FaultyTransport
 from tests.unit.workshop import CHUNK, Workshop, noise
@@ -42,14 +47,14 @@ def test_packs_are_given_back_after_a_signed_word(workshop: Workshop) -> None:
     first, _, second, packs = twins(workshop)
     size = sum(len(workshop.objects[layout.pack(pack)]) for pack in packs)
 
-    given = workshop.give_back(packs)
-    again = workshop.give_back(packs)
+    given = workshop.delete_redundant(packs)
+    again = workshop.delete_redundant(packs)
 
     assert (set(given.packs), given.freed_bytes, given.kept) == (packs, size, ())
     assert (set(again.packs), again.freed_bytes) == (packs, 0)
     assert not {layout.pack(pack) for pack in packs} & set(workshop.pack_names())
     assert workshop.names("gc") == ["gc/0000000000000001", "gc/0000000000000002"]
-    assert workshop.give_back([]) == GivenBack()
+    assert workshop.delete_redundant([]) == DeletedPacks()
     for version in (first, second):
         assert workshop.restore(version) == DISK
 
@@ -60,7 +65,7 @@ def test_nothing_is_deleted_when_the_signed_word_cannot_be_written(workshop: Wor
     workshop.store.transport = FaultyTransport(workshop.transport, at=1, counting={"create"})
 
     with pytest.raises(ShareUnreachable):
-        workshop.give_back(packs)
+        workshop.delete_redundant(packs)
     assert workshop.objects == before
 
 
@@ -74,7 +79,7 @@ def test_a_pack_stays_when_what_holds_its_chunks_is_not_whole(workshop: Workshop
         workshop.objects[lost] = workshop.objects[lost][:-1]
     affected = {pack for pack, held in workshop.holders(packs).items() if min(brought) in held}
 
-    given = workshop.give_back(packs)
+    given = workshop.delete_redundant(packs)
 
     assert affected
     assert set(given.kept) == affected
@@ -86,7 +91,9 @@ def test_packs_that_hold_each_others_chunks_do_not_both_go(workshop: Workshop) -
     first, brought, second, packs = twins(workshop)
     confused = workshop.holders(packs) | workshop.holders(brought)
 
-    given = give_back_packs(workshop.store, lambda: confused, reason="", clock=workshop.clock)
+    given = delete_redundant_packs(
+        workshop.store, lambda: confused, reason="", clock=workshop.clock
+    )
 
     assert given.packs == ()
     assert set(given.kept) == brought | packs
@@ -99,7 +106,7 @@ def test_a_pack_that_nothing_is_said_to_hold_stays(workshop: Workshop) -> None:
     version = workshop.back_up(DISK)
     packs = workshop.packs_of(version)
 
-    given = workshop.give_back(packs)
+    given = workshop.delete_redundant(packs)
 
     assert (given.packs, set(given.kept)) == ((), packs)
     assert workshop.restore(version) == DISK
@@ -119,7 +126,7 @@ def test_what_may_go_is_asked_before_the_listing_and_again_right_before_the_firs
         seen.append([(op.method, op.name) for op in watched.operations[begun:]])
         return held
 
-    give_back_packs(workshop.store, ask, reason="", clock=workshop.clock)
+    delete_redundant_packs(workshop.store, ask, reason="", clock=workshop.clock)
 
     statements = [("entries", "gc"), ("entries", "condemned")]
     assert seen == [statements[:1], [*statements, ("entries", "packs")]]
@@ -140,7 +147,7 @@ def test_the_last_two_copies_are_not_deleted_by_two_processes(workshop: Workshop
                 workshop.transport.delete(layout.pack(other))
         return held
 
-    given = give_back_packs(workshop.store, ask, reason="", clock=workshop.clock)
+    given = delete_redundant_packs(workshop.store, ask, reason="", clock=workshop.clock)
 
     assert (given.packs, set(given.kept)) == ((), packs)
     assert all(workshop.transport.size(layout.pack(pack)) for pack in packs)
@@ -152,6 +159,8 @@ def test_what_is_not_to_be_relied_on_any_more_after_the_listing_is_kept(
     *_, packs = twins(workshop)
     answers = [workshop.holders(packs), {}]
 
-    given = give_back_packs(workshop.store, lambda: answers.pop(0), reason="", clock=workshop.clock)
+    given = delete_redundant_packs(
+        workshop.store, lambda: answers.pop(0), reason="", clock=workshop.clock
+    )
 
     assert (given.packs, set(given.kept)) == ((), packs)

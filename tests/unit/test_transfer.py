@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from likeness.agent.local_dedup import Finding, LocalDedup
+from likeness.agent.local_dedup import ChunkState, LocalDedup
 from likeness.agent.reader import FileDiskReader
 from likeness.agent.transfer import SEGMENT_BYTES, DiskJob, Tally, transfer
 from likeness.codec.aead import Suite
@@ -54,12 +54,12 @@ def test_chunks_are_sorted_into_zero_unchanged_repeated_and_new() -> None:
     dedup = LocalDedup(id_key=key)
     one, other = chunk_id(b"one", id_key=key), chunk_id(b"other", id_key=key)
 
-    assert dedup.sort(bytes(CHUNK), one) == (Finding.ZERO, ZERO_CHUNK)
-    assert dedup.sort(b"one", one) == (Finding.UNCHANGED, one)
-    assert dedup.sort(b"one", other) == (Finding.NEW, one)
-    assert dedup.sort(b"one", other) == (Finding.REPEATED, one)
-    assert dedup.sort(b"other", ZERO_CHUNK) == (Finding.NEW, other)
-    assert dedup.sort(b"other", b"") == (Finding.REPEATED, other)
+    assert dedup.sort(bytes(CHUNK), one) == (ChunkState.ZERO, ZERO_CHUNK)
+    assert dedup.sort(b"one", one) == (ChunkState.UNCHANGED, one)
+    assert dedup.sort(b"one", other) == (ChunkState.NEW, one)
+    assert dedup.sort(b"one", other) == (ChunkState.REPEATED, one)
+    assert dedup.sort(b"other", ZERO_CHUNK) == (ChunkState.NEW, other)
+    assert dedup.sort(b"other", b"") == (ChunkState.REPEATED, other)
 
 
 def test_a_distrusted_chunk_is_sent_again_once() -> None:
@@ -67,13 +67,13 @@ def test_a_distrusted_chunk_is_sent_again_once() -> None:
     one = chunk_id(b"one", id_key=key)
     dedup = LocalDedup(id_key=key, distrusted=frozenset([one[:16]]))
 
-    assert dedup.sort(b"one", one) == (Finding.NEW, one)
-    assert dedup.sort(b"one", one) == (Finding.REPEATED, one)
+    assert dedup.sort(b"one", one) == (ChunkState.NEW, one)
+    assert dedup.sort(b"one", one) == (ChunkState.REPEATED, one)
 
 
 def test_of_many_threads_with_one_chunk_exactly_one_has_to_send_it() -> None:
     dedup = LocalDedup(id_key=bytes(32))
-    found: list[Finding] = []
+    found: list[ChunkState] = []
     start = threading.Barrier(8)
 
     def sort() -> None:
@@ -86,8 +86,8 @@ def test_of_many_threads_with_one_chunk_exactly_one_has_to_send_it() -> None:
     for thread in threads:
         thread.join()
 
-    assert found.count(Finding.NEW) == 500
-    assert found.count(Finding.REPEATED) == 7 * 500
+    assert found.count(ChunkState.NEW) == 500
+    assert found.count(ChunkState.REPEATED) == 7 * 500
 
 
 def test_more_chunks_than_there_is_room_for_are_sent_again_and_never_taken_for_others() -> None:
@@ -97,8 +97,8 @@ def test_more_chunks_than_there_is_room_for_are_sent_again_and_never_taken_for_o
     first = [dedup.sort(one, b"")[0] for one in each]
     again = [dedup.sort(one, b"")[0] for one in each]
 
-    assert first == [Finding.NEW] * 300
-    assert again == [Finding.REPEATED] * 100 + [Finding.NEW] * 200
+    assert first == [ChunkState.NEW] * 300
+    assert again == [ChunkState.REPEATED] * 100 + [ChunkState.NEW] * 200
 
 
 # --- counts ---
@@ -281,7 +281,7 @@ def test_packs_are_filled_to_their_target_and_lie_whole_in_the_inbox(
     for pack in packs:
         name = layout.arriving_pack(receipt.run, pack.pack)
         read = Pack(workshop.objects[name], name=name, store=workshop.store.store_id)
-        assert read.places(workshop.store.keys) == pack.places
+        assert read.locations(workshop.store.keys) == pack.locations
 
 
 def test_two_transfers_of_one_disk_share_no_sealed_byte(make_workshop: Maker) -> None:

@@ -50,7 +50,7 @@ def restore_from(vault: Transport, workshop: Workshop, version: Version) -> byte
 def flip_a_chunk(workshop: Workshop, at: int = 0) -> tuple[str, bytes]:
     """Damage one chunk of the first pack; its pack, and the first bytes of its id."""
     pack = next(known_packs(workshop.store))
-    place, name = pack.places[at], layout.pack(pack.pack)
+    place, name = pack.locations[at], layout.pack(pack.pack)
     middle = place.offset + place.length // 2
     workshop.objects[name] = flipped(workshop.objects[name], middle)
     return name, place.chunk[:16]

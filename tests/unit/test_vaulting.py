@@ -201,7 +201,7 @@ def test_a_version_whose_packs_were_given_back_before_is_vaulted_all_the_same(
     twin = workshop.back_up(DISK)
     brought = workshop.packs_of(twin)
     other = workshop.back_up(DISK, vm=VmId(random_name()))
-    workshop.give_back(workshop.packs_of(other) - brought)
+    workshop.delete_redundant(workshop.packs_of(other) - brought)
     vault = MemoryTransport()
 
     copied = vault_all(workshop, vault)
@@ -223,7 +223,7 @@ class GivingBackTransport(MemoryTransport):
     def create(self, name: str, parts: Sequence[bytes]) -> None:
         super().create(name, parts)
         if name.startswith(f"{layout.MAPS}/") and next(self._maps) == 0:
-            self._workshop.give_back(self._packs)
+            self._workshop.delete_redundant(self._packs)
 
 
 def test_packs_given_back_meanwhile_are_no_problem(workshop: Workshop) -> None:

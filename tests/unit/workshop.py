@@ -30,7 +30,7 @@ from likeness.store.format.maps import FlatMap, positions_of
 from likeness.store.format.opening import create_store
 from likeness.store.format.pack_log import PackLog
 from likeness.store.format.relied_on import ReliedOn
-from likeness.store.prune.sweeping import GivenBack, give_back_packs
+from likeness.store.prune.sweeping import DeletedPacks, delete_redundant_packs
 from likeness.store.read.disk_writers import FileDiskWriter
 from likeness.store.read.index import known_packs
 from likeness.store.read.restoring import restore_disk
@@ -341,7 +341,7 @@ class Workshop:
         return {
             place.chunk: Copy(pack.pack, pack.size_bytes)
             for pack in known_packs(self.store)
-            for place in pack.places
+            for place in pack.locations
             if place.chunk in chunks
         }
 
@@ -351,7 +351,7 @@ class Workshop:
         return {
             pack.pack
             for pack in known_packs(self.store, damaged=lambda _: None)
-            if any(place.chunk in wanted for place in pack.places)
+            if any(place.chunk in wanted for place in pack.locations)
         }
 
     def holders(self, packs: Collection[PackId]) -> dict[PackId, dict[PackId, int]]:
@@ -359,18 +359,18 @@ class Workshop:
         known = {pack.pack: pack for pack in known_packs(self.store)}
         found: dict[PackId, dict[PackId, int]] = {}
         for pack in packs:
-            chunks = {place.chunk for place in known[pack].places}
+            chunks = {place.chunk for place in known[pack].locations}
             found[pack] = {
                 other.pack: other.size_bytes
                 for other in known.values()
-                if other.pack not in packs and chunks & {place.chunk for place in other.places}
+                if other.pack not in packs and chunks & {place.chunk for place in other.locations}
             }
         return found
 
-    def give_back(self, packs: Collection[PackId]) -> GivenBack:
+    def delete_redundant(self, packs: Collection[PackId]) -> DeletedPacks:
         """Delete packs of which others hold all chunks."""
         held = self.holders(packs)
-        return give_back_packs(self.store, lambda: held, reason="a test", clock=self.clock)
+        return delete_redundant_packs(self.store, lambda: held, reason="a test", clock=self.clock)
 
     def prove(self, packs: set[PackId], store: DataStore | None = None) -> list[PackProof]:
         return list(prove_packs(store or self.store, packs, clock=self.clock, stop=StopToken()))

@@ -210,7 +210,7 @@ class House:
         return next(
             pack.pack
             for pack in known_packs(self.workshop.store)
-            if any(place.chunk == chunk for place in pack.places)
+            if any(place.chunk == chunk for place in pack.locations)
         )
 
     def all_packs(self) -> set[PackId]:

@@ -20,7 +20,7 @@ from likeness.model.outcome import VmOutcome, VmState
 from likeness.store.format.observations import notice, trouble
 from tasks.claims import run_claimed
 from tasks.letters import job_letter
-from tasks.notify import Told, channels, tell
+from tasks.notify import Delivered, channels, tell
 from tests.unit.workshop import CHUNK, noise
 from tests.validation.house import DAY, House, settings_of
 from tests.validation.mail_server import PASSWORD, MailServer, mail_of
@@ -76,7 +76,7 @@ def test_damage_is_told_once_by_mail_and_so_is_its_healing(
     damaged_house(house)
 
     assert tell(site).arrived == 1
-    assert tell(site) == Told()
+    assert tell(site) == Delivered()
     (mail,) = mail_server.inbox
     assert mail_server.logins == [True]
     assert mail["To"] == "ops@example.com, boss@example.com"
@@ -90,7 +90,7 @@ def test_damage_is_told_once_by_mail_and_so_is_its_healing(
 
     heal(house)
     assert tell(site).arrived == 1
-    assert tell(site) == Told()
+    assert tell(site) == Delivered()
     assert len(mail_server.inbox) == 2
     assert mail_server.inbox[1]["Subject"].startswith("Likeness: healed: 2 versions of 1 VM")
     assert mail_server.inbox[0]["Message-ID"] != mail_server.inbox[1]["Message-ID"]
@@ -140,7 +140,7 @@ def test_a_name_with_a_line_feed_is_told_in_one_line(house: House, one_server: M
         ["mail"],
         house.clock(),
     )
-    assert tell(site) == Told(arrived=1)
+    assert tell(site) == Delivered(arrived=1)
     assert one_server.inbox[0]["Subject"] == "web failed"
 
 
@@ -254,7 +254,7 @@ def test_what_was_found_before_a_crash_is_told_after_it(
     assert len(one_server.inbox) == 2  # what nobody noted had arrived is sent again, once
     assert len(ids) == 1  # as one and the same mail
     assert [d.attempts for d in recent_deliveries(house.catalog)] == [1]
-    assert tell(site) == Told()
+    assert tell(site) == Delivered()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.dedup import drop_duplicates, packs_given_back
+from catalog.dedup import drop_duplicates, record_deleted_packs
 from catalog.incidents import note_incidents, untold_incidents
 from catalog.reconciling import expire_versions
 from catalog.validation import proof_outlook
@@ -123,10 +123,10 @@ def three_vms_and_seven_versions(house: House) -> PackId:
     for vm in ("web", "db", "app"):
         house.back_up(vm, empty)
     house.validate()
-    given_back = drop_duplicates(house.catalog, house.clock()).redundant
-    assert len(given_back) == 3  # one copy is left, the template's
-    packs_given_back(house.catalog, given_back, house.clock())
-    for gone in given_back:
+    deleted_packs = drop_duplicates(house.catalog, house.clock()).redundant
+    assert len(deleted_packs) == 3  # one copy is left, the template's
+    record_deleted_packs(house.catalog, deleted_packs, house.clock())
+    for gone in deleted_packs:
         house.lose(gone)
     expire_versions(house.catalog, [template.version], house.clock())
     for number, vm in enumerate(("web", "web", "db", "app")):

@@ -13,7 +13,7 @@ from prefect.logging import disable_run_logger
 
 from blocks import CatalogFile, DataStoreShare
 from catalog.audits import open_troubles
-from catalog.dedup import drop_duplicates, packs_given_back
+from catalog.dedup import drop_duplicates, record_deleted_packs
 from catalog.incidents import note_incidents, untold_incidents
 from catalog.messages import undelivered
 from catalog.reconciling import highest_sequence, known_records, store_of
@@ -309,7 +309,7 @@ def test_what_was_given_back_serves_again_when_it_is_there_again(house: House) -
     house.validate()
     with_both = {*house.workshop.packs_of(first)}
     for pack in with_both:  # as if db's copy had been the one to keep
-        packs_given_back(house.catalog, [pack], system_clock())
+        record_deleted_packs(house.catalog, [pack], system_clock())
     house.validate(second)
     past.back("store")
 

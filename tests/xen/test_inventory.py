@@ -13,7 +13,7 @@ from likeness.xen.inventory import (
     disks_left_out,
     find_vm,
     list_vms,
-    missing_places,
+    missing_hosts,
     position_order,
     select_vms,
 )
@@ -159,7 +159,7 @@ def test_a_name_in_a_list_that_is_no_vm_is_refused(town: XenSession) -> None:
 def test_a_host_or_pool_that_is_not_there_is_named(town: XenSession) -> None:
     host = find_vm(town, "web-1").host
 
-    missing = missing_places(town, hosts=[host, "xen9"], pools=["elsewhere"])
+    missing = missing_hosts(town, hosts=[host, "xen9"], pools=["elsewhere"])
 
     assert list(missing) == ["host xen9", "pool elsewhere"]
     assert f"there is no host 'xen9' at {town.url}; there is '{host}'" in missing["host xen9"]
@@ -183,8 +183,8 @@ def test_of_two_hosts_of_one_name_neither_is_meant_by_it(town: XenSession) -> No
     town.call("host.set_name_label", other[0], name)
     running = {vm.host_uuid for vm in list_vms(town)} & {ours[1]["uuid"]}
 
-    assert list(missing_places(town, hosts=[name], pools=[])) == [f"host {name}"]
-    assert "2 hosts are called" in missing_places(town, hosts=[name], pools=[])[f"host {name}"]
+    assert list(missing_hosts(town, hosts=[name], pools=[])) == [f"host {name}"]
+    assert "2 hosts are called" in missing_hosts(town, hosts=[name], pools=[])[f"host {name}"]
     assert select_vms(town, VmSelection(hosts=(name,))) == ()
     here = select_vms(town, VmSelection(hosts=(ours[1]["uuid"],)))
     assert {vm.host_uuid for vm in here} == running

@@ -42,9 +42,9 @@ from likeness.store.format.observations import (
     with_closed,
 )
 from likeness.store.format.public_view import SignedView
-from likeness.store.prune.sweeping import objects_given_back
+from likeness.store.prune.sweeping import deleted_objects
 from likeness.store.write.forgetting import Forgotten, read_forgotten
-from likeness.store.write.heads import Witness
+from likeness.store.write.heads import HeadState
 from likeness.store.write.history import (
     Record,
     covered_records,
@@ -58,13 +58,13 @@ from likeness.store.write.history import (
 from likeness.transport.base import Entry
 from likeness.transport.passing import CarefulTransport
 
-MOST_IN_MIND = 1 << 19
+MAX_IN_MIND = 1 << 19
 """Packs compared in one turn: about 100 MB of memory."""
 _PREFIXES = tuple(f"{number:02x}" for number in range(256))
 
 
 def audit_presence(
-    view: SignedView, *, stop: StopToken, most_in_mind: int = MOST_IN_MIND
+    view: SignedView, *, stop: StopToken, most_in_mind: int = MAX_IN_MIND
 ) -> Iterator[Observation]:
     """Compare what is there with what must be there.
 
@@ -100,12 +100,12 @@ def _look(view: SignedView, stop: StopToken, most_in_mind: int) -> Iterator[Obse
     history = read_history(view)
     yield from history.breaks
     yield from _format_copies(view)
-    yield from _control_objects(view, history.witness)
+    yield from _control_objects(view, history.head_state)
     yield from _catalog_copies(view)
     index = _Index(view, most_in_mind)
     yield from index.damaged()
     yield from _everything_listed(view, index, stop)
-    yield from _versions(view, history.witness, stop)
+    yield from _versions(view, history.head_state, stop)
 
 
 def _format_copies(view: SignedView) -> Iterator[Observation]:
@@ -116,7 +116,7 @@ def _format_copies(view: SignedView) -> Iterator[Observation]:
             yield told(name, cause)
 
 
-def _control_objects(view: SignedView, witness: Witness) -> Iterator[Observation]:
+def _control_objects(view: SignedView, head_state: HeadState) -> Iterator[Observation]:
     """Keys, owners, index segments and statements against what the newest head says."""
     present = {
         entry.name
@@ -124,12 +124,12 @@ def _control_objects(view: SignedView, witness: Witness) -> Iterator[Observation
         for entry in view.transport.entries(folder)
         if layout.is_known(entry.name) and not layout.is_turn(entry.name)
     }
-    missing = set(witness.objects) - present
-    for name in sorted(missing - objects_given_back(view) if missing else ()):
+    missing = set(head_state.objects) - present
+    for name in sorted(missing - deleted_objects(view) if missing else ()):
         yield trouble(name, "missing, although the newest head knows it")
     slots = [name for name in present if "/slot-" in name]
-    for name in sorted(set(slots) - set(witness.objects)):
-        if witness.number:
+    for name in sorted(set(slots) - set(head_state.objects)):
+        if head_state.number:
             yield notice(
                 name,
                 "a key slot that no head knows yet",
@@ -280,8 +280,8 @@ def _missing_packs(view: SignedView, missing: dict[PackId, _Expected]) -> Iterat
             except UNREADABLE as cause:
                 yield told(entry.name, cause)
                 continue
-            for given_back in swept.packs:
-                missing.pop(PackId(given_back), None)
+            for deleted_packs in swept.packs:
+                missing.pop(PackId(deleted_packs), None)
     brought = _brought_by(view, {pack.segment for pack in missing.values()})
     for pack_id, pack in sorted(missing.items()):
         yield trouble(layout.pack(pack_id), "missing", tuple(brought[pack.segment]))
@@ -301,25 +301,25 @@ def _brought_by(view: SignedView, segments: set[str]) -> dict[str, list[str]]:
     return brought
 
 
-def _versions(view: SignedView, witness: Witness, stop: StopToken) -> Iterator[Observation]:
+def _versions(view: SignedView, head_state: HeadState, stop: StopToken) -> Iterator[Observation]:
     maps = _Maps(view)
     folders = vm_folders(view.transport)
     forgotten = read_forgotten(view)
-    for vm in sorted({*folders, *witness.vms}):
+    for vm in sorted({*folders, *head_state.vms}):
         stop.check()
-        yield from _one_vm(view, vm, witness, forgotten, maps, stop)
+        yield from _one_vm(view, vm, head_state, forgotten, maps, stop)
     yield from maps.left_over()
 
 
 def _one_vm(
     view: SignedView,
     vm: VmId,
-    witness: Witness,
+    head_state: HeadState,
     forgotten: Forgotten,
     maps: "_Maps",
     stop: StopToken,
 ) -> Iterator[Observation]:
-    names, said = records_of(view.transport, vm), witness.vms.get(vm)
+    names, said = records_of(view.transport, vm), head_state.vms.get(vm)
     bad: dict[str, LikenessError] = {}
     for name in names:
         stop.check()
@@ -327,7 +327,7 @@ def _one_vm(
             maps.need(read_record(view, name))
         except UNREADABLE as cause:
             bad[name] = cause
-    covered = covered_records(forgotten.as_told(names, vm, witness.objects), bad, said)
+    covered = covered_records(forgotten.as_told(names, vm, head_state.objects), bad, said)
     if covered is None and said is not None:
         yield _gone(vm, names, said[0])
     for name, problem in bad.items():

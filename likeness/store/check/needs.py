@@ -17,7 +17,7 @@ from likeness.store.format.ledger import Ledger
 from likeness.store.read.versions import load_map, read_version_at
 
 _WINDOW = 1 << 14
-MOST_LACKING = 1 << 14
+MAX_LACKING = 1 << 14
 """Blocks remembered one by one of what a version lacks."""
 
 
@@ -36,7 +36,7 @@ class Lack:
     def add(self, chunk: ChunkId, size_bytes: int) -> None:
         """Note one position of a disk."""
         self.lost_bytes += size_bytes
-        if len(self.chunks) < MOST_LACKING:
+        if len(self.chunks) < MAX_LACKING:
             self.chunks.add(chunk)
 
 

@@ -32,10 +32,10 @@ from likeness.store.format import layout
 from likeness.store.format.believing import LOST, differ, look_twice
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import DiskRecord
+from likeness.store.format.locations import Location
 from likeness.store.format.maps import positions_of
 from likeness.store.format.observations import UNKNOWN
-from likeness.store.format.pack import MOST_PACK_BYTES, Pack, PackHeader
-from likeness.store.format.places import Place
+from likeness.store.format.pack import MAX_PACK_BYTES, Pack, PackHeader
 from likeness.store.read.index import KnownPack, known_packs
 from likeness.store.read.versions import Version, load_map, read_copy, read_version
 
@@ -171,34 +171,34 @@ def _seems_lost(proof: PackProof) -> bool:
 def _look(store: DataStore, pack: KnownPack, clock: Clock) -> PackProof:
     name = layout.pack(pack.pack)
     try:
-        data = store.transport.read(name, 0, min(pack.size_bytes, MOST_PACK_BYTES) + 1)
+        data = store.transport.read(name, 0, min(pack.size_bytes, MAX_PACK_BYTES) + 1)
     except ObjectMissing as cause:
-        lost = tuple(DamagedChunk(p.chunk, p.offset, "missing") for p in pack.places)
+        lost = tuple(DamagedChunk(p.chunk, p.offset, "missing") for p in pack.locations)
         return PackProof(pack.pack, Finding.MISSING, clock(), 0, 0, lost, str(cause))
     except (TransientError, ShareRefused) as cause:
         return PackProof(pack.pack, Finding.COULD_NOT_CHECK, clock(), 0, 0, cause=str(cause))
     as_signed = digest([data]) == pack.digest
     try:
-        damaged = tuple(_damaged_chunks(store, data, name, pack.places))
+        damaged = tuple(_damaged_chunks(store, data, name, pack.locations))
     except StoreTooNew as cause:
         return PackProof(pack.pack, Finding.COULD_NOT_CHECK, clock(), 0, 0, cause=str(cause))
     wrong = "" if as_signed else "its bytes are not what its index segment signed for"
     finding = Finding.DAMAGED if damaged else Finding.PROVED
-    proved = len(pack.places) - len(damaged)
+    proved = len(pack.locations) - len(damaged)
     wrong = damaged[0].cause if damaged and as_signed else wrong
     return PackProof(pack.pack, finding, clock(), len(data), proved, damaged, wrong)
 
 
 def _damaged_chunks(
-    store: DataStore, data: bytes, name: str, places: Iterable[Place]
+    store: DataStore, data: bytes, name: str, locations: Iterable[Location]
 ) -> Iterator[DamagedChunk]:
     try:
         header = PackHeader.parse_any(data, name=name, store=store.store_id, suite=store.suite)
         opener = header.opener(store.keys, chunk_bytes=store.chunk_bytes)
     except Damaged as cause:
-        yield from (DamagedChunk(p.chunk, p.offset, str(cause)) for p in places)
+        yield from (DamagedChunk(p.chunk, p.offset, str(cause)) for p in locations)
         return
-    for place in places:
+    for place in locations:
         try:
             record = data[place.offset : place.offset + place.length]
             opened = opener.open(record, name=name, offset=place.offset)
@@ -216,8 +216,8 @@ def require_proved(store: DataStore, data: bytes, name: str) -> None:
         Damaged: One is not what the pack's own table says.
         StoreTooNew: A later release wrote it.
     """
-    places = Pack(data, name=name, store=store.store_id).places(store.keys)
-    for bad in _damaged_chunks(store, data, name, places):
+    locations = Pack(data, name=name, store=store.store_id).locations(store.keys)
+    for bad in _damaged_chunks(store, data, name, locations):
         raise Damaged(name, f"as signed, and yet a data block is not what its id says: {bad.cause}")
 
 
@@ -225,15 +225,15 @@ def _prove_unindexed(store: DataStore, pack: PackId, clock: Clock) -> PackProof:
     """Prove a pack whose index segment is lost by what its own table promises."""
     name = layout.pack(pack)
     try:
-        data = store.transport.read(name, 0, MOST_PACK_BYTES + 1)
-        places = Pack(data, name=name, store=store.store_id).places(store.keys)
+        data = store.transport.read(name, 0, MAX_PACK_BYTES + 1)
+        locations = Pack(data, name=name, store=store.store_id).locations(store.keys)
     except ObjectMissing as cause:
         return PackProof(pack, Finding.MISSING, clock(), 0, 0, cause=str(cause))
     except (TransientError, ShareRefused, StoreTooNew) as cause:
         return PackProof(pack, Finding.COULD_NOT_CHECK, clock(), 0, 0, cause=str(cause))
     except Damaged as cause:
         return PackProof(pack, Finding.DAMAGED, clock(), 0, 0, cause=str(cause))
-    known = KnownPack(pack, len(data), digest([data]), RunId(""), places)
+    known = KnownPack(pack, len(data), digest([data]), RunId(""), locations)
     proof = _look(store, known, clock)
     return proof if proof.cause else replace(proof, cause=_UNVOUCHED)
 

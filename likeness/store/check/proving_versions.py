@@ -30,13 +30,13 @@ from likeness.store.format.observations import (
     notice,
     unchecked,
 )
-from likeness.store.prune.sweeping import given_back
+from likeness.store.prune.sweeping import deleted_packs
 from likeness.store.read.index import KnownPack, read_segment, segments
 from likeness.store.read.packs_needed import packs_of
-from likeness.store.read.salvaging import Salvager, out_of_place
+from likeness.store.read.salvaging import Salvager, unindexed_packs
 from likeness.store.read.versions import Version, misplaced_records, read_version_at
 
-MOST_SUSPECTS = 1 << 20
+MAX_SUSPECTS = 1 << 20
 """Blocks of damaged packs remembered one by one: about 200 MB."""
 _LOST = (Finding.DAMAGED, Finding.MISSING)
 
@@ -154,13 +154,13 @@ class VersionsProof:
             self.progress(proof.read_bytes)
             bad = {damaged.chunk for damaged in proof.damaged}
             if proof.finding is not Finding.COULD_NOT_CHECK:
-                proved.add(p.chunk for p in pack.places if p.chunk not in bad)
+                proved.add(p.chunk for p in pack.locations if p.chunk not in bad)
             if proof.finding is not Finding.PROVED or proof.cause:
                 self._suspect(proof, pack)
 
     def _suspect(self, proof: PackProof, pack: KnownPack) -> None:
-        chunks = tuple(pack.places.chunks())
-        if len(self._suspects) + len(chunks) > MOST_SUSPECTS:
+        chunks = tuple(pack.locations.chunks())
+        if len(self._suspects) + len(chunks) > MAX_SUSPECTS:
             chunks = ()
         self._suspects.update(dict.fromkeys(chunks))
         self._troubles[pack.pack] = _Trouble(proof, chunks)
@@ -191,7 +191,7 @@ class VersionsProof:
         def open_all(name: str) -> tuple[ChunkId, ...]:
             return tuple(opened.chunk for opened in salvager.records(name))
 
-        names = out_of_place(self.store, self._indexed, self._troubles, self._unread.__setitem__)
+        names = unindexed_packs(self.store, self._indexed, self._troubles, self._unread.__setitem__)
         for chunks in bounded_map(open_all, names, workers=os.cpu_count() or 1, name="salvage"):
             proved.add(chunks)
 
@@ -210,7 +210,7 @@ class VersionsProof:
                 yield notice(name, cause_of(cause), "no version brought it, and none needs it")
 
     def _told_of_packs(self, needs: Needs) -> Iterator[Observation]:
-        expected = given_back(self.store) if self._troubles else set()
+        expected = deleted_packs(self.store) if self._troubles else set()
         for pack, trouble in self._troubles.items():
             name, proof = layout.pack(pack), trouble.proof
             users = {v for chunk in trouble.chunks for v in needs.users.get(chunk, ())}

@@ -22,7 +22,7 @@ from likeness.store.format.believing import LOST, read_surely, surely
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import IndexClear
 from likeness.store.format.observations import UNREADABLE, cause_of
-from likeness.store.format.pack import MOST_PACK_BYTES
+from likeness.store.format.pack import MAX_PACK_BYTES
 from likeness.store.read.index import segments
 from likeness.store.read.versions import read_version
 
@@ -102,7 +102,7 @@ class _Reading:
                 require_proved(self._vault, data, name)
             return self._paid(len(data))
 
-        return read_surely(self._vault, name, judge, most_bytes=MOST_PACK_BYTES)
+        return read_surely(self._vault, name, judge, max_bytes=MAX_PACK_BYTES)
 
     def _record(self, name: str) -> ReadBack:
         """A version's record, and both copies of each part of its block maps; one is enough."""
@@ -129,7 +129,7 @@ class _Reading:
             return 0
         judge = partial(_require, name=copy, signed=signed)
         try:
-            read_surely(self._vault, copy, judge, most_bytes=size)
+            read_surely(self._vault, copy, judge, max_bytes=size)
         except UNREADABLE as cause:
             self._maps[copy] = cause
             return 0

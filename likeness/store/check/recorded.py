@@ -7,7 +7,7 @@ left that never came to its end.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, is_torn
+from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, is_torn
 from likeness.errors import LikenessError, ObjectMissing, WrittenLate
 from likeness.model.ids import VmId
 from likeness.store.format import layout
@@ -84,9 +84,9 @@ def _recorded(view: SignedView) -> Recorded:
         found.told.append(Observation(Weight.SPARE_LOST, name, elsewhere, meaning))
         found.versions[name] = lies_at
     history, forgotten = read_history(view), read_forgotten(view)
-    for vm in sorted({*folders, *history.witness.vms}):
+    for vm in sorted({*folders, *history.head_state.vms}):
         here = {name for name in (*found.versions, *bad) if VmId(name.split("/")[1]) == vm}
-        names = forgotten.as_told(sorted(here), vm, history.witness.objects)
+        names = forgotten.as_told(sorted(here), vm, history.head_state.objects)
         found.told += _of_one_vm(view, vm, names, found.versions, bad, history)
     found.versions = dict(sorted(found.versions.items()))
     return found
@@ -107,7 +107,7 @@ def _of_one_vm(
     bad: dict[str, LikenessError],
     history: History,
 ) -> Iterator[Observation]:
-    said = history.witness.vms.get(vm)
+    said = history.head_state.vms.get(vm)
     spoilt = [name for name in names if name in bad and name not in whole]
     covered = covered_records(names, spoilt, said)
     if covered is None and said is not None:
@@ -136,7 +136,7 @@ def _was_a_version(view: SignedView, name: str) -> bool:
     A commit that died leaves the beginning of a record, and a copy of another record is whole.
     """
     try:
-        data = view.transport.read(name, 0, MOST_DOCUMENT_BYTES + 1)
+        data = view.transport.read(name, 0, MAX_DOCUMENT_BYTES + 1)
         Frame.parse(data, name=name)
     except (*NOT_READ, ObjectMissing):
         return False

@@ -46,7 +46,7 @@ from likeness.store.format.observations import (
     with_closed,
 )
 from likeness.store.format.opening import claimed_store
-from likeness.store.format.pack import MOST_PACK_BYTES, Pack
+from likeness.store.format.pack import MAX_PACK_BYTES, Pack
 from likeness.store.format.public_view import SignedView, open_public
 from likeness.store.write.forgetting import read_forgotten
 from likeness.store.write.history import (
@@ -63,7 +63,7 @@ from likeness.store.write.history import (
 from likeness.transport.base import Entry, Transport
 from likeness.transport.passing import CarefulTransport
 
-MOST_SILENCE = 8
+MAX_SILENCE = 8
 """Objects in a row that could not be read before the store counts as gone."""
 Progress = Callable[[int], None]
 """Told how many more bytes were read."""
@@ -101,7 +101,7 @@ def scrub_frames(
     reader = _Reader(transport, stop, progress)
 
     def check(entry: Entry) -> Observation | None:
-        if entry.size_bytes > MOST_PACK_BYTES:
+        if entry.size_bytes > MAX_PACK_BYTES:
             return trouble(
                 entry.name, f"with {entry.size_bytes} bytes it is longer than any may be"
             )
@@ -201,7 +201,7 @@ class _Reader:
             return unchecked(name, cause)
         except TransientError as cause:
             self._silent += not isinstance(cause, ObjectUnreadable)
-            if self._silent >= MOST_SILENCE:
+            if self._silent >= MAX_SILENCE:
                 raise
             return unchecked(name, cause)
         self._silent = 0
@@ -211,7 +211,7 @@ class _Reader:
 
     def _judged(self, at: Transport, name: str, judge: _Judge) -> _Judged:
         self._stop.check()
-        data = at.read(name, 0, MOST_PACK_BYTES + 1)
+        data = at.read(name, 0, MAX_PACK_BYTES + 1)
         self._progress(len(data))
         try:
             judge(data)
@@ -241,7 +241,7 @@ class _SignedScrub:
     def __init__(self, view: SignedView, history: History, reader: _Reader, workers: int) -> None:
         self._view, self._reader, self._workers = view, reader, workers
         self._transport = view.transport
-        self._witness = history.witness
+        self._head_state = history.head_state
         self._told: set[str] = set()
         self._unindexed: dict[str, Observation] = {}
 
@@ -274,8 +274,8 @@ class _SignedScrub:
                     links.append(_link(records[-1]))
                     yield from self._maps(records[-1])
             names = [name for name in names if name not in void]
-            as_told = forgotten.as_told(names, vm, self._witness.objects)
-            covered = covered_records(as_told, bad, self._witness.vms.get(vm))
+            as_told = forgotten.as_told(names, vm, self._head_state.objects)
+            covered = covered_records(as_told, bad, self._head_state.vms.get(vm))
             for name, problem in bad.items():
                 known = covered is None or name in covered or problem.weight is Weight.UNCHECKED
                 yield problem if known else _uncommitted(problem)
@@ -301,7 +301,7 @@ class _SignedScrub:
                 return check_blob(data, name=name)
             frame = Frame.parse(data, name=layout.signed_name(name))
             frame.require_signature(layout.kind_of(name), self._view.verifier(frame))
-            known = self._witness.objects.get(name)
+            known = self._head_state.objects.get(name)
             if known is not None and digest([data]).hex() != known:
                 raise Damaged(name, "it is signed, but not the one that the heads know")
             return None

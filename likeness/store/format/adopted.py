@@ -21,11 +21,11 @@ from likeness.transport.base import Transport
 from likeness.transport.passing import CLOSED
 
 _D = TypeVar("_D", bound=msgspec.Struct)
-_MOST_IN_PART = 1 << 18
+_MAX_IN_PART = 1 << 18
 """Versions that one part tells of: about 9 MiB."""
 
 
-class SignedPlace(Protocol):
+class SignedStore(Protocol):
     """A store whose documents can be read and verified."""
 
     @property
@@ -71,7 +71,7 @@ class Past:
     documents: dict[str, bytes] = field(default_factory=dict, repr=False)
     _adopted: list[Adopted] | None = field(default=None, repr=False)
 
-    def owner_now(self, view: SignedPlace) -> int:
+    def owner_now(self, view: SignedStore) -> int:
         """The number that documents are written under; 0 in a place without an owner."""
         if self.newest is None:
             names = (entry.name for entry in view.transport.entries(layout.OWNER))
@@ -83,7 +83,7 @@ class Past:
         if newest != self.newest:
             self.newest, self._adopted = newest, None
 
-    def adopted(self, view: SignedPlace) -> list[Adopted]:
+    def adopted(self, view: SignedStore) -> list[Adopted]:
         """What each owner found that took the store over; nothing is read where there was one."""
         if self.owner_now(view) <= 1:
             return []
@@ -91,7 +91,7 @@ class Past:
             self._adopted = read_adopted(view)
         return self._adopted
 
-    def require_timely(self, view: SignedPlace, frame: Frame) -> None:
+    def require_timely(self, view: SignedStore, frame: Frame) -> None:
         """Return, unless a document was written by an installation that had lost the store.
 
         Raises:
@@ -115,7 +115,7 @@ class Past:
                 )
 
 
-def read_adopted(view: SignedPlace) -> list[Adopted]:
+def read_adopted(view: SignedStore) -> list[Adopted]:
     """What each owner found; one whose word is not whole refuses nothing."""
     parts: dict[int, dict[int, AdoptedDocument]] = defaultdict(dict)
     for entry in view.transport.entries(layout.ADOPTED):
@@ -135,7 +135,7 @@ def read_adopted(view: SignedPlace) -> list[Adopted]:
     ]
 
 
-def found_there(view: SignedPlace, owner: int) -> list[AdoptedDocument]:
+def found_there(view: SignedStore, owner: int) -> list[AdoptedDocument]:
     """What an owner finds at this moment, in the parts it is to be written in."""
     versions = [
         entry.name.rpartition("-")[2]
@@ -154,13 +154,13 @@ def found_there(view: SignedPlace, owner: int) -> list[AdoptedDocument]:
         )
         for folder in layout.NUMBERED
     }
-    starts = range(0, max(len(versions), 1), _MOST_IN_PART)
+    starts = range(0, max(len(versions), 1), _MAX_IN_PART)
     return [
         AdoptedDocument(
             number=owner,
             part=part,
             parts=len(starts),
-            versions=tuple(versions[start : start + _MOST_IN_PART]),
+            versions=tuple(versions[start : start + _MAX_IN_PART]),
             numbers=numbers,
         )
         for part, start in enumerate(starts)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
-from likeness.codec.documents import MOST_DOCUMENT_BYTES
+from likeness.codec.documents import MAX_DOCUMENT_BYTES
 from likeness.codec.hashing import digest
 from likeness.errors import Damaged, ObjectMissing, ObjectUnreadable, ShareRefused
 from likeness.transport.base import Transport
@@ -19,14 +19,14 @@ LOST = (Damaged, ObjectMissing)
 """What is wrong with an object itself: it is there and not whole, or not there."""
 
 
-class Place(Protocol):
+class Reopenable(Protocol):
     """Where to look: a transport, or a store on one."""
 
     def again(self) -> AbstractContextManager[Self]:
         """The same over a connection of its own."""
 
 
-class StoredPlace(Place, Protocol):
+class ReopenableStore(Reopenable, Protocol):
     """A store: its second look says first whether it is still there."""
 
     @property
@@ -42,14 +42,14 @@ class Unopened:
 
     @contextmanager
     def again(self) -> Generator["Unopened", None, None]:
-        """See `Place.again`."""
+        """See `Reopenable.again`."""
         with self.transport.again() as transport:
             yield Unopened(transport)
 
 
 _T = TypeVar("_T")
-_W = TypeVar("_W", bound=Place)
-_S = TypeVar("_S", bound=StoredPlace)
+_W = TypeVar("_W", bound=Reopenable)
+_S = TypeVar("_S", bound=ReopenableStore)
 
 
 def look_twice(
@@ -109,7 +109,7 @@ def read_surely(
     name: str,
     judge: Callable[[bytes], _T],
     *,
-    most_bytes: int = MOST_DOCUMENT_BYTES,
+    max_bytes: int = MAX_DOCUMENT_BYTES,
 ) -> _T:
     """What `judge` makes of an object's bytes; see `surely`.
 
@@ -120,12 +120,12 @@ def read_surely(
         store: Where.
         name: The object.
         judge: Raises `Damaged` about bytes that are not as they should be.
-        most_bytes: How long it may be; of a longer one just so much is read that it shows.
+        max_bytes: How long it may be; of a longer one just so much is read that it shows.
     """
     refused: list[bytes] = []
 
     def look(place: _S) -> _T:
-        data = place.transport.read(name, 0, most_bytes + 1)
+        data = place.transport.read(name, 0, max_bytes + 1)
         try:
             return judge(data)
         except Damaged:
@@ -140,7 +140,7 @@ def read_surely(
         raise
 
 
-def exists_surely(store: StoredPlace, name: str) -> bool:
+def exists_surely(store: ReopenableStore, name: str) -> bool:
     """Whether there is an object of that name, readable or not."""
     try:
         surely(lambda place: place.transport.size(name), store)

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from likeness.codec.aead import Suite
-from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind, write_document
+from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, Kind, write_document
 from likeness.codec.hashing import digest
 from likeness.codec.keys import FIRST_EPOCH, PublicKeys, StoreKeys
 from likeness.errors import (
@@ -95,7 +95,7 @@ class DataStore:
         """
         with self.transport.again() as transport:
             if not self._unfinished:
-                require_in_place(transport, self.store_id)
+                require_unchanged(transport, self.store_id)
             yield self.over(transport)
 
     def over(self, transport: Transport) -> "DataStore":
@@ -177,7 +177,7 @@ class DataStore:
         self.require_writable()
         return self.transport
 
-    def require_in_place(self) -> None:
+    def require_unchanged(self) -> None:
         """Return, if the store is still where it was opened.
 
         A share whose disk is not mounted any more looks like an empty folder, and takes whatever
@@ -186,7 +186,7 @@ class DataStore:
         Raises:
             ShareUnreachable: It is not.
         """
-        require_in_place(self.transport, self.store_id)
+        require_unchanged(self.transport, self.store_id)
 
     def write(
         self, name: str, kind: Kind, clear: msgspec.Struct, sealed: bytes = b""
@@ -232,8 +232,8 @@ def read_frame(transport: Transport, name: str) -> Frame:
     return Frame.parse(_document_bytes(transport, name), name=name)
 
 
-def require_in_place(transport: Transport, store_id: StoreId) -> None:
-    """See `DataStore.require_in_place`."""
+def require_unchanged(transport: Transport, store_id: StoreId) -> None:
+    """See `DataStore.require_unchanged`."""
     if not any(_seems_there(transport, copy) for copy in layout.FORMAT_COPIES):
         raise ShareUnreachable(
             f"data store {store_id[:8]} is not at {transport} any more, only a folder is; see"
@@ -281,7 +281,7 @@ def signed_part(data: bytes, kind: type[_D], *, name: str) -> _D:
 
 
 def _document_bytes(transport: Transport, name: str) -> bytes:
-    return transport.read(name, 0, MOST_DOCUMENT_BYTES + 1)
+    return transport.read(name, 0, MAX_DOCUMENT_BYTES + 1)
 
 
 def is_there(transport: Transport, name: str) -> bool:

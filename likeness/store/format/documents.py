@@ -17,13 +17,13 @@ Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z", max_length=32)]
 Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", max_length=64)]
 """32 bytes: a digest."""
 ObjectName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9./-]{1,120}\Z", max_length=120)]
-MOST_TEXT = 4096
-Text = Annotated[str, Meta(max_length=MOST_TEXT)]
+MAX_TEXT = 4096
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Moment = Annotated[str, Meta(max_length=40)]
 """ISO 8601 with offset, as `datetime.isoformat` writes it."""
 Count = Annotated[int, Meta(ge=0, le=2**62)]
-MOST_DISKS = 1024
-MOST_CONFIGURATION = 16 << 20
+MAX_DISKS = 1024
+MAX_CONFIGURATION = 16 << 20
 Features = Annotated[tuple[Text, ...], Meta(max_length=64)]
 
 
@@ -177,8 +177,8 @@ class VersionRecord(Document, frozen=True):
     consistency: Text
     consistency_asked: Text
     note: Text
-    disks: Annotated[tuple[DiskRecord, ...], Meta(max_length=MOST_DISKS)]
-    configuration: Annotated[str, Meta(max_length=MOST_CONFIGURATION)]
+    disks: Annotated[tuple[DiskRecord, ...], Meta(max_length=MAX_DISKS)]
+    configuration: Annotated[str, Meta(max_length=MAX_CONFIGURATION)]
     counts: Counts
     release: Text
     keep: Text = ""

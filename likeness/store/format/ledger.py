@@ -9,7 +9,7 @@ from pathlib import Path
 
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, random_name
 
-MOST_IN_MIND = 1 << 20
+MAX_IN_MIND = 1 << 20
 """Block ids held in memory in one turn: about 100 MB."""
 _BUFFER_BYTES = 1 << 16
 _FIRST_BYTES = range(256)
@@ -35,7 +35,7 @@ class Ledger:
                     file.write(buffer)
                 buffer.clear()
 
-    def turns(self, most: int = MOST_IN_MIND) -> Iterator[tuple[frozenset[int], set[bytes]]]:
+    def turns(self, most: int = MAX_IN_MIND) -> Iterator[tuple[frozenset[int], set[bytes]]]:
         """First bytes, and every block that begins with one of them; all blocks in few turns."""
         firsts: list[int] = []
         counted = 0

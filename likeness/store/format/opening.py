@@ -9,7 +9,7 @@ from pathlib import Path
 from likeness.clock import Clock
 from likeness.codec import slots
 from likeness.codec.aead import Suite
-from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind, write_document
+from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, Kind, write_document
 from likeness.codec.keys import FIRST_EPOCH, PublicKeys, StoreKeys
 from likeness.codec.slots import Slot, SlotKind
 from likeness.codec.typed import passphrase_bytes
@@ -302,7 +302,7 @@ def _first_whole(
     problem: LikenessError | None = None
     for copy in copies:
         try:
-            data = transport.read(copy, 0, MOST_DOCUMENT_BYTES + 1)
+            data = transport.read(copy, 0, MAX_DOCUMENT_BYTES + 1)
             frame = Frame.parse(data, name=layout.FORMAT_COPIES[0])
         except ObjectMissing:
             continue

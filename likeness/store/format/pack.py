@@ -43,18 +43,18 @@ from likeness.codec.records import (
 )
 from likeness.errors import Damaged, StoreTooNew
 from likeness.model.ids import ChunkId, PackId, StoreId, random_name
-from likeness.store.format.places import Place, Places
+from likeness.store.format.locations import Location, Locations
 
 PACK_FORMAT = 1
 PACK_TARGET_BYTES = 16 << 20
-MOST_PACK_BYTES = 64 << 20
+MAX_PACK_BYTES = 64 << 20
 _MAGIC, _END = b"ADSPACK1", b"ADSPEND1"
 _HEADER = struct.Struct("<8sBBH16s16s")
 _SESSION = struct.Struct(f"<{SESSION_ID_BYTES}s{SCOPE_BYTES}s{BOXED_KEY_BYTES}s")
 _SESSION_BYTES = _SESSION.size
 _TRAILER = struct.Struct("<QIIQ16s16s8s")
 TRAILER_BYTES = _TRAILER.size
-_MOST_SESSIONS = 1024
+_MAX_SESSIONS = 1024
 _Record = tuple[ChunkId, Buffer]
 
 
@@ -67,14 +67,14 @@ class PackReceipt:
         size_bytes: Length of the object.
         digest: BLAKE3 of the object, 32 bytes.
         checksum: XXH3-128 of all but the trailer's last 24 bytes; as in the trailer, 16 bytes.
-        places: Its chunks, by offset.
+        locations: Its chunks, by offset.
     """
 
     pack: PackId
     size_bytes: int
     digest: bytes
     checksum: bytes
-    places: Places
+    locations: Locations
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,30 +126,30 @@ class PackBuilder:
         )
         header += sessions
         parts: list[Buffer] = [header, checksum64(header)]
-        places = _laid_out(records, len(header) + 8)
+        locations = _laid_out(records, len(header) + 8)
         offset = len(header) + 8 + sum(len(record) for _, record in records)
         parts += [record for _, record in records]
-        table = self._sealed_table(pack, places)
+        table = self._sealed_table(pack, locations)
         parts += [table, sessions, checksum64(sessions)]
         total = offset + len(table) + len(sessions) + 8 + _TRAILER.size
         sums = RunningSums(parts)
         checksum = sums.checksum128()
         trailer = _TRAILER.pack(
-            offset, len(table), len(places), total, bytes.fromhex(pack), checksum, _END
+            offset, len(table), len(locations), total, bytes.fromhex(pack), checksum, _END
         )
         parts.append(trailer)
-        receipt = PackReceipt(pack, total, sums.digest_with(trailer), checksum, places)
+        receipt = PackReceipt(pack, total, sums.digest_with(trailer), checksum, locations)
         return FinishedPack(receipt, _as_bytes(parts), lambda: self._assembled(records))
 
     def _sessions(self) -> "Sequence[BoxedSession]":
         mine = self._session
         return (BoxedSession(mine.session, mine.scope, mine.boxed),)
 
-    def _sealed_table(self, pack: PackId, places: Places) -> bytes:
+    def _sealed_table(self, pack: PackId, locations: Locations) -> bytes:
         nonce = aead.Nonces().next(self._suite)
-        place = _table_place(self._store, self._session.session, pack)
+        place = _table_location(self._store, self._session.session, pack)
         key = self._session.key
-        plain = places.as_table()
+        plain = locations.as_table()
         return nonce + aead.seal(plain, key=key, place=place, nonce=nonce, suite=self._suite)
 
 
@@ -158,11 +158,11 @@ def _as_bytes(parts: list[Buffer]) -> list[bytes]:
     return cast("list[bytes]", parts)
 
 
-def _laid_out(records: Sequence[_Record], offset: int) -> Places:
+def _laid_out(records: Sequence[_Record], offset: int) -> Locations:
     """Where records come to lie, one after the other from `offset` on."""
     ends = itertools.accumulate((len(record) for _, record in records), initial=offset)
-    return Places.of(
-        Place(chunk, at, len(record)) for (chunk, record), at in zip(records, ends, strict=False)
+    return Locations.of(
+        Location(chunk, at, len(record)) for (chunk, record), at in zip(records, ends, strict=False)
     )
 
 
@@ -188,7 +188,7 @@ class Pack:
         self._data, self._name, self.store = data, name, store
         with suppress(Damaged):  # a later format, whose end is another, must not pass for damage
             PackHeader.parse(data, name=name, store=store)
-        if not _TRAILER.size + _HEADER.size <= len(data) <= MOST_PACK_BYTES:
+        if not _TRAILER.size + _HEADER.size <= len(data) <= MAX_PACK_BYTES:
             raise Damaged(name, f"{len(data)} bytes cannot be a pack")
         self._table_offset, self._table_bytes, self.records, total, pack, checksum, end = (
             _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
@@ -202,14 +202,14 @@ class Pack:
             raise Damaged(name, f"it is pack {header.pack} under another's name")
         self.header, self.checksum = header, checksum
 
-    def places(self, keys: StoreKeys) -> Places:
+    def locations(self, keys: StoreKeys) -> Locations:
         """The table: which chunks lie where.
 
         Raises:
             Damaged: The table does not open, or says what cannot be.
         """
         sealed = self._data[self._table_offset : self._table_offset + self._table_bytes]
-        found = self.header.places(sealed, keys)
+        found = self.header.locations(sealed, keys)
         if len(found) != self.records:
             raise Damaged(self._name, "its table has another length than its trailer says")
         return found
@@ -218,7 +218,7 @@ class Pack:
         """What opens this pack's records; see `PackHeader.opener`."""
         return self.header.opener(keys, chunk_bytes=chunk_bytes)
 
-    def record(self, place: Place) -> bytes:
+    def record(self, place: Location) -> bytes:
         """The bytes of one record, not yet believed."""
         return self._data[place.offset : place.offset + place.length]
 
@@ -268,7 +268,7 @@ class PackHeader:
             raise Damaged(name, "it does not begin as a pack does")
         _, form, suite, count, of_store, pack = _HEADER.unpack_from(data)
         end = _HEADER.size + count * _SESSION_BYTES
-        if not 1 <= count <= _MOST_SESSIONS or len(data) < end + 8:
+        if not 1 <= count <= _MAX_SESSIONS or len(data) < end + 8:
             raise Damaged(name, "its header is cut short")
         if checksum64(data[:end]) != data[end : end + 8]:
             raise Damaged(name, "its header's checksum does not match")
@@ -306,7 +306,7 @@ class PackHeader:
             pack = PackId(name.rpartition("/")[2])
             return cls(pack, suite, _sessions(boxes), store, 0, name)
 
-    def places(self, sealed: bytes, keys: StoreKeys) -> Places:
+    def locations(self, sealed: bytes, keys: StoreKeys) -> Locations:
         """What a pack's sealed table says: which chunks lie where.
 
         Raises:
@@ -318,19 +318,19 @@ class PackHeader:
             plain = aead.unseal(
                 sealed[split:],
                 key=keys.open_session(session.boxed),
-                place=_table_place(self.store, session.session, self.pack),
+                place=_table_location(self.store, session.session, self.pack),
                 nonce=sealed[:split],
                 suite=self.suite,
             )
         except (NotAuthentic, ValueError) as cause:
             raise Damaged(self.name, "its table was altered or is another store's") from cause
         try:
-            return Places.from_table(plain)
+            return Locations.from_table(plain)
         except ValueError as cause:
             raise Damaged(self.name, "its table says what cannot be") from cause
 
     @staticmethod
-    def most_bytes(sessions: int = 1) -> int:
+    def max_bytes(sessions: int = 1) -> int:
         """How many bytes to read for the header of a pack with so many sessions."""
         return _HEADER.size + sessions * _SESSION_BYTES + 8
 
@@ -377,7 +377,7 @@ def _second_boxes(data: bytes) -> bytes | None:
     table_offset, table_bytes, *_ = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
     for start in (table_offset + table_bytes, end - _SESSION_BYTES):
         boxes = data[start:end] if 0 <= start < end else b""
-        fits = len(boxes) % _SESSION_BYTES == 0 and len(boxes) <= _MOST_SESSIONS * _SESSION_BYTES
+        fits = len(boxes) % _SESSION_BYTES == 0 and len(boxes) <= _MAX_SESSIONS * _SESSION_BYTES
         if boxes and fits and checksum64(boxes) == data[end : end + 8]:
             return boxes
     return None
@@ -387,5 +387,5 @@ def _sessions(boxes: bytes) -> tuple[BoxedSession, ...]:
     return tuple(BoxedSession(*each) for each in _SESSION.iter_unpack(boxes))
 
 
-def _table_place(store: StoreId, session: bytes, pack: PackId) -> bytes:
+def _table_location(store: StoreId, session: bytes, pack: PackId) -> bytes:
     return b"ads-table-v1" + bytes.fromhex(store) + session + bytes.fromhex(pack)

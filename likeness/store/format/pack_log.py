@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from likeness.model.ids import PackId
+from likeness.store.format.locations import LOCATION_BYTES, Locations
 from likeness.store.format.pack import PackReceipt
-from likeness.store.format.places import PLACE_BYTES, Places
 
 _PACK = struct.Struct("<16sQ32s16sI")
 
@@ -34,9 +34,9 @@ def encode_receipt(receipt: PackReceipt) -> bytes:
         receipt.size_bytes,
         receipt.digest,
         receipt.checksum,
-        len(receipt.places),
+        len(receipt.locations),
     )
-    return head + receipt.places.packed
+    return head + receipt.locations.packed
 
 
 def decode_receipt(data: bytes) -> PackReceipt:
@@ -48,9 +48,9 @@ def decode_receipt(data: bytes) -> PackReceipt:
     if len(data) < _PACK.size:
         raise ValueError("a receipt is cut short")
     pack, size, digest, checksum, count = _PACK.unpack_from(data)
-    if len(data) != _PACK.size + count * PLACE_BYTES:
+    if len(data) != _PACK.size + count * LOCATION_BYTES:
         raise ValueError("a receipt has another length than its places")
-    return PackReceipt(PackId(pack.hex()), size, digest, checksum, Places(data[_PACK.size :]))
+    return PackReceipt(PackId(pack.hex()), size, digest, checksum, Locations(data[_PACK.size :]))
 
 
 class PackLog:
@@ -82,4 +82,4 @@ class PackLog:
         with self._path.open("rb") as file:
             while head := file.read(_PACK.size):
                 *_, count = _PACK.unpack(head)
-                yield decode_receipt(head + file.read(count * PLACE_BYTES))
+                yield decode_receipt(head + file.read(count * LOCATION_BYTES))

@@ -13,21 +13,21 @@ from typing import Protocol, Self, TypeVar
 
 import msgspec
 
-from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
+from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.keys import FIRST_EPOCH, PublicKeys
 from likeness.errors import BadInput, Damaged, WrongFingerprint
 from likeness.model.ids import StoreId
 from likeness.store.format import layout
 from likeness.store.format.adopted import Past
 from likeness.store.format.believing import Unopened, read_surely
-from likeness.store.format.data_store import DataStore, require_in_place, signed_document
+from likeness.store.format.data_store import DataStore, require_unchanged, signed_document
 from likeness.store.format.documents import PublicKeysDocument, decode
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.opening import claimed_stores
 from likeness.transport.base import Transport
 
 _FINGERPRINT_DIGITS = 32
-_MOST_KEY_BYTES = 1 << 16
+_MAX_KEY_BYTES = 1 << 16
 _D = TypeVar("_D", bound=msgspec.Struct)
 
 
@@ -111,7 +111,7 @@ class PublicStore:
 
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
         """See `SignedView.read`."""
-        data = self.transport.read(name, 0, MOST_DOCUMENT_BYTES + 1)
+        data = self.transport.read(name, 0, MAX_DOCUMENT_BYTES + 1)
         return signed_document(data, name, kind, clear, self.verifier)
 
     def read_surely(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
@@ -126,7 +126,7 @@ class PublicStore:
     def again(self) -> Generator["PublicStore", None, None]:
         """See `SignedView.again`."""
         with self.transport.again() as transport:
-            require_in_place(transport, self.store_id)
+            require_unchanged(transport, self.store_id)
             yield self.over(transport)
 
     def over(self, transport: Transport) -> "PublicStore":
@@ -182,7 +182,7 @@ class _Claim:
 def _claims(transport: Transport, store_id: StoreId) -> list[tuple[int, _Claim]]:
     found = []
     for entry in transport.entries(layout.KEYS):
-        small = entry.size_bytes <= _MOST_KEY_BYTES
+        small = entry.size_bytes <= _MAX_KEY_BYTES
         if layout.is_known(entry.name) and "/pub-" in entry.name and small:
             try:
                 judge = partial(_claimed, name=entry.name)

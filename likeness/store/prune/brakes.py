@@ -16,9 +16,9 @@ from likeness.store.format.documents import HeadDocument
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.read.versions import record_names
 from likeness.store.write.forgetting import read_forgotten
-from likeness.store.write.heads import read_witness, versions_digest
+from likeness.store.write.heads import read_head_state, versions_digest
 
-MOST_SHARE = 0.10
+MAX_SHARE = 0.10
 """Of all packs, how many one run may condemn without a person saying so."""
 _SLACK = timedelta(minutes=5)
 
@@ -32,11 +32,11 @@ def require_all_in_order(store: DataStore, now: datetime) -> None:
         ShareUnreachable: The store is not where it was.
     """
     store.require_writable()
-    store.require_in_place()
+    store.require_unchanged()
     try:
-        witness = read_witness(store)
-        if witness.number:
-            name = layout.numbered(layout.HEADS, witness.number)
+        head_state = read_head_state(store)
+        if head_state.number:
+            name = layout.numbered(layout.HEADS, head_state.number)
             head, _ = store.read_surely(name, Kind.HEAD, HeadDocument)
             _require_clock(datetime.fromisoformat(head.made_at), now)
     except UNREADABLE as cause:
@@ -45,8 +45,8 @@ def require_all_in_order(store: DataStore, now: datetime) -> None:
             " which begins it anew, and look into what is missing"
         ) from cause
     forgotten = read_forgotten(store)
-    for vm, (count, digest) in sorted(witness.vms.items()):
-        names = forgotten.as_told(record_names(store, vm), vm, witness.objects)
+    for vm, (count, digest) in sorted(head_state.vms.items()):
+        names = forgotten.as_told(record_names(store, vm), vm, head_state.objects)
         if versions_digest(names[:count]) != digest:
             raise ReclaimStopped(
                 f"nothing is deleted, since versions of VM {as_uuid(vm)} are gone that nobody"

@@ -20,19 +20,19 @@ from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.copies import Copy
 from likeness.store.format.data_store import DataStore
+from likeness.store.format.locations import Location
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.pack import (
-    MOST_PACK_BYTES,
+    MAX_PACK_BYTES,
     PACK_TARGET_BYTES,
     BoxedSession,
     Pack,
     PackBuilder,
     PackReceipt,
 )
-from likeness.store.format.places import Place
 from likeness.store.read.index import known_packs, write_index
 
-MOST_SESSIONS = 8
+MAX_SESSIONS = 8
 """In one pack, the table's own included: readers read so long a header at once."""
 LIVE_SHARE = 0.7
 """A pack of which less is needed is rewritten."""
@@ -83,7 +83,7 @@ class Compaction:
         self._written, self._filling = [], None
         for pack in known_packs(self.store, needed, damaged=lambda _: None):
             self.stop.check()
-            wanted = [place for place in pack.places if place.chunk in needed[pack.pack]]
+            wanted = [place for place in pack.locations if place.chunk in needed[pack.pack]]
             for session, place, record in self._records(pack.pack, wanted):
                 self._builder_for(session).take(session, place.chunk, record)
         self._close()
@@ -97,21 +97,21 @@ class Compaction:
             place.chunk: Copy(receipt.pack, receipt.size_bytes)
             for receipt in self._written
             if receipt.pack in whole
-            for place in receipt.places
+            for place in receipt.locations
         }
 
     def _records(
-        self, pack: PackId, places: Sequence[Place]
-    ) -> Iterator[tuple[BoxedSession, Place, bytes]]:
+        self, pack: PackId, locations: Sequence[Location]
+    ) -> Iterator[tuple[BoxedSession, Location, bytes]]:
         """Those records of a pack that are whole as far as can be told without a key."""
         name = layout.pack(pack)
         with suppress(*UNREADABLE):  # the validation says what is the matter with it
-            data = self.store.transport.read(name, 0, MOST_PACK_BYTES)
+            data = self.store.transport.read(name, 0, MAX_PACK_BYTES)
             held = Pack(data, name=name, store=self.store.store_id)
             sessions = held.header.sessions
             if held.header.suite is not self.store.suite:
                 return
-            for place in places:
+            for place in locations:
                 record = held.record(place)
                 if checksum_matches(record) and session_number(record) < len(sessions):
                     yield sessions[session_number(record)], place, record
@@ -137,7 +137,7 @@ class Compaction:
         except (NameTaken, ObjectMissing):
             transport.size(place)  # the move happened although its answer was lost
         self._written.append(receipt)
-        self.moved_bytes += sum(each.length for each in receipt.places)
+        self.moved_bytes += sum(each.length for each in receipt.locations)
 
 
 class MovingBuilder(PackBuilder):
@@ -150,7 +150,7 @@ class MovingBuilder(PackBuilder):
 
     def has_room(self, session: BoxedSession) -> bool:
         """Whether a record of that session may be added."""
-        return session in self._moved or len(self._moved) + 1 < MOST_SESSIONS
+        return session in self._moved or len(self._moved) + 1 < MAX_SESSIONS
 
     def take(self, session: BoxedSession, chunk: ChunkId, record: bytes) -> None:
         """Add a record of a session."""

@@ -24,7 +24,7 @@ from likeness.store.read.versions import read_version_at
 from likeness.store.write.condemning import RUNS, Condemned
 from likeness.store.write.forgetting import finish_moves
 
-_MOST_AT_ONCE = 16
+_MAX_AT_ONCE = 16
 """Records whose leftovers are deleted while the gate is held once."""
 _REASON = "the versions they came with were forgotten"
 
@@ -74,10 +74,10 @@ class Leftovers:
         if records:
             mark = Mark(self.store, self.scratch, self.stop)
             mark.bring_up_to_date()
-            for start in range(0, len(records), _MOST_AT_ONCE):
+            for start in range(0, len(records), _MAX_AT_ONCE):
                 self.stop.check()
                 with gate():
-                    self._delete_some(records[start : start + _MOST_AT_ONCE], mark)
+                    self._delete_some(records[start : start + _MAX_AT_ONCE], mark)
             with gate():
                 finish_moves(self.store)
                 mark.bring_up_to_date()

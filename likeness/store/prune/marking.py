@@ -30,7 +30,7 @@ from likeness.store.read.versions import (
     stretches,
 )
 
-MOST_WANTED = 1 << 20
+MAX_WANTED = 1 << 20
 """Data blocks of which one mark can tell: about 150 MB of memory, 256 GiB at 256 KiB a block."""
 _WORDS = CHUNK_ID_BYTES // 8
 

@@ -23,9 +23,9 @@ from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.copies import Copies, Copy, no_copies
 from likeness.store.format.data_store import DataStore
-from likeness.store.prune.brakes import MOST_SHARE, require_all_in_order, require_few
+from likeness.store.prune.brakes import MAX_SHARE, require_all_in_order, require_few
 from likeness.store.prune.leftovers import Leftovers
-from likeness.store.prune.marking import MOST_WANTED, Mark
+from likeness.store.prune.marking import MAX_WANTED, Mark
 from likeness.store.prune.sweeping import state_swept
 from likeness.store.read.index import known_packs
 from likeness.store.write.condemning import (
@@ -38,7 +38,7 @@ from likeness.store.write.condemning import (
 )
 from likeness.store.write.forgetting import finish_moves
 
-MOST_AT_ONCE = 64
+MAX_AT_ONCE = 64
 """Packs deleted while the gate is held once."""
 REASON = "no version needs anything of them"
 Gate = Callable[[], AbstractContextManager[object]]
@@ -113,7 +113,7 @@ class Reclaim:
     progress: Progress = lambda _done, _of: None
     wait: timedelta = WAIT
     runs: int = RUNS
-    most_share: float = MOST_SHARE
+    most_share: float = MAX_SHARE
     done: Reclaimed = field(default_factory=Reclaimed)
     _sizes: dict[PackId, int] = field(default_factory=dict)
     _doomed: set[PackId] = field(default_factory=set)
@@ -181,9 +181,9 @@ class Reclaim:
         for pack in known_packs(self.store, packs, damaged=lambda _: None):
             if pack.pack in part or self.is_live(pack.run):
                 continue
-            part[pack.pack] = set(pack.places.chunks())
-            chunks += len(pack.places)
-            if chunks >= MOST_WANTED:
+            part[pack.pack] = set(pack.locations.chunks())
+            chunks += len(pack.locations)
+            if chunks >= MAX_WANTED:
                 yield part
                 part, chunks = {}, 0
         if part:
@@ -261,9 +261,9 @@ class Reclaim:
     def _delete_part(self, part: Mapping[PackId, set[ChunkId]], total: int) -> None:
         mark = marked_again(self, part)
         packs = list(part)
-        for start in range(0, len(packs), MOST_AT_ONCE):
+        for start in range(0, len(packs), MAX_AT_ONCE):
             self.stop.check()
-            batch = {pack: part[pack] for pack in packs[start : start + MOST_AT_ONCE]}
+            batch = {pack: part[pack] for pack in packs[start : start + MAX_AT_ONCE]}
             with self.gate():
                 self._delete_batch(batch, mark)
             self.progress(len(self.done.deleted) + len(self.done.spared), total)

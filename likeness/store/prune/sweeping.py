@@ -15,7 +15,7 @@ from likeness.store.format.statements import state, statements
 from likeness.store.write.condemning import condemned_packs
 from likeness.store.write.doomed import said_in, said_lately, swept_names
 
-_MOST_PACKS = 1 << 18
+_MAX_PACKS = 1 << 18
 """Packs that one statement tells of: about 10 MiB."""
 
 
@@ -49,7 +49,7 @@ def sweep_inboxes(store: DataStore, is_live: Callable[[RunId], bool]) -> Swept:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenBack:
+class DeletedPacks:
     """What was given back.
 
     Attributes:
@@ -67,9 +67,9 @@ Holders = Mapping[PackId, Mapping[PackId, int]]
 """A pack to the packs that hold all its chunks too, each with its size in bytes."""
 
 
-def give_back_packs(
+def delete_redundant_packs(
     store: DataStore, holders: Callable[[], Holders], *, reason: str, clock: Clock
-) -> GivenBack:
+) -> DeletedPacks:
     """Delete packs that nothing needs any more, after saying so in a signed statement.
 
     The caller's word that other packs hold their chunks, proved, is not enough: it may come from a
@@ -108,7 +108,7 @@ def give_back_packs(
         with suppress(ObjectUnreadable, ShareRefused):  # it is kept, and asked for again
             store.for_writing().delete(name)
             gone[pack] = sizes.get(name, 0)
-    return GivenBack(tuple(gone), sum(gone.values()), tuple(sorted(set(asked) - set(gone))))
+    return DeletedPacks(tuple(gone), sum(gone.values()), tuple(sorted(set(asked) - set(gone))))
 
 
 def without_condemned(store: DataStore, holders: Holders) -> Holders:
@@ -125,8 +125,8 @@ def _is_held(
 
 
 def _state(store: DataStore, packs: tuple[PackId, ...], reason: str, clock: Clock) -> None:
-    for start in range(0, len(packs), _MOST_PACKS):
-        state_swept(store, packs[start : start + _MOST_PACKS], (), reason, clock)
+    for start in range(0, len(packs), _MAX_PACKS):
+        state_swept(store, packs[start : start + _MAX_PACKS], (), reason, clock)
 
 
 def state_swept(
@@ -150,12 +150,12 @@ def state_swept(
     state(store, layout.SWEPT, made)
 
 
-def given_back(store: DataStore) -> set[PackId]:
+def deleted_packs(store: DataStore) -> set[PackId]:
     """Packs that signed statements say were given back: their absence is no loss."""
     return said_in(store, swept_names(store))
 
 
-def objects_given_back(view: SignedView) -> set[str]:
+def deleted_objects(view: SignedView) -> set[str]:
     """Block maps, index segments and the like of which the same is said."""
     said = statements(view, layout.SWEPT, SweptDocument)
     return {name for _, statement in said for name in statement.objects}

@@ -25,14 +25,14 @@ from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import DiskRecord
 from likeness.store.format.maps import FlatMap
 from likeness.store.format.observations import NOT_READ, UNREADABLE
-from likeness.store.format.pack import MOST_PACK_BYTES, PackHeader
+from likeness.store.format.pack import MAX_PACK_BYTES, PackHeader
 from likeness.store.read.locating import DiskChunks, Locations, Locator, locate
-from likeness.store.read.salvaging import Salvager, out_of_place, tables
+from likeness.store.read.salvaging import Salvager, tables, unindexed_packs
 
 _GAP_BYTES = 1 << 20
 """Records closer than this are fetched with one read."""
-_MOST_READ_BYTES = 4 << 20
-_MOST_OPENERS = 512
+_MAX_READ_BYTES = 4 << 20
+_MAX_OPENERS = 512
 
 Numbers = npt.NDArray[np.int64]
 Accept = Callable[[int, bytes], None]
@@ -109,17 +109,17 @@ class _PackReader:
         opener = _read_opener(self.store, name)
         with self._lock:
             self._openers[pack] = opener
-            if len(self._openers) > _MOST_OPENERS:
+            if len(self._openers) > _MAX_OPENERS:
                 self._openers.popitem(last=False)
         return opener
 
 
 def _read_opener(store: DataStore, name: str) -> Opener:
-    head = store.transport.read(name, 0, PackHeader.most_bytes(sessions=8))
+    head = store.transport.read(name, 0, PackHeader.max_bytes(sessions=8))
     try:
         header = PackHeader.parse(head, name=name, store=store.store_id)
     except Damaged:  # or with more sessions than were read; the whole pack has a second copy
-        whole = store.transport.read(name, 0, MOST_PACK_BYTES)
+        whole = store.transport.read(name, 0, MAX_PACK_BYTES)
         header = PackHeader.parse_any(whole, name=name, store=store.store_id, suite=store.suite)
     return header.opener(store.keys, chunk_bytes=store.chunk_bytes)
 
@@ -232,7 +232,7 @@ class ChunkSource:
         for which, reader in enumerate(self._readers):
             indexed, failed = self._indexed[which], self._failed[which]
             salvager = Salvager(reader.store, stop, self._note_unread)
-            for name in out_of_place(reader.store, indexed, failed, self._note_unread):
+            for name in unindexed_packs(reader.store, indexed, failed, self._note_unread):
                 for opened in salvager.records(name) if lost else ():
                     number = lost.get(opened.chunk)
                     if number is not None and proved(number, opened.chunk, opened.plaintext):
@@ -264,7 +264,7 @@ class ChunkSource:
     ) -> bool:
         """Try every place of a chunk but its first, one after the other."""
         before = self.cause
-        for which, pack, offset, length in self._further_places(number):
+        for which, pack, offset, length in self._further_locations(number):
             stop.check()
             part = _Part(pack, [number], [offset], [length])
             problems = self._readers[which].read(part, proved)
@@ -275,7 +275,7 @@ class ChunkSource:
                 return True
         return False
 
-    def _further_places(self, number: int) -> Iterator[tuple[int, PackId, int, int]]:
+    def _further_locations(self, number: int) -> Iterator[tuple[int, PackId, int, int]]:
         for which in range(len(self._readers)):
             tried = set()
             for place in self._found(which).all_of(number):
@@ -318,9 +318,9 @@ class ChunkSource:
             self._strays_found[which] = True
             store, found = self._readers[which].store, self._found(which)
             packs = 0
-            for pack, places in tables(store, self._indexed[which], self._note_unread):
+            for pack, locations in tables(store, self._indexed[which], self._note_unread):
                 packs += 1
-                found.add_places(self.chunks, pack, places)
+                found.add_locations(self.chunks, pack, locations)
             if packs:
                 self._say_once(
                     f"{packs} packs are in no whole index segment; what is in them was read from"
@@ -365,7 +365,7 @@ def _parts(found: Locations, numbers: Numbers) -> Iterator[_Part]:
     for block in np.split(np.arange(len(order)), cuts) if len(order) else ():
         begin = 0
         while begin < len(block):
-            limit = int(offsets[block[begin]]) + _MOST_READ_BYTES
+            limit = int(offsets[block[begin]]) + _MAX_READ_BYTES
             end = begin + max(1, int(np.searchsorted(ends[block[begin:]], limit, side="right")))
             at = block[begin:end]
             yield _Part(

@@ -18,16 +18,16 @@ from likeness.store.format import layout
 from likeness.store.format.believing import LOST
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import HeadObject, IndexClear, IndexedPack
+from likeness.store.format.locations import LOCATION_BYTES, Locations
 from likeness.store.format.observations import UNKNOWN, UNREADABLE
-from likeness.store.format.pack import MOST_PACK_BYTES, Pack, PackReceipt
-from likeness.store.format.places import PLACE_BYTES, Places
+from likeness.store.format.pack import MAX_PACK_BYTES, Pack, PackReceipt
 from likeness.store.read.versions import clear_part, record_names, vms
 from likeness.transport.base import Entry
 from likeness.transport.passing import CarefulTransport
 
-MOST_PLACES = 1 << 17
-"""Places one segment holds before the next is begun: about 5 MiB."""
-MOST_PACKS = 1 << 12
+MAX_LOCATIONS = 1 << 17
+"""Locations one segment holds before the next is begun: about 5 MiB."""
+MAX_PACKS = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,14 @@ class KnownPack:
         size_bytes: Length of the object.
         digest: BLAKE3 of the object, 32 bytes.
         run: The run that brought it.
-        places: Its chunks, by offset; only those that were asked for.
+        locations: Its chunks, by offset; only those that were asked for.
     """
 
     pack: PackId
     size_bytes: int
     digest: bytes
     run: RunId
-    places: Places
+    locations: Locations
 
 
 def write_index(
@@ -58,13 +58,15 @@ def write_index(
         Name and digest of each segment, once it is durable.
     """
     batch: list[PackReceipt] = []
-    places = 0
+    locations = 0
     for receipt in receipts:
-        if batch and (places + len(receipt.places) > MOST_PLACES or len(batch) >= MOST_PACKS):
+        if batch and (
+            locations + len(receipt.locations) > MAX_LOCATIONS or len(batch) >= MAX_PACKS
+        ):
             yield _write_segment(store, batch, run, clock)
-            batch, places = [], 0
+            batch, locations = [], 0
         batch.append(receipt)
-        places += len(receipt.places)
+        locations += len(receipt.locations)
     if batch:
         yield _write_segment(store, batch, run, clock)
 
@@ -78,11 +80,11 @@ def _write_segment(
             size_bytes=receipt.size_bytes,
             digest=receipt.digest.hex(),
             checksum=receipt.checksum.hex(),
-            chunks=len(receipt.places),
+            chunks=len(receipt.locations),
         )
         for receipt in receipts
     )
-    sealed = b"".join(receipt.places.packed for receipt in receipts)
+    sealed = b"".join(receipt.locations.packed for receipt in receipts)
     name = layout.index_segment(random_name())
     clear = IndexClear(run=run, made_at=clock().isoformat(), packs=packs)
     digest, _ = store.write(name, Kind.INDEX, clear, sealed)
@@ -111,18 +113,18 @@ def read_segment(
     if not any(wanted is None or pack.pack in wanted for pack in clear.packs):
         return
     sealed = frame.unseal(store.keys)
-    if len(sealed) != sum(pack.chunks for pack in clear.packs) * PLACE_BYTES:
+    if len(sealed) != sum(pack.chunks for pack in clear.packs) * LOCATION_BYTES:
         raise Damaged(name, "its two parts do not fit together")
     at = 0
     for pack in clear.packs:
-        start, at = at, at + pack.chunks * PLACE_BYTES
+        start, at = at, at + pack.chunks * LOCATION_BYTES
         if wanted is not None and pack.pack not in wanted:
             continue
-        places = Places(sealed[start:at])
+        locations = Locations(sealed[start:at])
         if chunks is not None:
-            places = places.only(chunks)
+            locations = locations.only(chunks)
         digest = bytes.fromhex(pack.digest)
-        yield KnownPack(PackId(pack.pack), pack.size_bytes, digest, RunId(clear.run), places)
+        yield KnownPack(PackId(pack.pack), pack.size_bytes, digest, RunId(clear.run), locations)
 
 
 def segments(
@@ -205,7 +207,7 @@ def unindexed_packs(
     indexed: Container[PackId],
     *,
     unread: Callable[[LikenessError], None] | None = None,
-) -> Iterator[tuple[PackId, Places]]:
+) -> Iterator[tuple[PackId, Locations]]:
     """Packs that lie in their place and in no index segment, by their own tables.
 
     Slow, since every such pack is read whole; for when index segments are lost.
@@ -218,12 +220,12 @@ def unindexed_packs(
     """
     for entry in _listed(store, layout.PACKS, unread):
         pack = PackId(entry.name.rpartition("/")[2])
-        endless = entry.size_bytes > MOST_PACK_BYTES
+        endless = entry.size_bytes > MAX_PACK_BYTES
         if pack in indexed or endless or not layout.is_known(entry.name):
             continue
         try:
             data = store.transport.read(entry.name)
-            yield pack, Pack(data, name=entry.name, store=store.store_id).places(store.keys)
+            yield pack, Pack(data, name=entry.name, store=store.store_id).locations(store.keys)
         except LOST:
             continue
         except UNKNOWN as cause:

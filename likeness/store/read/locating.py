@@ -16,9 +16,9 @@ from likeness.errors import Damaged, LikenessError
 from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, PackId
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import IndexClear
+from likeness.store.format.locations import Location
 from likeness.store.format.maps import FlatMap
 from likeness.store.format.observations import NOT_READ, UNREADABLE
-from likeness.store.format.places import Place
 from likeness.store.read.index import segments
 
 _WORDS = CHUNK_ID_BYTES // 8
@@ -178,9 +178,11 @@ class Locations:
             place = (index, int(offsets[at]), int(lengths[at]))
             self.others[int(numbers[at])].append(place)
 
-    def add_places(self, chunks: DiskChunks, pack: PackId, places: Iterable[Place]) -> None:
+    def add_locations(
+        self, chunks: DiskChunks, pack: PackId, locations: Iterable[Location]
+    ) -> None:
         """Note the places that a pack's own table gives."""
-        rows = [(place.chunk, place.offset, place.length) for place in places]
+        rows = [(place.chunk, place.offset, place.length) for place in locations]
         if not rows:
             return
         ids = np.frombuffer(b"".join(row[0] for row in rows), dtype="<u8").reshape(-1, _WORDS)
@@ -248,8 +250,8 @@ def _look_into(
     sealed = frame.unseal(store.keys)
     if len(sealed) != sum(pack.chunks for pack in clear.packs) * _PLACE.itemsize:
         raise Damaged(name, "its two parts do not fit together")
-    places = np.frombuffer(sealed, dtype=_PLACE)
-    rows, numbers = chunks.numbers_of(places["chunk"])
+    locations = np.frombuffer(sealed, dtype=_PLACE)
+    rows, numbers = chunks.numbers_of(locations["chunk"])
     ends = np.cumsum([pack.chunks for pack in clear.packs])
     cuts = np.searchsorted(rows, ends)
     begin = 0
@@ -257,5 +259,7 @@ def _look_into(
         indexed[PackId(pack.pack)] = pack.size_bytes
         part = slice(begin, int(end))
         at = rows[part]
-        found.add(PackId(pack.pack), numbers[part], places["offset"][at], places["length"][at])
+        found.add(
+            PackId(pack.pack), numbers[part], locations["offset"][at], locations["length"][at]
+        )
         begin = int(end)

@@ -32,5 +32,5 @@ def packs_of(store: DataStore, version: Version, *, scratch: Path, stop: StopTok
                 for name in segments(store, unread=lambda _: None):
                     with suppress(*NOT_READ, *UNREADABLE):
                         known = read_segment(store, name, chunks=chunks)
-                        packs.update(pack.pack for pack in known if pack.places)
+                        packs.update(pack.pack for pack in known if pack.locations)
     return packs

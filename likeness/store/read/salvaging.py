@@ -18,14 +18,14 @@ from likeness.model.ids import PackId
 from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
+from likeness.store.format.locations import Locations
 from likeness.store.format.observations import NOT_READ, UNREADABLE
 from likeness.store.format.pack import (
-    MOST_PACK_BYTES,
+    MAX_PACK_BYTES,
     TRAILER_BYTES,
     PackHeader,
     table_at,
 )
-from likeness.store.format.places import Places
 from likeness.transport.base import Entry
 from likeness.transport.passing import CarefulTransport
 
@@ -61,7 +61,7 @@ def _try_record(
     return None, offset + len(RECORD_MAGIC)
 
 
-def read_table(store: DataStore, entry: Entry, *, scope: bytes | None = None) -> Places:
+def read_table(store: DataStore, entry: Entry, *, scope: bytes | None = None) -> Locations:
     """A pack's own table, without reading the pack; with a scope, only if all of it is of that.
 
     Raises:
@@ -70,9 +70,9 @@ def read_table(store: DataStore, entry: Entry, *, scope: bytes | None = None) ->
         StoreTooNew: A later release wrote it.
     """
     name, size = entry.name, entry.size_bytes
-    if size > MOST_PACK_BYTES:
+    if size > MAX_PACK_BYTES:
         raise Damaged(name, f"{size} bytes cannot be a pack")
-    head = store.transport.read(name, 0, PackHeader.most_bytes(sessions=8))
+    head = store.transport.read(name, 0, PackHeader.max_bytes(sessions=8))
     header = PackHeader.parse(head, name=name, store=store.store_id)
     if header.pack != name.rpartition("/")[2]:
         raise Damaged(name, f"it is pack {header.pack} under another's name")
@@ -80,7 +80,7 @@ def read_table(store: DataStore, entry: Entry, *, scope: bytes | None = None) ->
         raise Damaged(name, "its chunks are named in another scope than its sender's")
     end = store.transport.read(name, max(size - TRAILER_BYTES, 0), TRAILER_BYTES)
     offset, length = table_at(end, size, name=name)
-    return header.places(store.transport.read(name, offset, length), store.keys)
+    return header.locations(store.transport.read(name, offset, length), store.keys)
 
 
 class Salvager:
@@ -95,7 +95,7 @@ class Salvager:
         """Every record of a pack that opens, whatever else is lost of it."""
         self._stop.check()
         try:
-            data = self._store.transport.read(name, 0, MOST_PACK_BYTES)
+            data = self._store.transport.read(name, 0, MAX_PACK_BYTES)
             openers = self._openers(data, name)
         except NOT_READ as cause:
             self._unread(name, cause)
@@ -135,7 +135,7 @@ class Salvager:
 
 def tables(
     store: DataStore, indexed: Container[PackId], unread: Note
-) -> Iterator[tuple[PackId, Places]]:
+) -> Iterator[tuple[PackId, Locations]]:
     """What packs that no index segment knows say of themselves: the index, made again from packs.
 
     Args:
@@ -155,7 +155,7 @@ def tables(
             continue  # it may be salvaged
 
 
-def out_of_place(
+def unindexed_packs(
     store: DataStore, indexed: Mapping[PackId, int], failed: Container[PackId], unread: Note
 ) -> Iterator[str]:
     """Names of packs that may hold what nothing says they hold.
@@ -184,7 +184,7 @@ def out_of_place(
         if strange:
             yield entry.name
     for entry in _listed(store, layout.INBOX, unread):
-        if layout.is_known(entry.name) and entry.size_bytes <= MOST_PACK_BYTES:
+        if layout.is_known(entry.name) and entry.size_bytes <= MAX_PACK_BYTES:
             yield entry.name
 
 
@@ -202,5 +202,5 @@ def _listed(store: DataStore, folder: str, unread: Note) -> Iterator[Entry]:
 
 
 def _header(store: DataStore, name: str) -> PackHeader:
-    head = store.transport.read(name, 0, PackHeader.most_bytes(sessions=8))
+    head = store.transport.read(name, 0, PackHeader.max_bytes(sessions=8))
     return PackHeader.parse(head, name=name, store=store.store_id)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
+from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.hashing import digest
 from likeness.errors import (
     Damaged,
@@ -107,7 +107,7 @@ def read_version(store: DataStore, name: str) -> Version:
         Damaged: It is not whole, or not signed by this store for this place.
         StoreTooNew: A later release wrote it.
     """
-    return _version(store, name, store.transport.read(name, 0, MOST_DOCUMENT_BYTES + 1))
+    return _version(store, name, store.transport.read(name, 0, MAX_DOCUMENT_BYTES + 1))
 
 
 def read_version_surely(store: DataStore, name: str) -> Version:
@@ -242,7 +242,7 @@ def read_version_at(store: DataStore, name: str, lies_at: str) -> Version:
         return read_version(store, name)
     clear, frame = _clear_part(store, name, lies_at)
     record = decode(frame.unseal(store.keys), VersionRecord, name=name)
-    whole = digest([store.transport.read(lies_at, 0, MOST_DOCUMENT_BYTES + 1)]).hex()
+    whole = digest([store.transport.read(lies_at, 0, MAX_DOCUMENT_BYTES + 1)]).hex()
     return Version(name, clear, record, whole)
 
 

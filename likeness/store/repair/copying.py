@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from likeness.clock import Clock, system_clock
-from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
+from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.keys import FIRST_EPOCH
 from likeness.errors import (
     Damaged,
@@ -34,14 +34,14 @@ from likeness.store.format.guard import require_writer
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.owning import require_no_other_owner
 from likeness.store.read.index import read_segment, segments
+from likeness.store.repair.copyable_objects import CopyableObjects, not_listed
 from likeness.store.repair.second_place import require_second_place
-from likeness.store.repair.vault_goods import Goods, not_listed
 from likeness.store.repair.vault_mending import Copied, Mending
 from likeness.transport.base import Entry, Transport
 from likeness.transport.passing import CarefulTransport
 
 _COPIERS = 3
-_MOST_REFUSALS = 32
+_MAX_REFUSALS = 32
 """In a row, until no more packs are tried; a smaller one may fit, and be all a version needs."""
 _WHY: dict[type[Exception], str] = {
     ShareFull: "there is no room for it there",
@@ -141,7 +141,7 @@ def _is_whole_format(store: DataStore, vault: Transport, copy: str) -> bool:
         StoreTooNew: It is whole, and this release may not write to the vault.
     """
     try:
-        data = vault.read(copy, 0, MOST_DOCUMENT_BYTES + 1)
+        data = vault.read(copy, 0, MAX_DOCUMENT_BYTES + 1)
         frame = Frame.parse(data, name=layout.FORMAT_COPIES[0])
     except (Damaged, ObjectMissing, ObjectUnreadable):
         return False
@@ -170,7 +170,9 @@ class _Copying:
         index = self._lacking(layout.INDEX, layout.SWEPT, layout.FORGETS, layout.HOLDS)
         new = [entry.name for entry in index if entry.name.startswith(f"{layout.INDEX}/")]
         trusted = self._manner.trusted and only is None
-        self._goods = Goods(self._store, self._vault, self._mending, of=new if trusted else None)
+        self._copyable = CopyableObjects(
+            self._store, self._vault, self._mending, of=new if trusted else None
+        )
         yield from self._copy(self._each_lacking(layout.KEYS, layout.OWNER, layout.ADOPTED))
         maps = self._each_lacking(layout.MAPS)
         packs = self._lacking(layout.PACKS)
@@ -186,8 +188,8 @@ class _Copying:
         yield from self._copy(index)
         yield from self._mend(versions)
         yield from self._copy(versions)
-        yield from self._goods.unrestorable({entry.name for entry in versions})
-        yield from self._goods.spoilt_maps()
+        yield from self._copyable.unrestorable({entry.name for entry in versions})
+        yield from self._copyable.spoilt_maps()
         yield from self._copy(last)
         for name in reversed(layout.FORMAT_COPIES):
             if not _is_whole_format(self._store, self._vault.transport, name):
@@ -204,7 +206,7 @@ class _Copying:
         """Maps, packs and index segments that these versions need; the rest is cared for later."""
         needed: set[str] = set()
         chunks: set[ChunkId] = set()
-        for _, record in self._goods.records(versions):
+        for _, record in self._copyable.records(versions):
             for disk in record.disks:
                 needed.update(name for part in disk.parts for name in part.copies)
                 with suppress(*UNREADABLE):  # then its version waits
@@ -212,10 +214,10 @@ class _Copying:
         packs: set[PackId] = set()
         for name in segments(self._store):
             with suppress(*UNREADABLE):
-                held = [p for p in read_segment(self._store, name, chunks=chunks) if p.places]
+                held = [p for p in read_segment(self._store, name, chunks=chunks) if p.locations]
                 packs.update(pack.pack for pack in held)
                 needed.update([name] if held else [])
-        self._goods.keep_only(packs)
+        self._copyable.keep_only(packs)
         return needed | {layout.pack(each) for each in packs}
 
     def _lacking(self, *folders: str) -> list[Entry]:
@@ -230,12 +232,12 @@ class _Copying:
             self._stop.check()
             if not self._manner.may_go_on():
                 raise PauseHours
-            if self._refusals >= _MOST_REFUSALS and entry.name.startswith(f"{layout.PACKS}/"):
+            if self._refusals >= _MAX_REFUSALS and entry.name.startswith(f"{layout.PACKS}/"):
                 return None  # the versions that need it are told of
             if self._manner.cap is not None:
                 self._manner.cap.take(entry.size_bytes, stop=self._stop)
             try:
-                copied = self._goods.copy(entry.name)
+                copied = self._copyable.copy(entry.name)
             except (ShareFull, ShareRefused) as cause:
                 self._refused = self._refused or cause
                 self._refusals += 1
@@ -249,18 +251,18 @@ class _Copying:
 
     def _mend(self, versions: list[Entry]) -> Iterator[Copied]:
         """Make anew what could not be copied, and learn what the vault cannot have."""
-        goods, mending = self._goods, self._mending
-        there = goods.packs_there()
+        copyable, mending = self._copyable, self._mending
+        there = copyable.packs_there()
         if self._refused is not None:
-            mending.give_up(goods.missing(there), there, _WHY[type(self._refused)])
+            mending.give_up(copyable.missing(there), there, _WHY[type(self._refused)])
             return
-        holes = goods.index_has_holes(versions)
+        holes = copyable.index_has_holes(versions)
         if holes:
-            yield from mending.index(there, goods.take)
-        if missing := goods.missing(there):
+            yield from mending.index(there, copyable.take)
+        if missing := copyable.missing(there):
             yield from mending.packs(missing, there)
         if holes:
-            mending.look_up((record for _, record in goods.records(versions)), there)
+            mending.look_up((record for _, record in copyable.records(versions)), there)
 
 
 def _lacking(store: Transport, vault: Transport, folder: str) -> Iterator[Entry]:

@@ -23,18 +23,18 @@ from likeness.model.ids import PackId, RunId
 from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
+from likeness.store.format.locations import Location, Locations
 from likeness.store.format.pack import (
-    MOST_PACK_BYTES,
+    MAX_PACK_BYTES,
     PACK_TARGET_BYTES,
     PackBuilder,
     PackHeader,
     PackReceipt,
 )
-from likeness.store.format.places import Place, Places
 from likeness.store.read.index import read_segment, segments, unindexed_packs, write_index
 
 _LEVEL = 1
-_PATIENCE = 4
+_MAX_UNREAD = 4
 _OF_NO_USE = (Damaged, ObjectMissing, StoreTooNew, ObjectUnreadable, ShareRefused)
 Key = bytes
 """The first 16 bytes of a chunk id."""
@@ -83,8 +83,8 @@ def heal_chunks(
     store.require_writable()
     left = set(wanted)
     writer = ChunkWriter(store, run)
-    for pack, places in _packs(source, problem):
-        wanted_here = [place for place in places if place.chunk[:16] in left]
+    for pack, locations in _packs(source, problem):
+        wanted_here = [place for place in locations if place.chunk[:16] in left]
         if wanted_here:
             stop.check()
             for opened in whole_chunks(source, pack, wanted_here, problem):
@@ -101,14 +101,14 @@ def heal_chunks(
     return Healing(receipts, frozenset(set(wanted) - left))
 
 
-def _packs(source: DataStore, problem: Callable[[str], None]) -> Iterator[tuple[PackId, Places]]:
+def _packs(source: DataStore, problem: Callable[[str], None]) -> Iterator[tuple[PackId, Locations]]:
     """Every pack of the index, and then those that only a lost segment of it knew."""
     indexed: set[PackId] = set()
     for name in segments(source, unread=lambda cause: problem(str(cause))):
         try:
             for pack in read_segment(source, name):
                 indexed.add(pack.pack)
-                yield pack.pack, pack.places
+                yield pack.pack, pack.locations
         except _OF_NO_USE as cause:
             problem(str(cause))
     yield from unindexed_packs(source, indexed, unread=lambda cause: problem(str(cause)))
@@ -117,7 +117,7 @@ def _packs(source: DataStore, problem: Callable[[str], None]) -> Iterator[tuple[
 def whole_chunks(
     source: DataStore,
     pack: PackId,
-    places: Iterable[Place],
+    locations: Iterable[Location],
     problem: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Opened]:
     """The content of those chunks of a pack that bear out their ids, whatever else is in it.
@@ -132,14 +132,14 @@ def whole_chunks(
         problem(str(cause))
         return
     unread = 0
-    for place in places:
+    for place in locations:
         try:
             record = source.transport.read(name, place.offset, place.length)
             opened = opener.open(record, name=name, offset=place.offset)
         except _OF_NO_USE as cause:
             problem(str(cause))
             unread += isinstance(cause, ObjectUnreadable)
-            if unread == _PATIENCE:
+            if unread == _MAX_UNREAD:
                 return
             continue
         if opened.chunk == place.chunk:
@@ -147,11 +147,11 @@ def whole_chunks(
 
 
 def _opener(source: DataStore, name: str) -> Opener:
-    head = source.transport.read(name, 0, PackHeader.most_bytes(sessions=8))
+    head = source.transport.read(name, 0, PackHeader.max_bytes(sessions=8))
     try:
         header = PackHeader.parse(head, name=name, store=source.store_id)
     except Damaged:
-        whole = source.transport.read(name, 0, MOST_PACK_BYTES)
+        whole = source.transport.read(name, 0, MAX_PACK_BYTES)
         header = PackHeader.parse_any(whole, name=name, store=source.store_id, suite=source.suite)
     return header.opener(source.keys, chunk_bytes=source.chunk_bytes)
 

@@ -8,7 +8,7 @@ bytes that were signed for. Nothing is overwritten: what lies there is set aside
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from likeness.codec.documents import MOST_DOCUMENT_BYTES, Kind
+from likeness.codec.documents import MAX_DOCUMENT_BYTES, Kind
 from likeness.codec.hashing import digest
 from likeness.errors import Damaged
 from likeness.stopping import StopToken
@@ -143,4 +143,4 @@ def _whole(store: DataStore, name: str, judge: Judge) -> bytes | None:
 
 
 def _read(transport: Transport, name: str) -> bytes:
-    return transport.read(name, 0, MOST_DOCUMENT_BYTES + 1)
+    return transport.read(name, 0, MAX_DOCUMENT_BYTES + 1)

@@ -23,7 +23,7 @@ from likeness.transport.base import Transport
 
 _MARK = b"likeness: a mark, to see whether two places are one\n"
 _ATTEMPTS = 3
-_MOST_FOLDERS = 200
+_MAX_FOLDERS = 200
 _DEEPEST = 4
 _PASSED_BY = (ObjectMissing, ObjectUnreadable, ShareRefused)
 
@@ -103,7 +103,7 @@ class _Mark:
 def _folders(place: Transport) -> Iterator[str]:
     """The place itself and folders in it that are no store's own, those on top first."""
     waiting = [("", 0)]
-    for _ in range(_MOST_FOLDERS):
+    for _ in range(_MAX_FOLDERS):
         if not waiting:
             return
         folder, depth = waiting.pop(0)

@@ -68,7 +68,7 @@ def undelete(
     there = Ledger(scratch)
     for pack in known_packs(store):
         if sizes.get(layout.pack(pack.pack)) == pack.size_bytes and pack.pack not in tainted:
-            there.add(pack.places.chunks())
+            there.add(pack.locations.chunks())
     needs = needs_of(store, {record: lies_at}, there, (), scratch=scratch, stop=stop)
     if record in needs.lacking:
         lost = needs.lacking[record].lost_bytes

@@ -23,15 +23,15 @@ from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import DiskRecord, MapPart, VersionRecord
+from likeness.store.format.locations import Location
 from likeness.store.format.maps import Run, positions_of
 from likeness.store.format.observations import UNREADABLE
-from likeness.store.format.pack import MOST_PACK_BYTES, Pack, PackReceipt
-from likeness.store.format.places import Place
+from likeness.store.format.pack import MAX_PACK_BYTES, Pack, PackReceipt
 from likeness.store.read.index import KnownPack, read_segment, segments, write_index
 from likeness.store.read.versions import read_part
 from likeness.store.repair.healing import ChunkWriter, whole_chunks
 
-_MOST_IN_HAND = 1 << 20  # chunk ids looked up at once: about 100 MiB
+_MAX_IN_HAND = 1 << 20  # chunk ids looked up at once: about 100 MiB
 
 
 def in_words(cause: Exception) -> str:
@@ -94,9 +94,9 @@ class Mending:
         held, left = self._left_in(missing, there)
         run = RunId(random_name())
         writer = ChunkWriter(self.vault, run)
-        for pack_id, places in held.items():
+        for pack_id, locations in held.items():
             self.stop.check()
-            wanted = [place for place in places if place.chunk in left]
+            wanted = [place for place in locations if place.chunk in left]
             for opened in whole_chunks(self.store, pack_id, wanted) if wanted else ():
                 writer.add(opened)
                 left.discard(opened.chunk)
@@ -117,13 +117,13 @@ class Mending:
 
     def _left_in(
         self, missing: Collection[PackId], there: Container[PackId]
-    ) -> tuple[dict[PackId, list[Place]], set[ChunkId]]:
+    ) -> tuple[dict[PackId, list[Location]], set[ChunkId]]:
         """What packs hold, and which of it the vault has nowhere."""
-        held: dict[PackId, list[Place]] = {}
+        held: dict[PackId, list[Location]] = {}
         for pack in self._known(self.store, self.vault):
             if pack.pack in missing:
-                held[pack.pack] = list(pack.places)
-        left = {place.chunk for places in held.values() for place in places}
+                held[pack.pack] = list(pack.locations)
+        left = {place.chunk for locations in held.values() for place in locations}
         return held, left - self._in_the_vault(left, there)
 
     def index(self, there: set[PackId], copy: Callable[[str], Copied]) -> Iterator[Copied]:
@@ -164,7 +164,7 @@ class Mending:
             for disk in record.disks:
                 with suppress(*UNREADABLE):  # then its version waits in any case
                     wanted.update(chunk for _, chunk in self.chunks_of(disk))
-            if len(wanted) > _MOST_IN_HAND:
+            if len(wanted) > _MAX_IN_HAND:
                 self.lost |= wanted - self._in_the_vault(wanted, there)
                 wanted = set()
         self.lost |= wanted - self._in_the_vault(wanted, there)
@@ -217,7 +217,7 @@ class Mending:
             place.chunk
             for pack in (self._known(self.vault, chunks=chunks) if chunks else ())
             if pack.pack in there
-            for place in pack.places
+            for place in pack.locations
         }
 
     @staticmethod
@@ -234,7 +234,7 @@ class Mending:
         Raises:
             Damaged: It is not whole.
         """
-        data = self.store.transport.read(name, 0, MOST_PACK_BYTES + 1)
+        data = self.store.transport.read(name, 0, MAX_PACK_BYTES + 1)
         whole = Pack(data, name=name, store=self.store.store_id)
-        places = whole.places(self.store.keys)
-        return PackReceipt(whole.header.pack, len(data), digest([data]), whole.checksum, places)
+        locations = whole.locations(self.store.keys)
+        return PackReceipt(whole.header.pack, len(data), digest([data]), whole.checksum, locations)

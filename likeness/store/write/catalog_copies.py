@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from likeness.clock import Clock
-from likeness.codec.blobs import MOST_BLOB_BYTES, BlobKind, read_blob, write_blob
+from likeness.codec.blobs import MAX_BLOB_BYTES, BlobKind, read_blob, write_blob
 from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
 from likeness.errors import (
@@ -188,7 +188,7 @@ def _read_part(store: DataStore, name: str, expected: str, place: bytes) -> byte
             raise Damaged(name, "it is not what its catalog copy signed for")
         return read_blob(data, BlobKind.CATALOG_PART, place, keys=store.keys, name=name)
 
-    return read_surely(store, name, judge, most_bytes=MOST_BLOB_BYTES)
+    return read_surely(store, name, judge, max_bytes=MAX_BLOB_BYTES)
 
 
 def _delete(store: DataStore, number: int, there: Collection[str]) -> None:

@@ -21,7 +21,7 @@ from likeness.store.format.believing import read_surely, surely
 from likeness.store.format.copies import Copies, no_copies
 from likeness.store.format.data_store import DataStore, set_aside
 from likeness.store.format.documents import (
-    MOST_DISKS,
+    MAX_DISKS,
     DiskRecord,
     MapPart,
     VersionClear,
@@ -44,16 +44,16 @@ from likeness.store.read.versions import (
 )
 from likeness.store.write.forgetting import read_forgotten
 from likeness.store.write.free_text import fitted
-from likeness.store.write.heads import read_witness
+from likeness.store.write.heads import read_head_state
 from likeness.store.write.history import covered_records
 from likeness.store.write.receipts import DiskReceipt, TransferReceipt
 from likeness.store.write.relying import look_again_for_shared, look_for_shared
 from likeness.store.write.still_there import require_still_there, swept_statements
 from likeness.transport.base import Entry
 
-MOST_DELTAS = 30
+MAX_DELTAS = 30
 """Versions whose deltas may lie on a full map before a new full map is written."""
-MOST_PARTS = 1 << 12
+MAX_PARTS = 1 << 12
 """Parts of one disk's map, or twice those of its full map, before a new full map is written; so a
 record stays far shorter than a document may be."""
 _MOVERS = 4
@@ -106,7 +106,7 @@ def commit_version(
     before = store.for_one_step()  # for all that is written before the record
     _require_few_disks(receipt)
     receipt = fitted(receipt)
-    store.require_in_place()
+    store.require_unchanged()
     vm = receipt.vm.vm
     version = _version_id(receipt)
     swept = swept_statements(store) if receipt.packs.packs else None
@@ -146,17 +146,17 @@ def commit_version(
         look_again_for_shared(store, receipt, copies, shared)
         written, _ = store.write(name, Kind.VERSION, clear, encode(record))
         made = Version(name, clear, record, written)
-    store.require_in_place()  # or else it was recorded beside the store
+    store.require_unchanged()  # or else it was recorded beside the store
     step("version recorded")
     before.for_writing().delete_folder(layout.inbox(receipt.run))
     return made or read_version(store, name)
 
 
 def _require_few_disks(receipt: TransferReceipt) -> None:
-    if len(receipt.disks) > MOST_DISKS:
+    if len(receipt.disks) > MAX_DISKS:
         raise BadInput(
             f"VM {receipt.vm.name[:80]!r} has {len(receipt.disks)} disks, and a version holds"
-            f" {MOST_DISKS}; leave some out in the job"
+            f" {MAX_DISKS}; leave some out in the job"
         )
 
 
@@ -197,9 +197,9 @@ def _set_torn_aside(store: DataStore, vm: VmId, names: list[str]) -> None:
     if not torn:
         return
     try:
-        witness = read_witness(store)
-        as_told = read_forgotten(store).as_told(names, vm, witness.objects)
-        covered = covered_records(as_told, torn, witness.vms.get(vm))
+        head_state = read_head_state(store)
+        as_told = read_forgotten(store).as_told(names, vm, head_state.objects)
+        covered = covered_records(as_told, torn, head_state.vms.get(vm))
     except UNREADABLE:
         covered = None
     if covered is None:  # heads or versions are lost: nobody knows what was relied on
@@ -282,7 +282,7 @@ def _require_own_table(store: DataStore, name: str, pack: PackReceipt, scope: by
     Raises:
         Damaged: It does not.
     """
-    if read_table(store, Entry(name, pack.size_bytes), scope=scope) != pack.places:
+    if read_table(store, Entry(name, pack.size_bytes), scope=scope) != pack.locations:
         raise Damaged(name, "it does not hold what its sender says; run the job again")
 
 
@@ -312,7 +312,7 @@ def _write_map(
 ) -> DiskRecord:
     """Write the map of one disk: a delta where its last map can bear one, else in full."""
     base = _base_record(disk, last)
-    delta = base is not None and base.deltas < MOST_DELTAS and not _has_many_parts(base)
+    delta = base is not None and base.deltas < MAX_DELTAS and not _has_many_parts(base)
     previous = disk.previous if delta else None
     made = []
     for first, count in stretches(disk.chunk_map.positions):
@@ -334,7 +334,7 @@ def _write_map(
 
 def _has_many_parts(base: DiskRecord) -> bool:
     full = sum(not part.delta for part in base.parts)
-    return len(base.parts) > max(MOST_PARTS, 2 * full)
+    return len(base.parts) > max(MAX_PARTS, 2 * full)
 
 
 def _base_record(disk: DiskReceipt, last: Version | None) -> DiskRecord | None:

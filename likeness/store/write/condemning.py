@@ -20,7 +20,7 @@ from likeness.store.format.statements import state, whole_statements
 WAIT = timedelta(days=7)
 RUNS = 2
 """How long a condemned pack waits at least, and how many later runs must have looked."""
-_MOST_PACKS = 1 << 18
+_MAX_PACKS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def say_condemned(
 ) -> None:
     """Write down what waits from now on, or what does not any more."""
     everything, owner = sorted(packs), owner_number(store)
-    for start in range(0, max(len(everything), 1), _MOST_PACKS):
+    for start in range(0, max(len(everything), 1), _MAX_PACKS):
 
         def made(number: int, start: int = start) -> CondemnedDocument:
             return CondemnedDocument(
@@ -124,7 +124,7 @@ def say_condemned(
                 made_at=clock().isoformat(),
                 owner=owner,
                 run=run,
-                packs=tuple(everything[start : start + _MOST_PACKS]),
+                packs=tuple(everything[start : start + _MAX_PACKS]),
                 records=tuple(records) if start == 0 else (),
                 spared=spared,
             )

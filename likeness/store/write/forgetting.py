@@ -23,7 +23,7 @@ from likeness.store.format.statements import state, statements, whole_statements
 from likeness.store.read.versions import read_version_surely, record_names
 from likeness.store.write.holding import Hold, holds_on
 
-MOST_AT_ONCE = 1 << 12
+MAX_AT_ONCE = 1 << 12
 """Versions that one statement names."""
 
 
@@ -62,7 +62,7 @@ class Forgotten:
         Args:
             names: Those that are there.
             vm: Whose.
-            statements_known: What the head knows; see `Witness.objects`.
+            statements_known: What the head knows; see `HeadState.objects`.
         """
         if not self.said:
             return list(names)
@@ -128,8 +128,8 @@ def forget_versions(
         by_vm.setdefault(VmId(name.split("/")[1]), []).append(name)
     for vm, asked in sorted(by_vm.items()):
         done.gone += _of_vm(store, vm, asked, holds, clock(), done.kept, even_last=even_last)
-    for start in range(0, len(done.gone), MOST_AT_ONCE):
-        part = tuple(done.gone[start : start + MOST_AT_ONCE])
+    for start in range(0, len(done.gone), MAX_AT_ONCE):
+        part = tuple(done.gone[start : start + MAX_AT_ONCE])
         _say(store, part, reason, clock, back=False)
         for name in part:
             _move(store, name, layout.forgotten_record(name))

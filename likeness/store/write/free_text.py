@@ -10,15 +10,15 @@ from dataclasses import replace
 
 import msgspec
 
-from likeness.store.format.documents import MOST_CONFIGURATION, MOST_TEXT
+from likeness.store.format.documents import MAX_CONFIGURATION, MAX_TEXT
 from likeness.store.write.receipts import TransferReceipt
 
-_MOST_ENCODED_BYTES = 32 << 20  # a record has 64 MiB, and needs room for its disks
+_MAX_ENCODED_BYTES = 32 << 20  # a record has 64 MiB, and needs room for its disks
 _CUTS = (1 << 20, 1 << 16, 1 << 12, 1 << 8)
 _TOP = 2  # which objects there are, and which fields they have, is kept in any case
 
 
-def fitting(text: str, most: int = MOST_TEXT) -> str:
+def fitting(text: str, most: int = MAX_TEXT) -> str:
     """A text as a record takes it: in Unicode that can be written, and cut where it is too long."""
     sound = text.encode(errors="replace").decode()
     if len(sound) <= most:
@@ -39,7 +39,7 @@ def fitting_configuration(text: str) -> str:
                 return shorter
     except (ValueError, RecursionError):
         pass  # no JSON that could be cut with sense
-    return json.dumps({"left out": f"{len(sound)} characters", "beginning": sound[:MOST_TEXT]})
+    return json.dumps({"left out": f"{len(sound)} characters", "beginning": sound[:MAX_TEXT]})
 
 
 def cut_texts(receipt: TransferReceipt) -> Iterator[tuple[str, str]]:
@@ -85,7 +85,7 @@ def fitted(receipt: TransferReceipt) -> TransferReceipt:
 
 
 def _fits(text: str) -> bool:
-    return len(text) <= MOST_CONFIGURATION and len(msgspec.json.encode(text)) <= _MOST_ENCODED_BYTES
+    return len(text) <= MAX_CONFIGURATION and len(msgspec.json.encode(text)) <= _MAX_ENCODED_BYTES
 
 
 def _without_long(value: object, most: int, *, depth: int) -> object:

@@ -30,15 +30,15 @@ from likeness.store.write.forgetting import Forgotten, read_forgotten
 from likeness.transport.passing import CLOSED, CarefulTransport, OnceTransport
 
 FULL_EVERY = 64
-MOST_OBJECTS = 1 << 17
-MOST_VMS = 1 << 15
+MAX_OBJECTS = 1 << 17
+MAX_VMS = 1 << 15
 """What one head tells at most: about 30 MiB, and a document may have 64."""
 _ATTEMPTS = 10  # jobs that end in one moment
 _FIRST = "0" * 64
 
 
 @dataclass(slots=True)
-class Witness:
+class HeadState:
     """What the newest head says the store holds.
 
     Attributes:
@@ -63,7 +63,7 @@ class Witness:
         return f"head {self.number} {self.digest[:8]}"
 
 
-def read_witness(store: DataStore) -> Witness:
+def read_head_state(store: DataStore) -> HeadState:
     """Put the present state together from the newest heads.
 
     Raises:
@@ -73,7 +73,7 @@ def read_witness(store: DataStore) -> Witness:
         StoreTooNew: A later release wrote it.
     """
     numbers = _numbers(store)
-    witness = Witness()
+    head_state = HeadState()
     start = _newest_full(numbers)
     if numbers and not _is_full(numbers[start]):
         name = layout.numbered(layout.HEADS, numbers[start])
@@ -85,21 +85,21 @@ def read_witness(store: DataStore) -> Witness:
             head, frame = store.read_surely(name, Kind.HEAD, HeadDocument)
         except WrittenLate:
             continue
-        if at and (head.previous != witness.digest or number != witness.number + 1):
+        if at and (head.previous != head_state.digest or number != head_state.number + 1):
             raise Damaged(name, "it does not follow the head before it; heads were lost or changed")
-        _apply(witness, head)
-        witness.number = number
-        witness.digest = frame.digest
+        _apply(head_state, head)
+        head_state.number = number
+        head_state.digest = frame.digest
         at += 1
-    return witness
+    return head_state
 
 
-def write_head(store: DataStore, *, clock: Clock) -> Witness:
+def write_head(store: DataStore, *, clock: Clock) -> HeadState:
     """Write a head if anything changed since the newest.
 
     Where the chain is torn, damaged or not to be read, or something else lies under its next name,
     it begins anew with a head that says everything, under the next number that is due for one. What
-    was lost is told in `Witness.problem`, once.
+    was lost is told in `HeadState.problem`, once.
 
     Where another job writes one at the same moment, this one comes after it.
 
@@ -112,14 +112,14 @@ def write_head(store: DataStore, *, clock: Clock) -> Witness:
     """
     look = _at_one_look(store)
     look.require_writable()
-    store.require_in_place()
+    store.require_unchanged()
     _set_late_heads_aside(store)
-    told, attempts = Witness(), 0
+    told, attempts = HeadState(), 0
     blocked: set[int] = set()
     for attempt in range(FULL_EVERY):
         look = _at_one_look(store) if attempt else look
         try:
-            witness, is_all = _write_next(store, look, clock, told, blocked)
+            head_state, is_all = _write_next(store, look, clock, told, blocked)
         except NameTaken as cause:
             attempts += 1
             if attempts == _ATTEMPTS:
@@ -129,8 +129,8 @@ def write_head(store: DataStore, *, clock: Clock) -> Witness:
             continue
         if is_all:
             break
-    witness.problem = told.problem
-    return witness
+    head_state.problem = told.problem
+    return head_state
 
 
 def _at_one_look(store: DataStore) -> DataStore:
@@ -159,8 +159,8 @@ def _set_aside_if_late(
 
 
 def _write_next(
-    store: DataStore, look: DataStore, clock: Clock, told: Witness, blocked: Collection[int]
-) -> tuple[Witness, bool]:
+    store: DataStore, look: DataStore, clock: Clock, told: HeadState, blocked: Collection[int]
+) -> tuple[HeadState, bool]:
     """Write one head, if need be.
 
     Args:
@@ -174,51 +174,53 @@ def _write_next(
     Returns:
         What the newest head says now, and whether that is everything.
     """
-    witness = _newest_unblocked(store, blocked)
-    told.vms |= witness.vms
-    told.objects |= witness.objects
-    number = witness.number + 1
-    seen = Witness() if _is_full(number) else witness
+    head_state = _newest_unblocked(store, blocked)
+    told.vms |= head_state.vms
+    told.objects |= head_state.objects
+    number = head_state.number + 1
+    seen = HeadState() if _is_full(number) else head_state
     changed, lost = _changed_vms(store, look, seen, told)
     objects = _changed_objects(store, look, seen, known=told.objects)
-    told.problem = told.problem or witness.problem
+    told.problem = told.problem or head_state.problem
     told.objects |= {each.name: each.digest for each in objects if not each.gone}
     if not changed and not objects:
-        return witness, True
+        return head_state, True
     head = HeadDocument(
         number=number,
-        previous=witness.digest,
+        previous=head_state.digest,
         made_at=clock().isoformat(),
-        vms=tuple(changed[:MOST_VMS]),
-        objects=tuple(objects[:MOST_OBJECTS]),
+        vms=tuple(changed[:MAX_VMS]),
+        objects=tuple(objects[:MAX_OBJECTS]),
     )
     digest_, _ = store.write(layout.numbered(layout.HEADS, number), Kind.HEAD, head)
-    _apply(witness, head)
-    witness.number, witness.digest = number, digest_
+    _apply(head_state, head)
+    head_state.number, head_state.digest = number, digest_
     if lost and not told.problem:
         shown = ", ".join(lost[:8])
         told.problem = (
             f"version records that head {number - 1} told of are gone or replaced, of VM {shown}"
         )
-    return witness, len(changed) <= MOST_VMS and len(objects) <= MOST_OBJECTS
+    return head_state, len(changed) <= MAX_VMS and len(objects) <= MAX_OBJECTS
 
 
-def _newest_unblocked(store: DataStore, blocked: Collection[int]) -> Witness:
+def _newest_unblocked(store: DataStore, blocked: Collection[int]) -> HeadState:
     """What the heads say; where they do not, or have no free name, a witness to begin anew from."""
     try:
-        witness = read_witness(store)
+        head_state = read_head_state(store)
     except (*LOST, ObjectUnreadable, ShareRefused) as cause:
-        witness = _anew(_numbers(store)[-1], str(cause))
-    if witness.number + 1 in blocked:
-        witness = _anew(witness.number + 1, f"{_name(witness.number + 1)} is no head; remove it")
-    while witness.number + 1 in blocked:
-        witness.number += FULL_EVERY
-    return witness
+        head_state = _anew(_numbers(store)[-1], str(cause))
+    if head_state.number + 1 in blocked:
+        head_state = _anew(
+            head_state.number + 1, f"{_name(head_state.number + 1)} is no head; remove it"
+        )
+    while head_state.number + 1 in blocked:
+        head_state.number += FULL_EVERY
+    return head_state
 
 
-def _anew(newest: int, problem: str) -> Witness:
+def _anew(newest: int, problem: str) -> HeadState:
     """Nothing is known; the next head is the first after `newest` that says everything."""
-    return Witness(number=-(-newest // FULL_EVERY) * FULL_EVERY, problem=problem)
+    return HeadState(number=-(-newest // FULL_EVERY) * FULL_EVERY, problem=problem)
 
 
 def _name(number: int) -> str:
@@ -246,14 +248,14 @@ def _newest_full(numbers: list[int]) -> int:
     return 0
 
 
-def _apply(witness: Witness, head: HeadDocument) -> None:
+def _apply(head_state: HeadState, head: HeadDocument) -> None:
     for vm in head.vms:
-        witness.vms[VmId(vm.vm)] = (vm.versions, vm.digest)
+        head_state.vms[VmId(vm.vm)] = (vm.versions, vm.digest)
     for each in head.objects:
         if each.gone:
-            witness.objects.pop(each.name, None)
+            head_state.objects.pop(each.name, None)
         else:
-            witness.objects[each.name] = each.digest
+            head_state.objects[each.name] = each.digest
 
 
 def versions_digest(names: list[str]) -> str:
@@ -262,7 +264,7 @@ def versions_digest(names: list[str]) -> str:
 
 
 def _changed_vms(
-    store: DataStore, look: DataStore, seen: Witness, told: Witness
+    store: DataStore, look: DataStore, seen: HeadState, told: HeadState
 ) -> tuple[list[HeadVm], list[VmId]]:
     """VMs that are not as they were seen; and those that lost a version nobody gave up.
 
@@ -294,7 +296,7 @@ def _changed_vms(
 
 
 def _seen_surely(
-    store: DataStore, vm: VmId, names: list[str] | None, forgotten: Forgotten, told: Witness
+    store: DataStore, vm: VmId, names: list[str] | None, forgotten: Forgotten, told: HeadState
 ) -> tuple[list[str], Forgotten]:
     """A VM's records; that some are gone is believed when two listings say so."""
     known = told.vms.get(vm)
@@ -305,7 +307,7 @@ def _seen_surely(
 
 
 def _late(
-    store: DataStore, names: list[str], forgotten: Forgotten, vm: VmId, told: Witness
+    store: DataStore, names: list[str], forgotten: Forgotten, vm: VmId, told: HeadState
 ) -> set[str]:
     """Records of who had lost the store, now set aside; those that a head told of are none."""
     if not store.past.adopted(store):
@@ -331,7 +333,7 @@ def _records(store: DataStore, vm: VmId) -> list[str] | None:
 
 
 def _changed_objects(
-    store: DataStore, look: DataStore, seen: Witness, *, known: Mapping[str, str]
+    store: DataStore, look: DataStore, seen: HeadState, *, known: Mapping[str, str]
 ) -> list[HeadObject]:
     """Objects that appeared or went; what is `known` keeps its digest, whatever lies there now."""
     listing = CarefulTransport(look.transport)

@@ -8,7 +8,7 @@ for what earlier ones said.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
+from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, Kind
 from likeness.errors import Damaged, WrittenLate
 from likeness.model.ids import VersionId, VmId, is_name
 from likeness.store.format import layout
@@ -16,7 +16,7 @@ from likeness.store.format.data_store import signed_part
 from likeness.store.format.documents import HeadDocument, VersionClear
 from likeness.store.format.observations import UNREADABLE, Observation, Weight, told, trouble
 from likeness.store.format.public_view import SignedView
-from likeness.store.write.heads import FULL_EVERY, Witness, versions_digest
+from likeness.store.write.heads import FULL_EVERY, HeadState, versions_digest
 from likeness.transport.base import Entry, Transport
 
 
@@ -58,14 +58,14 @@ class History:
     """What the heads say.
 
     Attributes:
-        witness: The present state, as far as unbroken heads tell it.
+        head_state: The present state, as far as unbroken heads tell it.
         breaks: Where the chain is broken, or a head is not what it should be.
         digests: Digest of each head that was read, by its number.
     """
 
     def __init__(self) -> None:
         """Begin with nothing known."""
-        self.witness = Witness()
+        self.head_state = HeadState()
         self.breaks: list[Observation] = []
         self.digests: dict[int, str] = {}
         self._previous: str | None = None
@@ -81,13 +81,13 @@ class History:
         if number % FULL_EVERY == 1:
             self._forget()
         for vm in head.vms:
-            self.witness.vms[VmId(vm.vm)] = (vm.versions, vm.digest)
+            self.head_state.vms[VmId(vm.vm)] = (vm.versions, vm.digest)
         for each in head.objects:
             if each.gone:
-                self.witness.objects.pop(each.name, None)
+                self.head_state.objects.pop(each.name, None)
             else:
-                self.witness.objects[each.name] = each.digest
-        self.witness.number, self.witness.digest = number, signed.digest
+                self.head_state.objects[each.name] = each.digest
+        self.head_state.number, self.head_state.digest = number, signed.digest
         self.digests[number] = self._previous = signed.digest
         self._epoch = max(self._epoch, signed.frame.epoch)
 
@@ -102,8 +102,8 @@ class History:
         self._forget()
 
     def _forget(self) -> None:
-        self.witness.vms.clear()
-        self.witness.objects.clear()
+        self.head_state.vms.clear()
+        self.head_state.objects.clear()
 
 
 def read_history(view: SignedView, *, whole: bool = False) -> History:
@@ -256,7 +256,7 @@ def map_pairs(clear: VersionClear) -> Iterator[tuple[tuple[str, str], tuple[str,
 
 
 def _bytes_of(view: SignedView, name: str) -> bytes:
-    return view.transport.read(name, 0, MOST_DOCUMENT_BYTES + 1)
+    return view.transport.read(name, 0, MAX_DOCUMENT_BYTES + 1)
 
 
 def _newest_full(numbers: list[int]) -> int:

@@ -4,8 +4,8 @@ from collections.abc import Collection, Container, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 
-from likeness.codec.blobs import MOST_BLOB_BYTES, check_blob
-from likeness.codec.documents import MOST_DOCUMENT_BYTES, Frame, Kind
+from likeness.codec.blobs import MAX_BLOB_BYTES, check_blob
+from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.hashing import digest
 from likeness.errors import (
     Damaged,
@@ -20,16 +20,16 @@ from likeness.store.format.believing import read_surely
 from likeness.store.format.data_store import DataStore, signed_part
 from likeness.store.format.documents import IndexClear, VersionClear, VersionRecord
 from likeness.store.format.observations import UNREADABLE
-from likeness.store.format.pack import MOST_PACK_BYTES
-from likeness.store.prune.sweeping import given_back, objects_given_back
+from likeness.store.format.pack import MAX_PACK_BYTES
+from likeness.store.prune.sweeping import deleted_objects, deleted_packs
 from likeness.store.read.index import segments
 from likeness.store.read.versions import last_version
 from likeness.store.repair.vault_mending import Copied, Mending, in_words
 from likeness.store.write.forgetting import read_forgotten
 from likeness.transport.base import Entry, Transport
 
-_MOST_REMEMBERED = 1 << 17
-_MOST_BYTES = max(MOST_BLOB_BYTES, MOST_DOCUMENT_BYTES, MOST_PACK_BYTES)
+_MAX_REMEMBERED = 1 << 17
+_MAX_BYTES = max(MAX_BLOB_BYTES, MAX_DOCUMENT_BYTES, MAX_PACK_BYTES)
 _WORDS = {
     layout.KEYS: "a key of the data store",
     layout.OWNER: "the document that says who owns the data store",
@@ -51,7 +51,7 @@ class Waits(Exception):  # a state, in words
     """A version of which the vault cannot get all it needs."""
 
 
-class Goods:
+class CopyableObjects:
     """What may be copied: only what is whole here, and a version only with all it needs."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Goods:
         self._store, self._vault, self._mending = store, vault, mending
         self._packs: dict[PackId, tuple[bytes, int]] = {}
         self._segments: set[str] = set()
-        self._given_back: set[PackId] = set()
+        self._deleted_packs: set[PackId] = set()
         self._spoilt_maps: dict[str, str] = {}
         self._maps_there: set[str] = set()
         self._holes = False
@@ -123,8 +123,8 @@ class Goods:
         missing = {pack for pack in self._packs if pack not in there}
         if missing:
             with suppress(*UNREADABLE):  # they are looked up one by one then
-                self._given_back = given_back(self._store)
-        return missing - self._given_back
+                self._deleted_packs = deleted_packs(self._store)
+        return missing - self._deleted_packs
 
     def index_has_holes(self, versions: Iterable[Entry]) -> bool:
         """Whether an index segment is whole in neither place, known or named by one of these."""
@@ -174,7 +174,7 @@ class Goods:
             self._require_whole(name, data)
             return data
 
-        return read_surely(self._store, name, judge, most_bytes=_MOST_BYTES)
+        return read_surely(self._store, name, judge, max_bytes=_MAX_BYTES)
 
     def _does_without(self, name: str) -> bool:
         """Whether the vault lacks nothing although an object is not whole here.
@@ -218,16 +218,16 @@ class Goods:
         """Whether a version was given up, or what came with it was deleted since."""
         if name.startswith(f"{layout.VERSIONS}/"):
             return name in read_forgotten(self._store).now
-        return name in objects_given_back(self._store)
+        return name in deleted_objects(self._store)
 
     def _is_given_back(self, name: str) -> bool:
         """Whether other packs hold all that was in this one, as statements say, new ones too."""
         if not name.startswith(f"{layout.PACKS}/"):
             return False
-        if _pack_of(name) not in self._given_back:
+        if _pack_of(name) not in self._deleted_packs:
             with suppress(*UNREADABLE):
-                self._given_back = given_back(self._store)
-        return _pack_of(name) in self._given_back
+                self._deleted_packs = deleted_packs(self._store)
+        return _pack_of(name) in self._deleted_packs
 
     def _require_whole(self, name: str, data: bytes) -> None:
         """Nothing damaged is vaulted.
@@ -280,7 +280,7 @@ class Goods:
     def _has(self, name: str) -> bool:
         """Whether the vault has a copy of a block map; most are asked for by many versions."""
         if name not in self._maps_there:
-            if len(self._maps_there) >= _MOST_REMEMBERED:
+            if len(self._maps_there) >= _MAX_REMEMBERED:
                 self._maps_there.clear()
             if not _has(self._vault.transport, name):
                 return False
@@ -323,7 +323,7 @@ def _pack_of(name: str) -> PackId:
 
 def _read(transport: Transport, name: str) -> bytes:
     """An object, or of one that is longer than any may be only so much that it is refused."""
-    return transport.read(name, 0, _MOST_BYTES + 1)
+    return transport.read(name, 0, _MAX_BYTES + 1)
 
 
 def _has(transport: Transport, name: str) -> bool:

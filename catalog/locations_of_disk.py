@@ -12,7 +12,7 @@ Numbers = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True)
-class DiskPlaces:
+class DiskLocations:
     """A place of each distinct chunk; all arrays have one element a chunk.
 
     Attributes:
@@ -30,7 +30,7 @@ class DiskPlaces:
     length: Numbers
 
 
-def places_of_disk(catalog: CatalogFile, version: VersionId, disk: DiskId) -> DiskPlaces:
+def locations_of_disk(catalog: CatalogFile, version: VersionId, disk: DiskId) -> DiskLocations:
     """What the catalog knows of where a disk's chunks lie; empty if it does not know the version.
 
     What it says may be out of date: whoever reads there proves what is found.
@@ -68,7 +68,7 @@ def places_of_disk(catalog: CatalogFile, version: VersionId, disk: DiskId) -> Di
     def taken(values: npt.NDArray[np.generic]) -> Numbers:
         return np.asarray(values[there][first], dtype=np.uint32)
 
-    return DiskPlaces(
+    return DiskLocations(
         positions=taken(rows["position"]),
         packs=[PackId(row[1].hex) for row in known],
         pack=taken(at),

@@ -9,11 +9,11 @@ from likeness.model.ids import CHUNK_ID_BYTES, ChunkId
 
 _PLACE = struct.Struct(f"<{CHUNK_ID_BYTES}sII")
 _IN_TABLE = struct.Struct(f"<{CHUNK_ID_BYTES}sQI")
-PLACE_BYTES = _PLACE.size
+LOCATION_BYTES = _PLACE.size
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Where a chunk's record lies in its pack."""
 
     chunk: ChunkId
@@ -21,7 +21,7 @@ class Place:
     length: int
 
 
-class Places(Sequence[Place]):
+class Locations(Sequence[Location]):
     """The places of one pack, in order; each is made when it is asked for.
 
     Packed, little-endian, as in index segments and receipts: chunk id 32 | offset u32 | length u32.
@@ -35,19 +35,19 @@ class Places(Sequence[Place]):
         Raises:
             ValueError: The last one is cut short.
         """
-        if len(packed) % PLACE_BYTES:
+        if len(packed) % LOCATION_BYTES:
             raise ValueError("places are cut short")
         self.packed = packed
 
     @classmethod
-    def of(cls, places: Iterable[Place]) -> "Places":
+    def of(cls, locations: Iterable[Location]) -> "Locations":
         """Pack some places; those that are packed already are given back."""
-        if isinstance(places, cls):
-            return places
-        return cls(b"".join(_PLACE.pack(p.chunk, p.offset, p.length) for p in places))
+        if isinstance(locations, cls):
+            return locations
+        return cls(b"".join(_PLACE.pack(p.chunk, p.offset, p.length) for p in locations))
 
     @classmethod
-    def from_table(cls, plain: bytes) -> "Places":
+    def from_table(cls, plain: bytes) -> "Locations":
         """The places in a pack's own table, whose offsets are u64.
 
         Raises:
@@ -65,36 +65,37 @@ class Places(Sequence[Place]):
 
     def chunks(self) -> Iterator[ChunkId]:
         """The chunk ids alone, in order."""
-        for at in range(0, len(self.packed), PLACE_BYTES):
+        for at in range(0, len(self.packed), LOCATION_BYTES):
             yield ChunkId(self.packed[at : at + CHUNK_ID_BYTES])
 
-    def only(self, chunks: Container[bytes]) -> "Places":
+    def only(self, chunks: Container[bytes]) -> "Locations":
         """Those of some chunks."""
         each = (
-            self.packed[at : at + PLACE_BYTES] for at in range(0, len(self.packed), PLACE_BYTES)
+            self.packed[at : at + LOCATION_BYTES]
+            for at in range(0, len(self.packed), LOCATION_BYTES)
         )
-        return Places(b"".join(one for one in each if one[:CHUNK_ID_BYTES] in chunks))
+        return Locations(b"".join(one for one in each if one[:CHUNK_ID_BYTES] in chunks))
 
     def __len__(self) -> int:
-        return len(self.packed) // PLACE_BYTES
+        return len(self.packed) // LOCATION_BYTES
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[Location]:
         for chunk, offset, length in _PLACE.iter_unpack(self.packed):
-            yield Place(ChunkId(chunk), offset, length)
+            yield Location(ChunkId(chunk), offset, length)
 
     @overload
-    def __getitem__(self, at: int) -> Place: ...
+    def __getitem__(self, at: int) -> Location: ...
     @overload
-    def __getitem__(self, at: slice) -> "Places": ...
-    def __getitem__(self, at: int | slice) -> "Place | Places":
+    def __getitem__(self, at: slice) -> "Locations": ...
+    def __getitem__(self, at: int | slice) -> "Location | Locations":
         if isinstance(at, slice):
-            return Places.of([self[each] for each in range(*at.indices(len(self)))])
-        begin = range(len(self))[at] * PLACE_BYTES
+            return Locations.of([self[each] for each in range(*at.indices(len(self)))])
+        begin = range(len(self))[at] * LOCATION_BYTES
         chunk, offset, length = _PLACE.unpack_from(self.packed, begin)
-        return Place(ChunkId(chunk), offset, length)
+        return Location(ChunkId(chunk), offset, length)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Places):
+        if isinstance(other, Locations):
             return self.packed == other.packed
         return tuple(self) == other if isinstance(other, tuple) else NotImplemented
 
@@ -102,4 +103,4 @@ class Places(Sequence[Place]):
         return hash(self.packed)
 
     def __repr__(self) -> str:
-        return f"Places({len(self)})"
+        return f"Locations({len(self)})"
