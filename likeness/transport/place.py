@@ -14,7 +14,6 @@ from urllib.parse import unquote
 from likeness.errors import BadInput
 from likeness.transport.base import Transport
 from likeness.transport.local import LocalTransport
-from likeness.transport.smb import SmbTransport
 
 _BUCKET = re.compile(r"s3://", re.IGNORECASE)
 _URL = re.compile(r"(?:smb|cifs)://", re.IGNORECASE)
@@ -86,6 +85,8 @@ def open_place(
     share = share_of(place)
     if share is None:
         return LocalTransport(Path(place.strip()))
+    from likeness.transport.smb import SmbTransport  # a quarter of what a command takes to start
+
     return SmbTransport(
         share.server,
         share.share,
