@@ -13,9 +13,11 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from lab.demo_disks import add_file, differences, make_disk, read_file, some_noise, some_text
+from lab.demo_prefect import start_server
 from lab.demo_share import DemoShare, demo_share
 from lab.web.control import TOKEN_HEADER
 
@@ -55,7 +57,7 @@ def _walk(held: ExitStack, *, enhanced: bool) -> int:
         _say(f"A simulated XenServer pool answers at {pool['url']}; starting Prefect")
         _set_up(pool, share)
         first = _back_up("First backup of both VMs: everything that is not empty is sent")
-        truth = _guests_write()
+        truth = _guests_write(pool)
         second = _back_up("Second backup: only what changed is read and sent")
         _require_less(first, second)
         _show_versions()
@@ -92,15 +94,21 @@ def _share(held: ExitStack) -> DemoShare:
 
 def _say_who_sent(pool: dict[str, Any], outcomes: Sequence[Any]) -> None:
     """From the pool's own counters: who read the disks."""
-    request = Request(f"{pool['control']}/counters")
-    request.add_header(TOKEN_HEADER, pool["control_token"])
-    with urlopen(request) as answer:
-        exported = sum(json.load(answer)["exported_bytes"].values())
+    exported = sum(_asked(pool, "counters")["exported_bytes"].values())
     sent = sum(each.sent_bytes for each in outcomes)
     _say(f"Source enhanced: {len(outcomes)} backups of 2 VMs, each through a delegate (ABD) of its")
     print("  own, started over SSH, which read the snapshot and sent it to the share;")
     print(f"  this machine's Python was given {exported} bytes of disks by the pool, and the")
     print(f"  delegates sent {sent >> 20} MiB")
+
+
+def _asked(pool: dict[str, Any], what: str, data: bytes | None = None) -> dict[str, Any]:
+    """What the lab answers to whoever may control it; with data it is told something."""
+    request = Request(f"{pool['control']}/{what}", data)
+    request.add_header(TOKEN_HEADER, pool["control_token"])
+    with urlopen(request) as answer:
+        said: dict[str, Any] = json.load(answer)
+    return said
 
 
 class Steps(logging.Handler):
@@ -120,18 +128,17 @@ def _say(what: str) -> None:
 
 def _prepare_prefect() -> None:
     """A Prefect of the demo's own; nothing of the user's is touched, nobody is called."""
-    os.environ.pop("PREFECT_API_URL", None)
     os.environ.update(
-        PREFECT_HOME=str(FOLDER / "prefect"),
         PREFECT_LOGGING_LEVEL="INFO",
+        PREFECT_SERVER_REGISTER_BLOCKS_ON_START="false",  # ours alone are used
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
-        PREFECT_SERVER_EPHEMERAL_ENABLED="true",
-        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
+        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED="false",  # its server asks for none
         DO_NOT_TRACK="1",
     )
     steps = Steps()
     steps.setFormatter(logging.Formatter())  # Prefect leaves a root handler alone that has one
     logging.getLogger().addHandler(steps)
+    start_server(FOLDER / "prefect")
 
 
 def _make_disks() -> None:
@@ -219,7 +226,7 @@ def _back_up(what: str) -> Sequence[Any]:
     return list(outcomes)
 
 
-def _guests_write() -> Path:
+def _guests_write(pool: dict[str, Any]) -> Path:
     """Let the guests change their disks; give back web's disk as it is afterwards."""
     _say("The guests write: a new file on web, a changed table on db")
     for name, seed in (("web", 11), ("db", 12)):
@@ -228,18 +235,8 @@ def _guests_write() -> Path:
         add_file(after, "/news", some_text(seed, 1 << 20))
         changed = 0
         for offset, data in differences(before, after):
-            part = FOLDER / "part"
-            part.write_bytes(data)
-            subprocess.run(
-                [
-                    *(sys.executable, "-m", "lab", "write", name, "--disk", "0"),
-                    *("--offset", str(offset), "--file", str(part)),
-                    *("--state", str(FOLDER / "lab")),
-                ],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-            part.unlink()
+            where = urlencode({"vm": name, "disk": 0, "offset": offset})
+            _asked(pool, f"write?{where}", data)
             changed += len(data)
         print(f"  {name:4} {changed >> 10} KiB written in place")
     return FOLDER / "web-changed.raw"
