@@ -33,7 +33,7 @@ from likeness.model.ids import ChunkId, DiskId, PackId, RunId, VersionId, VmId
 from likeness.store.check.proving import Finding, PackProof
 from likeness.store.format import layout
 from likeness.store.format.documents import Counts, DiskRecord, VersionClear, VersionRecord
-from likeness.store.format.locations import Location, Locations
+from likeness.store.format.locations import Location, PackLocations
 from likeness.store.format.maps import Run
 from likeness.store.format.pack import PackReceipt
 from likeness.store.read.versions import Version
@@ -115,7 +115,9 @@ def tonight(vm: int, turn: int, base: int) -> tuple[Version, DiskMap, PackReceip
     step = max(base // CHANGED, 1)
     spots = range(0, min(CHANGED * step, base), step)
     disk = DiskId(_name(f"disk{vm}"))
-    locations = Locations.of(Location(c, 164 + 100_000 * at, 100_000) for at, c in enumerate(keys))
+    locations = PackLocations.of(
+        Location(c, 164 + 100_000 * at, 100_000) for at, c in enumerate(keys)
+    )
     pack = PackReceipt(
         PackId(_name("new pack", vm, turn)), 50_000_664, bytes(32), bytes(16), locations
     )

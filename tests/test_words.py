@@ -8,40 +8,81 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("flows", "tasks", "blocks", "catalog", "likeness")
-BANNED = {
-    "hand_on": "say what it is: a queue",
-    "patience": "it is a deadline, or pauses that grow",
-    "lay_down": "it is set_idle, or put_object",
-    "keep_promise": "say what was promised: start_promised_vm",
-    "failing_in_words": "say what becomes of the error: error_as_state_message",
-    "look_for_packs": "it is check_presence",
-}
-"""Words that mean something only to whoever wrote them, and what to write instead."""
+GLOSSARY = (ROOT / "docs/glossary.md").read_text()
+FOLDERS = ("flows", "tasks", "blocks", "catalog", "likeness", "lab")
+TABLES = {"hurt", "well", "told"}
+
+
+def banned_words() -> dict[str, str]:
+    """Words of our own, and what to write instead."""
+    _, _, table = GLOSSARY.partition("## Words that no name has")
+    rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|$", table, re.MULTILINE)
+    return {word: instead for words, instead in rows for word in re.findall(r"`([^`]+)`", words)}
+
+
+BANNED = {word: why for word, why in banned_words().items() if word not in TABLES}
+
+
+def is_made_of(name: str, word: str) -> bool:
+    """Whether `name`, in snake form, has these words in it; with `…` at its beginning."""
+    if word.endswith("_…"):
+        return name.startswith(word.removesuffix("…"))
+    return f"_{word}_" in f"_{name}_"
 
 
 def names_of(path: Path) -> Iterator[str]:
-    """Of a module, its classes and its functions, in one form."""
-    yield path.stem
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Of a module, its classes, functions and constants, in one form."""
+    tree = ast.parse(path.read_text())
+    found = [path.stem]
+    for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", node.name).lower().strip("_")
+            found.append(node.name)
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            found += [each.id for each in targets if isinstance(each, ast.Name)]
+    for name in found:
+        yield re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().strip("_")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_no_name_is_a_word_of_our_own(folder: str) -> None:
     found = [
-        f"{path.relative_to(ROOT)}: {name}: {why}"
+        f"{path.relative_to(ROOT)}: {name}: not {word}, but {instead}"
         for path in sorted((ROOT / folder).rglob("*.py"))
         for name in names_of(path)
-        for word, why in BANNED.items()
-        if name == word
+        for word, instead in BANNED.items()
+        if is_made_of(name, word)
     ]
     assert found == []
 
 
+def test_no_table_is_called_by_a_word_that_says_nothing() -> None:
+    begin = r"(?:TABLE(?: IF NOT EXISTS)?|WITH|\),) (\w+)(?: AS)? ?\("
+    found = [
+        f"{path.relative_to(ROOT)}: {table}"
+        for path in sorted((ROOT / "catalog").rglob("*"))
+        if path.suffix in (".py", ".sql")
+        for table in re.findall(begin, path.read_text())
+        + re.findall(r"TEMP TABLE (\w+) AS", path.read_text())
+        if table in TABLES
+    ]
+    assert found == []
+    assert banned_words().keys() >= TABLES
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("most_bytes", "most_…"), ("read_witness", "witness"), ("objects_given_back", "given_back")],
+)
+def test_a_banned_word_is_found_within_a_name(name: str, word: str) -> None:
+    assert word in BANNED
+    assert is_made_of(name, word)
+    assert not is_made_of("almost_bytes", word)
+
+
 def test_the_glossary_explains_each_word_once() -> None:
-    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| ([^|]+) \|", GLOSSARY, re.MULTILINE)
     words = [word.strip() for row in rows for word in row.split(",")]
 
     assert len(words) > 30

@@ -17,7 +17,7 @@ from likeness.model.disk import Extent, Skips
 from likeness.model.ids import ChunkId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.format import layout
-from likeness.store.format.locations import Locations
+from likeness.store.format.locations import PackLocations
 from likeness.store.format.pack_log import PackLog
 from likeness.transport.local import LocalTransport
 from tests.agent.orders import AGENT, Ordered
@@ -207,7 +207,7 @@ def test_an_agent_that_lies_about_a_pack_makes_no_version(workshop: Workshop) ->
     for pack in receipt.packs:
         one, *rest = pack.locations
         lie = replace(one, chunk=ChunkId(bytes(31) + b"x"))
-        lies.append(replace(pack, locations=Locations.of((lie, *rest))))
+        lies.append(replace(pack, locations=PackLocations.of((lie, *rest))))
 
     with pytest.raises(Damaged, match="does not hold what its sender says"):
         workshop.commit(replace(receipt, packs=lies))

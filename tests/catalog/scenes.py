@@ -16,7 +16,7 @@ from likeness.model.ids import ZERO_CHUNK, ChunkId, DiskId, PackId, RunId, Versi
 from likeness.store.check.proving import DamagedChunk, Finding, PackProof
 from likeness.store.format import layout
 from likeness.store.format.documents import Counts, DiskRecord, VersionClear, VersionRecord
-from likeness.store.format.locations import Location, Locations
+from likeness.store.format.locations import Location, PackLocations
 from likeness.store.format.maps import Run
 from likeness.store.format.pack import PackReceipt
 from likeness.store.read.versions import Version
@@ -74,7 +74,7 @@ _numbers = count()
 
 def pack(chunks: Iterable[ChunkId], pack_name: str = "") -> PackReceipt:
     """A pack of these chunks, 1,000 sealed bytes each."""
-    locations = Locations.of(Location(c, 100 + 1000 * at, 1000) for at, c in enumerate(chunks))
+    locations = PackLocations.of(Location(c, 100 + 1000 * at, 1000) for at, c in enumerate(chunks))
     pack_id = PackId(pack_name or name("pack", next(_numbers)))
     return PackReceipt(pack_id, 200 + 1000 * len(locations), b"\x11" * 32, b"\x22" * 16, locations)
 

@@ -27,7 +27,7 @@ from catalog.values import DiskMap
 from likeness.model.ids import ChunkId, PackId
 from likeness.store.format.maps import Run
 from likeness.store.format.pack import PackReceipt
-from likeness.store.format.locations import Location, Locations
+from likeness.store.format.locations import Location, PackLocations
 from tests.catalog.scenes import CHUNK_BYTES, NOW, disk, name, version
 
 positions = int(sys.argv[2])
@@ -41,7 +41,7 @@ def ids(first, count):
 
 def packs():
     for at in range(0, positions, 64):
-        locations = Locations.of(
+        locations = PackLocations.of(
             Location(ChunkId(key(n + 1)), 100 + 1000 * (n - at), 1000)
             for n in range(at, min(at + 64, positions)))
         yield PackReceipt(PackId(name("pack", at)), 64200, bytes(32), bytes(16), locations)

@@ -24,7 +24,7 @@ from likeness.store.format import layout
 from likeness.store.format.copies import Copy
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import Counts
-from likeness.store.format.locations import Location, Locations
+from likeness.store.format.locations import Location, PackLocations
 from likeness.store.format.maps import FlatMap
 from likeness.store.format.owning import Fence, take_over
 from likeness.store.format.pack import PackReceipt
@@ -278,7 +278,9 @@ class World:
         data = b"pack" + bytes.fromhex(pack)
         self.chunks_of_pack[pack] = frozenset(chunks)
         controller.store.for_writing().create(layout.arriving_pack(run, pack), [data])
-        locations = Locations.of(Location(chunk, 100 * at, 100) for at, chunk in enumerate(chunks))
+        locations = PackLocations.of(
+            Location(chunk, 100 * at, 100) for at, chunk in enumerate(chunks)
+        )
         return PackReceipt(pack, len(data), hashlib.sha256(data).digest(), bytes(16), locations)
 
     def forgetting(self, controller: Controller) -> None:

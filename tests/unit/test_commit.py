@@ -20,7 +20,7 @@ from likeness.stopping import StopToken
 from likeness.store.check.auditing import audit_presence
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
-from likeness.store.format.locations import Location, Locations
+from likeness.store.format.locations import Location, PackLocations
 from likeness.store.format.observations import Weight
 from likeness.store.format.pack import PackReceipt
 from likeness.store.format.pack_log import PackLog
@@ -363,7 +363,7 @@ def test_a_log_of_packs_gives_them_back(workshop: Workshop) -> None:
             at,
             bytes([at]) * 32,
             bytes([at]) * 16,
-            Locations.of(Location(ChunkId(bytes([n]) * 32), n, n) for n in range(at)),
+            PackLocations.of(Location(ChunkId(bytes([n]) * 32), n, n) for n in range(at)),
         )
         for at in range(4)
     ]

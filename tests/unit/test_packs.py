@@ -13,7 +13,7 @@ from likeness.codec.keys import SessionKey, StoreKeys
 from likeness.codec.records import Sealer
 from likeness.errors import ChunkCorrupt, Damaged, LikenessError, StoreTooNew
 from likeness.model.ids import ChunkId, StoreId
-from likeness.store.format.locations import Location, Locations
+from likeness.store.format.locations import Location, PackLocations
 from likeness.store.format.pack import (
     MAX_PACK_BYTES,
     FinishedPack,
@@ -347,7 +347,7 @@ def test_a_record_in_the_place_of_another_is_found_out() -> None:
 
 def test_places_say_the_same_packed_and_one_by_one() -> None:
     each = [Location(named(b"%d" % at), 200 + 10 * at, 10) for at in range(5)]
-    locations = Locations.of(iter(each))
+    locations = PackLocations.of(iter(each))
 
     assert list(locations) == each
     assert [locations[at] for at in range(-5, 5)] == each + each
@@ -355,17 +355,17 @@ def test_places_say_the_same_packed_and_one_by_one() -> None:
     assert list(locations.chunks()) == [place.chunk for place in each]
     assert list(locations.only({each[3].chunk})) == [each[3]]
     assert (
-        Locations.from_table(locations.as_table())
+        PackLocations.from_table(locations.as_table())
         == locations
-        == Locations(locations.packed)
-        != Locations()
+        == PackLocations(locations.packed)
+        != PackLocations()
     )
     assert locations == tuple(each)
-    assert len({locations, Locations.of(each)}) == 1
-    assert Locations.of(locations) is locations
+    assert len({locations, PackLocations.of(each)}) == 1
+    assert PackLocations.of(locations) is locations
 
 
 @pytest.mark.parametrize("plain", [b"cut short", bytes(32) + b"\xff" * 8 + bytes(4)])
 def test_a_table_that_says_what_cannot_be_is_refused(plain: bytes) -> None:
     with pytest.raises(ValueError, match="what cannot be"):
-        Locations.from_table(plain)
+        PackLocations.from_table(plain)

@@ -21,7 +21,7 @@ class Location:
     length: int
 
 
-class Locations(Sequence[Location]):
+class PackLocations(Sequence[Location]):
     """The places of one pack, in order; each is made when it is asked for.
 
     Packed, little-endian, as in index segments and receipts: chunk id 32 | offset u32 | length u32.
@@ -40,14 +40,14 @@ class Locations(Sequence[Location]):
         self.packed = packed
 
     @classmethod
-    def of(cls, locations: Iterable[Location]) -> "Locations":
+    def of(cls, locations: Iterable[Location]) -> "PackLocations":
         """Pack some places; those that are packed already are given back."""
         if isinstance(locations, cls):
             return locations
         return cls(b"".join(_PLACE.pack(p.chunk, p.offset, p.length) for p in locations))
 
     @classmethod
-    def from_table(cls, plain: bytes) -> "Locations":
+    def from_table(cls, plain: bytes) -> "PackLocations":
         """The places in a pack's own table, whose offsets are u64.
 
         Raises:
@@ -68,13 +68,13 @@ class Locations(Sequence[Location]):
         for at in range(0, len(self.packed), LOCATION_BYTES):
             yield ChunkId(self.packed[at : at + CHUNK_ID_BYTES])
 
-    def only(self, chunks: Container[bytes]) -> "Locations":
+    def only(self, chunks: Container[bytes]) -> "PackLocations":
         """Those of some chunks."""
         each = (
             self.packed[at : at + LOCATION_BYTES]
             for at in range(0, len(self.packed), LOCATION_BYTES)
         )
-        return Locations(b"".join(one for one in each if one[:CHUNK_ID_BYTES] in chunks))
+        return PackLocations(b"".join(one for one in each if one[:CHUNK_ID_BYTES] in chunks))
 
     def __len__(self) -> int:
         return len(self.packed) // LOCATION_BYTES
@@ -86,16 +86,16 @@ class Locations(Sequence[Location]):
     @overload
     def __getitem__(self, at: int) -> Location: ...
     @overload
-    def __getitem__(self, at: slice) -> "Locations": ...
-    def __getitem__(self, at: int | slice) -> "Location | Locations":
+    def __getitem__(self, at: slice) -> "PackLocations": ...
+    def __getitem__(self, at: int | slice) -> "Location | PackLocations":
         if isinstance(at, slice):
-            return Locations.of([self[each] for each in range(*at.indices(len(self)))])
+            return PackLocations.of([self[each] for each in range(*at.indices(len(self)))])
         begin = range(len(self))[at] * LOCATION_BYTES
         chunk, offset, length = _PLACE.unpack_from(self.packed, begin)
         return Location(ChunkId(chunk), offset, length)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Locations):
+        if isinstance(other, PackLocations):
             return self.packed == other.packed
         return tuple(self) == other if isinstance(other, tuple) else NotImplemented
 
@@ -103,4 +103,4 @@ class Locations(Sequence[Location]):
         return hash(self.packed)
 
     def __repr__(self) -> str:
-        return f"Locations({len(self)})"
+        return f"PackLocations({len(self)})"

@@ -43,7 +43,7 @@ from likeness.codec.records import (
 )
 from likeness.errors import Damaged, StoreTooNew
 from likeness.model.ids import ChunkId, PackId, StoreId, random_name
-from likeness.store.format.locations import Location, Locations
+from likeness.store.format.locations import Location, PackLocations
 
 PACK_FORMAT = 1
 PACK_TARGET_BYTES = 16 << 20
@@ -74,7 +74,7 @@ class PackReceipt:
     size_bytes: int
     digest: bytes
     checksum: bytes
-    locations: Locations
+    locations: PackLocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class PackBuilder:
         mine = self._session
         return (BoxedSession(mine.session, mine.scope, mine.boxed),)
 
-    def _sealed_table(self, pack: PackId, locations: Locations) -> bytes:
+    def _sealed_table(self, pack: PackId, locations: PackLocations) -> bytes:
         nonce = aead.Nonces().next(self._suite)
         place = _table_location(self._store, self._session.session, pack)
         key = self._session.key
@@ -158,10 +158,10 @@ def _as_bytes(parts: list[Buffer]) -> list[bytes]:
     return cast("list[bytes]", parts)
 
 
-def _laid_out(records: Sequence[_Record], offset: int) -> Locations:
+def _laid_out(records: Sequence[_Record], offset: int) -> PackLocations:
     """Where records come to lie, one after the other from `offset` on."""
     ends = itertools.accumulate((len(record) for _, record in records), initial=offset)
-    return Locations.of(
+    return PackLocations.of(
         Location(chunk, at, len(record)) for (chunk, record), at in zip(records, ends, strict=False)
     )
 
@@ -202,7 +202,7 @@ class Pack:
             raise Damaged(name, f"it is pack {header.pack} under another's name")
         self.header, self.checksum = header, checksum
 
-    def locations(self, keys: StoreKeys) -> Locations:
+    def locations(self, keys: StoreKeys) -> PackLocations:
         """The table: which chunks lie where.
 
         Raises:
@@ -306,7 +306,7 @@ class PackHeader:
             pack = PackId(name.rpartition("/")[2])
             return cls(pack, suite, _sessions(boxes), store, 0, name)
 
-    def locations(self, sealed: bytes, keys: StoreKeys) -> Locations:
+    def locations(self, sealed: bytes, keys: StoreKeys) -> PackLocations:
         """What a pack's sealed table says: which chunks lie where.
 
         Raises:
@@ -325,7 +325,7 @@ class PackHeader:
         except (NotAuthentic, ValueError) as cause:
             raise Damaged(self.name, "its table was altered or is another store's") from cause
         try:
-            return Locations.from_table(plain)
+            return PackLocations.from_table(plain)
         except ValueError as cause:
             raise Damaged(self.name, "its table says what cannot be") from cause
 

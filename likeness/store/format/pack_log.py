@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from likeness.model.ids import PackId
-from likeness.store.format.locations import LOCATION_BYTES, Locations
+from likeness.store.format.locations import LOCATION_BYTES, PackLocations
 from likeness.store.format.pack import PackReceipt
 
 _PACK = struct.Struct("<16sQ32s16sI")
@@ -50,7 +50,9 @@ def decode_receipt(data: bytes) -> PackReceipt:
     pack, size, digest, checksum, count = _PACK.unpack_from(data)
     if len(data) != _PACK.size + count * LOCATION_BYTES:
         raise ValueError("a receipt has another length than its places")
-    return PackReceipt(PackId(pack.hex()), size, digest, checksum, Locations(data[_PACK.size :]))
+    return PackReceipt(
+        PackId(pack.hex()), size, digest, checksum, PackLocations(data[_PACK.size :])
+    )
 
 
 class PackLog:

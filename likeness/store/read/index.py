@@ -18,7 +18,7 @@ from likeness.store.format import layout
 from likeness.store.format.believing import LOST
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import HeadObject, IndexClear, IndexedPack
-from likeness.store.format.locations import LOCATION_BYTES, Locations
+from likeness.store.format.locations import LOCATION_BYTES, PackLocations
 from likeness.store.format.observations import UNKNOWN, UNREADABLE
 from likeness.store.format.pack import MAX_PACK_BYTES, Pack, PackReceipt
 from likeness.store.read.versions import clear_part, record_names, vms
@@ -46,7 +46,7 @@ class KnownPack:
     size_bytes: int
     digest: bytes
     run: RunId
-    locations: Locations
+    locations: PackLocations
 
 
 def write_index(
@@ -120,7 +120,7 @@ def read_segment(
         start, at = at, at + pack.chunks * LOCATION_BYTES
         if wanted is not None and pack.pack not in wanted:
             continue
-        locations = Locations(sealed[start:at])
+        locations = PackLocations(sealed[start:at])
         if chunks is not None:
             locations = locations.only(chunks)
         digest = bytes.fromhex(pack.digest)
@@ -207,7 +207,7 @@ def unindexed_packs(
     indexed: Container[PackId],
     *,
     unread: Callable[[LikenessError], None] | None = None,
-) -> Iterator[tuple[PackId, Locations]]:
+) -> Iterator[tuple[PackId, PackLocations]]:
     """Packs that lie in their place and in no index segment, by their own tables.
 
     Slow, since every such pack is read whole; for when index segments are lost.

@@ -18,7 +18,7 @@ from likeness.model.ids import PackId
 from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
-from likeness.store.format.locations import Locations
+from likeness.store.format.locations import PackLocations
 from likeness.store.format.observations import NOT_READ, UNREADABLE
 from likeness.store.format.pack import (
     MAX_PACK_BYTES,
@@ -61,7 +61,7 @@ def _try_record(
     return None, offset + len(RECORD_MAGIC)
 
 
-def read_table(store: DataStore, entry: Entry, *, scope: bytes | None = None) -> Locations:
+def read_table(store: DataStore, entry: Entry, *, scope: bytes | None = None) -> PackLocations:
     """A pack's own table, without reading the pack; with a scope, only if all of it is of that.
 
     Raises:
@@ -135,7 +135,7 @@ class Salvager:
 
 def tables(
     store: DataStore, indexed: Container[PackId], unread: Note
-) -> Iterator[tuple[PackId, Locations]]:
+) -> Iterator[tuple[PackId, PackLocations]]:
     """What packs that no index segment knows say of themselves: the index, made again from packs.
 
     Args:

@@ -182,7 +182,7 @@ class CopyableObjects:
         Either the vault has it whole, or it was given back or forgotten, perhaps since it was
         listed.
         """
-        if self._is_given_back(name) or self._is_forgotten(name):
+        if self._is_deleted(name) or self._is_forgotten(name):
             return True
         try:
             self._require_whole(name, _read(self._vault.transport, name))
@@ -220,7 +220,7 @@ class CopyableObjects:
             return name in read_forgotten(self._store).now
         return name in deleted_objects(self._store)
 
-    def _is_given_back(self, name: str) -> bool:
+    def _is_deleted(self, name: str) -> bool:
         """Whether other packs hold all that was in this one, as statements say, new ones too."""
         if not name.startswith(f"{layout.PACKS}/"):
             return False

@@ -23,7 +23,7 @@ from likeness.model.ids import PackId, RunId
 from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
-from likeness.store.format.locations import Location, Locations
+from likeness.store.format.locations import Location, PackLocations
 from likeness.store.format.pack import (
     MAX_PACK_BYTES,
     PACK_TARGET_BYTES,
@@ -101,7 +101,9 @@ def heal_chunks(
     return Healing(receipts, frozenset(set(wanted) - left))
 
 
-def _packs(source: DataStore, problem: Callable[[str], None]) -> Iterator[tuple[PackId, Locations]]:
+def _packs(
+    source: DataStore, problem: Callable[[str], None]
+) -> Iterator[tuple[PackId, PackLocations]]:
     """Every pack of the index, and then those that only a lost segment of it knew."""
     indexed: set[PackId] = set()
     for name in segments(source, unread=lambda cause: problem(str(cause))):
