@@ -13,7 +13,6 @@ from lab.new_pool import member_address
 from lab.pool import Pool
 from lab.settings import Settings
 from lab.sockets import Listener
-from lab.web.archives import VmTransfers
 from lab.web.control import ControlInterface
 from lab.web.disks import DiskTransfers
 from lab.web.rpc import RpcEndpoints
@@ -48,7 +47,6 @@ class LabServer:
         routes = Routes()
         RpcEndpoints(self.pool).add_to(routes)
         DiskTransfers(self.pool).add_to(routes)
-        VmTransfers(self.pool).add_to(routes)
         addresses = [listen[0], *map(member_address, range(1, len(contexts)))]
         self._listeners: list[Listener] = []
         port, nbd_port = listen[1], 0

@@ -13,9 +13,3 @@ def _alive(call: Call) -> None:
 def event_from(call: Call, classes: list[str], token: str, timeout: float) -> Value:
     """Wait for changes after a token."""
     return call.pool.events.wait_for(classes, token, timeout, lambda: _alive(call))
-
-
-@message("event.inject")
-def inject(call: Call, class_name: str, ref: str) -> str:
-    """Force an event; returns a token from just before it."""
-    return call.pool.events.inject(class_name, ref)

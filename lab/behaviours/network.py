@@ -3,7 +3,7 @@
 from lab.calls import Call
 from lab.failures import XapiFailure
 from lab.registry import message
-from lab.wire.values import Value, is_null
+from lab.wire.values import Value
 
 VLAN_TAGS = range(1, 4095)
 
@@ -15,19 +15,6 @@ def create(call: Call, fields: dict[str, Value]) -> str:
     return call.db.create("network", **fields, bridge=bridge)
 
 
-@message("network.destroy")
-def destroy(call: Call, network: str) -> None:
-    """Remove a network that nothing is connected to."""
-    with call.db.lock:
-        record = call.db.record("network", network)
-        connected = [v for v in record["VIFs"] if call.db.get("VIF", v, "currently_attached")]
-        if connected:
-            raise XapiFailure("NETWORK_CONTAINS_VIF", *connected)
-        if record["PIFs"]:
-            raise XapiFailure("NETWORK_CONTAINS_PIF", *record["PIFs"])
-        call.db.destroy("network", network)
-
-
 @message("network.add_purpose")
 def add_purpose(call: Call, network: str, value: str) -> None:
     """Switch NBD on for a network; with and without TLS exclude each other in the whole pool."""
@@ -37,12 +24,6 @@ def add_purpose(call: Call, network: str, value: str) -> None:
                 if held != value:
                     raise XapiFailure("NETWORK_INCOMPATIBLE_PURPOSES", value, held)
         call.db.add_item("network", network, "purpose", value)
-
-
-@message("network.remove_purpose")
-def remove_purpose(call: Call, network: str, value: str) -> None:
-    """Switch NBD off for a network."""
-    call.db.drop_item("network", network, "purpose", value)
 
 
 def add_vlan(call: Call, pif: str, network: str, tag: int) -> str:
@@ -71,14 +52,6 @@ def add_vlan(call: Call, pif: str, network: str, tag: int) -> str:
         return made
 
 
-def _drop_vlan(call: Call, vlan: str) -> None:
-    with call.db.lock:
-        untagged = call.db.get("VLAN", vlan, "untagged_PIF")
-        if not is_null(untagged) and call.db.exists("PIF", untagged):
-            call.db.destroy("PIF", untagged)
-        call.db.destroy("VLAN", vlan)
-
-
 @message("pool.create_VLAN")
 def create_everywhere(call: Call, device: str, network: str, tag: int) -> Value:
     """Tag a network on that device of every host."""
@@ -86,22 +59,3 @@ def create_everywhere(call: Call, device: str, network: str, tag: int) -> Value:
     if not base:
         raise XapiFailure("INVALID_VALUE", "device", device)
     return [add_vlan(call, pif, network, tag) for pif in base]
-
-
-@message("pool.create_VLAN_from_PIF")
-def create_from_pif(call: Call, pif: str, network: str, tag: int) -> Value:
-    """Tag a network on every host, beside the one that a PIF belongs to."""
-    return create_everywhere(call, call.db.get("PIF", pif, "device"), network, tag)
-
-
-@message("VLAN.create")
-def create_vlan(call: Call, tagged_pif: str, tag: int, network: str) -> str:
-    """Tag a network on the host of a PIF."""
-    made = add_vlan(call, tagged_pif, network, tag)
-    return str(call.db.get("PIF", made, "VLAN_master_of"))
-
-
-@message("VLAN.destroy")
-def destroy_vlan(call: Call, vlan: str) -> None:
-    """Remove a VLAN and its untagged PIF."""
-    _drop_vlan(call, vlan)

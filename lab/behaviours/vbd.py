@@ -19,12 +19,6 @@ def free_devices(call: Call, vm: str) -> list[str]:
     return [str(number) for number in range(DEVICES) if number not in taken]
 
 
-@message("VM.get_allowed_VBD_devices")
-def get_allowed_devices(call: Call, vm: str) -> Value:
-    """The device numbers that are free."""
-    return free_devices(call, vm)
-
-
 @message("VBD.create")
 def create(call: Call, fields: dict[str, Value]) -> str:
     """Give a VM a drive; nothing is attached yet."""
@@ -148,27 +142,3 @@ def unplug(call: Call, vbd: str) -> None:
             raise XapiFailure("VBD_NOT_UNPLUGGABLE", vbd)
         call.pool.faults.refuse_unplug(vbd, force=force)
         detach(call, vbd)
-
-
-@message("VBD.eject")
-def eject(call: Call, vbd: str) -> None:
-    """Take the disc out of a CD drive."""
-    with call.db.lock:
-        record = call.db.record("VBD", vbd)
-        if record["type"] != "CD":
-            raise XapiFailure("VBD_NOT_REMOVABLE_MEDIA", vbd)
-        if record["empty"]:
-            raise XapiFailure("VBD_IS_EMPTY", vbd)
-        call.db.put("VBD", vbd, empty=True, VDI=NULL)
-
-
-@message("VBD.insert")
-def insert(call: Call, vbd: str, vdi: str) -> None:
-    """Put a disc into a CD drive."""
-    with call.db.lock:
-        record = call.db.record("VBD", vbd)
-        if record["type"] != "CD":
-            raise XapiFailure("VBD_NOT_REMOVABLE_MEDIA", vbd)
-        if not record["empty"]:
-            raise XapiFailure("VBD_NOT_EMPTY", vbd)
-        call.db.put("VBD", vbd, empty=False, VDI=vdi)

@@ -4,12 +4,10 @@ from lab.behaviours.common import attached_elsewhere
 from lab.calls import Call
 from lab.failures import XapiFailure, storage_failure
 from lab.registry import message
-from lab.storage.disk import Disk
-from lab.wire.values import NULL, Value, date_of, is_null
+from lab.wire.values import NULL, Value, date_of
 
 ROUNDING_BYTES = 2 << 20
 MAX_CHAIN = 30
-COPY_BYTES = 4 << 20
 MAX_DISK_BYTES = 2040 << 30
 
 
@@ -88,44 +86,6 @@ def clone(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
         return ref
 
 
-@message("VDI.copy")
-def copy(call: Call, vdi: str, sr: str, base_vdi: str, into_vdi: str) -> str:
-    """Copy the data, to another SR or into another disk; with a base only what differs from it."""
-    refuse_without_data(call, vdi)
-    source = call.storage.disk(vdi)
-    with call.operation("VDI", vdi, "copy"):
-        if is_null(into_vdi):
-            fields = _copied_fields(call.db.record("VDI", vdi))
-            target_sr = fields["SR"] if is_null(sr) else sr
-            call.storage.require_storage(target_sr)
-            empty = call.storage.empty_disk(source.size)
-            into_vdi = call.storage.add_vdi(empty, **{**fields, "SR": target_sr})
-        elif attached_elsewhere(call, into_vdi, writing=True):
-            raise XapiFailure("VDI_IN_USE", into_vdi, "copy")
-        target = call.storage.disk(into_vdi)
-        if target.size < source.size:
-            raise XapiFailure("VDI_TOO_SMALL", into_vdi, source.size)
-        base = None if is_null(base_vdi) else call.storage.disk(base_vdi)
-        _copy_data(call, source, target, base)
-        return into_vdi
-
-
-def _copy_data(call: Call, source: Disk, target: Disk, base: Disk | None) -> None:
-    for start in range(0, source.size, COPY_BYTES):
-        call.check()
-        end = min(start + COPY_BYTES, source.size)
-        if base is not None:
-            data = source.read(start, end - start)
-            if data != base.read(start, min(end, base.size) - start):
-                target.write(start, data)
-            continue
-        for segment in source.segments(start, end):
-            if segment.file is not None:
-                data = segment.file.read(segment.start, segment.end - segment.start)
-                target.write(segment.start, data)
-        call.progress(end / source.size)
-
-
 @message("VDI.destroy")
 def destroy(call: Call, vdi: str) -> None:
     """Remove a disk; nobody may have it attached."""
@@ -163,17 +123,3 @@ def resize(call: Call, vdi: str, size: int) -> None:
     with call.operation("VDI", vdi, "resize"):
         disk.grow(rounded)
         call.db.put("VDI", vdi, virtual_size=rounded)
-
-
-@message("VDI.update")
-def update(call: Call, vdi: str) -> None:
-    """Refresh the record from the storage."""
-    call.db.touch("VDI", vdi)
-
-
-@message("VDI.set_on_boot")
-def set_on_boot(call: Call, vdi: str, value: str) -> None:
-    """Choose whether a disk keeps what was written when its VM starts again."""
-    if call.db.get("VDI", vdi, "cbt_enabled"):
-        raise XapiFailure("VDI_CBT_ENABLED", vdi)
-    call.db.put("VDI", vdi, on_boot=value)

@@ -48,34 +48,3 @@ def destroy(call: Call, vif: str) -> None:
         if record["currently_attached"]:
             raise not_allowed(f"VIF '{record['uuid']}' still attached to a VM")
         call.db.destroy("VIF", vif)
-
-
-@message("VIF.plug")
-def plug(call: Call, vif: str) -> None:
-    """Connect a card of a running VM."""
-    with call.db.lock:
-        record = call.db.record("VIF", vif)
-        if record["currently_attached"]:
-            raise XapiFailure("DEVICE_ALREADY_ATTACHED", vif)
-        state = call.db.get("VM", record["VM"], "power_state")
-        if state != "Running":
-            raise XapiFailure("VM_BAD_POWER_STATE", record["VM"], "running", state.lower())
-        call.db.put("VIF", vif, currently_attached=True)
-
-
-@message("VIF.unplug", "VIF.unplug_force")
-def unplug(call: Call, vif: str) -> None:
-    """Disconnect a card."""
-    with call.db.lock:
-        if not call.db.get("VIF", vif, "currently_attached"):
-            if call.name == "VIF.unplug_force":
-                return
-            raise XapiFailure("DEVICE_ALREADY_DETACHED", vif)
-        call.db.put("VIF", vif, currently_attached=False)
-
-
-@message("VIF.move")
-def move(call: Call, vif: str, network: str) -> None:
-    """Connect a card to another network."""
-    call.db.row("network", network)
-    call.db.put("VIF", vif, network=network)

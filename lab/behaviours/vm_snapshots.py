@@ -202,15 +202,6 @@ def clone(call: Call, vm: str, new_name: str) -> str:
         return _finish_copy(call, vm, new_name, copied)
 
 
-@message("VM.copy")
-def copy(call: Call, vm: str, new_name: str, sr: str) -> str:
-    """Copy a halted VM with all its data, to an SR if one is given."""
-    _as_halted(call, vm, "copy")
-    with call.operation("VM", vm, "copy"):
-        copied = _copy_disks(call, vm, lambda disk: disks.copy(call, disk, sr, NULL, NULL), [])
-        return _finish_copy(call, vm, new_name, copied)
-
-
 def _finish_copy(call: Call, vm: str, name: str, copied: dict[str, str]) -> str:
     with call.db.lock:
         changes = FRESH | {"parent": NULL} | _new_seed(call, vm)

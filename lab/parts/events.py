@@ -89,22 +89,6 @@ class EventStream:
                 "valid_ref_counts": self._counts(),
             }
 
-    def inject(self, class_name: str, ref: str) -> str:
-        """Force a `mod` of one object; returns the token from just before it.
-
-        Raises:
-            XapiFailure: HANDLE_INVALID.
-        """
-        with self._db.lock:
-            names = {name.lower(): name for name in self._db.facts.classes}
-            proper = names.get(class_name.lower(), class_name)
-            self._db.row(proper, ref) if proper in self._db.facts.classes else self._miss(
-                proper, ref
-            )
-            token = make_token(self._db.generation)
-            self._db.put(proper, ref)
-            return token
-
     @staticmethod
     def _miss(class_name: str, ref: str) -> None:
         raise XapiFailure("HANDLE_INVALID", class_name, ref)

@@ -1,4 +1,4 @@
-"""event.from and event.inject."""
+"""event.from."""
 
 import threading
 import time
@@ -64,15 +64,6 @@ def test_it_blocks_until_something_happens_and_otherwise_comes_back_empty(
     answer = xen.events([f"VM/{vm}"], token, 30.0)
     timer.join()
     assert [e["snapshot"]["name_description"] for e in answer["events"]] == ["this one"]
-
-
-def test_inject_forces_an_event_that_its_token_finds(xen: Xen) -> None:
-    pool = xen.api.pool.get_all()[0]
-    token = xen.api.event.inject("pool", pool)
-    events = xen.events(["pool"], token, 0.0)["events"]
-    assert [(e["operation"], e["ref"]) for e in events] == [("mod", pool)]
-    with pytest.raises(XenAPI.Failure, match="HANDLE_INVALID"):
-        xen.api.event.inject("pool", "OpaqueRef:none")
 
 
 def test_a_bad_token_or_subscription_is_refused(xen: Xen) -> None:

@@ -57,7 +57,6 @@ IN_STATES = {
     "start": "halted",
     "start_on": "halted",
     "clone": "halted",
-    "copy": "halted",
     "destroy": "halted, suspended",
     "checkpoint": "paused, suspended, running",
     "hard_shutdown": "paused, suspended, running",
@@ -82,7 +81,6 @@ def test_every_operation_is_allowed_or_refused_by_the_table(
         "start": (False, False),
         "start_on": (host, False, False),
         "clone": ("c",),
-        "copy": ("c", "OpaqueRef:NULL"),
         "checkpoint": ("c",),
         "pool_migrate": (host, {}),
     }
@@ -277,15 +275,6 @@ def test_the_clone_of_a_template_is_provisioned_into_a_vm(xen: Xen) -> None:
     xen.api.VM.start(clone, False, False)
 
 
-def test_a_copy_shares_nothing(lab: LabServer, xen: Xen) -> None:
-    vm = xen.vm("db")
-    lab.pool.write("db", 0, 5 << 20, b"payload")
-    xen.api.VM.hard_shutdown(vm)
-    xen.api.VM.copy(vm, "copied", "OpaqueRef:NULL")
-    assert lab.pool.disk_of("copied", 0).read(5 << 20, 7) == b"payload"
-    assert lab.pool.disk_of("copied", 0).top.parent is None
-
-
 # -- drives and cards ------------------------------------------------------------------------------
 
 
@@ -333,7 +322,6 @@ def test_a_guest_without_tools_takes_no_disk_while_it_runs(xen: Xen) -> None:
 
 def test_a_taken_device_number_is_refused(xen: Xen) -> None:
     vm, disk = xen.vm("web"), xen.new_disk()
-    assert xen.api.VM.get_allowed_VBD_devices(vm)[:2] == ["2", "3"]
     with pytest.raises(XenAPI.Failure, match="DEVICE_ALREADY_EXISTS"):
         xen.new_vbd(vm, disk, userdevice="0")
     assert xen.api.VBD.get_userdevice(xen.new_vbd(vm, disk, userdevice="xvdd")) == "3"
@@ -363,13 +351,7 @@ def test_a_card_gets_its_address_and_network(xen: Xen) -> None:
     assert refusal(xen.api.VIF.create, card(vm, network)) == ["DEVICE_ALREADY_EXISTS", "1"]
     bad = card(vm, network, device="2", MAC="not a mac")
     assert refusal(xen.api.VIF.create, bad) == ["MAC_INVALID", "not a mac"]
-    xen.api.VIF.plug(vif)
-    other = xen.api.network.get_all()[1]
-    xen.api.VIF.move(vif, other)
-    assert vif in xen.api.network.get_VIFs(other)
-    assert vif not in xen.api.network.get_VIFs(network)
-    assert refusal(xen.api.VIF.destroy, vif)[0] == "OPERATION_NOT_ALLOWED"
-    xen.api.VIF.unplug(vif)
+    assert vif in xen.api.network.get_VIFs(network)
     xen.api.VIF.destroy(vif)
 
 
@@ -385,9 +367,6 @@ def test_a_vlan_is_a_network_with_a_tagged_interface_on_every_host(xen: Xen) -> 
     assert refusal(xen.api.pool.create_VLAN, "eth0", network, "42")[0] == "PIF_VLAN_EXISTS"
     vlan = xen.api.PIF.get_VLAN_master_of(made[0])
     assert xen.api.VLAN.get_untagged_PIF(vlan) == made[0]
-    xen.api.VLAN.destroy(vlan)
-    assert xen.api.network.get_PIFs(network) == []
-    xen.api.network.destroy(network)
 
 
 def test_guest_data_reaches_the_guest_as_the_server_lets_it(lab: LabServer, xen: Xen) -> None:
@@ -483,13 +462,6 @@ def test_an_old_host_quiesces_and_knows_no_ignored_disks() -> None:
         xen.api.VM.hard_shutdown(vm)
         assert "snapshot_with_quiesce" not in xen.api.VM.get_allowed_operations(vm)
         assert refusal(xen.api.VM.snapshot_with_quiesce, vm, "q")[0] == "VM_BAD_POWER_STATE"
-
-
-def test_a_disabled_host_starts_nothing(xen: Xen) -> None:
-    vm = xen.vm("web")
-    xen.api.host.disable(xen.api.host.get_all()[0])
-    xen.api.VM.hard_shutdown(vm)
-    assert refusal(xen.api.VM.start, vm, False, False) == ["NO_HOSTS_AVAILABLE"]
 
 
 def test_a_guest_reports_its_addresses(lab: LabServer, xen: Xen) -> None:

@@ -51,7 +51,6 @@ def test_snapshots_of_a_tracked_disk_are_nodes_of_its_chain(xen: Xen, tracked: s
     xen.api.VDI.enable_cbt(tracked)
     clone = xen.api.VDI.clone(snapshot_disk(xen))
     assert not xen.api.VDI.get_cbt_enabled(clone)
-    assert not xen.api.VDI.get_cbt_enabled(xen.api.VDI.copy(snapshot_disk(xen), "OpaqueRef:NULL"))
 
 
 def test_the_bitmap_names_the_blocks_written_between_two_snapshots(
@@ -116,7 +115,6 @@ def test_a_disk_without_data_allows_little(xen: Xen, tracked: str) -> None:
     api = xen.api.VDI
     for function in (api.clone, api.snapshot, api.enable_cbt, api.disable_cbt, api.get_nbd_info):
         assert refusal(function, node) == refused
-    assert refusal(api.copy, node, "OpaqueRef:NULL") == refused
     assert refusal(api.resize, node, str(16 * MIB)) == refused
     with pytest.raises(XenAPI.Failure, match="VDI_INCOMPATIBLE_TYPE"):
         xen.new_vbd(xen.vm("db"), node)
@@ -210,10 +208,6 @@ def test_a_damaged_log_is_found_out_at_once_or_later(
     assert not xen.api.VDI.get_cbt_enabled(tracked)
     names = [record["name"] for record in xen.api.message.get_all_records().values()]
     assert names == ["VDI_CBT_METADATA_INCONSISTENT"]
-
-
-def test_a_tracked_disk_keeps_what_is_written_at_boot(xen: Xen, tracked: str) -> None:
-    assert refusal(xen.api.VDI.set_on_boot, tracked, "reset") == ["VDI_CBT_ENABLED", tracked]
 
 
 def clear(bitmap: bytes) -> set[int]:
