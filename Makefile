@@ -19,10 +19,10 @@ OF_THAT_DAY := --exclude-newer $(PREFECT_DAY) $(OURS:%=--exclude-newer-package %
 PYTEST := $(BIN)/python -m pytest
 export PYTHON
 
-.PHONY: help setup demo test cover check fix lab bench agent torture pins upgrade clean
+.PHONY: help setup demo test cover check fix lab bench bench-images bench-peers agent torture pins upgrade clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): requirements/dev.txt pyproject.toml requirements/setup.sh
 	@requirements/setup.sh
@@ -61,6 +61,14 @@ lab: $(READY) ## serve a simulated pool; ARGS="--vm web=disk.raw"
 bench: $(READY) ## measure backup, validate and restore; ARGS chooses
 	@tests/packages.sh demo
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-images: $(READY) ## make the disks to measure on, in bench/out/images; ARGS="--mib 1024 --own"
+	@tests/packages.sh peers
+	@$(BIN)/python -m bench.images $(ARGS)
+
+bench-peers: $(READY) ## Likeness, borg and restic over those disks, in turn
+	@tests/packages.sh peers
+	@$(BIN)/python -m bench.peers $(ARGS)
 
 agent: $(READY) ## make dist/likeness-agent, the agent as one executable
 	@packaging/make_agent.sh

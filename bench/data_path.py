@@ -25,6 +25,7 @@ from lab.demo_disks import some_noise, some_text
 from likeness.agent.reader import FileDiskReader
 from likeness.agent.transfer import Bundle, DiskJob, transfer
 from likeness.clock import system_clock
+from likeness.codec.records import Check
 from likeness.model.disk import DiskFacts, VmFacts
 from likeness.model.ids import DiskId, PackId, RunId, VmId, random_name
 from likeness.stopping import StopToken
@@ -46,8 +47,8 @@ DISK_BYTES = 2 << 30
 ROUNDS = 3
 _VM, _DISK = VmId("a" * 32), DiskId("b" * 32)
 _HOW = (
-    "local ext4, page cache warm, AEGIS-256, zstd 1, chunks of 256 KiB, packs of 16 MiB, every"
-    " chunk proved before it is sent."
+    "local ext4, page cache warm, AEGIS-256, zstd 1, chunks of 256 KiB, packs of 16 MiB, one"
+    " record of 16 opened again before it is sent."
 )
 
 
@@ -123,12 +124,19 @@ def _store(folder: Path) -> DataStore:
     return create_store(place, key_file=folder / "key", clock=system_clock).store
 
 
-def _backup(store: DataStore, folder: Path) -> None:
+def _backup(
+    store: DataStore,
+    folder: Path,
+    *,
+    disk: str = "disk.raw",
+    vm: VmId = _VM,
+    check: Check = Check.SAMPLED,
+) -> None:
     run = RunId(random_name())
     scratch = folder / run
     scratch.mkdir()
-    last = last_version(store, _VM)
-    with closing(FileDiskReader(folder / "disk.raw")) as reader:
+    last = last_version(store, vm)
+    with closing(FileDiskReader(folder / disk)) as reader:
         facts = DiskFacts(_DISK, "disk", "0", reader.size_bytes)
         chunk_map = FlatMap(scratch / "map", positions_of(reader.size_bytes, store.chunk_bytes))
         previous = load_map(store, last.record.disks[0], scratch / "previous") if last else None
@@ -139,6 +147,7 @@ def _backup(store: DataStore, folder: Path) -> None:
             chunk_id_key=store.keys.chunk_id_key,
             chunk_bytes=store.chunk_bytes,
             suite=store.suite,
+            check=check,
         )
         counts = transfer(
             [DiskJob(facts, reader, chunk_map, previous)],
@@ -151,7 +160,7 @@ def _backup(store: DataStore, folder: Path) -> None:
     receipt = TransferReceipt(
         run=run,
         job="bench",
-        vm=VmFacts(_VM, "bench", "{}"),
+        vm=VmFacts(vm, "bench", "{}"),
         taken_at=datetime.now(UTC),
         consistency="standard",
         consistency_asked="standard",
@@ -161,6 +170,7 @@ def _backup(store: DataStore, folder: Path) -> None:
         counts=counts,
     )
     commit_version(store, receipt, clock=system_clock)
+    receipt.discard()
 
 
 def _validate(store: DataStore) -> None:
@@ -170,8 +180,8 @@ def _validate(store: DataStore) -> None:
         raise SystemExit("a pack that was just written does not prove")
 
 
-def _restore(store: DataStore, folder: Path) -> None:
-    last = last_version(store, _VM)
+def _restore(store: DataStore, folder: Path, *, vm: VmId = _VM) -> None:
+    last = last_version(store, vm)
     if last is None:
         raise SystemExit("there is no version to restore")
     disk = last.record.disks[0]

@@ -1,14 +1,17 @@
-"""The same disk through Likeness, borg and restic, all with encryption and zstd, side by side.
+"""The same disks through Likeness, borg and restic, all with encryption and zstd, side by side.
 
-    python -m bench peers
+    python -m bench.peers [--images bench/out/images] [--rounds 3]
 
-Every step is one process of each, timed from outside, start-up included: Likeness's is its engine
-without Prefect and catalog. The peers are Debian's; one that is not installed is left out, and the
-table says so. borg has chunks of 1 MiB, as its manual advises for disks of VMs, and restic its own.
-Rounds alternate between the three, figures are medians of three, and a ratio is the peer's time by
-ours: above 1 we are faster.
+The images are those of `bench.images`; without any they are made. Every step is one process of each
+over all of them, timed from outside, start-up included: Likeness's is its engine without Prefect
+and catalog, VM after VM, so that data which two VMs share is sent and kept for both. The peers are
+Debian's; one that is not installed is left out, and the table says so. borg has chunks of 1 MiB, as
+its manual advises for disks of VMs, and restic its own; what they restore is flushed, as ours is.
+*Bare* is the same work without a program around it (`bench.vms`). Programs alternate, figures are
+medians, and a ratio is the other's time by ours: above 1 we are faster.
 """
 
+import argparse
 import os
 import shutil
 import statistics
@@ -20,11 +23,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data_path import change, differ, make_disk
+from bench import images
+from bench.chart import bars
+from bench.data_path import differ
 from bench.results import keep
 
-ROUNDS = 3
-STEPS = ("first backup", "unchanged, all read again", "2 % changed", "validate all", "restore")
+FIRST, SAME, DAY_2 = "first backup", "unchanged, all read again", "day 2 (2.5 % changed)"
+VERIFY, RESTORE = "verify everything", "restore web01"
+STEPS = (FIRST, SAME, DAY_2, VERIFY, RESTORE)
+CHART = Path(__file__).parent / "peers.svg"
 Command = tuple[Sequence[str | Path], Path]
 """What to run, and in which folder."""
 
@@ -34,11 +41,13 @@ class Taken:
     """What one step cost.
 
     Attributes:
-        seconds: By the clock on the wall.
+        seconds: By the clock on the wall; of what is kept, MiB.
+        cpu_seconds: Of all its processors.
         peak_mib: Most memory at any time.
     """
 
     seconds: float
+    cpu_seconds: float
     peak_mib: float
 
 
@@ -48,47 +57,75 @@ class Tool:
 
     Attributes:
         name: With its version.
-        command: The command of a step, given the folder that all of it lies in.
+        command: The command of a step, if it has that, given the folder that all of it lies in.
         begin: What comes once before the first step.
         store: Where its data lies, inside the folder.
     """
 
     name: str
-    command: Callable[[Path, str], Command]
+    command: Callable[[Path, str], Command | None]
     begin: Callable[[Path], Command | None]
     store: str
 
 
 def main() -> None:
-    """Run all steps with all tools, print the table, and keep it."""
-    tools = [likeness(), *(made for made in (borg(), restic()) if made is not None)]
-    rounds = [{tool.name: series(tool) for tool in tools} for _ in range(ROUNDS)]
+    """Run all steps with all tools, print the table, and keep it with its chart."""
+    parser = argparse.ArgumentParser(prog="python -m bench.peers")
+    parser.add_argument("--images", type=Path, default=images.FOLDER)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    if not (asked.images / "how").exists():
+        images.make(asked.images, 8192)
+    made = [likeness("sampled"), likeness("all"), borg(), restic(), bare()]
+    tools = [tool for tool in made if tool is not None]
+    rounds = [
+        {tool.name: series(tool, asked.images) for tool in tools} for _ in range(asked.rounds)
+    ]
     text = table([tool.name for tool in tools], rounds)
     print(text)
+    CHART.write_text(chart([tool.name for tool in tools], rounds))
+    keep("peers", _how(asked.images, asked.rounds), f"{text}\n\n![the same as bars](peers.svg)")
+
+
+def _how(folder: Path, rounds: int) -> str:
+    size = sum((folder / f"{name}.raw").stat().st_size for name in images.NAMES) >> 30
+    data = sum((folder / f"{name}.raw").stat().st_blocks for name in images.NAMES) >> 11
     missing = [name for name in ("borg", "restic") if shutil.which(name) is None]
     left_out = f" Not installed, so not measured: {', '.join(missing)}." if missing else ""
-    how = "local ext4, page cache warm, 2 GiB of disk, medians of three rounds, wall seconds."
-    keep("peers", how + left_out, text)
+    kind = subprocess.run(
+        ["stat", "-f", "-c", "%T", tempfile.gettempdir()],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    return (
+        f"{len(images.NAMES)} disks of {size} GiB in all with {data} MiB of data"
+        f" ({(folder / 'how').read_text()}), on {kind}, page cache warm, medians of {rounds}"
+        f" rounds, whole processes in turn, wall seconds and processor seconds.{left_out}"
+    )
 
 
-def series(tool: Tool) -> dict[str, Taken]:
-    """All steps of one tool, from a fresh disk to the restored one."""
+def series(tool: Tool, source: Path) -> dict[str, Taken]:
+    """All steps of one tool, from fresh disks to the restored one."""
     folder = Path(tempfile.mkdtemp(prefix="likeness-peers-"))
     try:
-        disk = folder / "disk.raw"
-        make_disk(disk)
+        for name in images.NAMES:
+            words: list[str | Path] = ["cp", "--sparse=always", source / f"{name}.raw", folder]
+            subprocess.run(words, check=True)
         if (begin := tool.begin(folder)) is not None:
             run(begin, folder)
         found = {}
         for step in STEPS:
-            if step == "2 % changed":
-                change(disk, percent=2)
+            if step == DAY_2:
+                images.age(folder)
+            command = tool.command(folder, step)
             os.sync()
-            found[step] = run(tool.command(folder, step), folder)
-        if differ(disk, folder / "restored.raw"):
+            if command is not None:
+                found[step] = run(command, folder)
+        if RESTORE in found and differ(folder / "web01.raw", folder / "restored.raw"):
             raise SystemExit(f"{tool.name} restored another disk than it backed up")
         size = sum(path.stat().st_size for path in (folder / tool.store).rglob("*"))
-        found["kept"] = Taken(size / (1 << 20), 0)
+        found["kept"] = Taken(size / (1 << 20), 0, 0)
     finally:
         shutil.rmtree(folder)
     print(f"{tool.name} done", file=sys.stderr)
@@ -113,7 +150,7 @@ def run(command: Command, folder: Path) -> Taken:
         if process.returncode:
             said.seek(0)
             raise SystemExit(f"{words[0]} failed: {said.read().decode(errors='replace')}")
-    return Taken(seconds, usage.ru_maxrss / 1024)
+    return Taken(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def environment(folder: Path) -> Mapping[str, str]:
@@ -130,31 +167,44 @@ def environment(folder: Path) -> Mapping[str, str]:
     }
 
 
-def likeness() -> Tool:
-    """Our own engine, as `bench.data_path` runs it."""
+def likeness(check: str) -> Tool:
+    """Our own engine, as `bench.vms` runs it."""
 
     def command(folder: Path, step: str) -> Command:
-        return [sys.executable, "-m", "bench.data_path", folder, step], folder
+        return [sys.executable, "-m", "bench.vms", folder, step, check], folder
 
-    return Tool("Likeness", command, lambda _: None, "store")
+    return Tool(f"Likeness, {check} checked", command, lambda _: None, "store")
+
+
+def bare() -> Tool:
+    """Nothing but the work."""
+
+    def command(folder: Path, step: str) -> Command | None:
+        if step in (VERIFY, RESTORE):
+            return None
+        return [sys.executable, "-m", "bench.vms", folder, step, "bare"], folder
+
+    return Tool("bare", command, lambda _: None, "bare")
 
 
 def borg() -> Tool | None:
     """Debian's borgbackup, if it is installed."""
     if shutil.which("borg") is None:
         return None
-    chunks = "--chunker-params=fixed,1048576"
+    options = ["--chunker-params=fixed,1048576", "--compression=zstd,1", "--sparse"]
 
     def command(folder: Path, step: str) -> Command:
         place = folder / "borg"
-        if step == "validate all":
+        if step == VERIFY:
             return ["borg", "check", "--verify-data", place], folder
-        if step == "restore":
-            words = f"borg extract --sparse '{place}::2 % changed' && mv disk.raw ../restored.raw"
+        if step == RESTORE:
+            words = f"borg extract --sparse '{place}::{DAY_2[:5]}' web01.raw"
             (folder / "out").mkdir()
-            return ["sh", "-c", words], folder / "out"
-        options = [chunks, "--compression=zstd,1", "--sparse", "--files-cache=disabled"]
-        return ["borg", "create", *options, f"{place}::{step}", "disk.raw"], folder
+            return ["sh", "-c", f"{words} && sync -d web01.raw && mv web01.raw ../restored.raw"], (
+                folder / "out"
+            )
+        create = ["borg", "create", *options, "--files-cache=disabled"]
+        return [*create, f"{place}::{step[:5]}", *_files()], folder
 
     def begin(folder: Path) -> Command:
         return ["borg", "init", "--encryption=repokey-blake2", folder / "borg"], folder
@@ -169,18 +219,23 @@ def restic() -> Tool | None:
 
     def command(folder: Path, step: str) -> Command:
         place: list[str | Path] = ["restic", "--repo", folder / "restic"]
-        if step == "validate all":
+        if step == VERIFY:
             return [*place, "check", "--read-data"], folder
-        if step == "restore":
-            out = folder / "restic-out"
+        if step == RESTORE:
+            out = f"{folder}/restic-out"
             words = f"restic --repo '{folder}/restic' restore latest --target '{out}'"
-            return ["sh", "-c", f"{words} && mv '{out}/disk.raw' restored.raw"], folder
-        return [*place, "backup", "--force", "disk.raw"], folder
+            moved = f"sync -d '{out}/web01.raw' && mv '{out}/web01.raw' restored.raw"
+            return ["sh", "-c", f"{words} --include web01.raw && {moved}"], folder
+        return [*place, "backup", "--force", *_files()], folder
 
     def begin(folder: Path) -> Command:
         return ["restic", "--repo", folder / "restic", "init"], folder
 
     return Tool(f"restic {_version('restic')}", command, begin, "restic")
+
+
+def _files() -> list[str]:
+    return [f"{name}.raw" for name in images.NAMES]
 
 
 def _version(program: str) -> str:
@@ -190,22 +245,48 @@ def _version(program: str) -> str:
 
 
 def table(names: Sequence[str], rounds: Sequence[Mapping[str, Mapping[str, Taken]]]) -> str:
-    """One line a step; for each peer its figure and how often ours goes into it."""
-    ours, *others = names
+    """One line a step; for each other its figure and how often ours goes into it."""
     lines = [f"| step | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    ours, *others = names
     for step in (*STEPS, "kept"):
-        middle = {
-            name: statistics.median(each[name][step].seconds for each in rounds) for name in names
-        }
-        unit = "MiB" if step == "kept" else "s"
-        cells = [f"{middle[ours]:.2f} {unit}"]
-        cells += [f"{middle[n]:.2f} {unit} ({middle[n] / middle[ours]:.1f} x)" for n in others]
+        base = middle(rounds, ours, step)
+        found = [base, *(middle(rounds, name, step) for name in others)]
+        cells = [_cell(each, base, step) for each in found]
         lines.append(f"| {step} | {' | '.join(cells)} |")
-    peaks = {
-        name: max(each[name][step].peak_mib for each in rounds for step in STEPS) for name in names
-    }
-    lines.append(f"| peak memory | {' | '.join(f'{peaks[n]:.0f} MiB' for n in names)} |")
+    peaks = [
+        max(taken.peak_mib for each in rounds for taken in each[name].values()) for name in names
+    ]
+    lines.append(f"| peak memory | {' | '.join(f'{peak:.0f} MiB' for peak in peaks)} |")
     return "\n".join(lines)
+
+
+def middle(
+    rounds: Sequence[Mapping[str, Mapping[str, Taken]]], name: str, step: str
+) -> tuple[float, float] | None:
+    """Medians of seconds and of processor seconds, if the tool has the step."""
+    taken = [each[name][step] for each in rounds if step in each[name]]
+    if not taken:
+        return None
+    return (
+        statistics.median(each.seconds for each in taken),
+        statistics.median(each.cpu_seconds for each in taken),
+    )
+
+
+def _cell(found: tuple[float, float] | None, base: tuple[float, float] | None, step: str) -> str:
+    if found is None or base is None:
+        return "–"
+    ratio = "" if found is base else f" ({found[0] / base[0]:.2f} x)"
+    if step == "kept":
+        return f"{found[0]:.0f} MiB{ratio}"
+    return f"{found[0]:.2f} s, {found[1]:.2f} CPU{ratio}"
+
+
+def chart(names: Sequence[str], rounds: Sequence[Mapping[str, Mapping[str, Taken]]]) -> str:
+    """Wall seconds as bars."""
+    found = {step: [middle(rounds, name, step) for name in names] for step in STEPS}
+    groups = {step: [each and each[0] for each in row] for step, row in found.items()}
+    return bars("Wall seconds, less is better", names, groups)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Usage: tests/packages.sh demo|share|test|torture
+# Usage: tests/packages.sh demo|share|test|torture|peers
 #
 # Installs the Debian packages that the demo or the tests call, where something is missing and this
 # is root on a machine with apt-get. Anywhere else it says, loudly, what will not run. Never fails:
 # the demo and the tests have their own words for what they lack.
 set -euo pipefail
 
-purpose=${1:?demo, share, test or torture}
+purpose=${1:?demo, share, test, torture or peers}
 PATH=$PATH:/usr/sbin:/sbin
 
 # program or module, package, what needs it
@@ -30,6 +30,12 @@ mcopy      mtools       files read from FAT
 mkntfs     ntfs-3g      files read from NTFS
 fusermount3 fuse3       versions as folders
 lvcreate   lvm2         files read from LVM over two disks
+"
+[ "$purpose" != peers ] || needs="\
+mke2fs     e2fsprogs    disks to measure on
+debootstrap debootstrap disks to measure on, with a Debian on them
+borg       borgbackup   the comparison with borg
+restic     restic       the comparison with restic
 "
 [ "$purpose" != torture ] || needs+="\
 debootstrap debootstrap the image of delegates

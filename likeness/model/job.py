@@ -165,8 +165,8 @@ class BackupJob(BaseModel):
         default="sampled",
         title="Open again before sending",
         description="Which data blocks are opened and compared with the disk before they leave:"
-        " all, a quarter more processor time; sampled, one of 16; off, none. Whatever is chosen,"
-        " validation opens every one of them afterwards.",
+        " all, for a quarter to a third more processor time; sampled, one of 16; off, none."
+        " Whatever is chosen, validation opens every one of them afterwards.",
     )
 
     keep: Policy = Field(

@@ -3,7 +3,7 @@
 import fcntl
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
 
@@ -500,6 +500,42 @@ def test_an_image_is_its_owners_alone_and_has_its_name_only_when_it_is_whole(
 
     assert target.read_bytes() == bytes(50) + b"x" + bytes(49)
     assert target.stat().st_mode & 0o077 == 0
+
+
+def test_room_is_set_aside_for_data_and_not_for_holes(workshop: Workshop, tmp_path: Path) -> None:
+    disk = noise(1, 3 * CHUNK) + bytes(50 * CHUNK) + noise(2, 2 * CHUNK) + noise(3, 100)
+    version = workshop.back_up(disk)
+    told: list[tuple[list[Extent], int]] = []
+
+    class Looking(FileDiskWriter):
+        def reserve(self, extents: Iterable[Extent]) -> None:
+            wanted = list(extents)
+            super().reserve(wanted)
+            (partial,) = tmp_path.glob("*.partial")
+            told.append((wanted, partial.stat().st_blocks * 512))
+
+    restore_disk(
+        workshop.store,
+        version.record.disks[0],
+        Looking(tmp_path / "out.raw", len(disk)),
+        scratch=tmp_path,
+        stop=StopToken(),
+    )
+
+    (wanted, room) = told[0]
+    assert wanted == [Extent(0, 3 * CHUNK), Extent(53 * CHUNK, 2 * CHUNK + 100)]
+    assert room == 0 or 5 * CHUNK < room < 10 * CHUNK  # some file systems set nothing aside
+    assert (tmp_path / "out.raw").read_bytes() == disk
+    assert (tmp_path / "out.raw").stat().st_blocks * 512 < 10 * CHUNK
+
+
+def test_a_disk_too_large_for_the_place_does_not_fill_it(tmp_path: Path) -> None:
+    writer = FileDiskWriter(tmp_path / "disk.raw", 1 << 40)
+    writer.reserve([Extent(0, 1 << 60)])
+    (partial,) = tmp_path.glob("*.partial")
+
+    assert partial.stat().st_blocks == 0
+    writer.abandon()
 
 
 @pytest.mark.parametrize("size", [1 << 62, (1 << 63) - 1])

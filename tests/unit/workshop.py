@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -85,6 +85,9 @@ class DiskInMemory:
         self._data = bytearray(size_bytes)
         self.whole: bytes | None = None
         self.lost: tuple[Extent, ...] = ()
+
+    def reserve(self, extents: Iterable[Extent]) -> None:
+        assert all(extent.end <= len(self._data) for extent in extents)
 
     def write(self, offset: int, data: bytes) -> None:
         self._data[offset : offset + len(data)] = data

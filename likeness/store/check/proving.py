@@ -198,9 +198,10 @@ def _damaged_chunks(
     except Damaged as cause:
         yield from (DamagedChunk(p.chunk, p.offset, str(cause)) for p in locations)
         return
+    view = memoryview(data)
     for place in locations:
         try:
-            record = data[place.offset : place.offset + place.length]
+            record = view[place.offset : place.offset + place.length]
             opened = opener.open(record, name=name, offset=place.offset)
         except ChunkCorrupt as cause:
             yield DamagedChunk(place.chunk, place.offset, str(cause))

@@ -86,8 +86,9 @@ class _PackReader:
             data = self.store.transport.read(name, start, end - start)
         except (*NOT_READ, *UNREADABLE) as cause:
             return [cause] * len(part.numbers)
+        view = memoryview(data)
         for number, offset, length in zip(part.numbers, part.offsets, part.lengths, strict=True):
-            record = data[offset - start : offset - start + length]
+            record = view[offset - start : offset - start + length]
             try:
                 opened = opener.open(record, name=name, offset=offset)
                 if not proved(number, opened.chunk, opened.plaintext):
@@ -177,6 +178,15 @@ class ChunkSource:
         short = len(self.chunks.at) * self.disk.chunk_bytes - self.disk.size_bytes
         ends = bool(len(zeros)) and int(zeros[-1]) == len(self.chunks.at) - 1
         return len(zeros) * self.disk.chunk_bytes - (short if ends else 0)
+
+    def data_extents(self) -> Iterator[Extent]:
+        """Runs of the disk that are not zeros, in order."""
+        used = np.flatnonzero(self.chunks.at != self.chunks.ZERO)
+        size = self.disk.chunk_bytes
+        cuts = np.flatnonzero(np.diff(used) != 1) + 1
+        for run in np.split(used, cuts) if len(used) else ():
+            first, last = int(run[0]), int(run[-1])
+            yield Extent(first * size, (last - first) * size + self.length_at(last))
 
     def length_at(self, position: int) -> int:
         """How many bytes the chunk at a position has."""

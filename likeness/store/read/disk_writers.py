@@ -1,10 +1,12 @@
 """Where a restored disk goes: a sparse raw image that has its name only when it is whole."""
 
+import ctypes
+import errno
 import fcntl
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +18,9 @@ from likeness.transport.local import CANNOT
 
 class DiskWriter(Protocol):
     """Takes a disk's data in any order; what is never written is zero."""
+
+    def reserve(self, extents: Iterable[Extent]) -> None:
+        """These ranges will be written; told before anything is."""
 
     def write(self, offset: int, data: bytes) -> None:
         """Put `data` at `offset`; may be called from several threads."""
@@ -30,6 +35,7 @@ class DiskWriter(Protocol):
         """The restore failed: leave nothing that looks like a disk."""
 
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _FLUSH_BYTES = 128 << 20
 """So much may wait for the disk while more is read and proved; the rest at the end is short."""
 
@@ -118,6 +124,19 @@ class FileDiskWriter:
             if path.exists():
                 raise BadInput(f"{path} exists already; restore to another name or remove it first")
 
+    def reserve(self, extents: Iterable[Extent]) -> None:
+        """See `DiskWriter.reserve`: room is set aside where the file system can.
+
+        Not where there seems to be too little: one that compresses may have room all the same, and
+        another would be full for everybody until it had found out.
+        """
+        wanted, place = list(extents), os.fstatvfs(self._handle)
+        if sum(extent.length for extent in wanted) > place.f_bavail * place.f_frsize:
+            return
+        with suppress(OSError):  # whatever it is, writing tells
+            for extent in wanted:
+                _set_aside(self._handle, extent)
+
     def write(self, offset: int, data: bytes) -> None:
         """See `DiskWriter.write`.
 
@@ -197,6 +216,20 @@ class FileDiskWriter:
             f"{self._partial} cannot be written: {cause.strerror}; make room or choose another"
             " place, then restore again"
         )
+
+
+def _set_aside(handle: int, extent: Extent) -> None:
+    """Have blocks for a range, which reads as zeros until it is written.
+
+    (`os.posix_fallocate` would write the zeros itself where the file system has no such thing.)
+    """
+    call = getattr(_LIBC, "fallocate64", None)
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    keep_size = 1  # FALLOC_FL_KEEP_SIZE
+    if call(handle, keep_size, ctypes.c_int64(extent.offset), ctypes.c_int64(extent.length)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def damage_map_of(image: Path) -> Path:

@@ -95,6 +95,7 @@ def _write_all(
     size = source.disk.chunk_bytes
     telling = threading.Lock()
     progress(source.zero_bytes)
+    target.reserve(source.data_extents())
 
     def write(number: int, plaintext: bytes) -> None:
         positions = source.positions(number).tolist()
