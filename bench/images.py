@@ -1,9 +1,9 @@
-"""Disks as VMs have them, to measure on: two clones of a template, and a disk of files.
+"""Disks as VMs have them, to measure on: two servers with much in common, and a disk of files.
 
-Where root, debootstrap and a mirror are there, the template is a Debian and each clone has packages
-of its own; elsewhere both are made of this machine's own programs, by `mke2fs -d`, without root.
-What becomes of it after a day (`age`) is written straight into the images: hot pages of the
-database, logs that went on, programs that were replaced; nothing mounts them afterwards.
+Where root, debootstrap and a mirror are there, both servers are Debian with packages of their own;
+elsewhere they are made of this machine's own programs. Either way by `mke2fs -d`: nothing is
+mounted. What becomes of them in a day (`age`) is written straight into the images: pages of the
+database, and stretches of the others, half of which compress.
 
     python -m bench.images [--folder bench/out/images] [--mib 8192] [--day 2] [--own]
 """
@@ -54,12 +54,11 @@ def make(folder: Path, mib: int, *, own: bool = False) -> str:
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="likeness-images-", dir=folder) as made:
         scratch = Path(made)
-        debian = not own and _debian(scratch / "template")
+        debian = not own
         for name in ("web01", "db01"):
             tree = scratch / name
-            if debian:
-                _clone(scratch / "template", tree, name)
-            else:
+            debian = debian and _debian(tree, name)
+            if not debian:
                 _of_this_machine(tree, name, room=mib * MIB // 2)
             _fill(tree, name, mib)
             _make_disk(folder / f"{name}.raw", tree, mib)
@@ -106,26 +105,17 @@ def _data(handle: int) -> Iterator[tuple[int, int]]:
         yield start, at
 
 
-def _debian(template: Path) -> bool:
-    """Whether a Debian could be made there."""
+def _debian(tree: Path, name: str) -> bool:
+    """Whether a Debian with the packages of a VM could be made there."""
     if os.geteuid() or shutil.which("debootstrap") is None:
         return False
-    options = ["--variant=minbase", f"--include={_TEMPLATE}"]
-    words: list[str | Path] = ["debootstrap", *options, _SUITE, template]
+    options = ["--variant=minbase", f"--include={_TEMPLATE},{_PACKAGES[name]}"]
+    words: list[str | Path] = ["debootstrap", *options, _SUITE, tree]
     done = subprocess.run(words, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if done.returncode:
         print("debootstrap did not work here; this machine's own programs do", file=sys.stderr)
-        shutil.rmtree(template, ignore_errors=True)
+        shutil.rmtree(tree, ignore_errors=True)
     return done.returncode == 0
-
-
-def _clone(template: Path, tree: Path, name: str) -> None:
-    shutil.copytree(template, tree, symlinks=True, ignore=shutil.ignore_patterns("dev"))
-    more = _PACKAGES[name].split(",")
-    install = ["apt-get", "install", "-y", "--no-install-recommends", *more]
-    words: list[str | Path] = ["chroot", tree, *install]
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(words, check=True, env=quiet, stdout=subprocess.DEVNULL)
 
 
 def _of_this_machine(tree: Path, name: str, room: int) -> None:

@@ -101,7 +101,8 @@ def _how(folder: Path, rounds: int) -> str:
     return (
         f"{len(images.NAMES)} disks of {size} GiB in all with {data} MiB of data"
         f" ({(folder / 'how').read_text()}), on {kind}, page cache warm, medians of {rounds}"
-        f" rounds, whole processes in turn, wall seconds and processor seconds.{left_out}"
+        f" rounds, whole processes in turn, wall seconds and processor seconds; other work on the"
+        f" machine: see its load, {os.getloadavg()[2]:.1f} at the end.{left_out}"
     )
 
 
