@@ -2,7 +2,6 @@
 
 from lab.database import Database, Record
 
-DATA_OPERATIONS = ("snapshot", "clone", "copy", "resize", "generate_config")
 OPERATIONS_WITHOUT_DATA = (
     "destroy",
     "forget",

@@ -5,12 +5,6 @@ from lab.failures import XapiFailure
 from lab.registry import message
 
 
-@message("PBD.plug")
-def plug(call: Call, pbd: str) -> None:
-    """Attach an SR to a host."""
-    call.db.put("PBD", pbd, currently_attached=True)
-
-
 @message("PBD.unplug")
 def unplug(call: Call, pbd: str) -> None:
     """Detach an SR from a host; no disk of it may be in use there."""

@@ -253,22 +253,3 @@ def resume_on(call: Call, vm: str, host: str, start_paused: bool, force: bool) -
         require_power(call, vm, "Suspended")
         _drop_suspend_image(call, vm)
         bring_up(call, vm, host, paused=start_paused)
-
-
-@message("VM.pool_migrate")
-def pool_migrate(call: Call, vm: str, host: str, options: dict[str, str]) -> None:
-    """Move a running VM to another host of the pool."""
-    del options
-    refuse_blocked(call, vm, "pool_migrate")
-    with call.operation("VM", vm, "pool_migrate"):
-        require_power(call, vm, *ALLOWED_IN["pool_migrate"])
-        if host not in possible_hosts(call, vm):
-            first = call.db.get("VBD", disk_vbds(call.db, vm)[0], "VDI")
-            raise XapiFailure("VM_REQUIRES_SR", vm, call.db.get("VDI", first, "SR"))
-        call.machines.begin_domain(vm, host)
-
-
-@message("VM.update_allowed_operations")
-def update_allowed_operations(call: Call, vm: str) -> None:
-    """Compute them again: they always are, so this only makes an event."""
-    call.db.touch("VM", vm)

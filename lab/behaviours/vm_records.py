@@ -7,8 +7,6 @@ from lab.failures import XapiFailure, not_allowed
 from lab.registry import message
 from lab.wire.values import NULL, Value, is_null
 
-CREATABLE_STATES = ("Halted", "Suspended")
-
 
 @message("VM.create")
 def create(call: Call, fields: dict[str, Value]) -> str:

@@ -27,7 +27,6 @@ MAX_VHD_BYTES = 2040 << 30
 
 _FOOTER = struct.Struct(">8sIIQI4sI4sQQIII16sB427x")
 _HEADER = struct.Struct(">8sQQIIII16sI4x512s192s256x")
-_LOCATOR = struct.Struct(">4sIIIQ")
 
 Read = Callable[[int], bytes]
 

@@ -61,7 +61,6 @@ IN_STATES = {
     "checkpoint": "paused, suspended, running",
     "hard_shutdown": "paused, suspended, running",
     "clean_shutdown": "running",
-    "pool_migrate": "running",
     "suspend": "running",
     "pause": "running",
     "hard_reboot": "paused, running",
@@ -82,7 +81,6 @@ def test_every_operation_is_allowed_or_refused_by_the_table(
         "start_on": (host, False, False),
         "clone": ("c",),
         "checkpoint": ("c",),
-        "pool_migrate": (host, {}),
     }
     for operation, expected in IN_STATES.items():
         fits = state.lower() in expected.split(", ")
@@ -353,20 +351,6 @@ def test_a_card_gets_its_address_and_network(xen: Xen) -> None:
     assert refusal(xen.api.VIF.create, bad) == ["MAC_INVALID", "not a mac"]
     assert vif in xen.api.network.get_VIFs(network)
     xen.api.VIF.destroy(vif)
-
-
-def test_a_vlan_is_a_network_with_a_tagged_interface_on_every_host(xen: Xen) -> None:
-    network = xen.api.network.create({"name_label": "vlan 42", "other_config": {}})
-    assert refusal(xen.api.pool.create_VLAN, "eth0", network, "4095") == [
-        "VLAN_TAG_INVALID",
-        "4095",
-    ]
-    made = xen.api.pool.create_VLAN("eth0", network, "42")
-    assert xen.api.network.get_PIFs(network) == made
-    assert [xen.api.PIF.get_VLAN(pif) for pif in made] == ["42"]
-    assert refusal(xen.api.pool.create_VLAN, "eth0", network, "42")[0] == "PIF_VLAN_EXISTS"
-    vlan = xen.api.PIF.get_VLAN_master_of(made[0])
-    assert xen.api.VLAN.get_untagged_PIF(vlan) == made[0]
 
 
 def test_guest_data_reaches_the_guest_as_the_server_lets_it(lab: LabServer, xen: Xen) -> None:

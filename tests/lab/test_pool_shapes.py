@@ -85,21 +85,6 @@ def test_a_host_that_does_not_see_the_storage_sends_the_client_to_one_that_does(
         assert xen.api.VM.get_resident_on(xen.vm("web")) == second
 
 
-def test_a_running_vm_moves_between_hosts() -> None:
-    pool = Pool(quick(), hosts=2)
-    pool.add_vm("web", [MIB])
-    with LabServer(pool) as lab:
-        xen = Xen(lab)
-        vm = xen.vm("web")
-        first, second = xen.api.host.get_all()
-        domain = xen.api.VM.get_domid(vm)
-        xen.api.VM.pool_migrate(vm, second, {})
-        assert xen.api.VM.get_resident_on(vm) == second
-        assert vm in xen.api.host.get_resident_VMs(second)
-        assert vm not in xen.api.host.get_resident_VMs(first)
-        assert xen.api.VM.get_domid(vm) != domain
-
-
 def test_nbd_is_offered_by_every_host_that_sees_the_storage() -> None:
     pool = Pool(quick(), hosts=2)
     pool.add_vm("web", [MIB])

@@ -90,14 +90,3 @@ def test_what_a_client_reads_it_cannot_change_from_outside(lab: LabServer) -> No
     lab.pool.db.record("VM", vm)["tags"].append("stolen")
     assert "stolen" not in lab.pool.db.get("VM", vm, "other_config")
     assert lab.pool.db.get("VM", vm, "tags") == []
-
-
-def test_messages_are_about_objects_that_are_there(xen: Xen) -> None:
-    uuid, create = xen.api.VM.get_uuid(xen.vm("web")), xen.api.message.create
-    alarm = create("ALARM", "3", "VM", uuid, "value: 1.0")
-    assert xen.api.message.get_all_records()[alarm]["obj_uuid"] == uuid
-    with pytest.raises(XenAPI.Failure) as refused:
-        create("ALARM", "3", "VM", "nobody", "")
-    assert refused.value.details == ["UUID_INVALID", "VM", "nobody"]
-    xen.api.message.destroy(alarm)
-    assert xen.api.message.get_all() == []

@@ -88,7 +88,6 @@ def test_an_appliance_is_cloned_addressed_given_disks_and_removed(
     for vif in api("VM.get_VIFs", appliance):
         api("VIF.destroy", vif)
     network = api("network.create", {"name_label": "vlan", "other_config": {}})
-    api("pool.create_VLAN", "eth0", network, 7)
     card = {"VM": appliance, "network": network, "device": "0", "MAC": "", "MTU": 1500}
     card |= {"other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}}
     if api.protocol == "xml":
