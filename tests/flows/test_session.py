@@ -111,7 +111,7 @@ def looks_that_are_rules(vms: Collection[str], backed_up: Collection[str]) -> di
     """
     signed = 1  # the head signs what is there when it is written, whatever was there before
     seen = 1  # when the job begins
-    is_ours = 3 * len(backed_up)  # before a VM's packs, before its commit, before its record
+    is_ours = 4 * len(backed_up)  # before a VM's packs, its commit, its record; and after that
     is_ours += 1 + 2  # before the catalog's copy; before a head is begun, and when it is written
     newest = dict.fromkeys(backed_up, 1)  # a VM's last version, once it is the VM's turn
     return {

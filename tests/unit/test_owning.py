@@ -113,6 +113,24 @@ def test_an_old_controller_that_wakes_up_in_a_commit_is_refused(
     assert workshop.restore(kept, store=taker) == noise(1, 3 * CHUNK)
 
 
+def test_a_record_that_was_written_when_the_store_was_taken_over_is_acknowledged_to_nobody(
+    workshop: Workshop,
+) -> None:
+    old, new = opened(workshop, owner_of(workshop.store)), random_name()
+    receipt = workshop.transfer(noise(2, 3 * CHUNK))
+    taker = open_store_with_key_file(workshop.transport, workshop.key_file)
+
+    with pytest.raises(StoreTakenOver):
+        commit_version(
+            old,
+            receipt,
+            clock=workshop.clock,
+            step=paused_at(
+                "version recorded", lambda: take_over(taker, new, host="", clock=workshop.clock)
+            ),
+        )
+
+
 def test_what_a_fenced_controller_finishes_late_counts_for_nothing(workshop: Workshop) -> None:
     kept = workshop.back_up(noise(1, 3 * CHUNK))
     write_head(workshop.store, clock=workshop.clock)

@@ -58,7 +58,7 @@ def put_copy(store: DataStore, folder: Path, *, clock: Clock) -> CatalogCopy:
         ShareFull: No room; older copies stay.
         StoreTooNew: A later release changed the store; nothing was written.
     """
-    store = store.for_one_step()
+    step = store.for_one_step()
     there = store.transport.listing(layout.CATALOG)
     numbers = _numbers(there.names)
     number = layout.free_number(layout.CATALOG, there.names, there.folders)
@@ -69,15 +69,17 @@ def put_copy(store: DataStore, folder: Path, *, clock: Clock) -> CatalogCopy:
                 tar.add(path, arcname=path.name)
         for at in range(number, number + _ATTEMPTS - 1):
             with suppress(NameTaken):  # by something that no listing shows, such as a link
-                copy = _put(store, archive, at, clock(), there.names)
+                copy = _put(step, archive, at, clock(), there.names)
                 break
         else:
-            copy = _put(store, archive, number + _ATTEMPTS - 1, clock(), there.names)
+            copy = _put(step, archive, number + _ATTEMPTS - 1, clock(), there.names)
     finally:
         archive.unlink(missing_ok=True)
-    for old in numbers[: max(len(numbers) + 1 - KEPT, 0)]:
+    if spare := numbers[: max(len(numbers) + 1 - KEPT, 0)]:
+        step = store.for_one_step()
+    for old in spare:
         with suppress(ObjectUnreadable, ShareRefused):  # the next time, then
-            _delete(store, old, there.names)
+            _delete(step, old, there.names)
     return copy
 
 

@@ -148,7 +148,8 @@ def commit_version(
         made = Version(name, clear, record, written)
     store.require_unchanged()  # or else it was recorded beside the store
     step("version recorded")
-    before.for_writing().delete_folder(layout.inbox(receipt.run))
+    # Whose the store is, once more: a record that came too late is acknowledged to nobody.
+    store.for_writing().delete_folder(layout.inbox(receipt.run))
     return made or read_version(store, name)
 
 
