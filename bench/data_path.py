@@ -20,7 +20,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.results import keep
+from bench.results import keep, peak_bytes
 from lab.demo_disks import some_noise, some_text
 from likeness.agent.reader import FileDiskReader
 from likeness.agent.transfer import Bundle, DiskJob, transfer
@@ -112,7 +112,7 @@ def _run_step(folder: Path, step: str) -> None:
         "step": step,
         "wall": time.monotonic() - begun,
         "cpu": usage.ru_utime + usage.ru_stime,
-        "peak_mib": usage.ru_maxrss / 1024,
+        "peak_mib": peak_bytes() / (1 << 20),
     }
     print(json.dumps(result))
 

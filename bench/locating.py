@@ -7,7 +7,6 @@ restore asks, in a process of its own.
 """
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.results import keep
+from bench.results import keep, peak_bytes
 from catalog import schema
 from catalog.connection import CatalogFile, writing
 from catalog.locations_of_disk import locations_of_disk
@@ -98,7 +97,7 @@ def _ask(folder: Path) -> None:
     result = {
         "seconds": time.monotonic() - begun,
         "chunks": len(found.positions),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "peak_mb": peak_bytes() / 1e6,
     }
     print(json.dumps(result))
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from bench import images
 from bench.chart import bars
 from bench.data_path import differ
-from bench.results import keep
+from bench.results import keep, kind_of_place
 
 FIRST, SAME, DAY_2 = "first backup", "unchanged, all read again", "day 2 (2.5 % changed)"
 VERIFY, RESTORE = "verify everything", "restore web01"
@@ -92,15 +92,10 @@ def _how(folder: Path, rounds: int) -> str:
     data = sum((folder / f"{name}.raw").stat().st_blocks for name in images.NAMES) >> 11
     missing = [name for name in ("borg", "restic") if shutil.which(name) is None]
     left_out = f" Not installed, so not measured: {', '.join(missing)}." if missing else ""
-    kind = subprocess.run(
-        ["stat", "-f", "-c", "%T", tempfile.gettempdir()],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    made = (folder / "how").read_text()
     return (
         f"{len(images.NAMES)} disks of {size} GiB in all with {data} MiB of data"
-        f" ({(folder / 'how').read_text()}), on {kind}, page cache warm, medians of {rounds}"
+        f" ({made}), on {kind_of_place()}, page cache warm, medians of {rounds}"
         f" rounds, whole processes in turn, wall seconds and processor seconds; other work on the"
         f" machine: see its load, {os.getloadavg()[2]:.1f} at the end.{left_out}"
     )

@@ -10,7 +10,6 @@ first byte, and random 4 KiB.
 
 import json
 import random
-import resource
 import shutil
 import socket
 import statistics
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data_path import _backup, _restore, _store
-from bench.results import keep
+from bench.results import keep, kind_of_place, peak_bytes
 from bench.validate_speed import timed_parts
 from lab.demo_disks import some_noise, some_text
 from likeness.model.ids import VmId
@@ -66,7 +65,11 @@ def main() -> int:
     )
     text = "\n".join(lines)
     print(text)
-    keep("restore_speed", f"a disk of {DISK_BYTES >> 20} MiB, page cache warm, pairs.", text)
+    keep(
+        "restore_speed",
+        f"a disk of {DISK_BYTES >> 20} MiB, in {kind_of_place()}, page cache warm, pairs.",
+        text,
+    )
     well = ratio >= LEAST_RATIO and max(peaks.values()) <= MAX_MB
     return 0 if well and served["first"] < MAX_FIRST_SECONDS else 1
 
@@ -122,7 +125,7 @@ def _run(folder: Path, step: str) -> None:
             NbdServer({"disk": view}) as server,
         ):
             result = _over_nbd(server.port, begun)
-    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    result["peak_mb"] = peak_bytes() / 1e6
     print(json.dumps(result))
 
 

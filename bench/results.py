@@ -2,6 +2,8 @@
 
 import os
 import platform
+import subprocess
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +32,20 @@ def keep(name: str, how: str, table: str) -> None:
     before, _, rest = old.partition(f"\n## {name}\n")
     _, mark, after = rest.partition("\n## ")
     _PLACE.write_text(before + section + mark + after)
+
+
+def kind_of_place() -> str:
+    """The file system that benchmarks work on."""
+    asking = ["stat", "-f", "-c", "%T", tempfile.gettempdir()]
+    return subprocess.run(asking, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def peak_bytes() -> int:
+    """The most memory this process had; `getrusage` tells that of whoever started it, if more."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    return 0
 
 
 def _processor() -> str:

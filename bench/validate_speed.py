@@ -9,7 +9,6 @@ packs in a process of its own, where memory is measured too. Median of three.
 
 import json
 import os
-import resource
 import shutil
 import statistics
 import struct
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bench.data_path import _backup, _store
-from bench.results import keep
+from bench.results import keep, peak_bytes
 from lab.demo_disks import some_noise, some_text
 from likeness.clock import system_clock
 from likeness.codec import aead
@@ -104,7 +103,7 @@ def _run(folder: Path, step: str) -> None:
         {"parts": timed_parts(store, packs)} if step == "parts" else _prove(store, packs)
     )
     result["bytes"] = sum(pack.size_bytes for pack in packs)
-    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    result["peak_mb"] = peak_bytes() / 1e6
     print(json.dumps(result))
 
 

@@ -1,18 +1,20 @@
 """Packs: complete or refused, and what is left of a broken one is found."""
 
 import struct
+import tracemalloc
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from likeness.agent.local_dedup import LocalDedup
 from likeness.codec.aead import Suite
 from likeness.codec.hashing import checksum64, checksum128, chunk_id, digest
 from likeness.codec.keys import SessionKey, StoreKeys
 from likeness.codec.records import Sealer
 from likeness.errors import ChunkCorrupt, Damaged, LikenessError, StoreTooNew
-from likeness.model.ids import ChunkId, StoreId
+from likeness.model.ids import ChunkId, PackId, StoreId
 from likeness.store.format.locations import Location, PackLocations
 from likeness.store.format.pack import (
     MAX_PACK_BYTES,
@@ -20,7 +22,9 @@ from likeness.store.format.pack import (
     Pack,
     PackBuilder,
     PackHeader,
+    PackReceipt,
 )
+from likeness.store.format.pack_log import decode_receipt, encode_receipt
 from likeness.store.read.salvaging import records_in
 from tests.unit.workshop import CHUNK, changed, flipped, noise
 
@@ -369,3 +373,24 @@ def test_places_say_the_same_packed_and_one_by_one() -> None:
 def test_a_table_that_says_what_cannot_be_is_refused(plain: bytes) -> None:
     with pytest.raises(ValueError, match="what cannot be"):
         PackLocations.from_table(plain)
+
+
+def test_what_is_known_of_many_chunks_takes_hardly_more_than_its_bytes() -> None:
+    locations = PackLocations.of(Location(named(b"%d" % at), 200 + at, 1) for at in range(1000))
+    receipt = encode_receipt(PackReceipt(PackId("a" * 32), 9999, bytes(32), bytes(16), locations))
+    ids = [bytes(chunk) for chunk in locations.chunks()]
+    dedup = LocalDedup(id_key=bytes(32), sent=(), most=50_000)
+
+    tracemalloc.start()
+    try:
+        receipts = [decode_receipt(receipt) for _ in range(50)]
+        of_locations = tracemalloc.get_traced_memory()[0]
+        for at in range(50_000):
+            dedup.sort(b"%d" % at, ids[at % 1000])
+        of_ids = tracemalloc.get_traced_memory()[0] - of_locations
+    finally:
+        tracemalloc.stop()
+
+    assert sum(len(each.locations) for each in receipts) == 50_000
+    assert of_locations < 50_000 * 50
+    assert of_ids < 50_000 * 10
