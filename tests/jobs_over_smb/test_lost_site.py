@@ -65,19 +65,19 @@ def documented(place: str, *without: str) -> list[str]:
     lines = [
         line
         for line in PAGE.splitlines()
-        if line.startswith("python -m flows.recover ")
+        if line.startswith("likeness recover ")
         and f"--store {place}" in line
         and not any(word in line for word in without)
     ]
     assert len(lines) == 1
-    return shlex.split(lines[0].removeprefix("python -m flows.recover "))
+    return shlex.split(lines[0].removeprefix("likeness recover "))
 
 
 def typed(command: list[str], answers: list[str], **real: str) -> str:
     """Type a command of the page, its examples replaced; what it says."""
     words = [real.get(word, word) for word in command]
     done = subprocess.run(
-        [sys.executable, "-m", "flows.recover", *words],
+        [sys.executable, "-m", "likeness", "recover", *words],
         cwd=ROOT,
         env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
         input="".join(f"{answer}\n" for answer in answers),
