@@ -4,6 +4,7 @@ So neither threads nor the segments that wait for one grow with what is in fligh
 here waits for a share: whoever reads does, or one share that stands still would hold up all others.
 """
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,13 +33,15 @@ class Sealers:
         return future
 
 
-_pools: dict[int, Sealers] = {}
+_pools: dict[tuple[int, int], Sealers] = {}
+"""By process, since a fork has none of the threads of whoever it was forked from, and by number."""
 _making = threading.Lock()
 
 
 def sealers(workers: int) -> Sealers:
     """This process's pool of so many threads."""
+    mine = os.getpid(), workers
     with _making:
-        if workers not in _pools:
-            _pools[workers] = Sealers(workers)
-        return _pools[workers]
+        if mine not in _pools:
+            _pools[mine] = Sealers(workers)
+        return _pools[mine]
