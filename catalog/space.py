@@ -178,8 +178,10 @@ def _needs(connection: Connection, now: datetime, max_age: timedelta) -> None:
             WHERE p.serves AND k.state = 'live' AND NOT k.bad AND NOT k.unreachable
               AND k.proved_at BETWEEN ? AND ?
         ), held AS (
-            SELECT p.pack_no, p.chunk, NOT p.serves AND w.chunk IS NOT NULL AS elsewhere
-            FROM places AS p LEFT JOIN proved_copies AS w ON w.chunk = p.chunk AND NOT p.serves
+            SELECT pack_no, chunk, false AS elsewhere FROM places WHERE serves
+            UNION ALL
+            SELECT pack_no, chunk, chunk IN (SELECT chunk FROM proved_copies)
+            FROM places WHERE NOT serves
         )
         SELECT k.pack_no, any_value(k.size_bytes) AS size_bytes,
             bool_or(coalesce(n.needed, false) AND NOT coalesce(h.elsewhere, false)) AS needed,
