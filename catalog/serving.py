@@ -12,6 +12,8 @@ from catalog.connection import Connection, to_utc
 
 STILL = 4294967295
 """`until` of what has not ended."""
+_FEW = 1000
+"""Rows of which the numbers stand in a query."""
 CLOCK_SLACK = timedelta(minutes=5)
 """By how much two clocks of ours may differ. A proof from further in the future counts as none."""
 
@@ -155,15 +157,17 @@ def refresh_uses(connection: Connection) -> None:
         """DELETE FROM pack_uses USING use_pairs AS u
         WHERE pack_uses.vm_no = u.vm_no AND pack_uses.pack_no = u.pack_no"""
     )
+    of_disks = _few("disk_no", connection, "disks SEMI JOIN use_pairs USING (vm_no)")
+    in_packs = _few("pack_no", connection, "use_pairs")
     connection.execute(
-        """INSERT INTO pack_uses (vm_no, pack_no, since, until)
+        f"""INSERT INTO pack_uses (vm_no, pack_no, since, until)
         WITH served AS (
             SELECT chunk, pack_no FROM places
             SEMI JOIN use_pairs AS u ON u.pack_no = places.pack_no
-            WHERE serves
+            WHERE serves AND {in_packs}
         ), spans AS (
             SELECT DISTINCT d.vm_no, s.pack_no, m.since, m.until
-            FROM maps AS m
+            FROM (SELECT * FROM maps WHERE {of_disks}) AS m
             JOIN served AS s USING (chunk)
             JOIN disks AS d USING (disk_no)
             SEMI JOIN use_pairs AS u ON u.vm_no = d.vm_no AND u.pack_no = s.pack_no
@@ -179,8 +183,20 @@ def refresh_uses(connection: Connection) -> None:
             FROM begun
         )
         SELECT vm_no, pack_no, min(since), max(until) FROM joined
-        GROUP BY vm_no, pack_no, island"""
+        GROUP BY vm_no, pack_no, island"""  # noqa: S608
     )
+
+
+def _few(column: str, connection: Connection, table: str) -> str:
+    """A condition that only these rows are looked at, where they are few; else none.
+
+    Numbers that stand in the query are compared while a table is scanned, and leave whole row
+    groups out; what comes from a join is compared afterwards.
+    """
+    found = connection.execute(f"SELECT DISTINCT {column} FROM {table} LIMIT {_FEW + 1}").fetchall()  # noqa: S608
+    if not 0 < len(found) <= _FEW:
+        return "true"
+    return f"{column} IN ({', '.join(str(int(number)) for (number,) in found)})"
 
 
 def versions_using(connection: Connection, packs: str, table: str) -> None:
