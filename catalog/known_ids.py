@@ -1,18 +1,26 @@
-"""Known ids: chunks that the store has and that were proved, for sources that are trusted."""
+"""Known ids: chunks that the store has and that were proved, for sources that are trusted.
 
+They are asked for a range of packs at a time, since places lie in the order of their packs; so
+the catalog is never held for long, and all of it together costs one look at every place. Sorting is
+done outside: first into files by the first bits of the ids, then each file by itself.
+"""
+
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from catalog.connection import CatalogFile, Connection, reading, to_utc
-from catalog.serving import CLOCK_SLACK
+import numpy as np
+import numpy.typing as npt
 
+from catalog.connection import CatalogFile, reading, to_utc
+from catalog.serving import CLOCK_SLACK
+from catalog.staging import private_folder
+
+Halves = npt.NDArray[np.uint64]
 _AT_ONCE = 1 << 20
-"""Ids asked for while the catalog is held once: about a second, and 50 MB."""
-_WHOLE = 1 << 128
-_RELIABLE = """FROM places AS p JOIN packs AS k USING (pack_no)
-    WHERE p.serves AND k.state = 'live' AND NOT k.bad AND NOT k.unreachable
-      AND k.proved_at BETWEEN $since AND $later
-      AND p.chunk NOT IN (SELECT chunk FROM damaged_chunks WHERE healed_at IS NULL)"""
+"""Ids asked for while the catalog is held once: less than a second, and 50 MB."""
+_MOST_BITS = 8
+_RELIABLE = "k.state = 'live' AND NOT k.bad AND NOT k.unreachable AND k.proved_at BETWEEN ? AND ?"
 
 
 def write_known_ids(
@@ -30,42 +38,78 @@ def write_known_ids(
     Returns:
         How many there are.
     """
-    times = {"since": to_utc(now - max_age), "later": to_utc(now + CLOCK_SLACK)}
-    with reading(catalog) as connection:
-        row = connection.execute(f"SELECT count(*) {_RELIABLE}", times).fetchone()
-    slices = int(row[0]) // at_once + 1 if row else 1
-    draft, seconds = path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.second")
-    count = 0
-    with draft.open("wb") as first_file, seconds.open("w+b") as second_file:
-        for nth in range(slices):  # ids are hashes: every slice has about as many
-            with reading(catalog) as connection:
-                first, second = _halves(connection, nth, slices, times)
-            first_file.write(first)
-            second_file.write(second)
-            count += len(first) // 8
-        second_file.seek(0)
-        while piece := second_file.read(1 << 24):
-            first_file.write(piece)
-    seconds.unlink()
-    draft.replace(path)
+    times = [to_utc(now - max_age), to_utc(now + CLOCK_SLACK)]
+    ranges, most = _ranges(catalog, times, at_once)
+    bits = min(max((most // at_once).bit_length(), 0), _MOST_BITS)
+    with private_folder(catalog) as scratch:
+        parts = [scratch / f"{nth}.ids" for nth in range(1 << bits)]
+        for first, last in ranges:
+            _append(_halves(catalog, first, last, times), parts, bits)
+        seconds, draft = scratch / "second", path.with_name(f"{path.name}.new")
+        count = 0
+        with draft.open("wb") as first_file, seconds.open("w+b") as second_file:
+            for ids in map(_sorted, parts):
+                first_file.write(ids[:, 0].tobytes())
+                second_file.write(ids[:, 1].tobytes())
+                count += len(ids)
+            second_file.seek(0)
+            while piece := second_file.read(1 << 24):
+                first_file.write(piece)
+        draft.replace(path)
     return count
 
 
-def _halves(
-    connection: Connection, nth: int, slices: int, times: dict[str, datetime]
-) -> tuple[bytes, bytes]:
-    """Both halves of the ids of one slice, ascending, 64 bits each in this machine's order."""
-    begin, end = (_uuid(_WHOLE * each // slices) for each in (nth, nth + 1))
-    found = connection.execute(
-        f"""SELECT (id >> 64)::UBIGINT AS first,
-            (id & 18446744073709551615::UHUGEINT)::UBIGINT AS second
-        FROM (SELECT DISTINCT p.chunk, p.chunk::BLOB::BIT::UHUGEINT AS id {_RELIABLE}
-              AND p.chunk >= $begin::UUID AND ($last OR p.chunk < $end::UUID))
-        ORDER BY chunk""",  # noqa: S608  # our own words
-        {**times, "begin": begin, "end": end, "last": nth + 1 == slices},
-    ).fetchnumpy()
-    return found["first"].tobytes(), found["second"].tobytes()
+def _ranges(
+    catalog: CatalogFile, times: Sequence[datetime], at_once: int
+) -> tuple[list[tuple[int, int]], int]:
+    """Ranges of packs with about so many data blocks each, and how many there are in all."""
+    with reading(catalog) as connection:
+        rows = connection.execute(
+            f"""SELECT min(pack_no), max(pack_no), sum(chunks) FROM (
+                SELECT pack_no, chunks,
+                    (sum(chunks) OVER (ORDER BY pack_no) - 1) // {int(at_once)} AS part
+                FROM packs AS k WHERE {_RELIABLE})
+            GROUP BY part ORDER BY 1""",  # noqa: S608  # our own words
+            list(times),
+        ).fetchall()
+    return [(first, last) for first, last, _ in rows], sum(int(chunks) for *_, chunks in rows)
 
 
-def _uuid(number: int) -> str:
-    return f"{number % _WHOLE:032x}"
+def _halves(catalog: CatalogFile, first: int, last: int, times: Sequence[datetime]) -> Halves:
+    """Both halves of the ids that a range of packs serves, in no order."""
+    with reading(catalog) as connection:
+        found = connection.execute(
+            f"""SELECT (id >> 64)::UBIGINT AS first,
+                (id & 18446744073709551615::UHUGEINT)::UBIGINT AS second
+            FROM (SELECT p.chunk::BLOB::BIT::UHUGEINT AS id
+                FROM places AS p JOIN packs AS k USING (pack_no)
+                WHERE p.pack_no BETWEEN ? AND ? AND p.serves AND {_RELIABLE}
+                  AND p.chunk NOT IN (SELECT chunk FROM damaged_chunks WHERE healed_at IS NULL))""",  # noqa: S608
+            [first, last, *times],
+        ).fetchnumpy()
+    return np.stack([found["first"], found["second"]], axis=1).astype(np.uint64, copy=False)
+
+
+def _append(ids: Halves, parts: Sequence[Path], bits: int) -> None:
+    """Add ids to the files of their first bits."""
+    if not bits:
+        pieces: Iterator[Halves] = iter([ids])
+    else:
+        which = ids[:, 0] >> np.uint64(64 - bits)
+        order = np.argsort(which, kind="stable")
+        ends = np.searchsorted(which[order], np.arange(1, len(parts), dtype=np.uint64))
+        pieces = iter(np.split(ids[order], ends))
+    for path, piece in zip(parts, pieces, strict=True):
+        with path.open("ab") as file:
+            file.write(piece.tobytes())
+
+
+def _sorted(path: Path) -> Halves:
+    """The ids of one file, ascending, each once."""
+    if not path.exists():
+        return np.zeros((0, 2), np.uint64)
+    ids = np.fromfile(path, np.uint64).reshape(-1, 2)
+    ids = ids[np.lexsort((ids[:, 1], ids[:, 0]))]
+    fresh = np.ones(len(ids), bool)
+    fresh[1:] = (ids[1:] != ids[:-1]).any(axis=1)
+    return ids[fresh]

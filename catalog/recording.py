@@ -14,6 +14,7 @@ from catalog.connection import CatalogFile, Connection, to_utc, writing
 from catalog.serving import (
     STILL,
     choose_serving,
+    few_rows,
     note_lost,
     refresh_facts,
     refresh_facts_of_moved,
@@ -416,15 +417,15 @@ def _add_packs(connection: Connection, stage: Stage, now: datetime) -> int:
 def _note_uses(connection: Connection, vm_no: int, turn: int) -> None:
     """Bring `pack_uses` of the VM up to date for every pack that a changed chunk lies in."""
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE use_pairs AS
+        f"""CREATE OR REPLACE TEMP TABLE use_pairs AS
         WITH touched AS (
             SELECT DISTINCT chunk FROM maps
-            WHERE disk_no IN (SELECT disk_no FROM disks WHERE vm_no = ?)
+            WHERE {few_rows("disk_no", connection, f"disks WHERE vm_no = {int(vm_no)}")}
               AND (since = ? OR until = ?)
         )
         SELECT DISTINCT ?::INTEGER AS vm_no, p.pack_no
-        FROM places AS p SEMI JOIN touched AS t ON t.chunk = p.chunk WHERE p.serves""",
-        [vm_no, turn, turn, vm_no],
+        FROM places AS p SEMI JOIN touched AS t ON t.chunk = p.chunk WHERE p.serves""",  # noqa: S608
+        [turn, turn, vm_no],
     )
     refresh_uses(connection)
 

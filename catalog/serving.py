@@ -157,8 +157,8 @@ def refresh_uses(connection: Connection) -> None:
         """DELETE FROM pack_uses USING use_pairs AS u
         WHERE pack_uses.vm_no = u.vm_no AND pack_uses.pack_no = u.pack_no"""
     )
-    of_disks = _few("disk_no", connection, "disks SEMI JOIN use_pairs USING (vm_no)")
-    in_packs = _few("pack_no", connection, "use_pairs")
+    of_disks = few_rows("disk_no", connection, "disks SEMI JOIN use_pairs USING (vm_no)")
+    in_packs = few_rows("pack_no", connection, "use_pairs")
     connection.execute(
         f"""INSERT INTO pack_uses (vm_no, pack_no, since, until)
         WITH served AS (
@@ -187,7 +187,7 @@ def refresh_uses(connection: Connection) -> None:
     )
 
 
-def _few(column: str, connection: Connection, table: str) -> str:
+def few_rows(column: str, connection: Connection, table: str) -> str:
     """A condition that only these rows are looked at, where they are few; else none.
 
     Numbers that stand in the query are compared while a table is scanned, and leave whole row
