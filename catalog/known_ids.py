@@ -19,7 +19,7 @@ from catalog.staging import private_folder
 Halves = npt.NDArray[np.uint64]
 _AT_ONCE = 1 << 20
 """Ids asked for while the catalog is held once: less than a second, and 50 MB."""
-_MOST_BITS = 8
+_MAX_BITS = 8
 _RELIABLE = "k.state = 'live' AND NOT k.bad AND NOT k.unreachable AND k.proved_at BETWEEN ? AND ?"
 
 
@@ -40,7 +40,7 @@ def write_known_ids(
     """
     times = [to_utc(now - max_age), to_utc(now + CLOCK_SLACK)]
     ranges, most = _ranges(catalog, times, at_once)
-    bits = min(max((most // at_once).bit_length(), 0), _MOST_BITS)
+    bits = min(max((most // at_once).bit_length(), 0), _MAX_BITS)
     with private_folder(catalog) as scratch:
         parts = [scratch / f"{nth}.ids" for nth in range(1 << bits)]
         for first, last in ranges:
