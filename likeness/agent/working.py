@@ -363,6 +363,11 @@ def _telling(tally: Tally, outgoing: _Outgoing) -> Generator[None, None, None]:
 
 
 def _failure(problem: Exception) -> Failure:
+    if isinstance(problem, Stopped):
+        problem = TransferBroken(
+            "the agent was told to end before it was done; see its machine's log, then run the job"
+            " again"
+        )
     if not isinstance(problem, LikenessError):
         problem = TransferBroken(f"the agent failed: {type(problem).__name__}: {problem}")
     return Failure(

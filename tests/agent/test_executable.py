@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -98,9 +99,15 @@ def test_one_file_on_a_machine_without_python(
 
     def terminated(process: object) -> None:
         assert hasattr(process, "pid")
-        while not any((tmp_path / "jail" / "tmp").rglob("*.map")):
-            time.sleep(0.1)
-        os.kill(process.pid, signal.SIGTERM)
+        pid, until = int(process.pid), time.monotonic() + 120
+
+        def when_it_works() -> None:
+            while not any((tmp_path / "jail" / "tmp").rglob("*.map")):
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            os.kill(pid, signal.SIGTERM)
+
+        threading.Thread(target=when_it_works, daemon=True).start()
 
     attempt = Ordered.of(workshop, noise(2, 48 * MIB)).attempt(
         command=bare, bytes_per_second=4 * MIB
