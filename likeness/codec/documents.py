@@ -102,6 +102,16 @@ class Frame:
             name,
         )
 
+    @staticmethod
+    def is_unfinished(data: bytes) -> bool:
+        """Whether this is only the beginning of a document: whoever wrote it died meanwhile."""
+        if data[: len(_MAGIC)] != _MAGIC[: len(data)]:
+            return False
+        if len(data) < _HEADER.size:
+            return True
+        *_, clear, sealed = _HEADER.unpack_from(data)
+        return len(data) < _HEADER.size + int(clear) + int(sealed) + _TAIL_BYTES
+
     @property
     def digest(self) -> str:
         """BLAKE3 of the whole object, as hex: of the very bytes that were checked."""

@@ -114,4 +114,5 @@ def test_one_file_on_a_machine_without_python(
     )
     with pytest.raises(TransferBroken):
         attempt.run(terminated)
-    assert list((tmp_path / "jail" / "tmp").iterdir()) == []
+    left = {each.name for each in (tmp_path / "jail" / "tmp").iterdir()}
+    assert left <= {tmp_path.parts[2]}, "only the folder of this test, where that is below /tmp"

@@ -21,7 +21,7 @@ from likeness.store.prune.reclaiming import Reclaim
 from likeness.store.repair.copying import copy_to_vault
 from likeness.store.write.catalog_copies import put_copy
 from likeness.store.write.condemning import say_condemned
-from likeness.store.write.forgetting import forget_versions
+from likeness.store.write.forgetting import finish_moves, forget_versions
 from likeness.store.write.heads import write_head
 from likeness.store.write.holding import pin
 from tests.audit.conftest import Filled, fill
@@ -100,3 +100,30 @@ def test_nothing_is_deleted_by_half_the_statements(tmp_path: Path, kind: str, ho
         )
 
     assert filled.names(layout.PACKS) == before
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.5, 0.99])
+@pytest.mark.parametrize("kind", NEEDED_TO_DELETE)
+def test_a_statement_that_was_never_finished_is_set_aside_and_the_work_goes_on(
+    tmp_path: Path, kind: str, share: float
+) -> None:
+    """Its writer was killed: what it would have said was never done."""
+    filled = lived(tmp_path)
+    shop, forgotten = filled.workshop, filled.names(layout.FORGOTTEN)
+    last = filled.names(kind)[-1]
+    next_one = layout.numbered(kind, int(last.rpartition("/")[2], 16) + 1)
+    data = filled.path(last).read_bytes()
+    begun = data[: int(len(data) * share)]
+    filled.path(next_one).write_bytes(begun)
+
+    done = Reclaim(shop.store, RunId(random_name()), shop.clock, tmp_path).work([])
+    finish_moves(shop.store)
+    more = forget_versions(shop.store, [filled.versions[2].name], reason="", clock=shop.clock)
+
+    assert done.deleted == {}
+    assert more.gone == [filled.versions[2].name]
+    assert set(filled.names(layout.FORGOTTEN)) > set(forgotten)
+    (aside,) = filled.names(layout.QUARANTINE)
+    assert filled.path(aside).read_bytes() == begun
+    assert [o for o in filled.audited() if o.weight is not Weight.NOTICE] == []
+    assert shop.restore(filled.versions[1]) == DISKS[1]

@@ -108,7 +108,7 @@ class PhaseWatch(Journal):
             return str(db.get("VM", str(parameters[0]), "name_label")), "snapshot"
         if phase == "snapshot" and method in ("Async.VDI.list_changed_blocks", "VDI.get_nbd_info"):
             return vm, "transfer"
-        if phase == "transfer" and method in ("VDI.get_other_config", "VM.get_record"):
+        if phase == "transfer" and method in ("VDI.set_other_config", "VM.get_record"):
             return vm, "commit"
         if (
             phase == "commit"

@@ -10,9 +10,11 @@ from typing import TypeVar
 
 import msgspec
 
-from likeness.errors import NameTaken, WrittenLate
+from likeness.codec.documents import Frame
+from likeness.errors import Damaged, NameTaken, WrittenLate
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore
+from likeness.store.format.believing import read_surely
+from likeness.store.format.data_store import DataStore, set_aside
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.public_view import SignedView
 from likeness.transport.passing import CarefulTransport
@@ -63,3 +65,33 @@ def whole_statements(store: DataStore, folder: str, kind: type[_D]) -> list[tupl
         with suppress(WrittenLate):
             found.append((name, store.read_surely(name, layout.kind_of(name), kind)[0]))
     return found
+
+
+def set_aside_unfinished(store: DataStore, folder: str) -> list[str]:
+    """Set aside statements whose writing was never finished; the names they had.
+
+    What they would have said was never done, since it is said before. The caller makes sure that
+    nobody is writing one. One that was whole and is damaged stays: what it said was done.
+    """
+    found = []
+    for entry in list(CarefulTransport(store.transport).entries(folder)):
+        if layout.is_known(entry.name) and _is_unfinished(store, entry.name):
+            set_aside(store, entry.name)
+            found.append(entry.name)
+    return found
+
+
+def _is_unfinished(store: DataStore, name: str) -> bool:
+    """As two looks over two connections say."""
+
+    def judge(data: bytes) -> None:
+        if Frame.is_unfinished(data):
+            raise Damaged(name, "its writing was never finished")
+
+    try:
+        read_surely(store, name, judge)
+    except Damaged:
+        return True
+    except UNREADABLE:
+        return False
+    return False

@@ -23,6 +23,7 @@ from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.copies import Copies, Copy, no_copies
 from likeness.store.format.data_store import DataStore
+from likeness.store.format.statements import set_aside_unfinished
 from likeness.store.prune.brakes import MAX_SHARE, require_all_in_order, require_few
 from likeness.store.prune.leftovers import Leftovers
 from likeness.store.prune.marking import MAX_WANTED, Mark
@@ -135,6 +136,7 @@ class Reclaim:
         require_all_in_order(self.store, self.clock())
         with self.gate():
             finish_moves(self.store)
+            set_aside_unfinished(self.store, layout.CONDEMNED)
         self._sizes = dict(self._listed())
         before = read_condemned(self.store)
         self._condemn(candidates, before)

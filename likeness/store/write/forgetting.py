@@ -19,7 +19,12 @@ from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import ForgetDocument
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.public_view import SignedView
-from likeness.store.format.statements import state, statements, whole_statements
+from likeness.store.format.statements import (
+    set_aside_unfinished,
+    state,
+    statements,
+    whole_statements,
+)
 from likeness.store.read.versions import read_version_surely, record_names
 from likeness.store.write.holding import Hold, holds_on
 
@@ -149,15 +154,20 @@ def take_back(store: DataStore, record: str, *, reason: str, clock: Clock) -> No
 
 
 def finish_moves(store: DataStore) -> None:
-    """Make records lie where the statements say, whatever a crash left.
+    """Make records lie where the statements say, whatever a crash left; the gate is held.
 
     One that lies among the forgotten ones, and that nobody gave up who owned the store then, is
-    moved back, too.
+    moved back, too. A statement that was never finished is set aside.
 
     Raises:
         One of `UNREADABLE`: A statement cannot be read, so nobody knows what was given up.
     """
-    gone = whole_forgotten(store).now
+    try:
+        gone = whole_forgotten(store).now
+    except Damaged:
+        if not set_aside_unfinished(store, layout.FORGETS):
+            raise
+        gone = whole_forgotten(store).now
     for entry in list(store.transport.entries(layout.VERSIONS)) if gone else ():
         if entry.name in gone:
             _move(store, entry.name, layout.forgotten_record(entry.name))
