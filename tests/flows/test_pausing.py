@@ -69,17 +69,18 @@ def test_a_paused_job_goes_on_with_the_vms_it_lacks(
         run = client.create_flow_run_from_deployment(deployment).id
     ended: list[Any] = []
     process = begin(run, ended)
-    wait_until(lambda: len(site.listed()) == 1, "the first VM is done", seconds=60)
+    wait_until(site.listed, "the first VM is done")
 
     pause(run)
-    process.join(60)
+    process.join(120)
 
     assert isinstance(ended[0], Pause)
     with get_client(sync_client=True) as client:
         state = client.read_flow_run(run).state
         assert state is not None
         assert state.name == "Suspended"
-        assert [row.vm_name for row in site.listed()] == ["first"]
+        done = {row.vm_name for row in site.listed()}
+        assert done in ({*NAMES[:1]}, {*NAMES[:2]}), "whatever was under way was finished"
         assert site.left_in_the_pool() == NOTHING_LEFT
         client.resume_flow_run(run)
     begin(run, ended).join(120)
