@@ -312,7 +312,13 @@ def bring_in(
         )
     with delegate_for(vm, job=job, run=run, site=site, scratch=scratch, stop=stop) as delegate:
         taken_at, begun = system_clock(), stopwatch()
-        snapshot = take_snapshot(vm, job=job, run=run, site=site, stop=stop)
+        made: list[XenSnapshot] = []
+        try:
+            snapshot = take_snapshot(vm, job=job, run=run, site=site, stop=stop, tell=made.append)
+        except BaseException:  # a paused run ends right behind a step that went well
+            for each in made:
+                release_snapshot(each, site, read=False)
+            raise
         receipt = None
         try:
             receipt = transfer_disks(

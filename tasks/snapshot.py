@@ -1,6 +1,6 @@
 """Snapshot: the VM's disks as they are at one moment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from prefect import get_run_logger, task
@@ -32,12 +32,27 @@ _FLOOR_BYTES, _FLOOR_SHARE = 1 << 30, 0.01
 
 @task(task_run_name="snapshot {vm.name}", **ONCE)
 def take_snapshot(
-    vm: XenVm, *, job: BackupJob, run: RunId, site: Site, stop: StopToken
+    vm: XenVm,
+    *,
+    job: BackupJob,
+    run: RunId,
+    site: Site,
+    stop: StopToken,
+    tell: Callable[[XenSnapshot], None],
 ) -> XenSnapshot:
     """Freeze a VM's disks, after looking whether that can be done now.
 
     What is made carries the installation's and the run's id, so a sweep finds it whatever happens
     to this process. Not tried again by itself: the pool has retried already.
+
+    Args:
+        vm: Which.
+        job: What to leave out, and how to freeze.
+        run: Whose snapshot it is.
+        site: The installation.
+        stop: Looked at while the pool works.
+        tell: Told of the snapshot; Prefect ends a paused run right behind this task, and then
+            nobody is given what it returns.
 
     Raises:
         ShareUnreachable, StoreMissing, ShareRefused: The data store cannot be reached, so there
@@ -70,6 +85,7 @@ def take_snapshot(
             stop=stop,
             seen=seen,
         )
+        tell(snapshot)
     get_run_logger().info(
         "%s: snapshot of %s in %.1f s (%s)%s",
         vm.name,

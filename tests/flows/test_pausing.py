@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prefect._flow_run_suspension import _active_flow_run_suspension_requests
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
@@ -89,3 +90,35 @@ def test_a_paused_job_goes_on_with_the_vms_it_lacks(
     assert sorted(row.vm_name for row in site.listed()) == sorted(NAMES)
     assert {row.run for row in site.listed()} == {run.hex}
     assert subjects(mailed) == []
+
+
+def test_a_job_paused_while_a_snapshot_is_taken_leaves_none(new_site: Callable[..., Scene]) -> None:
+    """Prefect ends the run right behind the task that took it."""
+    site = new_site({"first": [noise("first", MIB)]})
+    job = site.job("first").model_dump(mode="json", exclude_unset=True)
+    with get_client(sync_client=True) as client:
+        deployment = client.create_deployment(
+            client.create_flow(backup_job),
+            f"{site.name}-nightly",
+            parameters={"job": job, "site": site.name},
+        )
+        run = client.create_flow_run_from_deployment(deployment).id
+    site.pool.faults.hang("VM.snapshot", times=0)
+    ended: list[Any] = []
+    process = begin(run, ended)
+    wait_until(lambda: site.pool.journal.entries("Async.VM.snapshot"), "it is being taken")
+
+    pause(run)
+    wait_until(lambda: is_to_end(run), "the process of the run knows of it")
+    site.pool.faults.clear()
+    process.join(120)
+
+    assert isinstance(ended[0], Pause)
+    assert site.listed() == []
+    assert site.left_in_the_pool() == NOTHING_LEFT
+
+
+def is_to_end(run: UUID) -> bool:
+    """Whether a run of this process was told that it is paused."""
+    asked = _active_flow_run_suspension_requests.get(run)
+    return asked is not None and asked.is_requested()
