@@ -313,14 +313,9 @@ def bring_in(
     with delegate_for(vm, job=job, run=run, site=site, scratch=scratch, stop=stop) as delegate:
         taken_at, begun = system_clock(), stopwatch()
         made: list[XenSnapshot] = []
-        try:
-            snapshot = take_snapshot(vm, job=job, run=run, site=site, stop=stop, tell=made.append)
-        except BaseException:  # a paused run ends right behind a step that went well
-            for each in made:
-                release_snapshot(each, site, read=False)
-            raise
         receipt = None
         try:
+            snapshot = take_snapshot(vm, job=job, run=run, site=site, stop=stop, tell=made.append)
             receipt = transfer_disks(
                 snapshot,
                 job=job,
@@ -333,10 +328,10 @@ def bring_in(
                 delegate=delegate,
                 sharing=sharing,
             )
-        finally:
-            note = release_snapshot(snapshot, site, read=receipt is not None)
+        finally:  # a paused run ends right behind a step that went well, and gets nothing from it
+            notes = [release_snapshot(each, site, read=receipt is not None) for each in made]
             seconds = stopwatch() - begun
-    return BroughtIn(snapshot, receipt, seconds, note)
+    return BroughtIn(snapshot, receipt, seconds, "".join(notes))
 
 
 def bring_in_from_inside(

@@ -26,6 +26,18 @@ pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 NAMES = ("first", "second", "third")
 
 
+def begun_later(site: Scene, *names: str, **settings: Any) -> UUID:
+    """A run of a deployed job that a worker has not taken up yet."""
+    job = site.job(*names, **settings).model_dump(mode="json", exclude_unset=True)
+    with get_client(sync_client=True) as client:
+        deployment = client.create_deployment(
+            client.create_flow(backup_job),
+            f"{site.name}-nightly",
+            parameters={"job": job, "site": site.name},
+        )
+        return client.create_flow_run_from_deployment(deployment).id
+
+
 def begin(run: UUID, ended: list[Any]) -> threading.Thread:
     """Carry out a run as a worker's process does."""
 
@@ -60,14 +72,7 @@ def test_a_paused_job_goes_on_with_the_vms_it_lacks(
     new_site: Callable[..., Scene], mailed: MailServer
 ) -> None:
     site = new_site({name: [noise(name, 3 * MIB)] for name in NAMES})
-    job = site.job(*NAMES, bandwidth_mib=1).model_dump(mode="json", exclude_unset=True)
-    with get_client(sync_client=True) as client:
-        deployment = client.create_deployment(
-            client.create_flow(backup_job),
-            f"{site.name}-nightly",
-            parameters={"job": job, "site": site.name},
-        )
-        run = client.create_flow_run_from_deployment(deployment).id
+    run = begun_later(site, *NAMES, bandwidth_mib=1)
     ended: list[Any] = []
     process = begin(run, ended)
     wait_until(site.listed, "the first VM is done")
@@ -95,14 +100,7 @@ def test_a_paused_job_goes_on_with_the_vms_it_lacks(
 def test_a_job_paused_while_a_snapshot_is_taken_leaves_none(new_site: Callable[..., Scene]) -> None:
     """Prefect ends the run right behind the task that took it."""
     site = new_site({"first": [noise("first", MIB)]})
-    job = site.job("first").model_dump(mode="json", exclude_unset=True)
-    with get_client(sync_client=True) as client:
-        deployment = client.create_deployment(
-            client.create_flow(backup_job),
-            f"{site.name}-nightly",
-            parameters={"job": job, "site": site.name},
-        )
-        run = client.create_flow_run_from_deployment(deployment).id
+    run = begun_later(site, "first")
     site.pool.faults.hang("VM.snapshot", times=0)
     ended: list[Any] = []
     process = begin(run, ended)
