@@ -85,6 +85,16 @@ def check_blob(data: bytes, *, name: str) -> None:
         )
 
 
+def is_unfinished_blob(data: bytes) -> bool:
+    """Whether this is only the beginning of a sealed object."""
+    if data[: len(_MAGIC)] != _MAGIC[: len(data)]:
+        return False
+    if len(data) < _HEADER.size:
+        return True
+    *_, length = _HEADER.unpack_from(data)
+    return len(data) < _HEADER.size + int(length) + _TAIL_BYTES
+
+
 def read_blob(data: bytes, kind: BlobKind, context: bytes, *, keys: StoreKeys, name: str) -> bytes:
     """The plaintext of a sealed object.
 

@@ -21,7 +21,9 @@ from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.versions import Version, read_version
 from likeness.store.repair.copying import copy_to_vault
 from likeness.store.repair.vault_mending import Copied
+from likeness.store.write.catalog_copies import put_copy
 from likeness.store.write.heads import write_head
+from likeness.store.write.holding import pin
 from likeness.transport.base import Transport
 from tests.support.faulty import CHANGING, Fault, FaultyTransport
 from tests.support.memory import MemoryTransport
@@ -407,3 +409,61 @@ def test_a_vault_that_takes_no_more_has_all_it_could_and_the_rest_is_named(
     assert not [each for each in vault_all(workshop, vault) if each.problem]
     for version, disk in ((fits, noise("fits", 2 * CHUNK)), (large, DISK)):
         assert restore_from(vault, workshop, version) == disk
+
+
+UNFINISHED = {
+    "a block map": f"{layout.MAPS}/{'d' * 32}/{'e' * 32}",
+    "an index segment": f"{layout.INDEX}/{'e' * 32}",
+    "a statement": layout.numbered(layout.SWEPT, 7),
+    "a copy of the catalog": layout.numbered(layout.CATALOG, 7),
+    "a part of one": f"{layout.numbered(layout.CATALOG, 7)}-0000",
+}
+
+
+def beginning(workshop: Workshop, name: str, share: float) -> bytes:
+    """How an object of that kind begins."""
+    folder = layout.MAPS if name.endswith("-0000") else name.partition("/")[0]
+    like = [n for n in workshop.objects if n.startswith(f"{folder}/")]
+    data = workshop.objects[like[0] if like else layout.numbered(layout.HEADS, 1)]
+    return data[: int(len(data) * share)]
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.98])
+@pytest.mark.parametrize("name", UNFINISHED.values(), ids=UNFINISHED.keys())
+def test_what_a_killed_writer_never_finished_holds_up_no_vaulting(
+    workshop: Workshop, name: str, share: float
+) -> None:
+    version = workshop.back_up(DISK)
+    write_head(workshop.store, clock=workshop.clock)
+    workshop.objects[name] = beginning(workshop, name, share)
+
+    for _ in range(2):  # every night
+        vault = MemoryTransport()
+        assert [each.problem for each in vault_all(workshop, vault) if each.problem] == []
+
+        assert name not in vault.objects
+        assert restore_from(vault, workshop, version) == DISK
+
+
+@pytest.mark.parametrize("what", ["named by a version", "known to a head", "named by a copy"])
+def test_what_something_counts_on_and_is_cut_off_is_told(workshop: Workshop, what: str) -> None:
+    version = workshop.back_up(DISK)
+    vault = MemoryTransport()
+    if what == "named by a version":
+        name = next(n for n in version.clear.objects if n.startswith(f"{layout.INDEX}/"))
+    elif what == "known to a head":
+        name = layout.numbered(layout.HOLDS, 1)
+        pin(workshop.store, version.name, note="", until=None, clock=workshop.clock)
+        write_head(workshop.store, clock=workshop.clock)
+    else:
+        name = layout.numbered(layout.CATALOG, 1)
+        (workshop.folder / "catalog").mkdir()
+        (workshop.folder / "catalog" / "rows.parquet").write_bytes(noise(1, 1000))
+        put_copy(workshop.store, workshop.folder / "catalog", clock=workshop.clock)
+        name = next(n for n in workshop.objects if n.startswith(f"{name}-"))
+    workshop.objects[name] = workshop.objects[name][:-9]
+
+    problems = [each for each in vault_all(workshop, vault) if each.problem]
+
+    assert problems
+    assert all(name == each.name for each in problems)

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 import msgspec
 
-from likeness.codec.documents import Frame
 from likeness.errors import Damaged, NameTaken, WrittenLate
 from likeness.store.format import layout
 from likeness.store.format.believing import read_surely
 from likeness.store.format.data_store import DataStore, set_aside
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.public_view import SignedView
+from likeness.store.format.unfinished import is_unfinished
 from likeness.transport.passing import CarefulTransport
 
 _ATTEMPTS = 20  # others who write one at this moment
@@ -85,7 +85,7 @@ def _is_unfinished(store: DataStore, name: str) -> bool:
     """As two looks over two connections say."""
 
     def judge(data: bytes) -> None:
-        if Frame.is_unfinished(data):
+        if is_unfinished(name, data):
             raise Damaged(name, "its writing was never finished")
 
     try:

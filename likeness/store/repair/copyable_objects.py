@@ -21,11 +21,13 @@ from likeness.store.format.data_store import DataStore, signed_part
 from likeness.store.format.documents import IndexClear, VersionClear, VersionRecord
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.pack import MAX_PACK_BYTES
+from likeness.store.format.unfinished import is_unfinished
 from likeness.store.prune.sweeping import deleted_objects, deleted_packs
 from likeness.store.read.index import segments
 from likeness.store.read.versions import last_version
 from likeness.store.repair.vault_mending import Copied, Mending, in_words
 from likeness.store.write.forgetting import read_forgotten
+from likeness.store.write.heads import read_head_state
 from likeness.transport.base import Entry, Transport
 
 _MAX_REMEMBERED = 1 << 17
@@ -41,6 +43,16 @@ _WORDS = {
     layout.HEADS: "a link of the data store's history",
     layout.CATALOG: "a copy of the catalog",
 }
+
+
+_MAY_BE_UNFINISHED = (
+    layout.MAPS,
+    layout.INDEX,
+    layout.CATALOG,
+    layout.SWEPT,
+    layout.FORGETS,
+    layout.HOLDS,
+)
 
 
 class NotCommitted(Exception):  # a state, and nothing is wrong
@@ -77,8 +89,16 @@ class CopyableObjects:
         self._spoilt_maps: dict[str, str] = {}
         self._maps_there: set[str] = set()
         self._holes = False
-        for name in dict.fromkeys((*segments(store), *segments(vault)) if of is None else of):
+        if of is None:
+            self.learn_all()
+        for name in of or ():
             self._learn(name)
+
+    def learn_all(self) -> None:
+        """Learn from every index segment there is, in either place."""
+        for name in dict.fromkeys((*segments(self._store), *segments(self._vault))):
+            if name not in self._segments:
+                self._learn(name)
 
     def copy(self, name: str) -> Copied | None:
         """Copy one object; none if it is not yet time for it, or not needed."""
@@ -89,7 +109,9 @@ class CopyableObjects:
         except Waits as cause:
             return Copied(name, 0, str(cause))
         except UNREADABLE as cause:
-            return None if self._does_without(name) else self._left_out(name, cause)
+            if self._does_without(name) or self._nothing_counts_on(name):
+                return None
+            return self._left_out(name, cause)
         try:
             _put(self._vault.transport, name, data)
         except (ObjectUnreadable, NameTaken, ObjectMissing):
@@ -189,6 +211,31 @@ class CopyableObjects:
         except (*UNREADABLE, Waits, NotCommitted):
             return False
         return True
+
+    def _nothing_counts_on(self, name: str) -> bool:
+        """Whether an object was never finished, and no version and no head knows of it.
+
+        Whoever wrote it was killed; it lies there for ever, and is no damage.
+        """
+        folder, _, rest = name.partition("/")
+        if folder not in _MAY_BE_UNFINISHED or not self._is_unfinished(name):
+            return False
+        if folder == layout.MAPS:
+            return True  # versions speak for what they need
+        if folder == layout.INDEX:
+            there = self._store.transport.entries(layout.VERSIONS)
+            return not any(name in clear.objects for clear, _ in self.records(there))
+        if folder == layout.CATALOG and "-" in rest:
+            return not _has(self._store.transport, f"{folder}/{rest.partition('-')[0]}")
+        try:
+            return name not in read_head_state(self._store).objects
+        except UNREADABLE:
+            return False
+
+    def _is_unfinished(self, name: str) -> bool:
+        with suppress(*UNREADABLE):
+            return is_unfinished(name, _read(self._store.transport, name))
+        return False
 
     def _left_out(self, name: str, cause: Exception) -> Copied | None:
         """What to say of an object that is not whole here; versions speak for what they need."""
