@@ -176,6 +176,18 @@ def test_packs_whose_index_segment_is_gone_are_indexed_in_the_vault(workshop: Wo
     assert known == {name for name in vault.objects if name.startswith("packs/")}
 
 
+def test_a_pack_without_segment_and_without_end_is_salvaged_record_by_record(
+    workshop: Workshop,
+) -> None:
+    version, vault = workshop.back_up(DISK), MemoryTransport()
+    pack = workshop.pack_names()[0]
+    workshop.objects[pack] = workshop.objects[pack][:-99]
+    del workshop.objects[a_segment(version)]
+
+    assert version.name not in said(vault_all(workshop, vault))
+    assert restore_from(vault, workshop, version) == DISK
+
+
 def test_without_segment_and_pack_later_versions_of_the_vm_wait_too(workshop: Workshop) -> None:
     vault = MemoryTransport()
     first = workshop.back_up(DISK)
@@ -257,7 +269,8 @@ def restored(store: DataStore, workshop: Workshop) -> dict[str, bytes]:
 def spoil(workshop: Workshop, dice: random.Random) -> None:
     folders = (layout.PACKS, layout.PACKS, layout.INDEX, layout.MAPS, layout.VERSIONS)
     name = dice.choice(workshop.names(dice.choice(folders)) or workshop.names(""))
-    data = workshop.objects[name]
+    if not (data := workshop.objects[name]):
+        return
     how = dice.choice(["flip", "flip", "cut", "delete", "empty", "zero"])
     if how == "delete":
         del workshop.objects[name]

@@ -258,11 +258,15 @@ class _Copying:
             return
         holes = copyable.index_has_holes(versions)
         if holes:
+            copyable.learn_all()  # what is new is not all there is to look at then
+            there = copyable.packs_there()
             yield from mending.index(there, copyable.take)
         if missing := copyable.missing(there):
             yield from mending.packs(missing, there)
         if holes:
             mending.look_up((record for _, record in copyable.records(versions)), there)
+            if mending.lost:
+                yield from mending.salvage(there)
 
 
 def _lacking(store: Transport, vault: Transport, folder: str) -> Iterator[Entry]:

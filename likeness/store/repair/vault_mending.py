@@ -15,6 +15,7 @@ from likeness.clock import Clock
 from likeness.codec.hashing import digest
 from likeness.errors import (
     Damaged,
+    LikenessError,
     ObjectMissing,
     StoreTooNew,
 )
@@ -28,10 +29,15 @@ from likeness.store.format.maps import Run, positions_of
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.pack import MAX_PACK_BYTES, Pack, PackReceipt
 from likeness.store.read.index import KnownPack, read_segment, segments, write_index
+from likeness.store.read.salvaging import Salvager, unindexed_packs
 from likeness.store.read.versions import read_part
 from likeness.store.repair.healing import ChunkWriter, whole_chunks
 
 _MAX_IN_HAND = 1 << 20  # chunk ids looked up at once: about 100 MiB
+
+
+def _nobody(_name: str, _cause: LikenessError) -> None:
+    """The versions that need what cannot be read are told of."""
 
 
 def in_words(cause: Exception) -> str:
@@ -100,6 +106,31 @@ class Mending:
             for opened in whole_chunks(self.store, pack_id, wanted) if wanted else ():
                 writer.add(opened)
                 left.discard(opened.chunk)
+        yield from self._keep(writer, run, there)
+        self.lost |= left
+
+    def salvage(self, there: set[PackId]) -> Iterator[Copied]:
+        """Save what is lost from packs that no index segment knows and no table tells of.
+
+        Args:
+            there: Packs that the vault has whole; those that are made are added.
+
+        Yields:
+            Each pack that was made.
+        """
+        indexed = {pack.pack: pack.size_bytes for pack in self._known(self.store)}
+        salvager = Salvager(self.store, self.stop, _nobody)
+        run = RunId(random_name())
+        writer = ChunkWriter(self.vault, run)
+        for name in unindexed_packs(self.store, indexed, (), _nobody):
+            for opened in salvager.records(name) if self.lost else ():
+                if opened.chunk in self.lost:
+                    writer.add(opened)
+                    self.lost.discard(opened.chunk)
+        yield from self._keep(writer, run, there)
+
+    def _keep(self, writer: ChunkWriter, run: RunId, there: set[PackId]) -> Iterator[Copied]:
+        """Index the packs that were made."""
         made = writer.finish()
         for _ in write_index(self.vault, made, run=run, clock=self.clock):
             pass
@@ -108,7 +139,6 @@ class Mending:
             yield Copied(layout.pack(receipt.pack), receipt.size_bytes)
         if made:
             self.vault.transport.delete_folder(layout.inbox(run))
-        self.lost |= left
 
     def give_up(self, missing: Collection[PackId], there: Container[PackId], why: str) -> None:
         """The vault takes nothing more: what is in these packs alone it cannot get now."""
