@@ -30,6 +30,7 @@ from likeness.model.outcome import VmOutcome
 from likeness.stopping import StopToken
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.opening import open_store_with_key_file
+from likeness.store.format.unfinished import is_unfinished
 from likeness.store.read.disk_writers import FileDiskWriter
 from likeness.store.read.restoring import restore_disk
 from likeness.store.read.versions import Version, read_version, record_names, vms
@@ -177,11 +178,14 @@ class Scene:
         with self.site.data_store.open() as store:
             yield store
 
-    def stored(self) -> list[Version]:
-        """Versions as the store has them."""
+    def stored(self, *, but_begun: bool = False) -> list[Version]:
+        """Versions as the store has them; on request without records that are only begun."""
         with self.store() as store:
             return [
-                read_version(store, name) for vm in vms(store) for name in record_names(store, vm)
+                read_version(store, name)
+                for vm in vms(store)
+                for name in record_names(store, vm)
+                if not (but_begun and is_unfinished(name, store.transport.read(name)))
             ]
 
     def record_names(self) -> list[str]:

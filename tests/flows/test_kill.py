@@ -41,7 +41,7 @@ class Ledger:
 
     def compare(self, held: dict[str, list[str]]) -> None:
         """Every version there is gives back what the disks held in its run; none has gone."""
-        stored = self.site.stored()
+        stored = self.site.stored(but_begun=True)  # by a run that was killed meanwhile
         names = {version.name for version in stored}
         assert self.acknowledged <= names, "an acknowledged version is gone"
         for version in stored:

@@ -7,7 +7,7 @@ import pytest
 
 from likeness.codec.hashing import digest
 from likeness.errors import Damaged, ShareUnreachable
-from likeness.model.ids import VmId, random_name
+from likeness.model.ids import VersionId, VmId, random_name
 from likeness.store.format import layout
 from likeness.store.read.versions import record_names
 from likeness.store.write.heads import FULL_EVERY, read_head_state, versions_digest, write_head
@@ -278,6 +278,22 @@ def test_a_head_of_another_place_in_the_chain_is_refused(workshop: Workshop) -> 
 
 def test_a_store_without_heads_is_at_its_beginning(workshop: Workshop) -> None:
     assert read_head_state(workshop.store).number == 0
+
+
+def test_no_head_tells_of_a_record_that_was_only_begun(workshop: Workshop) -> None:
+    other = VmId(random_name())
+    workshop.back_up(noise(1, 100), vm=other)
+    begun = layout.version_record(other, 2, VersionId(random_name()))
+    workshop.objects[begun] = b""
+
+    jobs(workshop, 1)
+    assert read_head_state(workshop.store).vms[other][0] == 1
+
+    workshop.back_up(noise(2, 100), vm=other)
+    jobs(workshop, 1)
+    assert begun not in workshop.objects
+    assert read_head_state(workshop.store).vms[other][0] == 2
+    assert not read_head_state(workshop.store).problem
 
 
 @pytest.fixture

@@ -65,10 +65,12 @@ class Past:
     Attributes:
         newest: Number of the newest owner when it was looked for; none if nobody looked yet.
         documents: Owner documents as they were read when the store was opened, by name.
+        written: Version records that were written over this opening, whole.
     """
 
     newest: int | None = None
     documents: dict[str, bytes] = field(default_factory=dict, repr=False)
+    written: set[str] = field(default_factory=set, repr=False)
     _adopted: list[Adopted] | None = field(default=None, repr=False)
 
     def owner_now(self, view: SignedStore) -> int:

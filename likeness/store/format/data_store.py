@@ -218,6 +218,8 @@ class DataStore:
             owner=self.past.owner_now(self),
         )
         self.transport.create(name, [data])
+        if kind is Kind.VERSION:
+            self.past.written.add(name)
         return digest([data]).hex(), len(data)
 
 

@@ -24,10 +24,11 @@ from likeness.store.format.pack import MAX_PACK_BYTES
 from likeness.store.format.unfinished import is_unfinished
 from likeness.store.prune.sweeping import deleted_objects, deleted_packs
 from likeness.store.read.index import segments
-from likeness.store.read.versions import last_version
+from likeness.store.read.versions import last_version, record_names
 from likeness.store.repair.vault_mending import Copied, Mending, in_words
 from likeness.store.write.forgetting import read_forgotten
 from likeness.store.write.heads import read_head_state
+from likeness.store.write.torn_records import torn_records
 from likeness.transport.base import Entry, Transport
 
 _MAX_REMEMBERED = 1 << 17
@@ -46,6 +47,7 @@ _WORDS = {
 
 
 _MAY_BE_UNFINISHED = (
+    layout.VERSIONS,
     layout.MAPS,
     layout.INDEX,
     layout.CATALOG,
@@ -222,6 +224,9 @@ class CopyableObjects:
             return False
         if folder == layout.MAPS:
             return True  # versions speak for what they need
+        if folder == layout.VERSIONS:
+            vm = VmId(rest.partition("/")[0])
+            return name in torn_records(self._store, vm, record_names(self._store, vm))
         if folder == layout.INDEX:
             there = self._store.transport.entries(layout.VERSIONS)
             return not any(name in clear.objects for clear, _ in self.records(there))

@@ -7,17 +7,16 @@ version that lacks something.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from itertools import takewhile
 
 import likeness
 from likeness.clock import Clock
-from likeness.codec.documents import Frame, Kind
+from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
 from likeness.errors import BadInput, Damaged, NameTaken, ObjectMissing
 from likeness.model.ids import DiskId, VersionId, VmId, random_name
 from likeness.pipelining import bounded_map
 from likeness.store.format import layout
-from likeness.store.format.believing import read_surely, surely
+from likeness.store.format.believing import surely
 from likeness.store.format.copies import Copies, no_copies
 from likeness.store.format.data_store import DataStore, set_aside
 from likeness.store.format.documents import (
@@ -29,7 +28,6 @@ from likeness.store.format.documents import (
     encode,
 )
 from likeness.store.format.maps import Run, encode_part
-from likeness.store.format.observations import UNKNOWN, UNREADABLE
 from likeness.store.format.pack import PackReceipt
 from likeness.store.read.index import write_index
 from likeness.store.read.salvaging import read_table
@@ -42,13 +40,11 @@ from likeness.store.read.versions import (
     read_version_surely,
     stretches,
 )
-from likeness.store.write.forgetting import read_forgotten
 from likeness.store.write.free_text import fitted
-from likeness.store.write.heads import read_head_state
-from likeness.store.write.history import covered_records
 from likeness.store.write.receipts import DiskReceipt, TransferReceipt
 from likeness.store.write.relying import look_again_for_shared, look_for_shared
 from likeness.store.write.still_there import require_still_there, swept_statements
+from likeness.store.write.torn_records import torn_records
 from likeness.transport.base import Entry
 
 MAX_DELTAS = 30
@@ -194,36 +190,9 @@ def _set_torn_aside(store: DataStore, vm: VmId, names: list[str]) -> None:
     A job that died left them before anybody was told of a version. The next head would cover them,
     and every audit from then on would miss a version that never was.
     """
-    torn = list(takewhile(lambda name: _is_torn(store, name), reversed(names)))
-    if not torn:
-        return
-    try:
-        head_state = read_head_state(store)
-        as_told = read_forgotten(store).as_told(names, vm, head_state.objects)
-        covered = covered_records(as_told, torn, head_state.vms.get(vm))
-    except UNREADABLE:
-        covered = None
-    if covered is None:  # heads or versions are lost: nobody knows what was relied on
-        return
-    for name in set(torn) - covered:
+    for name in torn_records(store, vm, names):
         set_aside(store, name)
         names.remove(name)
-
-
-def _is_torn(store: DataStore, name: str) -> bool:
-    """Whether a record is not whole, seen twice.
-
-    One that is whole and not to be believed is no torn one: a store that was opened before a new
-    epoch began does not know that epoch's keys, and must not move its versions. Nor is one that
-    nobody could read, or that a later release wrote.
-    """
-    try:
-        read_surely(store, name, lambda data: Frame.parse(data, name=name))
-    except Damaged:
-        return True
-    except (ObjectMissing, *UNKNOWN):
-        return False
-    return False
 
 
 def _record(receipt: TransferReceipt, disks: tuple[DiskRecord, ...]) -> VersionRecord:

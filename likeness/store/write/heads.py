@@ -8,6 +8,7 @@ is too much for one head goes on in the next ones, as if it had changed since.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
@@ -25,6 +26,7 @@ from likeness.store.format import layout
 from likeness.store.format.believing import LOST, exists_surely
 from likeness.store.format.data_store import DataStore, read_frame, set_aside
 from likeness.store.format.documents import HeadDocument, HeadObject, HeadVm, VersionClear
+from likeness.store.format.unfinished import is_torn
 from likeness.store.read.versions import record_names, vms
 from likeness.store.write.forgetting import Forgotten, read_forgotten
 from likeness.transport.passing import CLOSED, CarefulTransport, OnceTransport
@@ -288,6 +290,7 @@ def _changed_vms(
             lost.append(vm)
         gone = forgotten.now | _late(store, names, forgotten, vm, told)
         names = [name for name in names if name not in gone]
+        names = _without_torn(store, names, forgotten, vm, told)
         present.update([vm] if names else [])
         now = (len(names), versions_digest(names))
         if seen.vms.get(vm) != now and (vm in present or vm in seen.vms):
@@ -312,11 +315,28 @@ def _late(
     """Records of who had lost the store, now set aside; those that a head told of are none."""
     if not store.past.adopted(store):
         return set()
+    new = _not_told_of(names, forgotten, vm, told)
+    return {n for n in new if _set_aside_if_late(store, n, Kind.VERSION, VersionClear)}
+
+
+def _not_told_of(names: list[str], forgotten: Forgotten, vm: VmId, told: HeadState) -> set[str]:
     as_told = forgotten.as_told(names, vm, told.objects)
     known = told.vms.get(vm)
     told_of = [] if known is None or _lacks(as_told, known) else as_told[: known[0]]
-    new = set(names) - set(told_of)
-    return {n for n in new if _set_aside_if_late(store, n, Kind.VERSION, VersionClear)}
+    return set(names) - set(told_of)
+
+
+def _without_torn(
+    store: DataStore, names: list[str], forgotten: Forgotten, vm: VmId, told: HeadState
+) -> list[str]:
+    """A VM's records, less those at the end that somebody only began to write.
+
+    If he is still at it, the next head tells of it. If he died, nobody was told of a version, and
+    the VM's next backup moves it away: no head may miss it then.
+    """
+    new = _not_told_of(names, forgotten, vm, told) - store.past.written
+    torn = set(takewhile(lambda name: name in new and is_torn(store, name), reversed(names)))
+    return [name for name in names if name not in torn]
 
 
 def _lacks(as_told: list[str], known: tuple[int, str] | None) -> bool:
