@@ -157,7 +157,18 @@ def test_the_vaults_mark_means_read_back_there_and_what_is_not_whole_is_copied_a
 
 def test_what_a_killed_job_never_finished_makes_no_vaulting_fail(site: Scene) -> None:
     assert site.back_up("db", vault=True).name == "Completed"
-    for name in ("index/" + "cd" * 16, "gc/" + "0" * 14 + "ff", "catalog/" + "0" * 14 + "ff"):
+    head = len(list((site.place / "heads").iterdir())) + 1
+    copy = len(list((site.place / "catalog").glob(f"*-{0:04x}"))) + 1
+    for name in (
+        f"heads/{head:016x}",
+        f"index/{'cd' * 16}",
+        f"gc/{0xFF:016x}",
+        f"owner/{2:016x}",
+        "keys/pub-00000002",
+        "keys/slot-00aabbccddeeff00",
+        f"catalog/{copy:016x}-0000",
+        f"catalog/{0xFF:016x}",
+    ):
         (site.place / name).parent.mkdir(exist_ok=True)
         (site.place / name).write_bytes(b"")
     (of_db,) = (site.place / "versions").glob(f"*/{1:016x}-*")

@@ -21,14 +21,12 @@ from likeness.store.format.data_store import DataStore, signed_part
 from likeness.store.format.documents import IndexClear, VersionClear, VersionRecord
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.pack import MAX_PACK_BYTES
-from likeness.store.format.unfinished import is_unfinished
 from likeness.store.prune.sweeping import deleted_objects, deleted_packs
 from likeness.store.read.index import segments
-from likeness.store.read.versions import last_version, record_names
+from likeness.store.read.versions import last_version
+from likeness.store.repair.begun_for_nothing import is_begun_for_nothing
 from likeness.store.repair.vault_mending import Copied, Mending, in_words
 from likeness.store.write.forgetting import read_forgotten
-from likeness.store.write.heads import read_head_state
-from likeness.store.write.torn_records import torn_records
 from likeness.transport.base import Entry, Transport
 
 _MAX_REMEMBERED = 1 << 17
@@ -44,17 +42,6 @@ _WORDS = {
     layout.HEADS: "a link of the data store's history",
     layout.CATALOG: "a copy of the catalog",
 }
-
-
-_MAY_BE_UNFINISHED = (
-    layout.VERSIONS,
-    layout.MAPS,
-    layout.INDEX,
-    layout.CATALOG,
-    layout.SWEPT,
-    layout.FORGETS,
-    layout.HOLDS,
-)
 
 
 class NotCommitted(Exception):  # a state, and nothing is wrong
@@ -111,7 +98,7 @@ class CopyableObjects:
         except Waits as cause:
             return Copied(name, 0, str(cause))
         except UNREADABLE as cause:
-            if self._does_without(name) or self._nothing_counts_on(name):
+            if self._does_without(name) or is_begun_for_nothing(self._store, name):
                 return None
             return self._left_out(name, cause)
         try:
@@ -213,34 +200,6 @@ class CopyableObjects:
         except (*UNREADABLE, Waits, NotCommitted):
             return False
         return True
-
-    def _nothing_counts_on(self, name: str) -> bool:
-        """Whether an object was never finished, and no version and no head knows of it.
-
-        Whoever wrote it was killed; it lies there for ever, and is no damage.
-        """
-        folder, _, rest = name.partition("/")
-        if folder not in _MAY_BE_UNFINISHED or not self._is_unfinished(name):
-            return False
-        if folder == layout.MAPS:
-            return True  # versions speak for what they need
-        if folder == layout.VERSIONS:
-            vm = VmId(rest.partition("/")[0])
-            return name in torn_records(self._store, vm, record_names(self._store, vm))
-        if folder == layout.INDEX:
-            there = self._store.transport.entries(layout.VERSIONS)
-            return not any(name in clear.objects for clear, _ in self.records(there))
-        if folder == layout.CATALOG and "-" in rest:
-            return not _has(self._store.transport, f"{folder}/{rest.partition('-')[0]}")
-        try:
-            return name not in read_head_state(self._store).objects
-        except UNREADABLE:
-            return False
-
-    def _is_unfinished(self, name: str) -> bool:
-        with suppress(*UNREADABLE):
-            return is_unfinished(name, _read(self._store.transport, name))
-        return False
 
     def _left_out(self, name: str, cause: Exception) -> Copied | None:
         """What to say of an object that is not whole here; versions speak for what they need."""

@@ -36,7 +36,8 @@ MAX_OBJECTS = 1 << 17
 MAX_VMS = 1 << 15
 """What one head tells at most: about 30 MiB, and a document may have 64."""
 _ATTEMPTS = 10  # jobs that end in one moment
-_FIRST = "0" * 64
+FIRST = "0" * 64
+"""What a head goes on from that begins anew."""
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ class HeadState:
     """
 
     number: int = 0
-    digest: str = _FIRST
+    digest: str = FIRST
     vms: dict[VmId, tuple[int, str]] = field(default_factory=dict)
     objects: dict[str, str] = field(default_factory=dict)
     problem: str = ""

@@ -1,0 +1,81 @@
+"""Begun for nothing: objects that a writer who was killed only began, and that nobody counts on.
+
+They lie there for ever, and are no damage: whoever copies a store passes over them.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from likeness.codec.blobs import MAX_BLOB_BYTES
+from likeness.codec.documents import MAX_DOCUMENT_BYTES, Kind
+from likeness.errors import ObjectMissing
+from likeness.model.ids import VmId
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.format.documents import CatalogCopyDocument, HeadDocument, VersionClear
+from likeness.store.format.observations import UNREADABLE
+from likeness.store.format.unfinished import is_unfinished
+from likeness.store.read.versions import record_names
+from likeness.store.write.heads import FIRST, read_head_state
+from likeness.store.write.torn_records import torn_records
+
+_MAX_BYTES = max(MAX_BLOB_BYTES, MAX_DOCUMENT_BYTES)
+
+
+def is_begun_for_nothing(store: DataStore, name: str) -> bool:
+    """Whether an object was never finished, and no version and no head knows of it."""
+    folder, _, rest = name.partition("/")
+    if not _is_unfinished(store, name):
+        return False
+    if folder == layout.MAPS:
+        return True  # versions speak for what they need
+    if folder == layout.VERSIONS:
+        vm = VmId(rest.partition("/")[0])
+        return name in torn_records(store, vm, record_names(store, vm))
+    if folder == layout.INDEX:
+        return not any(name in clear.objects for clear in _versions(store))
+    if folder == layout.HEADS:
+        return _begins_anew_after(store, layout.number_of(name))
+    if folder == layout.CATALOG and "-" in rest:
+        return name not in _parts(store, f"{folder}/{rest.partition('-')[0]}")
+    return folder in (*layout.CONTROL, layout.CATALOG) and not _is_told_of(store, name)
+
+
+def _is_unfinished(store: DataStore, name: str) -> bool:
+    with suppress(*UNREADABLE):
+        return is_unfinished(name, store.transport.read(name, 0, _MAX_BYTES + 1))
+    return False
+
+
+def _versions(store: DataStore) -> Iterator[VersionClear]:
+    for entry in store.transport.entries(layout.VERSIONS):
+        with suppress(*UNREADABLE):
+            clear, _ = store.read(entry.name, Kind.VERSION, VersionClear)
+            yield clear
+
+
+def _begins_anew_after(store: DataStore, number: int) -> bool:
+    """Whether no head goes on from this one: there is none after it, or one that begins anew."""
+    try:
+        after = layout.numbered(layout.HEADS, number + 1)
+        head, _ = store.read_surely(after, Kind.HEAD, HeadDocument)
+    except ObjectMissing:
+        return True
+    except UNREADABLE:
+        return False
+    return head.previous == FIRST
+
+
+def _parts(store: DataStore, copy: str) -> Sequence[str]:
+    """What a copy of the catalog consists of."""
+    with suppress(*UNREADABLE):
+        document, _ = store.read(copy, Kind.CATALOG_COPY, CatalogCopyDocument)
+        return document.parts
+    return ()
+
+
+def _is_told_of(store: DataStore, name: str) -> bool:
+    try:
+        return name in read_head_state(store).objects
+    except UNREADABLE:
+        return True
