@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -52,7 +52,7 @@ from tasks.progress import vm_at_work
 from tasks.protect_catalog import copy_catalog
 from tasks.renamed import find_renamed
 from tasks.reporting import show_job
-from tasks.retries import ONCE
+from tasks.retries import ONCE, task
 from tasks.selection import select_job_vms
 from tasks.sentinel import unlike_nights_of
 from tasks.snapshot import release_snapshot, settle_changes, take_snapshot
@@ -328,7 +328,7 @@ def bring_in(
                 delegate=delegate,
                 sharing=sharing,
             )
-        finally:  # a paused run ends right behind a step that went well, and gets nothing from it
+        finally:  # the snapshot may be there although its step failed
             notes = [release_snapshot(each, site, read=receipt is not None) for each in made]
             seconds = stopwatch() - begun
     return BroughtIn(snapshot, receipt, seconds, "".join(notes))

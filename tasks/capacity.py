@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from catalog import capacity, messages
@@ -15,7 +15,7 @@ from likeness.model.sizes import readable_size
 from tasks.ages import age_limit
 from tasks.artifacts import put_markdown
 from tasks.notify import channels, tell
-from tasks.retries import ONCE, STEP
+from tasks.retries import ONCE, STEP, task
 
 LEAST_FREE = 0.10
 SOON = 7.0

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
-from prefect import task
-
 from blocks import Site
 from catalog import audits, reconciling, space
 from catalog.audits import OF_THE_CATALOG, Trouble
@@ -44,7 +42,7 @@ from likeness.store.write.forgetting import whole_forgotten
 from tasks.logs import step_logger
 from tasks.mend_catalog import ready_catalog, require_catalog_of
 from tasks.remember import remember_version
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 _SHOWN_FOR = timedelta(days=7)
 _LEFT_OUT = "its versions that are not listed are left out until this is over; other VMs go on"

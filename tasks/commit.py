@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 from prefect.runtime import task_run
 
 from blocks import Site
@@ -19,7 +19,7 @@ from likeness.store.write.receipts import TransferReceipt
 from tasks.claims import store_gate
 from tasks.known_ids import copies_of
 from tasks.remember import remember_received, remember_version
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 _LINE = 1 << 16
 """Characters of one message in the log; Prefect drops those of a million bytes."""

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from catalog import dedup
@@ -16,7 +16,7 @@ from likeness.store.prune.sweeping import delete_redundant_packs
 from tasks.ages import age_limit
 from tasks.claims import store_claimed
 from tasks.proving import Prover
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 
 @dataclass(frozen=True, slots=True)

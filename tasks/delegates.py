@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from likeness.agent.protocol import AGENT_PACK_BYTES, PROTOCOL, Header, OrderedDisk
@@ -40,7 +40,7 @@ from likeness.xen.session import XenSession
 from likeness.xen.snapshots import XenSnapshot
 from tasks.delegate_machines import machine_for, wish_of
 from tasks.progress import vm_at
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 MIB = 1 << 20
 HERE = "this machine"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from catalog.drills import Drill, last_drills, record_drill
@@ -25,7 +25,7 @@ from tasks.ages import age_limit
 from tasks.artifacts import put_table
 from tasks.restore_sources import PROVED, Chosen, Notes, choose_version
 from tasks.restore_vm import MadeVm, VmRestore, filled_vm
-from tasks.retries import ONCE, STEP
+from tasks.retries import ONCE, STEP, task
 
 _LOOK_SECONDS = 0.5
 _MAX_SAID = 200

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from likeness.cli.files import line_of, path_of, shown_path
@@ -22,7 +22,7 @@ from likeness.store.read.versions import Version
 from tasks.artifacts import put_table
 from tasks.claims import version_read
 from tasks.restore_sources import Chosen, Notes, known_locations, sources, version_in
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
 
 MAX_SHOWN = 2000

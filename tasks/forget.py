@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from itertools import groupby
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from catalog import space
@@ -25,7 +25,7 @@ from likeness.store.write.forgetting import finish_moves, forget_versions
 from likeness.store.write.holding import Hold, holds_on
 from tasks.ages import age_limit
 from tasks.claims import is_backed_up_now, store_claimed, store_gate, versions_read
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.sentinel import suspicious_vms_of
 
 _BUSY, _READ = "its VM is being backed up at this moment", "it is being read at this moment"

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Guest, Site
 from blocks.loading import load_block
@@ -45,7 +45,7 @@ from likeness.transport.tuning import keep_large_buffers
 from likeness.xen.inventory import XenVm, find_vm
 from tasks.delegates import bundle_of
 from tasks.progress import transferring
-from tasks.retries import ONCE, STEP
+from tasks.retries import ONCE, STEP, task
 from tasks.transfer import locked_until
 
 MIB = 1 << 20

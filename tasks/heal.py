@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from catalog.audits import open_troubles, troubles_over
@@ -36,7 +36,7 @@ from likeness.store.repair.healing import heal_chunks
 from likeness.store.repair.healing_documents import DocumentHealer
 from tasks.ages import age_limit
 from tasks.proving import Prover, Validated
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
 
 _INDEX = f"{layout.INDEX}/"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import msgspec
-from prefect import task
 
 from blocks import Site
 from catalog import nights
@@ -26,7 +25,7 @@ from tasks.artifacts import put_markdown, slug
 from tasks.guests import guests_of
 from tasks.mend_catalog import ready_catalog
 from tasks.reports import render
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.selection import vms_of
 
 _SPEED = 50e6  # bytes a second, where nothing is known of the pool yet

@@ -3,7 +3,6 @@
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 
-from prefect import task
 from prefect.exceptions import Pause
 
 from blocks import Site
@@ -13,7 +12,7 @@ from likeness.model.ids import RunId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from tasks.mend_catalog import ready_catalog
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 STOPPED, PAUSED = "stopped", "paused"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -36,7 +36,7 @@ from tasks.failures import Failure, tell_of
 from tasks.last_results import JOB_FLOW, OUR_FLOWS
 from tasks.notify import channels
 from tasks.outcomes import is_told_otherwise
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.run_processes import had_time_to_begin, has_process, is_elsewhere
 
 DIED = "Its process is gone without a word: it was killed, or the machine went down."

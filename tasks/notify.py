@@ -17,7 +17,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import prefect.blocks.notifications  # noqa: F401  # so that the types of these blocks are known
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
@@ -49,7 +49,7 @@ from tasks.letters import (
     trouble_letter,
 )
 from tasks.links import page_link, run_link
-from tasks.retries import ONCE
+from tasks.retries import ONCE, task
 
 _TIMEOUT_SECONDS = 60.0
 _RUNS_LOOKED_AT = 50

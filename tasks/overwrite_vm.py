@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from catalog.values import VersionRow
@@ -41,7 +41,7 @@ from tasks.claims import vm_claimed
 from tasks.progress import shown
 from tasks.restore_sources import Chosen, Notes, opened_disk, sources, version_in
 from tasks.restore_vm import Reached, VmBack
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 
 @dataclass(frozen=True, slots=True)

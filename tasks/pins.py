@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 
-from prefect import task
-
 from blocks import Site
 from catalog.versions import find_version
 from likeness.clock import system_clock
@@ -11,7 +9,7 @@ from likeness.errors import BadInput
 from likeness.store.write.holding import pin, unpin
 from tasks.ages import age_limit
 from tasks.claims import store_gate
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 
 @task(task_run_name="pin {version}", **STEP)

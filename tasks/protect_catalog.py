@@ -1,6 +1,6 @@
 """Protect the installation: a copy of the catalog in the store, and a head that vouches for it."""
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from catalog.copies import export_copy
@@ -12,7 +12,7 @@ from likeness.store.write.heads import write_head
 from likeness.store.write.kept_installation import FILE, seal_installation
 from tasks.claims import store_claimed
 from tasks.installation import installation_of
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.responses import DeploymentResponse
@@ -16,7 +16,7 @@ from likeness.model.ids import VmId
 from likeness.model.job import BackupJob
 from tasks.last_results import JOB_FLOW
 from tasks.pool_view import PlannedJob, look_at_pool
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 _PAGE = 200
 

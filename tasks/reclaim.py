@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from catalog import reconciling, space
@@ -27,7 +27,7 @@ from tasks.claims import is_live, store_claimed, store_gate
 from tasks.known_ids import copies_of, proof_counts_for
 from tasks.progress import shown
 from tasks.proving import Prover, Validated
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
 
 

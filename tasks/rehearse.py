@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import CatalogFile, Site
 from catalog.connection import make_room
@@ -21,7 +21,7 @@ from likeness.store.write.heads import read_head_state
 from likeness.store.write.kept_installation import newest_installation
 from tasks.catch_up import bring_together
 from tasks.mend_catalog import WHAT_THE_STORE_SAYS, newest_copy
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 _STALE = timedelta(days=30)
 _MAX_SHOWN = 5

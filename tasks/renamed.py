@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 
-from prefect import task
-
 from blocks import Site
 from catalog.versions import list_versions
 from likeness.clock import system_clock
 from likeness.model.ids import VmId, as_uuid
 from likeness.model.outcome import VmOutcome
 from likeness.xen.inventory import XenVm, list_vms
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 
 @task(task_run_name="look for VMs that were renamed", **STEP)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from likeness.errors import BadInput, LikenessError, Stopped
@@ -26,7 +26,7 @@ from tasks.artifacts import put_table
 from tasks.overwrite_vm import VmOverwrite, overwritten_vm
 from tasks.restore_sources import Chosen, Notes, choose_version, sources, version_in
 from tasks.restore_vm import VmRestore, filled_vm
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from likeness.errors import BadInput
@@ -25,7 +25,7 @@ from likeness.transport.tuning import keep_large_buffers
 from tasks.claims import version_read
 from tasks.progress import shown
 from tasks.restore_sources import Chosen, Notes, known_locations, sources, version_in
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
 
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from catalog.locations_of_disk import locations_of_disk
@@ -26,7 +26,7 @@ from likeness.store.read.versions import Version, find_version
 from likeness.transport.base import Transport
 from tasks.ages import age_limit
 from tasks.claims import version_read
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
 
 PROVED = (Verdict.GOOD, Verdict.STALE)

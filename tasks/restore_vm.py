@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from likeness.errors import BadInput, LikenessError
@@ -35,7 +35,7 @@ from likeness.xen.restoring import (
 from likeness.xen.storages import find_storage
 from tasks.progress import shown
 from tasks.restore_sources import Chosen, Notes, opened_disk, sources, version_in
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from prefect import task
-
 from blocks import Site
 from likeness.errors import BadInput, UnknownVm
 from likeness.model.choosing import called, looks
@@ -21,7 +19,7 @@ from likeness.xen.inventory import (
 )
 from likeness.xen.session import XenSession
 from tasks.guests import guests_of
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 
 @task(task_run_name="select the VMs of {job.name}", **STEP)

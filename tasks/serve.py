@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from likeness.model.ids import RunId, random_name
@@ -19,7 +19,7 @@ from likeness.store.read.versions import Version
 from tasks.artifacts import put_table
 from tasks.claims import version_read
 from tasks.restore_sources import Chosen, Notes, known_locations, sources, version_in
-from tasks.retries import ONCE
+from tasks.retries import ONCE, task
 from tasks.transfer import scratch_folder
 
 

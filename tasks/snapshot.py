@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from likeness.errors import ShareFull, ShareRefused, ShareUnreachable, StoreMissing
@@ -24,7 +24,7 @@ from likeness.xen.session import XenSession
 from likeness.xen.snapshots import Consistency, XenSnapshot
 from likeness.xen.snapshots import take_snapshot as take
 from tasks.changes import drop_own, keep_only_newest
-from tasks.retries import ONCE
+from tasks.retries import ONCE, task
 
 _FLOOR_BYTES, _FLOOR_SHARE = 1 << 30, 0.01
 """So much is left free: a gibibyte, or a hundredth of a small place."""
@@ -51,8 +51,7 @@ def take_snapshot(
         run: Whose snapshot it is.
         site: The installation.
         stop: Looked at while the pool works.
-        tell: Told of the snapshot; Prefect ends a paused run right behind this task, and then
-            nobody is given what it returns.
+        tell: Told of the snapshot as soon as it is there: what follows it here may fail.
 
     Raises:
         ShareUnreachable, StoreMissing, ShareRefused: The data store cannot be reached, so there

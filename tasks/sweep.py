@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site, XenPool
 from catalog.staging import sweep_left
@@ -21,7 +21,7 @@ from likeness.xen.owner import Owner
 from likeness.xen.sweeping import Swept as SweptSnapshot
 from likeness.xen.sweeping import sweep_snapshots
 from tasks.claims import is_live
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 _CLAIMS_KEPT = timedelta(days=2)
 

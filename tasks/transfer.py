@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 from prefect.runtime import task_run
 
 from blocks import Site
@@ -36,7 +36,7 @@ from tasks.changes import Unread, unread_of
 from tasks.delegates import Moved, ReadyDelegate, bundle_of, transfer_through
 from tasks.known_ids import Shared, Sharing, shared_with
 from tasks.progress import transferring
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 
 
 @contextmanager

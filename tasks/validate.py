@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
@@ -37,7 +37,7 @@ from tasks.dashboard import Reading, reading_shown
 from tasks.notify import tell
 from tasks.other_workers import OtherWorkers
 from tasks.proving import Prover, Validated
-from tasks.retries import ONCE, STEP
+from tasks.retries import ONCE, STEP, task
 from tasks.transfer import scratch_folder
 
 _DAY = timedelta(days=1)

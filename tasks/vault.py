@@ -4,7 +4,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site, Vault
 from catalog import vault_reading
@@ -37,7 +37,7 @@ from likeness.transport.base import Transport
 from tasks.ages import is_hour
 from tasks.claims import vault_claimed
 from tasks.progress import shown
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.vault_locks import lock_versions
 
 

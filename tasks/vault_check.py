@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site, Vault
 from catalog import vault_reading
@@ -15,7 +15,7 @@ from likeness.store.check.reading_back import ReadBack, read_back
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore, set_aside
 from tasks.ages import age_limit, is_hour
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.vault import cap_of, vault_of
 
 _WRITTEN_EVERY = 20.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site, Vault
 from catalog.vaulting import record_vault_contents
@@ -32,7 +32,7 @@ from likeness.store.read.index import known_packs
 from likeness.store.write.forgetting import finish_moves, forget_versions, read_forgotten
 from likeness.store.write.heads import write_head
 from tasks.claims import vault_claimed
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
 from tasks.vault import vault_of
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from prefect import task
-
 from blocks import Site
 from catalog import schema
 from catalog.reconciling import doubt_everything
@@ -13,7 +11,7 @@ from likeness.stopping import StopToken
 from likeness.store.format.opening import claimed_store, open_store_with_key_file
 from likeness.store.repair.copying import Manner, copy_to_vault
 from likeness.transport.base import Transport
-from tasks.retries import STEP
+from tasks.retries import STEP, task
 from tasks.vault import Tally, Vaulted, cap_of, progress_of, vault_of
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 import httpx
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from blocks import Site
 from catalog import messages
@@ -19,7 +19,7 @@ from tasks.notify import channels, tell, within_timeout
 from tasks.overdue import Cause, overdue_validation, overdue_vault, overdue_vms
 from tasks.overdue_jobs import overdue_jobs
 from tasks.protection import planned_jobs
-from tasks.retries import ONCE, STEP
+from tasks.retries import ONCE, STEP, task
 from tasks.sentinel import anomalies
 
 _PING_SECONDS = 10.0

@@ -8,16 +8,21 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prefect import Flow
 from prefect._flow_run_suspension import _active_flow_run_suspension_requests
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.states import Paused
 
 from flows.backup import backup_job
+from flows.restore_vm import restore_vm
 from likeness.clock import system_clock
+from tasks.claims import store_gate
 from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise
+from tests.flows.test_restore_over import is_free, shut_down
 from tests.flows.test_telling import subjects
 from tests.flows.waiting import wait_until
 from tests.validation.mail_server import MailServer
@@ -26,19 +31,24 @@ pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 NAMES = ("first", "second", "third")
 
 
-def begun_later(site: Scene, *names: str, **settings: Any) -> UUID:
-    """A run of a deployed job that a worker has not taken up yet."""
-    job = site.job(*names, **settings).model_dump(mode="json", exclude_unset=True)
+def deployed(flow: Flow[..., Any], site: Scene, **parameters: Any) -> UUID:
+    """A run of a deployment that a worker has not taken up yet."""
     with get_client(sync_client=True) as client:
         deployment = client.create_deployment(
-            client.create_flow(backup_job),
-            f"{site.name}-nightly",
-            parameters={"job": job, "site": site.name},
+            client.create_flow(flow),
+            f"{site.name}-paused",
+            parameters={"site": site.name, **parameters},
         )
         return client.create_flow_run_from_deployment(deployment).id
 
 
-def begin(run: UUID, ended: list[Any]) -> threading.Thread:
+def begun_later(site: Scene, *names: str, **settings: Any) -> UUID:
+    """A run of a deployed job that a worker has not taken up yet."""
+    job = site.job(*names, **settings).model_dump(mode="json", exclude_unset=True)
+    return deployed(backup_job, site, job=job)
+
+
+def begin(run: UUID, ended: list[Any], flow: Flow[..., Any] = backup_job) -> threading.Thread:
     """Carry out a run as a worker's process does."""
 
     def carry_out() -> None:
@@ -46,9 +56,7 @@ def begin(run: UUID, ended: list[Any]) -> threading.Thread:
             known = client.read_flow_run(run)
         try:
             ended.append(
-                run_flow(
-                    backup_job, flow_run=known, parameters=known.parameters, return_type="state"
-                )
+                run_flow(flow, flow_run=known, parameters=known.parameters, return_type="state")
             )
         except Pause as paused:
             ended.append(paused)
@@ -120,3 +128,69 @@ def is_to_end(run: UUID) -> bool:
     """Whether a run of this process was told that it is paused."""
     asked = _active_flow_run_suspension_requests.get(run)
     return asked is not None and asked.is_requested()
+
+
+def test_a_job_paused_while_a_version_is_committed_compares_the_next_with_it(
+    new_site: Callable[..., Scene],
+) -> None:
+    site = new_site({"first": [noise("first", 3 * MIB)]})
+    run = begun_later(site, "first")
+    ended: list[Any] = []
+    with store_gate(site.site):
+        process = begin(run, ended)
+        wait_until(lambda: is_at(run, "commit first"), "the commit is under way", pause=0.2)
+        pause(run)
+        wait_until(lambda: is_to_end(run), "the process of the run knows of it")
+    process.join(120)
+
+    assert isinstance(ended[0], Pause)
+    assert len(site.record_names()) == 1
+    assert site.records_of_changes() == 1
+    with get_client(sync_client=True) as client:
+        client.resume_flow_run(run)
+    begin(run, ended).join(120)
+    assert ended[1].name == "Completed", ended[1].message
+    assert [row.run for row in site.listed()] == [run.hex]
+    site.pool.write("first", disk=0, offset=MIB, data=b"new")
+    site.back_up("first")
+    assert site.newest("first").counts.read_bytes < MIB
+
+
+@pytest.mark.parametrize(("overwrite", "held"), [("", "VDI.create"), ("first", "VM.snapshot")])
+def test_a_restore_paused_while_its_vm_is_made_ready_leaves_the_pool_as_it_was(
+    new_site: Callable[..., Scene], overwrite: str, held: str
+) -> None:
+    site = new_site({"first": [noise("first", MIB)]})
+    site.back_up("first", validated=True)
+    shut_down(site, "first")
+    before = vms_and_disks(site)
+    run = deployed(restore_vm, site, vm="first", overwrite=overwrite)
+    site.pool.faults.hang(held, times=0)
+    known = len(site.pool.journal.entries(f"Async.{held}"))
+    ended: list[Any] = []
+    process = begin(run, ended, restore_vm)
+    wait_until(lambda: len(site.pool.journal.entries(f"Async.{held}")) > known, "it is being made")
+
+    pause(run)
+    wait_until(lambda: is_to_end(run), "the process of the run knows of it")
+    site.pool.faults.clear()
+    process.join(120)
+
+    assert isinstance(ended[0], Pause)
+    assert vms_and_disks(site) == before
+    assert is_free(site, "first")
+    assert site.left_in_the_pool() == NOTHING_LEFT
+
+
+def vms_and_disks(site: Scene) -> tuple[list[str], int]:
+    """Names of the pool's VMs, and how many disks it has."""
+    names = [site.pool.db.get("VM", each, "name_label") for each in site.pool.db.where("VM")]
+    return sorted(names), len(site.pool.db.where("VDI"))
+
+
+def is_at(run: UUID, step: str) -> bool:
+    """Whether a step of a run is under way."""
+    its = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+    with get_client(sync_client=True) as client:
+        tasks = client.read_task_runs(flow_run_filter=its)
+    return any(each.name == step and each.state and each.state.is_running() for each in tasks)
