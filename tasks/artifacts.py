@@ -86,16 +86,20 @@ def put_markdown(key: str, text: str, description: str) -> UUID | None:
     return _put("markdown", key, text, description)
 
 
-def put_bar(key: str, description: str) -> UUID | None:
-    """A progress bar at its beginning; none if the server does not answer."""
-    return _put("progress", key, 0.0, description)
+def put_bar(key: str, description: str, percent: float) -> UUID | None:
+    """A progress bar, 0 to 100; none if the server does not answer."""
+    return _put("progress", key, _bounded(percent), description)
 
 
 def move_bar(bar: UUID | None, percent: float) -> None:
     """Show another percentage, 0 to 100."""
     if bar is not None:
-        change = ArtifactUpdate(data=min(max(percent, 0.0), 100.0))
+        change = ArtifactUpdate(data=_bounded(percent))
         _quietly(lambda client: client.update_artifact(bar, change))
+
+
+def _bounded(percent: float) -> float:
+    return min(max(percent, 0.0), 100.0)
 
 
 def rewrite_newest(key: str, text: str, *, and_also: UUID | None = None) -> bool:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from math import inf
+from uuid import UUID
 
 from blocks import Site
 from catalog.at_work import Work, note_work
@@ -19,6 +21,8 @@ from likeness.model.ids import RunId
 from tasks.artifacts import move_bar, put_bar, slug
 
 EVERY_SECONDS = 4.0
+SECONDS_A_BAR = 2.0
+"""All bars of a run together write no more often than that."""
 
 
 @dataclass
@@ -180,27 +184,77 @@ def transferring(
 
 @contextmanager
 def shown(key: str, description: str, percent: Callable[[], float]) -> Generator[None, None, None]:
-    """Show `percent()` as a progress bar while the `with` lasts.
+    """Show `percent()` as a progress bar while the `with` lasts, if it lasts more than a moment.
 
     Args:
         key: Of the artifact: lower-case letters, digits and dashes.
         description: What is under way.
         percent: 0 to 100; called from another thread.
     """
-    bar = put_bar(key, description)
-    with every_few_seconds(lambda: move_bar(bar, percent()), f"progress {key}"):
+    bar = _Bar(key, description, percent)
+    with _bars.with_one_more(), every_few_seconds(bar.draw, f"progress {key}", then=bar.end):
         yield
 
 
+class _Bars:
+    """How many bars this process shows; the more, the seldomer each is written."""
+
+    def __init__(self) -> None:
+        self._count, self._lock = 0, threading.Lock()
+
+    @contextmanager
+    def with_one_more(self) -> Generator[None, None, None]:
+        with self._lock:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._count -= 1
+
+    def seconds_between(self) -> float:
+        """From one writing of a bar to its next."""
+        return max(EVERY_SECONDS - 1.0, SECONDS_A_BAR * self._count)
+
+
+_bars = _Bars()
+
+
+class _Bar:
+    """A progress bar at the server; what is over at once never gets there."""
+
+    def __init__(self, key: str, description: str, percent: Callable[[], float]) -> None:
+        self._key, self._description, self._percent = key, description, percent
+        self._made: UUID | None = None
+        self._last = -inf
+
+    def draw(self) -> None:
+        if stopwatch() - self._last < _bars.seconds_between():
+            return
+        self._last = stopwatch()
+        if self._made is None:
+            self._made = put_bar(self._key, self._description, self._percent())
+        else:
+            move_bar(self._made, self._percent())
+
+    def end(self) -> None:
+        move_bar(self._made, self._percent())
+
+
 @contextmanager
-def every_few_seconds(call: Callable[[], None], name: str) -> Generator[None, None, None]:
-    """Call again and again from another thread while the `with` lasts, and once at its end."""
+def every_few_seconds(
+    call: Callable[[], None], name: str, *, then: Callable[[], None] | None = None
+) -> Generator[None, None, None]:
+    """Call again and again from another thread while the `with` lasts, and `then` at its end.
+
+    Without a `then` it is the same once more.
+    """
     over = threading.Event()
 
     def keep() -> None:
         while not over.wait(EVERY_SECONDS):
             call()
-        call()
+        (then or call)()
 
     context = contextvars.copy_context()  # so that Prefect's settings and run are known there too
     thread = threading.Thread(target=lambda: context.run(keep), name=name, daemon=True)
