@@ -46,6 +46,7 @@ from tasks.guests import (
 from tasks.job_plan import note_plan, show_against_plan
 from tasks.journal import finish_run, journaled
 from tasks.known_ids import Sharing, known_ids_kept
+from tasks.limits import slots_held
 from tasks.notify import tell_aftermath, tell_job
 from tasks.outcomes import done_before, failed_vm, final_state, finished_vm, untold_troubles
 from tasks.progress import vm_at_work
@@ -209,6 +210,7 @@ def protect_vm(
     stop.check()
     with (
         vm_claimed(site, vm.vm, vm.name),
+        slots_held(vm, vm.name, run=run, site=site, stop=stop),
         scratch_folder(site, run) as scratch,
         vm_at_work(run, vm.vm),
         ExitStack() as held,

@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import TaskRun
 
+from likeness.xen.inventory import find_vm
 from tests.flows.background import InTheBackground
 from tests.flows.scene import Scene, noise, outcomes
 from tests.flows.waiting import wait_until
@@ -95,3 +97,26 @@ def test_one_vm_at_a_time_in_list_order_unless_said_otherwise(twenty: Scene) -> 
 
     assert asked_to_freeze(twenty) == wanted
     assert twenty.pool.max_snapshots_at_once == 1
+
+
+def test_a_global_limit_lets_no_more_vms_at_a_storage_than_it_says(
+    twenty: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.limits._LOOK_SECONDS", 0.2)
+    with twenty.site.xen_pool.open() as xen:
+        name = f"storage {find_vm(xen, NAMES[0]).disks[0].storage}"
+    with get_client(sync_client=True) as client:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
+        try:
+            twenty.pool.faults.hang("VM.snapshot", times=0)
+            job = InTheBackground(twenty, *NAMES[:3], concurrency=3)
+            wait_until(lambda: asked_to_freeze(twenty), "one is in flight")
+            shown = client.read_global_concurrency_limit_by_name(name)
+            assert shown.active_slots == 1
+            twenty.pool.faults.clear()
+            assert job.ended().name == "Completed"
+            assert twenty.pool.max_snapshots_at_once == 1
+            assert client.read_global_concurrency_limit_by_name(name).active_slots == 0
+        finally:
+            client.delete_global_concurrency_limit_by_name(name)
+    assert sorted(row.vm_name for row in twenty.listed()) == NAMES[:3]
