@@ -6,6 +6,7 @@ from datetime import datetime
 
 from catalog.messages import Message, message_id
 from catalog.values import VersionRow
+from likeness.clock import utc_and_local
 from likeness.model.ids import RunId
 
 _VARYING = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
@@ -103,7 +104,7 @@ def failure_letter(
 def late_letter(job: str, run: RunId, due_at: datetime, why: str) -> Message:
     """A job that should have begun long ago."""
     lines = [
-        f"The job should have begun on {due_at:%Y-%m-%d %H:%M} UTC and has not.",
+        f"The job should have begun on {utc_and_local(due_at)} and has not.",
         why,
         *("", "WHAT IT MEANS", "Its VMs have no version from this run yet."),
         *("", "WHAT HAPPENS NEXT"),

@@ -12,7 +12,7 @@ from catalog.audits import Trouble
 from catalog.incidents import Incident
 from catalog.values import ProofOutlook, Verdict, VersionRow
 from catalog.vault_reading import vault_ages
-from likeness.clock import system_clock
+from likeness.clock import system_clock, utc_and_local
 from likeness.errors import LikenessError
 from likeness.model.sizes import counted, readable_age, readable_size
 from likeness.store.format import layout
@@ -44,7 +44,7 @@ class PageFacts:
 
 def page_text(site: Site, facts: PageFacts) -> str:
     """The whole page: protection, the queues as they are now, below them what changes slowly."""
-    written = f"{system_clock():%Y-%m-%d %H:%M:%S} UTC"
+    written = utc_and_local(system_clock())
     live = [work for work in at_work.list_work(site.catalog.file) if is_live(site, work.run)]
     dead = [work for work in at_work.list_work(site.catalog.file) if work not in live]
     stale = "🟠 If that is more than an hour ago, no run has ended since: look at the worker."
@@ -297,7 +297,7 @@ def incident_lines(found: Sequence[Incident]) -> list[str]:
         return ["None: nothing is known to be damaged."]
     lines = []
     for incident in found:
-        opened = f"{incident.opened_at:%Y-%m-%d %H:%M} UTC"
+        opened = utc_and_local(incident.opened_at)
         what = counted(incident.damaged_copies, "data block")
         if not incident.damaged_copies:
             what = "records or block maps"

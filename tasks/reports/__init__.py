@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from likeness.clock import utc_and_local
 from likeness.model.sizes import counted, readable_age, readable_size
 
 _UNBROKEN = {ord(" "): "\N{NO-BREAK SPACE}", ord("-"): "\N{NON-BREAKING HYPHEN}"}
@@ -42,7 +43,7 @@ def _environment() -> Environment:
         "moment": moment,
         "age": age_text,
         "short": short_moment,
-        "utc": utc,
+        "utc": utc_and_local,
     }
     return made
 
@@ -55,11 +56,6 @@ def cell(text: object) -> str:
 def moment(at: datetime | None) -> str:
     """To the minute, in UTC."""
     return f"{at:%Y-%m-%d %H:%M}" if at else "none"
-
-
-def utc(at: datetime) -> str:
-    """To the minute, with its zone, as in a sentence."""
-    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def short_moment(at: datetime | None, now: datetime) -> str:

@@ -1,10 +1,12 @@
 """How well each VM is protected: the worst on top, night by night, readable at 3 and at 300."""
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 
 from catalog.connection import writing
+from likeness.clock import utc_and_local
 from tasks.forget import plan_forget
 from tasks.page import page_facts, page_text
 from tasks.pool_view import keep_pool_view
@@ -59,6 +61,26 @@ def test_no_vm_is_green_while_the_store_is_away(house: House) -> None:
 
     assert "🟩" not in text.split("Nights:")[0]
     assert {cells[0] for cells in rows(text)} == {"❌", "🟠"}
+
+
+@pytest.mark.parametrize(
+    ("zone", "said"),
+    [
+        ("UTC", "2031-07-01 22:30 UTC"),
+        ("CET-1CEST,M3.5.0,M10.5.0/3", "2031-07-01 22:30 UTC (2031-07-02 00:30 CEST)"),
+        ("EST5EDT,M3.2.0,M11.1.0", "2031-07-01 22:30 UTC (18:30 EDT)"),
+    ],
+)
+def test_local_time_stands_beside_utc(
+    zone: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        found = utc_and_local(datetime(2031, 7, 1, 22, 30, tzinfo=UTC))
+    time.tzset()
+
+    assert found == said
 
 
 def test_a_pool_that_was_never_asked_is_said(house: House) -> None:
