@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from ssl import SSLContext, create_default_context
 from urllib.parse import urlsplit
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_URL
 from pydantic import BaseModel, SecretStr
 
 from blocks import DataStoreShare, Site, Vault
@@ -98,7 +99,7 @@ def _server(_site: Site) -> Iterator[Checked]:
             "start `prefect server start` as a service and set PREFECT_API_URL",
         )
         return
-    answer = httpx.get(f"{api}/health", timeout=_SECONDS)
+    answer = httpx.get(f"{api}/health", timeout=_SECONDS, verify=_trusted())
     answer.raise_for_status()
     yield Checked("Prefect server", WELL, f"answers at {api}")
     yield from _login(api)
@@ -107,11 +108,18 @@ def _server(_site: Site) -> Iterator[Checked]:
     yield from _database()
 
 
+def _trusted() -> SSLContext:
+    """Whom Prefect's own clients trust here."""
+    return create_default_context(cafile=PREFECT_API_SSL_CERT_FILE.value() or None)
+
+
 def _login(api: str) -> Iterator[Checked]:
     """Whether strangers are kept out: the API gives out every password in the blocks."""
     parts = urlsplit(api)
     here = parts.hostname in ("127.0.0.1", "::1", "localhost")
-    asked = httpx.post(f"{api}/block_documents/filter", json={"limit": 1}, timeout=_SECONDS)
+    asked = httpx.post(
+        f"{api}/block_documents/filter", json={"limit": 1}, timeout=_SECONDS, verify=_trusted()
+    )
     if asked.status_code in (401, 403):
         yield Checked("API login", WELL, "the API asks for a login")
     else:

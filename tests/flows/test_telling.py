@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from blocks.site import SiteBlock
 from catalog.messages import undelivered
+from flows.doctor import examine_site
 from flows.restore import restore_disks
 from flows.sweep import sweep
 from flows.unprotected import unprotected
@@ -84,6 +85,18 @@ def test_of_a_store_that_is_gone_people_are_told_what_is_known_and_what_is_safe(
     shutil.copytree(site.folder / "vault", site.place)
     assert site.back_up("db", validated=True).is_completed()
     assert site.restore(site.newest("db").version) == site.disks("db")
+
+
+def test_a_test_message_is_sent_from_the_form_of_the_doctor(
+    site: Scene, mailed: MailServer
+) -> None:
+    examine_site(site=site.name, return_state=True)
+    assert subjects(mailed) == []
+
+    examine_site(site=site.name, send=True, return_state=True)
+
+    assert subjects(mailed) == [f"a test message of site {site.name}"]
+    assert "sent to " in page(site, "doctor")
 
 
 def test_a_vaulting_that_failed_shows_on_the_page(site: Scene) -> None:
