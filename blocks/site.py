@@ -99,6 +99,20 @@ class SiteSettings(BaseModel):
         description="Hand packs to so many runs of the deployment prove-packs at once, on whatever"
         " workers serve its work pool; 0: read them back where the catalog is.",
     )
+    vault_on_workers: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        title="Vault on other workers, runs at once",
+        description="Hand versions to so many runs of the deployment work-elsewhere at once; what"
+        " they leave is copied where the catalog is. 0: all of it is.",
+    )
+    restore_on_workers: bool = Field(
+        default=False,
+        title="Restore and look into files on other workers",
+        description="By a run of the deployment work-elsewhere, on whatever worker serves its work"
+        " pool; folders are then that machine's.",
+    )
 
     @field_validator("keep")
     @classmethod

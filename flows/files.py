@@ -11,10 +11,12 @@ from flows.restore import require_possible
 from flows.runs import our_flow, this_run
 from likeness.errors import BadInput, LikenessError
 from likeness.model.ids import RunId
+from likeness.stopping import StopToken
 from tasks.claims import run_claimed
+from tasks.elsewhere import FilesLookedFor, looked_into_elsewhere
 from tasks.files import FilesFound, FilesWanted, look_into, show_files
 from tasks.outcomes import files_state
-from tasks.restore_sources import choose_version, versions_of
+from tasks.restore_sources import Chosen, choose_version, versions_of
 
 _Text = refused_in_words("give a text")
 
@@ -58,9 +60,19 @@ def files(
             found = _in_every_version(vm, wanted, from_vault=from_vault, run=run, site=here)
         else:
             chosen = choose_version(vm, version, site=here)
-            found = look_into(chosen, wanted, from_vault=from_vault, run=run, site=here)
+            found = _looked_into(chosen, wanted, from_vault=from_vault, run=run, site=here)
         show_files(found, f"{vm} {version}".strip() or "last good", site=here)
     return files_state(found)
+
+
+def _looked_into(
+    chosen: Chosen, wanted: FilesWanted, *, from_vault: bool, run: RunId, site: Site
+) -> FilesFound:
+    """By this worker or by whichever the site says."""
+    if not site.restore_on_workers:
+        return look_into(chosen, wanted, from_vault=from_vault, run=run, site=site)
+    told, stop = FilesLookedFor(chosen, wanted, from_vault), StopToken()
+    return looked_into_elsewhere(told, run=run, site=site, stop=stop)
 
 
 def _in_every_version(
@@ -71,7 +83,7 @@ def _in_every_version(
     every = versions_of(vm, site=site)
     for chosen in every:
         try:
-            found = look_into(chosen, wanted, from_vault=from_vault, run=run, site=site)
+            found = _looked_into(chosen, wanted, from_vault=from_vault, run=run, site=site)
         except LikenessError as problem:
             get_run_logger().error("version %s: %s", chosen.version[:8], problem)
             all_found.troubles.append(f"version {chosen.version[:8]}: {problem}")

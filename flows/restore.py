@@ -4,7 +4,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 
 from blocks import Site
@@ -15,10 +14,10 @@ from likeness.model.sizes import shortened
 from likeness.serving.converting import require_format
 from likeness.stopping import StopToken
 from tasks.claims import run_claimed
+from tasks.elsewhere import DisksWanted, restored_elsewhere, restored_here
 from tasks.outcomes import restored_state
 from tasks.reporting import show_restore
-from tasks.restore import DisksDone, restore_version_disks
-from tasks.restore_sources import Notes, choose_version
+from tasks.restore_sources import choose_version
 
 MAX_FILE_NAME = 200
 """Characters; what is restored has shorter ones."""
@@ -63,24 +62,17 @@ def restore_disks(
     here, run, stop = Site.named(site), this_run(), StopToken()
     try:
         with here.session(), run_claimed(here, run):
-            done = DisksDone(Notes(get_run_logger().warning))
             chosen = choose_version(vm, version, site=here)
-            disks = restore_version_disks(
-                chosen,
-                Path(folder),
-                run=run,
-                site=here,
-                from_vault=from_vault,
-                stop=stop,
-                done=done,
-                accept_damage=accept_damage,
-                image_format=image_format,
-            )
-            show_restore(chosen.version, disks, site=here)
+            wanted = DisksWanted(chosen, folder, from_vault, accept_damage, image_format)
+            if here.restore_on_workers:
+                back = restored_elsewhere(wanted, run=run, site=here, stop=stop)
+            else:
+                back = restored_here(wanted, run=run, site=here, stop=stop)
+            show_restore(chosen.version, back.disks, site=here)
     except BaseException:
         stop.stop()
         raise
-    return restored_state(disks, folder, tuple(done.notes.said))
+    return restored_state(back.disks, folder, back.notes)
 
 
 def require_possible(folder: str) -> None:

@@ -8,13 +8,16 @@ from blocks import Site
 from flows.forms import SiteName, VersionWords, refused_in_words, titled
 from flows.runs import our_flow, this_run
 from likeness.errors import BadInput
+from likeness.model.ids import RunId
 from likeness.stopping import StopToken
+from likeness.xen.owner import Owner
 from tasks.claims import run_claimed
+from tasks.elsewhere import vm_made_elsewhere
 from tasks.outcomes import vm_back_state
 from tasks.overwrite_vm import VmOverwrite, overwritten_vm
 from tasks.reporting import show_vm_back
 from tasks.restore_sources import choose_version
-from tasks.restore_vm import VmRestore, restored_vm
+from tasks.restore_vm import VmBack, VmRestore, restored_vm
 
 _Words = refused_in_words("give a text")
 _Networks = refused_in_words("give names or uuids of networks, each with the one to use instead")
@@ -85,9 +88,16 @@ def restore_vm(
                     from_vault=from_vault,
                     pool=pool,
                 )
-                back = restored_vm(wanted, run=run, site=here, stop=stop)
+                back = made_vm(wanted, run=run, site=here, stop=stop)
             show_vm_back(back, site=here)
     except BaseException:
         stop.stop()
         raise
     return vm_back_state(back)
+
+
+def made_vm(wanted: VmRestore, *, run: RunId, site: Site, stop: StopToken) -> VmBack:
+    """A new VM, restored by this worker or by whichever the site says."""
+    if site.restore_on_workers:
+        return vm_made_elsewhere(wanted, run=run, site=site, stop=stop)
+    return restored_vm(wanted, owner=Owner(site.installation, run), site=site, stop=stop)

@@ -10,6 +10,7 @@ from flows.runs import our_flow, this_run
 from likeness.stopping import StopToken
 from tasks.catch_up import catch_up
 from tasks.claims import run_claimed
+from tasks.elsewhere import copy_elsewhere
 from tasks.mend_catalog import ready_catalog
 from tasks.outcomes import checked_vault_state, kept_vault_state, vaulted_state
 from tasks.reporting import show_vault, show_versions
@@ -41,10 +42,13 @@ def vault(
         try:
             by_rules = wanted_there(site=here)
             only = frozenset([version_called(version, site=here)]) if version.strip() else by_rules
+            tally = Tally()
+            if here.vault_on_workers and only is None:
+                copy_elsewhere(this_run(), site=here, stop=stop, tally=tally)
             copied = copy_versions(
                 site=here,
                 stop=stop,
-                tally=Tally(),
+                tally=tally,
                 only=only,
                 own_history=by_rules is not None,
             )

@@ -28,7 +28,7 @@ OUR_FLOWS = (
     *("sweep", "restore-disks", "restore-vm", "unprotected", "watch", "examine-site", "plan"),
 )
 """Those that run on the catalog's host, and claim their run there."""
-ELSEWHERE = ("prove-packs",)
+ELSEWHERE = ("prove-packs", "work-elsewhere")
 """Those that run anywhere: nobody here can tell whether their process lives."""
 _ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 _LOOKED_AT = 100

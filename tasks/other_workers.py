@@ -5,39 +5,31 @@ What a worker calls damaged or missing is looked at again here before anybody be
 does not hand back, because it died or never began, is proved here.
 """
 
-from collections.abc import Collection, Iterator
+from collections import deque
+from collections.abc import Collection, Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from dataclasses import dataclass
 from uuid import UUID
 
 import msgspec
 from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import Artifact, State
-from prefect.states import Cancelled, Cancelling
+from prefect.states import Cancelling
 
 from blocks import Site
-from likeness.clock import stopwatch, system_clock
+from likeness.clock import system_clock
 from likeness.errors import LikenessError
 from likeness.model.ids import PackId
 from likeness.model.sizes import counted
 from likeness.stopping import StopToken
 from likeness.store.check.proving import Finding, PackProof, prove_packs
 from likeness.store.format.data_store import DataStore
-from tasks.overdue_jobs import deployed
-from tasks.progress import every_few_seconds
+from tasks import handing_out
+from tasks.handing_out import HandedOut
 
 PROVING_FLOW = "prove-packs"
-PACKS_AT_ONCE = 64
-"""So many packs are handed to a worker in one run: about a GiB."""
-_KIND = "findings"
-_LOOK_EVERY_SECONDS = 1.0
-_BEGIN_WITHIN_SECONDS = 180.0
-_SILENT_SECONDS = 60.0  # without a sign of life: its worker is gone
+PACKS_AT_ONCE = 256
+"""So many packs are handed to a worker in one run: about 4 GiB, so that beginning costs little."""
 
 
 def prove_for_others(
@@ -52,37 +44,18 @@ def prove_for_others(
         Exception: The server does not take the findings; the packs are proved again.
     """
     found: list[PackProof] = []
-    with get_client(sync_client=True) as client:
-        mine = client.create_artifact(ArtifactCreate(type=_KIND, data="", flow_run_id=run)).id
-
-    def alive() -> None:
-        with suppress(Exception), get_client(sync_client=True) as client:
-            client.update_artifact(mine, ArtifactUpdate(description=f"{len(found)} proved"))
-
-    with every_few_seconds(alive, "findings"), site.data_store.open() as store:
-        for proof in prove_packs(store, packs, clock=system_clock, stop=stop):
-            found.append(proof)
-    text = msgspec.json.encode(found).decode()
-    with get_client(sync_client=True) as client:
-        client.update_artifact(mine, ArtifactUpdate(data=text))
+    with handing_out.handing_back(run, lambda: f"{len(found)} proved") as hand_back:
+        with site.data_store.open() as store:
+            for proof in prove_packs(store, packs, clock=system_clock, stop=stop):
+                found.append(proof)
+        hand_back(msgspec.json.encode(found).decode())
     return found
 
 
-def _left_by(client: SyncPrefectClient, run: UUID) -> Artifact | None:
-    """What a run has left at the server so far."""
-    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
-    return next((e for e in client.read_artifacts(artifact_filter=mine) if e.type == _KIND), None)
-
-
-def _handed_back(client: SyncPrefectClient, run: UUID) -> list[PackProof]:
-    """Findings of a run, taken from the server; none if it left none that can be read."""
-    left = _left_by(client, run)
-    if left is None:
-        return []
-    with suppress(Exception):
-        client.delete_artifact(left.id)
+def _handed_back(client: SyncPrefectClient, work: HandedOut) -> list[PackProof]:
+    """Findings of a run; none if it left none that can be read."""
     with suppress(msgspec.MsgspecError):
-        return msgspec.json.decode(str(left.data), type=list[PackProof])
+        return msgspec.json.decode(handing_out.taken_back(client, work), type=list[PackProof])
     return []
 
 
@@ -91,14 +64,14 @@ class _Batch:
     """Packs that were handed out.
 
     Attributes:
-        sign: Of life, the last that was seen.
-        since: When that was.
+        work: The run that has them.
+        packs: Which.
+        again: Whether they were handed out before, to a worker that died.
     """
 
-    run: UUID
+    work: HandedOut
     packs: tuple[PackId, ...]
-    sign: object = None
-    since: float = field(default_factory=stopwatch)
+    again: bool
 
 
 @dataclass
@@ -136,67 +109,52 @@ class OtherWorkers:
             yield from prove_packs(store, left, clock=system_clock, stop=self.stop)
 
     def _from_others(self, packs: Collection[PackId]) -> Iterator[PackProof]:
-        waiting, under_way = iter(packs), list[_Batch]()
-        size = min(PACKS_AT_ONCE, -(-len(packs) // (2 * self.at_once)))
+        all_of_them, most = tuple(packs), -(-len(packs) // (2 * self.at_once))
+        size = max(min(PACKS_AT_ONCE, most), 1)
+        slices = range(0, len(packs), size)
+        waiting = deque((all_of_them[at : at + size], False) for at in slices)
+        under_way: list[_Batch] = []
+        short: list[tuple[PackId, ...]] = []  # what somebody was to prove who died
+        somebody_proves = False
         with get_client(sync_client=True) as client:
-            deployment = self._deployment(client)
+            deployment = handing_out.deployment_for(client, PROVING_FLOW, self.site.name)
             try:
-                while True:
-                    while len(under_way) < self.at_once:
-                        if not (batch := tuple(islice(waiting, size))):
-                            break
-                        under_way.append(self._handed_out(client, deployment, batch))
-                    if not under_way:
-                        return
-                    for each in [each for each in under_way if self._is_over(client, each)]:
+                while waiting or under_way:
+                    while waiting and len(under_way) < self.at_once:
+                        batch, again = waiting.popleft()
+                        wanted = {"site": self.site.name, "packs": list(batch)}
+                        work = handing_out.hand_out(client, deployment, wanted)
+                        under_way.append(_Batch(work, batch, again))
+                    for each in self._over(client, under_way):
                         under_way.remove(each)
-                        yield from self._findings(client, each)
-                    self.stop.check()
-                    if self.stop.wait(_LOOK_EVERY_SECONDS):
+                        left = yield from self._findings(client, each)
+                        somebody_proves = somebody_proves or len(left) < len(each.packs)
+                        short += [left] if left and not each.again else []
+                    if somebody_proves:
+                        waiting.extend((each, True) for each in short)
+                        short.clear()
+                    if self.stop.wait(handing_out.LOOK_EVERY_SECONDS):
                         self.stop.check()
             finally:
                 for each in under_way:  # nobody waits for them any more
                     with suppress(Exception):
-                        client.set_flow_run_state(each.run, Cancelling())
+                        client.set_flow_run_state(each.work.run, Cancelling())
 
-    def _findings(self, client: SyncPrefectClient, batch: _Batch) -> Iterator[PackProof]:
-        meant = set(batch.packs)
-        for proof in _handed_back(client, batch.run):
+    def _over(self, client: SyncPrefectClient, under_way: list[_Batch]) -> list[_Batch]:
+        return [batch for batch in under_way if handing_out.is_over(client, batch.work)]
+
+    def _findings(
+        self, client: SyncPrefectClient, batch: _Batch
+    ) -> Generator[PackProof, None, tuple[PackId, ...]]:
+        """Proofs that came back; of which packs none did."""
+        meant = dict.fromkeys(batch.packs)
+        for proof in _handed_back(client, batch.work):
             if proof.pack in meant:
-                meant.discard(proof.pack)
+                del meant[proof.pack]
                 yield proof
         if meant:
             get_run_logger().warning(
-                "%s came back from no worker; proved here", counted(len(meant), "pack")
+                "%s came back from no worker; proved by another one, or here",
+                counted(len(meant), "pack"),
             )
-
-    def _deployment(self, client: SyncPrefectClient) -> UUID:
-        for each in deployed(client):
-            of = each.deployment.parameters.get("site", "main")
-            if each.flow == PROVING_FLOW and of == self.site.name:
-                return each.deployment.id
-        raise LookupError(f"there is no deployment of {PROVING_FLOW} for site {self.site.name}")
-
-    def _handed_out(
-        self, client: SyncPrefectClient, deployment: UUID, packs: tuple[PackId, ...]
-    ) -> _Batch:
-        parameters = {"site": self.site.name, "packs": list(packs)}
-        run = client.create_flow_run_from_deployment(deployment, parameters=parameters)
-        return _Batch(run.id, packs)
-
-    def _is_over(self, client: SyncPrefectClient, batch: _Batch) -> bool:
-        """Whether nothing more is to be waited for; a run that hangs is given up."""
-        state = client.read_flow_run(batch.run).state
-        if state is None or state.is_final():
-            return True
-        left = _left_by(client, batch.run)
-        sign = left.updated if left is not None else None
-        if sign != batch.sign:
-            batch.sign, batch.since = sign, stopwatch()
-        patience = _SILENT_SECONDS if sign is not None else _BEGIN_WITHIN_SECONDS
-        if stopwatch() - batch.since < patience:
-            return False
-        with suppress(Exception):
-            gone: State[Any] = Cancelled(message="no sign of life; its packs are proved by others")
-            client.set_flow_run_state(batch.run, gone, force=True)
-        return True
+        return tuple(meant)

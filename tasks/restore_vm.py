@@ -14,7 +14,7 @@ from prefect import get_run_logger
 from blocks import Site
 from likeness.errors import BadInput, LikenessError
 from likeness.model.disk import Segment
-from likeness.model.ids import DiskId, RunId, VmId
+from likeness.model.ids import DiskId, VmId
 from likeness.model.naming import disk_label
 from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
@@ -102,8 +102,14 @@ class VmBack:
     over: bool = False
 
 
-def restored_vm(wanted: VmRestore, *, run: RunId, site: Site, stop: StopToken) -> VmBack:
+def restored_vm(wanted: VmRestore, *, owner: Owner, site: Site, stop: StopToken) -> VmBack:
     """Restore a VM; on any failure nothing of it is left that can be reached.
+
+    Args:
+        wanted: Which version, as what.
+        owner: Whose it is until it is whole.
+        site: The installation.
+        stop: Looked at everywhere.
 
     Raises:
         BadInput: There is no such storage or network, or the version cannot make a VM.
@@ -111,8 +117,7 @@ def restored_vm(wanted: VmRestore, *, run: RunId, site: Site, stop: StopToken) -
         HostRefused: The pool refused, such as for want of room.
         TransferBroken, HostUnreachable, ShareUnreachable: Tried three times in vain.
     """
-    say, owner = Notes(get_run_logger().warning), Owner(site.installation, run)
-    pool = wanted.pool
+    say, pool = Notes(get_run_logger().warning), wanted.pool
     with filled_vm(wanted, owner=owner, site=site, stop=stop, say=say) as (made, written):
         finish_vm(made, pool=pool, owner=owner, site=site)
     started = wanted.start and _started(made.vm, pool=pool, owner=owner, site=site, say=say)

@@ -4,28 +4,35 @@ import contextvars
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 import pytest
+from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 
 from catalog.values import Verdict
+from flows.files import files
 from flows.prove_packs import prove_packs
-from tasks import other_workers
+from flows.restore_vm import restore_vm
+from flows.sweep import sweep
+from flows.vault import vault
+from flows.work_elsewhere import work_elsewhere
+from tasks import handing_out
 from tests.flows.scene import MIB, Scene, noise
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 
 
-def deploy(site: Scene) -> UUID:
+def deploy(site: Scene, flow: Flow[..., Any] = prove_packs, **parameters: Any) -> UUID:
     with get_client(sync_client=True) as client:
         return client.create_deployment(
-            client.create_flow(prove_packs),
-            f"{site.name}-prove-packs",
-            parameters={"site": site.name, "packs": []},
+            client.create_flow(flow),
+            f"{site.name}-{flow.name}",
+            parameters={"site": site.name, **parameters},
         )
 
 
@@ -36,7 +43,9 @@ def runs_of(deployment: UUID) -> list[FlowRun]:
 
 
 @contextmanager
-def worker(deployment: UUID, *, dies: bool = False) -> Generator[list[UUID], None, None]:
+def worker(
+    deployment: UUID, *, flow: Flow[..., Any] = prove_packs, dies: bool = False
+) -> Generator[list[UUID], None, None]:
     """What serves a work pool: takes each run that was handed out, one after the other."""
     taken: list[UUID] = []
     over = threading.Event()
@@ -48,7 +57,7 @@ def worker(deployment: UUID, *, dies: bool = False) -> Generator[list[UUID], Non
                     taken.append(run.id)
                     if not dies:
                         run_flow(
-                            prove_packs,
+                            flow,
                             flow_run=run,
                             parameters=run.parameters,
                             return_type="state",
@@ -67,13 +76,13 @@ def worker(deployment: UUID, *, dies: bool = False) -> Generator[list[UUID], Non
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that nobody begins are waited for a moment only."""
-    monkeypatch.setattr(other_workers, "_BEGIN_WITHIN_SECONDS", 1.0)
+    monkeypatch.setattr(handing_out, "_BEGIN_WITHIN_SECONDS", 1.0)
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Findings are asked for five times a second."""
-    monkeypatch.setattr(other_workers, "_LOOK_EVERY_SECONDS", 0.2)
+    monkeypatch.setattr(handing_out, "LOOK_EVERY_SECONDS", 0.2)
 
 
 @pytest.mark.usefixtures("quick")
@@ -126,3 +135,73 @@ def test_what_no_worker_hands_back_is_proved_here(new_site: Callable[..., Scene]
     assert ended.name == "Completed"
     assert site.verdicts() == [Verdict.GOOD]
     assert {run.state_name for run in runs_of(deployment)} == {"Cancelled"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_another_worker_restores_looks_into_files_and_vaults(
+    new_site: Callable[..., Scene],
+) -> None:
+    site = new_site({"web": [noise("web", 3 * MIB)], "db": [noise("db", 2 * MIB)]})
+    site.back_up("web", "db", validated=True)
+    site.set(restore_on_workers=True, vault_on_workers=2)
+    deployment = deploy(site, work_elsewhere)
+
+    with worker(deployment, flow=work_elsewhere) as taken:
+        images = site.restore(site.newest("web").version[:6])
+        back = restore_vm("db", new_name="db again", site=site.name, return_state=True)
+        found = files(vm="web", site=site.name, return_state=True)
+        copied = vault(site=site.name, return_state=True)
+
+    assert images == site.disks("web")
+    assert back.name == "Completed", back.message
+    assert site.disks("db again") == site.disks("db")
+    assert "1 thing found" in str(found.message)
+    assert copied.name == "Completed", copied.message
+    works = [(run.parameters["work"], run.state_name) for run in runs_of(deployment)]
+    assert sorted(works) == [
+        ("copy to the vault", "Completed"),
+        ("copy to the vault", "Completed"),
+        ("look into files", "Completed"),
+        ("restore a VM", "Completed"),
+        ("restore disks", "Completed"),
+    ]
+    assert len(taken) == len(works)
+    site.set(restore_on_workers=False)
+    shared = {each["versions"][0] for each in wanted_by(deployment, "copy to the vault")}
+    assert shared == {row.version for row in site.listed()}
+    for row in site.listed():
+        assert site.restore(row.version, from_vault=True) == site.disks(row.vm_name)
+    again = vault(site=site.name, return_state=True)
+    assert str(again.message).startswith("0 objects copied"), "and nothing is handed out"
+
+
+@pytest.mark.usefixtures("quick", "impatient")
+def test_what_no_worker_does_is_said_or_done_here(site: Scene) -> None:
+    site.back_up("web", "db", validated=True)
+    site.set(restore_on_workers=True, vault_on_workers=2)
+
+    nobody = restore_vm("db", new_name="db again", site=site.name, return_state=True)
+    assert "there is no deployment of work-elsewhere" in str(nobody.message)
+    deployment = deploy(site, work_elsewhere)
+    with worker(deployment, flow=work_elsewhere, dies=True) as taken:
+        lost = restore_vm("db", new_name="db again", site=site.name, return_state=True)
+        copied = vault(site=site.name, return_state=True)
+    with worker(deployment, flow=work_elsewhere):
+        wrong = restore_vm("db", storage="none such", site=site.name, return_state=True)
+        sweep(site=site.name)
+
+    assert "no other worker could restore a VM" in str(lost.message)
+    assert "none such" in str(wrong.message), "in the worker's own words"
+    assert len(taken) == 2 + 2 * 2, "each is tried by another one, too"
+    assert copied.name == "Completed", copied.message
+    site.set(restore_on_workers=False)
+    for row in site.listed():
+        assert site.restore(row.version, from_vault=True) == site.disks(row.vm_name)
+    names = [site.pool.db.get("VM", each, "name_label") for each in site.pool.db.where("VM")]
+    assert "db again" not in names
+
+
+def wanted_by(deployment: UUID, work: str) -> list[dict[str, Any]]:
+    """What runs of a kind were to do."""
+    its = [run.parameters for run in runs_of(deployment)]
+    return [each["wanted"] for each in its if each["work"] == work]

@@ -23,12 +23,13 @@ SNAPSHOT = Path(__file__).with_name("parameter_schemas.json")
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())[
     "deployments"
 ]
-ASKED_EACH_TIME = {
+ASKED_EACH_TIME: dict[str, dict[str, Any]] = {
     "restore": {"version": "0123abcd"},
     "restore-vm": {"vm": "web"},
     "fail-over": {"vm": "web", "pool": "other-pool"},
     "undelete": {"version": "0123abcd"},
     "pin": {"version": "0123abcd"},
+    "work-elsewhere": {"work": "restore disks", "wanted": {}, "host": "0123abcd"},
 }
 each_deployment = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
 
