@@ -43,6 +43,11 @@ syslinux   syslinux     the image of delegates
 syslinux   syslinux-common the image of delegates
 qemu-system-x86_64 qemu-system-x86 the image of delegates, booted
 ssh        openssh-client the image of delegates, booted
+systemd-analyze systemd the units of the guide
+nginx      nginx-light  the proxy of the guide
+openssl    openssl      the proxy of the guide
+pg_ctlcluster postgresql-common Prefect on PostgreSQL
+psql       postgresql   Prefect on PostgreSQL
 "
 
 present() { # program, or module of samba

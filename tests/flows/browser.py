@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from base64 import b64decode
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,11 @@ class Browser:
         field = self.find(selector)
         self._call("POST", f"/element/{field}/clear", {})
         self._call("POST", f"/element/{field}/value", {"text": text})
+
+    def keep_picture(self, path: Path) -> None:
+        """Write down what the window shows, as PNG."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b64decode(self._call("GET", "/screenshot", None)))
 
     def close(self) -> None:
         """Close the window."""

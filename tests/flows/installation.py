@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -42,6 +43,7 @@ class Installation:
         self.port = free_port()
         self.api = f"http://127.0.0.1:{self.port}/api"
         self.secrets: list[str] = []
+        self.login = ""
         self._running: list[subprocess.Popen[bytes]] = []
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
@@ -63,19 +65,50 @@ class Installation:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         self._start("server", "prefect", "server", "start", "--host", "127.0.0.1")
+        self._running.insert(0, self._running.pop())
         wait_until(self._answers, "the Prefect server answers", seconds=180, pause=0.2)
 
-    def start_worker(self) -> None:
-        """Start what runs the deployments, and wait until the server knows it."""
-        self._start("worker", "prefect", "worker", "start", "--pool", "here", "--name", "one")
-        workers = "/work_pools/here/workers/filter"
-        wait_until(lambda: self.post(workers, {}), "the worker is known", seconds=120, pause=0.2)
+    def start_worker(
+        self,
+        pool: str = "here",
+        name: str = "one",
+        *,
+        core: int | None = None,
+        within: Sequence[str] = (),
+    ) -> int:
+        """Start what runs the deployments, and wait until the server knows it; its process.
 
-    def _start(self, name: str, *module: str) -> None:
-        with (self.folder / f"{name}.log").open("wb") as log:
+        Args:
+            pool: The work pool that it serves.
+            name: Of the worker.
+            core: The one that it and its runs may use; any if none.
+            within: A command that it is started by.
+        """
+        log = "worker" if name == "one" else f"worker-{name}"
+        before = self._heard_of(pool, name)
+        serve = ("prefect", "worker", "start", "--pool", pool, "--name", name)
+        started = self._start(log, *serve, core=core, within=within)
+        wait_until(
+            lambda: self._heard_of(pool, name) != before,
+            f"worker {name} is known",
+            seconds=120,
+            pause=0.2,
+        )
+        return started
+
+    def _heard_of(self, pool: str, worker: str) -> object:
+        """When the server last heard of a worker; nothing if it never did."""
+        known = self.post(f"/work_pools/{pool}/workers/filter", {})
+        return [each["last_heartbeat_time"] for each in known if each["name"] == worker]
+
+    def _start(
+        self, name: str, *module: str, core: int | None = None, within: Sequence[str] = ()
+    ) -> int:
+        pinned = [*within, *([] if core is None else ["taskset", "--cpu-list", str(core)])]
+        with (self.folder / f"{name}.log").open("ab") as log:
             self._running.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", *module],
+                    [*pinned, sys.executable, "-m", *module],
                     cwd=ROOT,
                     env=self.environment,
                     stdout=log,
@@ -83,16 +116,18 @@ class Installation:
                     start_new_session=True,
                 )
             )
+        return self._running[-1].pid
 
     def stop(self) -> None:
         """End the processes of this installation, the worker first."""
         for process in reversed(self._running):
-            process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=20)
-            for child in processes_of(process.pid):
-                os.kill(child, signal.SIGKILL)
-            process.wait(timeout=20)
+            _end(process)
+
+    def stop_process(self, pid: int) -> None:
+        """End one of them."""
+        (process,) = [each for each in self._running if each.pid == pid]
+        self._running.remove(process)
+        _end(process)
 
     def errors_of_the_server(self) -> list[str]:
         """What the server, or a service in its background, logged as an error.
@@ -142,13 +177,17 @@ class Installation:
 
     def get(self, path: str) -> Any:
         """GET."""
-        return _answer(Request(f"{self.api}{path}"))
+        return _answer(Request(f"{self.api}{path}", headers=self._headers()))
 
     def post(self, path: str, content: object, *, method: str = "POST") -> Any:
         """POST, or another method with a body."""
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", **self._headers()}
         data = json.dumps(content).encode()
         return _answer(Request(f"{self.api}{path}", data, headers, method=method))
+
+    def _headers(self) -> dict[str, str]:
+        code = b64encode(self.login.encode()).decode()
+        return {"authorization": f"Basic {code}"} if self.login else {}
 
     def run(self, deployment: str, parameters: dict[str, Any]) -> str:
         """Start a deployment as the UI does, with these parameters; the flow run's id."""
@@ -217,10 +256,17 @@ class Installation:
         return found
 
     def kill_worker(self) -> None:
-        """End the worker without a word; what it runs goes on."""
+        """End the worker that was started last without a word; what it runs goes on."""
         worker = self._running.pop()
         worker.send_signal(signal.SIGKILL)
         worker.wait(timeout=20)
+
+    def kill_server(self) -> None:
+        """End the server, and all that it began, without a word."""
+        server = self._running.pop(0)
+        for each in processes_of(server.pid):
+            os.kill(each, signal.SIGKILL)
+        server.wait(timeout=20)
 
     # -- what is written down --------------------------------------------------------------------
 
@@ -232,6 +278,15 @@ class Installation:
         """The command line of every process of this installation."""
         pids = [pid for process in self._running for pid in processes_of(process.pid)]
         return [text for text in map(_command_line, pids) if text]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=20)
+    for child in processes_of(process.pid):
+        os.kill(child, signal.SIGKILL)
+    process.wait(timeout=20)
 
 
 def _answer(request: Request) -> Any:

@@ -1,0 +1,247 @@
+"""Two workers, each with a scratch of its own, one core and no catalog: half the time, same proof.
+
+Each lives in a mount namespace in which the folder of catalog and claims is an empty one that holds
+nothing but a copy of the key file.
+"""
+
+import json
+import os
+import shutil
+import signal
+import statistics
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.demo_disks import some_text
+from lab.pool import Pool
+from lab.serving import LabServer
+from lab.settings import Settings
+from tests.figures import FIGURES
+from tests.flows.installation import Installation, processes_of
+from tests.flows.scene import MIB, QUICK, image, noise
+from tests.flows.waiting import wait_until
+from tests.torture.test_operator_day import PASSWORD, SET_UP, job
+
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.prefect,
+    pytest.mark.lab,
+    pytest.mark.needs("unshare", "taskset"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces are made by root"),
+    pytest.mark.timeout(2400),
+]
+DISK_MIB = 3072
+ROUNDS = 3
+MOST_OF_ONE = 0.6
+CHANGE = """
+import json, sys
+from flows.settings import change_settings
+change_settings("main", **json.loads(sys.argv[1]))
+print("{}")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("scale")
+    for name in ("images", "store", "vault", "here", "owner", "key"):
+        (made / name).mkdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def lab(folder: Path) -> Generator[LabServer, None, None]:
+    pool = Pool(Settings(**QUICK, password=PASSWORD))
+    with (folder / "images" / "web.raw").open("wb") as disk:
+        for number in range(DISK_MIB // 64):
+            disk.write(some_text(number, 64 * MIB))
+    pool.add_vm("web", [folder / "images" / "web.raw"])
+    pool.add_vm("db", [image(folder / "images", "db", noise("db", 4 * MIB))])
+    with LabServer(pool) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def installation(folder: Path, lab: LabServer) -> Generator[Installation, None, None]:
+    made = Installation(folder / "owner")
+    try:
+        made.start()
+        for name in ("here", "others"):
+            made.command("work-pool", "create", name, "--type", "process")
+        given = {"url": lab.url, "user": lab.username, "pool": PASSWORD, "folder": str(folder)}
+        made.python(SET_UP, json.dumps(given))
+        made.command("deploy", "--all", "--no-prompt")
+        for each in ("prove-packs/prove-packs", "work-elsewhere/work-elsewhere"):
+            known = made.get(f"/deployments/name/{each}")["id"]
+            made.post(f"/deployments/{known}", {"work_pool_name": "others"}, method="PATCH")
+        for each in made.post("/automations/filter", {}):
+            if each["name"] == "vault what was validated":  # only when a test says so
+                made.post(f"/automations/{each['id']}", None, method="DELETE")
+        shutil.copy(folder / "here" / "store.key", folder / "key" / "store.key")
+        made.start_worker()
+        run = made.run("backup-job/nightly", job("nightly", "web"))
+        assert made.ended(run, seconds=900)["name"] == "Completed"
+        wait_until(lambda: made.runs_of("validate"), "the event starts a validation")
+        (validation,) = made.runs_of("validate")
+        assert made.ended(validation["id"], seconds=900)["name"] == "Completed"
+        made.python(CHANGE, json.dumps({"prove_on_workers": 2}))
+        yield made
+    finally:
+        made.stop()
+
+
+@contextmanager
+def elsewhere(
+    installation: Installation, folder: Path, count: int
+) -> Generator[list[int], None, None]:
+    """Workers on machines of their own, each with one core; their processes."""
+    here, key = folder / "here", folder / "key" / "store.key"
+    setting = f"mount -t tmpfs none {here} && cp --preserve {key} {here}/store.key && exec "
+    with ExitStack() as held:
+        started = []
+        for number in range(count):
+            within = ("unshare", "--mount", "sh", "-c", setting + '"$0" "$@"')
+            pid = installation.start_worker("others", f"other{number}", core=number, within=within)
+            held.callback(installation.stop_process, pid)
+            started.append(pid)
+        yield started
+        for pid in started:
+            with suppress(OSError):  # one was killed
+                left = {each.name for each in Path(f"/proc/{pid}/root{here}").iterdir()}
+                assert "catalog.duckdb" not in left, left
+
+
+def validated(installation: Installation) -> tuple[str, float]:
+    """Prove everything again; how the run ended, and after how many seconds."""
+    run = installation.run("validate/check-everything", {})
+    ended = installation.ended(run, seconds=900)
+    found = installation.flow_run(run)
+    begun, over = (datetime.fromisoformat(found[key]) for key in ("start_time", "end_time"))
+    return str(ended["name"]), (over - begun).total_seconds()
+
+
+def proving_runs(installation: Installation) -> list[dict[str, Any]]:
+    return installation.runs_of("prove-packs")
+
+
+def test_two_workers_prove_in_little_more_than_half_the_time(
+    installation: Installation, folder: Path
+) -> None:
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for round_ in range(ROUNDS):
+        for count in ((1, 2), (2, 1))[round_ % 2]:
+            before = {each["id"] for each in proving_runs(installation)}
+            with elsewhere(installation, folder, count):
+                name, took = validated(installation)
+            assert name == "Completed"
+            new = [each for each in proving_runs(installation) if each["id"] not in before]
+            assert new
+            assert {each["state"]["name"] for each in new} == {"Completed"}
+            seconds[count].append(took)
+    one, two = (statistics.median(seconds[count]) for count in (1, 2))
+    FIGURES.append(
+        f"proving {DISK_MIB} MiB elsewhere: one worker {one:.1f} s, two {two:.1f} s, ratio"
+        f" {two / one:.2f} ({seconds})"
+    )
+    assert two <= MOST_OF_ONE * one
+
+
+def test_what_a_killed_worker_had_is_proved_by_the_other_and_damage_is_found(
+    installation: Installation, folder: Path
+) -> None:
+    victim = max((folder / "store" / "packs").rglob("*"), key=lambda path: path.stat().st_size)
+    whole = victim.read_bytes()
+    hurt = bytearray(whole)
+    hurt[len(hurt) // 2] ^= 0xFF
+    known = {each["id"] for each in proving_runs(installation)}
+
+    def new() -> list[dict[str, Any]]:
+        return [each for each in proving_runs(installation) if each["id"] not in known]
+
+    with elsewhere(installation, folder, 2) as workers:
+        victim.write_bytes(hurt)
+        run = installation.run("validate/check-everything", {})
+        wait_until(
+            lambda: sum(each["state"]["type"] == "RUNNING" for each in new()) == 2,
+            "both prove",
+            seconds=300,
+            pause=0.1,
+        )
+        for pid in processes_of(workers[1]):
+            os.kill(pid, signal.SIGKILL)
+        ended = installation.ended(run, seconds=900)
+    assert ended["type"] == "FAILED", ended
+    table = json.loads(installation.artifact("versions")["data"])
+    assert [row["verdict"] for row in table] == ["❌"]
+    packs = {path.name for path in (folder / "store" / "packs").rglob("*") if path.is_file()}
+    given = [pack for each in new() for pack in each["parameters"]["packs"]]
+    assert set(given) == packs
+    assert len(given) > len(packs), "what the dead one had was handed to the other"
+
+    victim.write_bytes(whole)
+    name, _ = validated(installation)  # and with no worker elsewhere at all
+    assert name == "Completed"
+    table = json.loads(installation.artifact("versions")["data"])
+    assert [row["verdict"] for row in table] == ["✅"]
+
+
+def test_without_any_catalog_they_restore_look_into_files_and_vault(
+    installation: Installation, lab: LabServer, folder: Path
+) -> None:
+    run = installation.run("backup-job/nightly", job("small", "db"))
+    assert installation.ended(run, seconds=300)["name"] == "Completed"
+    installation.python(CHANGE, json.dumps({"restore_on_workers": True, "vault_on_workers": 2}))
+    wanted: dict[str, dict[str, Any]] = {
+        "restore-vm/restore-vm": {
+            "vm": "db",
+            "version": version_of(installation, "db"),
+            "new_name": "db again",
+        },
+        "restore-disks/restore": {
+            "vm": "db",
+            "version": version_of(installation, "db"),
+            "folder": str(folder / "restored"),
+        },
+        "files/files": {"vm": "db", "version": version_of(installation, "db")},
+        "vault/vault": {},
+    }
+    with elsewhere(installation, folder, 2):
+        for deployment, parameters in wanted.items():
+            run = installation.run(deployment, parameters)
+            ended = installation.ended(run, seconds=600)
+            assert ended["name"] == "Completed", (deployment, ended)
+    works = installation.runs_of("work-elsewhere")
+    assert sorted(each["parameters"]["work"] for each in works) == [
+        "copy to the vault",
+        "copy to the vault",
+        "look into files",
+        "restore a VM",
+        "restore disks",
+    ]
+    assert {each["state"]["name"] for each in works} == {"Completed"}
+    content = noise("db", 4 * MIB)
+    assert lab.pool.disk_of("db again", 0).read(0, 4 * MIB) == content
+    (restored,) = (folder / "restored").iterdir()
+    assert restored.read_bytes() == content
+    installation.python(CHANGE, json.dumps({"restore_on_workers": False}))
+    parameters = {
+        **wanted["restore-disks/restore"],
+        "from_vault": True,
+        "folder": str(folder / "from-vault"),
+    }
+    run = installation.run("restore-disks/restore", parameters)
+    assert installation.ended(run)["name"] == "Completed"
+    (restored,) = (folder / "from-vault").iterdir()
+    assert restored.read_bytes() == content
+
+
+def version_of(installation: Installation, vm: str) -> str:
+    """The id of a VM's version, as the page has it."""
+    table = json.loads(installation.artifact("versions")["data"])
+    (found,) = [row["version"] for row in table if row["VM"] == vm]
+    return str(found)
