@@ -1,9 +1,12 @@
 """Blocks by their names: loaded, looked at, and told of in a sentence when they will not do."""
 
 import re
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
 
 from prefect.blocks.core import Block
+from prefect.context import SyncClientContext
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from likeness.errors import BadInput
@@ -11,6 +14,15 @@ from likeness.errors import BadInput
 B = TypeVar("B", bound=Block)
 _MASK = re.compile(r"\*{8,}")
 """What a form shows in place of a password; Prefect uses eight, pydantic ten."""
+
+
+@contextmanager
+def one_client() -> Generator[None, None, None]:
+    """What asks Prefect within shares one client, as in a flow; each else reads all authorities."""
+    with ExitStack() as held:
+        with suppress(ValueError, RuntimeError):  # no server: whoever asks says so
+            held.enter_context(SyncClientContext.get_or_create())
+        yield
 
 
 def load_block(kind: type[B], name: str, *, made_by: str = "") -> B:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, PrivateAttr, field_validator
 
 from blocks.catalog_file import CatalogFile
 from blocks.data_store import DataStoreShare, Vault
-from blocks.loading import load_block
+from blocks.loading import load_block, one_client
 from blocks.mail import Mail
 from blocks.schema import SchemaMadeOnce
 from blocks.session import sharing
@@ -189,6 +189,7 @@ class Site(SiteSettings):
         self._blocks = dict(zip(ROLES, given, strict=True))
 
     @classmethod
+    @one_client()
     def named(cls, name: str) -> "Site":
         """The site saved under `name`, with its blocks.
 

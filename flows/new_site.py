@@ -16,6 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from blocks import CatalogFile, DataStoreShare, Guest, Site, SiteBlock, Vault, XenPool
+from blocks.loading import one_client
 from catalog import schema
 from likeness.clock import system_clock
 from likeness.errors import BadInput
@@ -44,6 +45,7 @@ class NewSite:
     fingerprint: str
 
 
+@one_client()
 def set_up_site(
     name: str,
     *,

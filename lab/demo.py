@@ -132,6 +132,8 @@ def _prepare_prefect() -> None:
         PREFECT_LOGGING_LEVEL="INFO",
         PREFECT_SERVER_REGISTER_BLOCKS_ON_START="false",  # ours alone are used
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE="100",  # as docs/install.md says
+        PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL="1",
         PREFECT_CLIENT_CSRF_SUPPORT_ENABLED="false",  # its server asks for none
         DO_NOT_TRACK="1",
     )

@@ -19,6 +19,9 @@ os.environ.update(
     # Only the whole installation, which has a server of its own, is moved by events.
     PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED="false",
     PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED="false",
+    # A transaction for many steps instead of one for each of their states.
+    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE="100",
+    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL="1",
     DO_NOT_TRACK="1",
 )
 for _inherited in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"):
