@@ -1,7 +1,7 @@
 """The first deduplication, at the source: what need not be sent, told without asking anybody."""
 
 import threading
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from enum import Enum, auto
 from mmap import mmap
 
@@ -33,28 +33,26 @@ class LocalDedup:
         self,
         *,
         id_key: bytes,
-        distrusted: frozenset[bytes] = frozenset(),
-        sent: Iterable[ChunkId] = (),
+        distrusted: Container[bytes] = (),
+        sent: Container[bytes] = (),
         known: Container[bytes] = (),
         most: int = MAX_REMEMBERED,
     ) -> None:
-        """Begin with what an earlier attempt has sent in mind, usually nothing.
+        """Begin with nothing in mind.
 
         Args:
             id_key: 32 bytes, the chunk id key.
             distrusted: The first 16 bytes of chunk ids whose stored bytes are damaged or missing;
                 they are sent again although nothing changed.
-            sent: Chunks that are in the inbox already.
+            sent: Chunks that an earlier attempt brought into the inbox.
             known: Chunks that the store has, proved.
             most: How many there can be; fewer take less memory.
         """
         self._id_key = id_key
-        self._distrusted = distrusted
+        self._distrusted, self._sent = distrusted, sent
         self._known = known
         self._seen = _SeenIds(min(most, MAX_REMEMBERED))
         self._lock = threading.Lock()
-        for chunk in sent:
-            self._seen.add(chunk)
 
     def sort(self, plaintext: Buffer, previous: bytes) -> tuple[ChunkState, ChunkId]:
         """Say what a chunk is, and its id.
@@ -71,7 +69,7 @@ class LocalDedup:
         chunk = chunk_id(plaintext, id_key=self._id_key)
         if chunk == previous and chunk[:_KEY_BYTES] not in self._distrusted:
             return ChunkState.UNCHANGED, chunk
-        if not self._is_first(chunk):
+        if chunk in self._sent or not self._is_first(chunk):
             return ChunkState.REPEATED, chunk
         known = chunk in self._known and chunk[:_KEY_BYTES] not in self._distrusted
         return (ChunkState.KNOWN if known else ChunkState.NEW), chunk

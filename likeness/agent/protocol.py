@@ -5,8 +5,9 @@ is JSON; what grows with a disk is binary and comes in pieces: neither side hold
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
+from heapq import nlargest
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -30,6 +31,8 @@ SILENCE_SECONDS = 20
 AGENT_PACK_BYTES = 8 << 20
 """When a pack is full: several are in memory at once, and a delegate has little of it."""
 DISTRUSTED_BYTES = 16
+MAX_SKIPS = 1 << 17
+"""Ranges of a disk that need not be read: 16 MB in the agent. What is read in vain is not sent."""
 _HEAD = struct.Struct("<BI")
 HEAD_BYTES = _HEAD.size
 _RUN = struct.Struct("<HQ")
@@ -311,9 +314,10 @@ def file_frames(kind: Kind, path: Path) -> Iterator[bytes]:
             yield frame(kind, piece)
 
 
-def skip_frames(disk: int, extents: Iterable[Extent]) -> Iterator[bytes]:
-    """Ranges that need not be read, as frames."""
-    for piece in _pieces(extents):
+def skip_frames(disk: int, extents: Sequence[Extent], *, most: int = MAX_SKIPS) -> Iterator[bytes]:
+    """Ranges that need not be read, as frames; of too many the longest."""
+    longest = nlargest(most, extents, key=lambda each: each.length)
+    for piece in _pieces(sorted(longest, key=lambda each: each.offset)):
         body = b"".join(_EXTENT.pack(each.offset, each.length) for each in piece)
         yield frame(Kind.SKIP, _DISK.pack(disk) + body)
 

@@ -8,7 +8,7 @@ whatever the size of the disk.
 
 import os
 import threading
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,7 @@ from likeness.codec.keys import STORE_SCOPE, SessionKey
 from likeness.codec.records import Check, Sealer
 from likeness.errors import DiskShrank, TransferBroken
 from likeness.model.disk import DiskFacts, DiskReader, Extent, Segment, Skips
-from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, RunId, StoreId
+from likeness.model.ids import CHUNK_ID_BYTES, RunId, StoreId
 from likeness.retrying import Pauses
 from likeness.stopping import StopToken
 from likeness.store.format.documents import Counts
@@ -136,8 +136,8 @@ def transfer(
     inbox: Transport,
     log: Acknowledged,
     stop: StopToken,
-    distrusted: frozenset[bytes] = frozenset(),
-    sent: Iterable[ChunkId] = (),
+    distrusted: Container[bytes] = (),
+    sent: Container[bytes] = (),
     known: Container[bytes] = (),
     relied_on: TakesReliedOn | None = None,
     tally: Tally | None = None,

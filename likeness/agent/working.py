@@ -14,7 +14,7 @@ from pathlib import Path
 import likeness
 from likeness.agent import limits
 from likeness.agent.freezing import Freezing, find_disks
-from likeness.agent.known_ids import KnownIds
+from likeness.agent.known_ids import KnownIds, UnsortedIds
 from likeness.agent.patched import Patch, PatchedReader
 from likeness.agent.protocol import (
     ALIVE_SECONDS,
@@ -140,10 +140,10 @@ class _Order:
             old = FlatMap(scratch / f"{at}.previous", positions) if disk.previous else None
             self.previous.append(old)
         self.skips: list[list[Extent]] = [[] for _ in header.disks]
-        self.distrusted: set[bytes] = set()
+        self.distrusted = UnsortedIds(scratch / "distrusted")
+        self.sent = UnsortedIds(scratch / "sent")
         self.known = scratch / "known ids"
         self.known.touch(mode=0o600)
-        self.sent = bytearray()
 
     def take(self, incoming: _Incoming) -> None:
         """Read on until the controller says go."""
@@ -155,13 +155,12 @@ class _Order:
                 disk, extents = read_skips(payload, len(self.skips))
                 self.skips[disk] += extents
             elif kind is Kind.DISTRUSTED:
-                self.distrusted.update(split(payload, DISTRUSTED_BYTES))
+                self.distrusted.add(split(payload, DISTRUSTED_BYTES))
             elif kind is Kind.KNOWN:
                 with self.known.open("ab") as file:
                     file.write(payload)
             elif kind is Kind.SENT:
-                split(payload, CHUNK_ID_BYTES)
-                self.sent += payload
+                self.sent.add(split(payload, CHUNK_ID_BYTES))
 
     def bundle(self) -> Bundle:
         told = self.header
@@ -321,7 +320,11 @@ def _send(
     tally: Tally,
     stop: StopToken,
 ) -> None:
-    with closing(KnownIds(order.known)) as known:
+    with (
+        closing(KnownIds(order.known)) as known,
+        closing(order.sent.sorted()) as sent,
+        closing(order.distrusted.sorted()) as distrusted,
+    ):
         transfer(
             disks,
             run=RunId(order.header.run),
@@ -329,8 +332,8 @@ def _send(
             inbox=inbox,
             log=outgoing,
             stop=stop,
-            distrusted=frozenset(order.distrusted),
-            sent=split(order.sent, CHUNK_ID_BYTES),
+            distrusted=distrusted,
+            sent=sent,
             known=known,
             relied_on=outgoing,
             tally=tally,

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from likeness.agent.protocol import AGENT_PACK_BYTES, HEAD_BYTES, Kind, frame, head_of
+from likeness.agent.protocol import (
+    AGENT_PACK_BYTES,
+    HEAD_BYTES,
+    Kind,
+    frame,
+    head_of,
+    read_skips,
+    skip_frames,
+)
 from likeness.errors import BadInput, Damaged, ShareUnreachable, StoreMissing, TransferBroken
 from likeness.model.disk import Extent, Skips
 from likeness.model.ids import ChunkId, VmId, random_name
@@ -60,6 +68,14 @@ def test_ranges_that_did_not_change_are_not_read(workshop: Workshop) -> None:
 
     assert done.counts.read_bytes == 4 * MIB
     assert workshop.restore_in_memory(workshop.commit(attempt.receipt(done))) == later
+
+
+def test_of_more_ranges_than_an_agent_is_told_it_is_told_the_longest() -> None:
+    told = [Extent(0, 3 * CHUNK), Extent(5 * CHUNK, CHUNK), Extent(9 * CHUNK, 2 * CHUNK)]
+    (said,) = skip_frames(1, told, most=2)
+    assert read_skips(said[HEAD_BYTES:], 2) == (1, [told[0], told[2]])
+    (said,) = skip_frames(1, told)
+    assert read_skips(said[HEAD_BYTES:], 2) == (1, told)
 
 
 def test_what_the_store_has_already_is_not_sent(workshop: Workshop) -> None:

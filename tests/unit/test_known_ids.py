@@ -2,12 +2,15 @@
 
 import array
 import random
+import subprocess
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from likeness.agent.known_ids import KnownIds
+from likeness.agent.known_ids import KnownIds, UnsortedIds
 from likeness.errors import SharedDataGone
 from likeness.model.ids import RunId, VmId, random_name
 from likeness.store.format import layout
@@ -50,7 +53,48 @@ def test_a_file_of_ids_is_exact(tmp_path: Path) -> None:
     ids.close()
 
     (tmp_path / "none").touch()
-    assert dice.randbytes(32) not in KnownIds(tmp_path / "none")
+    none = KnownIds(tmp_path / "none")
+    assert dice.randbytes(32) not in none
+    none.close()
+
+
+def test_ids_in_any_order_become_such_a_file(tmp_path: Path) -> None:
+    dice = random.Random(2)
+    there = [dice.randbytes(32) for _ in range(3000)]
+    unsorted = UnsortedIds(tmp_path / "unsorted")
+    for first in range(0, len(there), 700):
+        unsorted.add(there[first : first + 800])
+    ids = unsorted.sorted()
+
+    assert len(ids) == len(there)
+    assert all(each in ids for each in there)
+    assert not any(dice.randbytes(32) in ids for _ in range(500))
+    ids.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+ASKING = """
+import random, sys
+from pathlib import Path
+from likeness.agent.known_ids import KnownIds
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) << 12
+
+before, ids = resident(), KnownIds(Path(sys.argv[1]))
+assert not any(random.randbytes(32) in ids for _ in range(20000))
+print(resident() - before)
+"""
+
+
+def test_to_ask_a_long_file_takes_no_memory(tmp_path: Path) -> None:
+    dice = np.random.default_rng(1)
+    firsts, seconds = (dice.integers(0, 1 << 64, 1 << 21, np.uint64) for _ in range(2))
+    (tmp_path / "ids").write_bytes(np.sort(firsts).tobytes() + seconds.tobytes())
+    command = [sys.executable, "-c", ASKING, str(tmp_path / "ids")]
+    took = int(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    assert took < 4 << 20 < (tmp_path / "ids").stat().st_size
 
 
 def test_what_the_store_has_is_not_sent(workshop: Workshop) -> None:

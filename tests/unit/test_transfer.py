@@ -71,6 +71,15 @@ def test_a_distrusted_chunk_is_sent_again_once() -> None:
     assert dedup.sort(b"one", one) == (ChunkState.REPEATED, one)
 
 
+def test_whatever_an_earlier_attempt_sent_is_not_sent_again_however_much_it_was() -> None:
+    each = [b"%d" % at for at in range(300)]
+    sent = {chunk_id(one, id_key=bytes(32)) for one in each}
+    dedup = LocalDedup(id_key=bytes(32), sent=sent, most=100)
+
+    assert [dedup.sort(one, b"")[0] for one in each] == [ChunkState.REPEATED] * 300
+    assert dedup.sort(b"new", b"")[0] is ChunkState.NEW
+
+
 def test_of_many_threads_with_one_chunk_exactly_one_has_to_send_it() -> None:
     dedup = LocalDedup(id_key=bytes(32))
     found: list[ChunkState] = []
