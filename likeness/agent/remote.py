@@ -261,7 +261,7 @@ class Order:
             TransferBroken: It ended, or fell silent, before it was done.
             Stopped: On request.
         """
-        kind, payload = await self._next(reader)
+        kind, payload = await self._next(reader, "it began (is likeness-agent installed there?)")
         if kind is not Kind.HELLO:
             raise BadInput("the delegate's agent does not greet as an agent does; install it anew")
         opening(payload, Hello, of="agent")
@@ -286,8 +286,8 @@ class Order:
             writer.write(frame(Kind.ALIVE))
             await writer.drain()
 
-    async def _next(self, reader: _Reader) -> tuple[Kind, bytes]:
-        reading = asyncio.ensure_future(_frame(reader))
+    async def _next(self, reader: _Reader, before: str = "it was done") -> tuple[Kind, bytes]:
+        reading = asyncio.ensure_future(_frame(reader, before))
         waited = 0.0
         try:
             while not reading.done():
@@ -362,13 +362,13 @@ async def _connected(address: Address) -> asyncssh.SSHClientConnection:
     )
 
 
-async def _frame(reader: _Reader) -> tuple[Kind, bytes]:
+async def _frame(reader: _Reader, before: str) -> tuple[Kind, bytes]:
     try:
         kind, length = head_of(await reader.readexactly(HEAD_BYTES))
         return kind, await reader.readexactly(length)
     except (asyncio.IncompleteReadError, OSError, asyncssh.Error) as cause:
         raise TransferBroken(
-            "the agent ended before it was done; see its machine's log, then run the job again"
+            f"the agent ended before {before}; see its machine's log, then run the job again"
         ) from cause
 
 

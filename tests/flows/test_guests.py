@@ -180,10 +180,14 @@ def test_a_guest_that_cannot_is_read_by_a_delegate_where_the_job_says_so(inside:
     inside.saved(host_key=asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode())
 
     (alone,) = outcomes(inside.back_up()).values()
+    inside.saved(agent="installed")
+    (without,) = outcomes(inside.back_up()).values()
     (other,) = outcomes(inside.back_up(source="qhybrid else enhanced")).values()
 
     assert alone.state is VmState.FAILED
     assert "VM web cannot be read from inside: the guest at 127.0.0.1" in alone.sentence
+    assert without.state is VmState.FAILED
+    assert "ended before it began (is likeness-agent installed there?)" in without.sentence
     assert other.state is VmState.DONE
     assert "read by a delegate instead" in other.sentence
     assert inside.scene.restore(other.version) == inside.now()
