@@ -1,4 +1,4 @@
-"""What a backup costs where it is done: the same VM read from here, and through a delegate.
+"""What a backup costs where it is done: the same VM read from here, by a delegate, from inside.
 
 Whole jobs, with Prefect, a pool of the lab in a process of its own, and a real smbd (needs samba).
 The controller's CPU is this process's; what Prefect's own server takes is not in it.
@@ -16,9 +16,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from bench.results import keep
 from lab.demo_disks import some_noise, some_text
@@ -30,12 +31,13 @@ TEMPLATE = "abd"
 _HOW = (
     "a VM of 1 GiB, half of it text and noise, and sparse ones with 64 MiB of data; a real smbd on"
     " loopback, encrypted; one round, whole jobs with Prefect. Wall seconds include the delegate's"
-    " start, and the agent's CPU is in the column of whoever sent."
+    " start: here a process, elsewhere a boot. CPU of reading and sending is the agent's; with"
+    " direct it is part of the controller's"
 )
 
 
 class Seen(logging.Handler):
-    """What is said of each delegate: processor time and memory."""
+    """What is said of each agent: processor time and memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,12 +45,13 @@ class Seen(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the memory of the last one."""
-        if "its delegate took" in str(record.msg) and isinstance(record.args, tuple):
-            self.peak = str(record.args[2])
+        if "of CPU and" in str(record.msg) and isinstance(record.args, tuple):
+            self.peak = str(record.args[-1])
 
 
 def main() -> None:
     """Run all of it, print the table and keep it."""
+    load = os.getloadavg()[0]
     folder = Path(tempfile.mkdtemp(prefix="likeness-bench-"))
     _prepare_prefect(folder)
     try:
@@ -59,18 +62,19 @@ def main() -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(text)
-    keep("sources", _HOW, text)
+    keep("sources", f"{_HOW}. The machine's load was {load:.1f} when it began.", text)
 
 
 def _rows(folder: Path, share: DemoShare, pool: dict[str, Any]) -> Generator[str, None, None]:
     yield "| VM | source | wall s | controller, CPU s | reading and sending, CPU s | agent, peak |"
     yield "|---|---|---|---|---|---|"
-    for source in ("direct", "enhanced"):
+    for source in ("direct", "enhanced", "qhybrid"):
         _set_up(folder / source, share, pool, source)
-        for vm in ("full", "full again", *SPARSE):
-            if vm in SPARSE and source == "direct":
-                continue
-            yield _row(vm, source)
+        with _guests(folder) if source == "qhybrid" else nullcontext():
+            for vm in ("full", "full again", *SPARSE):
+                if vm in SPARSE and source == "direct":
+                    continue
+                yield _row(vm, source)
 
 
 def _row(vm: str, source: Any) -> str:
@@ -80,8 +84,9 @@ def _row(vm: str, source: Any) -> str:
     seen = Seen()
     logging.getLogger("prefect.task_runs").addHandler(seen)
     before, begun = _cpu(), time.monotonic()
-    job = BackupJob(name="bench", vms=[vm.removesuffix(" again")], source=source)
-    outcomes: Any = backup_job(job, site=source)
+    named = "guests" if source == "qhybrid" else "vms"
+    given = {"name": "bench", "source": source, named: [_block(vm.removesuffix(" again"), source)]}
+    outcomes: Any = backup_job(BackupJob.model_validate(given), site=source)
     wall, cpu = time.monotonic() - begun, _cpu() - before
     logging.getLogger("prefect.task_runs").removeHandler(seen)
     (outcome,) = outcomes
@@ -119,6 +124,54 @@ def _pool(folder: Path) -> Generator[dict[str, Any], None, None]:
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def _block(vm: str, source: str) -> str:
+    """What a job calls a VM: the pool's name, or the Guest block's."""
+    return f"bench-{vm.replace(' ', '-').lower()}" if source == "qhybrid" else vm
+
+
+@contextmanager
+def _guests(folder: Path) -> Generator[None, None, None]:
+    """The same disks inside a machine with an SSH server, and a Guest block for each."""
+    import asyncssh
+    from pydantic import SecretStr
+
+    from blocks import Guest
+
+    (folder / "guest").mkdir()
+    agent = folder / "agent"
+    agent.write_text('#!/bin/sh\nexec python3 -m likeness.agent "$@"\n')
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    told = {
+        "address": "127.0.0.1",
+        "folder": str(folder / "guest"),
+        "authorized_key": key.export_public_key().decode(),
+        "blocked_ports": [],
+        "kill_after_seconds": 0,
+    }
+    command = [sys.executable, "-m", "lab.guest_process"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as machine:
+        if machine.stdin is None or machine.stdout is None:
+            raise SystemExit("the guest did not start")
+        machine.stdin.write(json.dumps(told) + "\n")
+        machine.stdin.flush()
+        listening = json.loads(machine.stdout.readline())
+        for vm in ("full", *SPARSE):
+            Guest(
+                vm=str(uuid4()),
+                vm_name=vm,
+                address="127.0.0.1",
+                port=listening["port"],
+                host_key=listening["host_key"],
+                private_key=SecretStr(key.export_private_key().decode()),
+                agent_file=str(agent),
+                folder=str(folder / "guest"),
+                disks=[str(folder / f"{vm}.raw")],
+            ).save(_block(vm, "qhybrid"), overwrite=True)
+        yield
+        machine.stdin.close()
 
 
 def _set_up(folder: Path, share: DemoShare, pool: dict[str, Any], name: str) -> None:
