@@ -34,6 +34,27 @@ class Machine:
     told: str
     folder: Path
 
+    @contextmanager
+    def cut_off(self) -> Generator[None, None, None]:
+        """Without its network while the `with` lasts, and without a word to whoever talks to it."""
+        self._tell_qemu("set_link net off")
+        try:
+            yield
+        finally:
+            self._tell_qemu("set_link net on")
+
+    def _tell_qemu(self, command: str) -> None:
+        with socket.socket(socket.AF_UNIX) as monitor, monitor.makefile("rwb", 0) as talk:
+            monitor.settimeout(60)
+            monitor.connect(str(self.folder / "monitor"))
+            for said in (b"", f"{command}\n".encode()):
+                talk.write(said)
+                seen = b""
+                while not seen.endswith(b"(qemu) "):
+                    more = talk.read(4096)
+                    assert more, f"QEMU's monitor ended after {seen!r}"
+                    seen += more
+
     def run(self, command: str) -> str:
         """What a command there prints."""
         key = self.folder / "key"
@@ -55,8 +76,17 @@ class Machine:
 
 
 @contextmanager
-def booted(image: Path, folder: Path, disks: Sequence[Path]) -> Generator[Machine, None, None]:
-    """Boot the image with more disks; what is written to its own is forgotten."""
+def booted(
+    image: Path, folder: Path, disks: Sequence[Path], **told: str
+) -> Generator[Machine, None, None]:
+    """Boot the image with more disks; what is written to its own is forgotten.
+
+    Args:
+        image: Of its own disk.
+        folder: A new one.
+        disks: The others.
+        told: Settings besides the key that may log in.
+    """
     key = asyncssh.generate_private_key("ssh-ed25519")
     (folder / "key.pub").write_text(key.export_public_key().decode())
     console = folder / "console"
@@ -70,8 +100,11 @@ def booted(image: Path, folder: Path, disks: Sequence[Path]) -> Generator[Machin
         *("-display", "none", "-no-reboot", "-serial", f"file:{console}"),
         *("-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:22"),
         *("-device", "virtio-net-pci,netdev=net"),
+        *("-monitor", f"unix:{folder / 'monitor'},server=on,wait=off"),
         *("-fw_cfg", f"name=opt/likeness/authorized-key,file={folder / 'key.pub'}"),
     ]
+    for name, value in told.items():
+        command += ["-fw_cfg", f"name=opt/likeness/{name},string={value}"]
     for drive in drives:
         command += ["-drive", drive]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)

@@ -2,16 +2,20 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from likeness.agent.protocol import GuestOrder
 from likeness.agent.remote import run_over_ssh
+from likeness.errors import TransferBroken
 from likeness.transport.local import LocalTransport
 from tests.agent.machine import HOST, booted
-from tests.agent.orders import Ordered
+from tests.agent.orders import Attempt, Ordered
+from tests.flows.waiting import wait_until
 from tests.smb.server import SmbServer
 from tests.unit.workshop import MIB, Workshop, noise, sha256_of
 
@@ -21,6 +25,19 @@ pytestmark = [
     pytest.mark.needs("qemu-system-x86_64", "debootstrap", "syslinux", "mcopy", "ssh"),
 ]
 ROOT = Path(__file__).parents[2]
+FIRST, SECOND = "first", "second"
+WRITER = f"""
+turn=0
+while [ ! -e /root/stop ]; do
+  turn=$((turn + 1))
+  for file in {FIRST} {SECOND}; do
+    printf '%08d' $turn | dd of=/db/$file conv=notrunc,fsync status=none
+  done
+done
+"""
+"""Of one moment the first file is at most one turn ahead of the second."""
+MARK = "mark-of-snapshots"
+PROCESSES = "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"
 VOLUME_AT = MIB
 """Where LVM puts the first extent of a disk that is a physical volume as a whole."""
 
@@ -76,12 +93,47 @@ def test_the_image_boots_and_sends_a_disk_that_validates_and_restores(
             **over_smb(server),  # type: ignore[arg-type]
         )
         done = run_over_ssh(machine.address, attempt.order)
-        assert "password" not in machine.run("cat /proc/*/cmdline | tr '\\0' ' '")
+        assert server.password not in machine.run(PROCESSES)
     version = shop.commit(attempt.receipt(done))
 
     assert shop.is_proved(version, shop.packs_of(version))
     assert sha256_of(shop.restore_file(version)) == sha256_of(disk)
     assert done.peak_bytes < 150 * MIB
+
+
+def test_a_machine_that_is_cut_off_ends_its_agent_and_the_next_attempt_sends_the_rest(
+    server: SmbServer, shop: Workshop, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(noise("disk", 64 * MIB))
+    ordered = Ordered.of(shop, disk)
+    static = {"ip": "10.0.2.15", "nm": "255.255.255.0", "gw": HOST, "dns": "10.0.2.3"}
+    with booted(built(tmp_path), tmp_path, [disk], **static) as machine:
+        said = machine.run("cat /run/resolv.conf; ip -4 route show default").split()
+        assert said[:5] == ["nameserver", "10.0.2.3", "default", "via", HOST]
+        told = over_smb(server) | {"paths": {str(disk): f"{machine.devices}/vdb"}}
+
+        def attempt(**changed: int | str) -> Attempt:
+            return ordered.attempt(**told | changed)  # type: ignore[arg-type]
+
+        slow = attempt(bytes_per_second=MIB, silence_seconds=20)
+        with ThreadPoolExecutor(1) as beside:
+            running = beside.submit(run_over_ssh, machine.address, slow.order)
+            wait_until(lambda: ordered.log.packs > 1 or running.done(), "it sends", seconds=300)
+            assert "likeness-agent" in machine.run(PROCESSES)
+            with machine.cut_off():
+                time.sleep(30)
+                assert isinstance(running.exception(), TransferBroken)
+        assert "likeness-agent" not in machine.run(PROCESSES)
+        finished = sum(pack.size_bytes for pack in ordered.log)
+        assert 0 < finished < 64 * MIB
+
+        last = attempt(trial="in/again")
+        done = run_over_ssh(machine.address, last.order)
+    version = shop.commit(last.receipt(done))
+    assert done.counts.repeated_bytes > 0
+    assert shop.is_proved(version, shop.packs_of(version))
+    assert sha256_of(shop.restore_file(version)) == sha256_of(disk)
 
 
 def test_a_guest_s_volume_is_of_one_moment_while_it_is_written_to(
@@ -94,12 +146,15 @@ def test_a_guest_s_volume_is_of_one_moment_while_it_is_written_to(
         machine.run(
             "pvcreate -q /dev/vdb && vgcreate -q data /dev/vdb && lvcreate -q -n db -L 96M data &&"
             " mkfs.ext4 -q /dev/data/db && mkdir /db && mount /dev/data/db /db &&"
-            " head -c 40M /dev/urandom >/db/big && echo before >/db/state && sync"
+            f" echo 00000000 >/db/{FIRST} && head -c 40M /dev/urandom >/db/big &&"
+            f" echo 00000000 >/db/{SECOND} && echo before >/db/state && sync"
         )
+        machine.run(f"cat >/root/writer <<'END'\n{WRITER}END\n")
+        machine.run("sh /root/writer </dev/null >/dev/null 2>&1 &")
         attempt = Ordered.of(shop, disk).attempt(
             paths={str(disk): "/dev/vdb"},
             guest=GuestOrder(
-                mark="likeness-test",
+                mark=MARK,
                 before="echo frozen >/db/state",
                 after="echo later >/db/state; rm /db/big;"
                 " head -c 30M /dev/zero | tr '\\0' x >/db/other; sync",
@@ -109,6 +164,7 @@ def test_a_guest_s_volume_is_of_one_moment_while_it_is_written_to(
         done = run_over_ssh(machine.address, attempt.order)
         assert machine.run("lvs --noheadings -o lv_name").split() == ["db"]
         assert machine.run("cat /db/state") == "later\n"
+        turns_now = int(machine.run(f"touch /root/stop; cat /db/{FIRST}"))
     frozen = attempt.order.frozen
     assert frozen is not None
     print(frozen)
@@ -117,11 +173,18 @@ def test_a_guest_s_volume_is_of_one_moment_while_it_is_written_to(
     assert shop.is_proved(version, shop.packs_of(version))
 
     restored = shop.restore_file(version).read_bytes()
-    assert b"likeness-" not in restored[:VOLUME_AT], "LVM's own words know of no snapshot"
+    words = restored[:VOLUME_AT]
+    assert (b'creation_host = "likeness-abd"' in words, MARK.encode() in words) == (True, False)
     volume = tmp_path / "volume.raw"
     volume.write_bytes(restored[VOLUME_AT : VOLUME_AT + 96 * MIB])
     assert subprocess.run(["e2fsck", "-fn", volume], check=False).returncode == 0
-    found = subprocess.run(
-        ["debugfs", "-R", "cat /state", volume], capture_output=True, text=True, check=True
-    )
-    assert found.stdout == "frozen\n"
+    assert said_in(volume, "state") == "frozen\n"
+    first, second = int(said_in(volume, FIRST)), int(said_in(volume, SECOND))
+    print(f"written {turns_now} times, of which {second} before the snapshot")
+    assert 0 <= first - second <= 1
+    assert 0 < first < turns_now - 10, "somebody wrote all the while"
+
+
+def said_in(volume: Path, file: str) -> str:
+    asked = ["debugfs", "-R", f"cat /{file}", str(volume)]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout

@@ -1,5 +1,6 @@
 """Source *enhanced*: a delegate VM reads the frozen disks and sends them; nothing stays behind."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Generator
@@ -14,12 +15,16 @@ from catalog.values import Verdict
 from flows.sweep import sweep
 from likeness.model.ids import RunId
 from likeness.model.outcome import VmState
+from likeness.model.sizes import readable_size
 from likeness.xen.delegates import own_disks
 from likeness.xen.marks import DELEGATE, Owner, label_of, put_marks
+from tests.flows.background import InTheBackground
 from tests.flows.delegate_scene import delegate_scene, left, nothing
 from tests.flows.killing import start
 from tests.flows.scene import MIB, Scene, noise, outcomes
 from tests.flows.sockets import counted_bytes
+from tests.flows.test_validate import artifacts
+from tests.flows.waiting import wait_until
 from tests.smb.server import SmbServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.smb, pytest.mark.lab]
@@ -37,7 +42,7 @@ def server() -> Generator[SmbServer, None, None]:
 
 @pytest.fixture
 def scene(server: SmbServer, tmp_path: Path) -> Generator[Scene, None, None]:
-    with delegate_scene(tmp_path, server, {"web": WEB}) as made:
+    with delegate_scene(tmp_path, server, {"web": WEB, "clone": WEB}) as made:
         yield made
 
 
@@ -70,6 +75,7 @@ def test_a_vm_through_a_delegate_validates_and_restores_bit_for_bit(
     before, payload = scene.disks("web"), 27 * MIB
     with counted_bytes(through(server)) as passed:
         first = scene.back_up("web", source="enhanced")
+    (table,) = artifacts(scene.site.key_of("job-nightly"))
     scene.pool.write("web", disk=0, offset=5 * MIB, data=noise("new", 256 << 10))
     after = scene.disks("web")
     (second,) = outcomes(scene.back_up("web", source="enhanced")).values()
@@ -82,9 +88,18 @@ def test_a_vm_through_a_delegate_validates_and_restores_bit_for_bit(
     assert read_from_the_pool(scene) == 0
     assert done.read_by.startswith("ABD 127.")
     assert done.cpu_seconds > 0.05
+    (row,) = json.loads(str(table.data))
+    assert (row["read by"], row["sent"]) == (done.read_by, readable_size(done.sent_bytes))
+    assert (row["CPU seconds"], row["read"]) == (f"{done.cpu_seconds:.1f}", row["disks"])
+    assert row["snapshot seconds"].isdecimal()
     assert scene.verdicts() == [Verdict.GOOD] * 2
     assert [scene.restore(row.version) for row in scene.listed("web")] == [after, before]
     assert 0 < second.sent_bytes < MIB
+    with counted_bytes(through(server)) as passed:
+        (clone,) = outcomes(scene.back_up("clone", source="enhanced")).values()
+    assert (clone.state, clone.sent_bytes < payload / 20) == (VmState.DONE, True)
+    assert clone.known_bytes > payload * 0.95
+    assert 0 < passed["share"] + passed["delegate"] < payload / 20
     assert left(scene) == nothing(scene)
     scene.pool.write("web", disk=0, offset=0, data=noise("much", 8 * MIB))
     with counted_bytes(through(server)) as passed:
@@ -102,7 +117,7 @@ def test_what_goes_wrong_in_a_delegate_fails_its_vm_alone_and_leaves_nothing(
         ({"no_address": True}, "told no address within 5 s; see that its network has a DHCP"),
         ({"refuse_ssh": True}, "cannot be logged in to"),
         ({"blocked_ports": [server.port]}, "no snapshot of VM web was taken: seen from its"),
-        ({"kill_after_seconds": 1.5}, "the agent ended before it was done"),
+        ({"kill_after_seconds": 1.5}, "the agent ended before it "),
     ):
         last = "kill_after_seconds" in fault
         two.save(xen_pool={"delegate_boot_seconds": 5 if "no_address" in fault else 300})
@@ -131,6 +146,20 @@ def test_a_delegate_goes_on_with_the_jobs_next_vm_where_that_is_wished(two: Scen
     assert {each.state for each in made.values()} == {VmState.DONE}
     assert len({each.read_by for each in made.values()}) == 1
     assert len(two.pool.journal.entries("Async.VM.clone")) == 1
+    assert left(two) == nothing(two)
+
+
+def test_a_kept_delegate_is_removed_when_no_vm_came_for_so_long(two: Scene) -> None:
+    """While its job still works on another VM, whose snapshot is not taken yet."""
+    two.save(xen_pool={"delegate_idle_seconds": 1})
+    two.pool.faults.hang("VM.snapshot")
+    job = InTheBackground(two, "web", "db", source="enhanced", concurrency=2)
+
+    wait_until(lambda: two.pool.journal.entries("Async.VM.hard_shutdown"), "one delegate ends")
+    assert len(two.pool.journal.entries("Async.VM.clone")) == 2
+    two.pool.faults.clear()
+
+    assert {each.state for each in outcomes(job.ended()).values()} == {VmState.DONE}
     assert left(two) == nothing(two)
 
 

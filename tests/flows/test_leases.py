@@ -174,6 +174,17 @@ def test_an_address_of_somebody_elses_vm_is_left_alone(scene: Scene) -> None:
     assert set(theirs) <= set(scene.pool.db.refs("VM"))
 
 
+def test_what_another_pools_block_has_serves_none_of_this_one(scene: Scene, tmp_path: Path) -> None:
+    scene.site.xen_pool.delegate_wait_minutes = 0
+    (tmp_path / "other").mkdir()
+    with lab_without_guests(tmp_path / "other") as lab, ExitStack() as held:
+        other = Scene(lab, site_of(walk_in(lab, tmp_path, ["127.61.8.21"])))
+        assert [lease(scene, held) for _ in ADDRESSES] == ADDRESSES
+        with pytest.raises(HostBusy, match="3 of 3 in use"):
+            lease(scene, held)
+        assert lease(other, held) == "127.61.8.21"
+
+
 def test_of_two_installations_that_take_one_address_at_once_none_keeps_it(scene: Scene) -> None:
     (first, *_) = scene.site.xen_pool.static_addresses
     delegate_with(scene, first.address, Owner("ab" * 16, RunId(random_name())))
