@@ -6,6 +6,7 @@ Of the same image it is the same archive again: what a pool draws by lot is name
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
 from lab.archive import ArchiveContents, write_archive
@@ -23,7 +24,9 @@ MAC = "02:6c:69:6b:65:00"
 def main(raw: Path, target: Path) -> None:
     """Write the archive of a halted VM with this disk and one network card."""
     pool = Pool(Settings(now=lambda: datetime.fromtimestamp(0, UTC)))
-    memory = {f"memory_{which}": MEMORY for which in ("static_max", "dynamic_max", "dynamic_min")}
+    given: dict[str, Any] = {
+        f"memory_{which}": MEMORY for which in ("static_max", "dynamic_max", "dynamic_min")
+    }
     uuid = pool.add_vm(
         "likeness-abd",
         [raw],
@@ -34,7 +37,7 @@ def main(raw: Path, target: Path) -> None:
         HVM_boot_params={"order": "c"},
         VCPUs_max=2,
         VCPUs_at_startup=2,
-        **memory,
+        **given,
     )
     vm = pool.vm(uuid)
     _draw_nothing(pool, vm)

@@ -100,14 +100,14 @@ class Guest(SchemaMadeOnce, Block):
         ge=0,
         le=64,
         title="Threads",
-        description="How many compress and encrypt; 0: one for each core, at most four.",
+        description="How many compress and encrypt; 0: as many as have room, four at most.",
     )
     memory_mib: int = Field(
         default=0,
         ge=0,
         le=65536,
         title="Memory, MiB",
-        description="0: what its threads need, below 150; with less than 96 it is slow.",
+        description="0: below 150, or what the threads you ask for need; below 96 it is slow.",
     )
     nice: int = Field(
         default=10, ge=0, le=19, title="Niceness", description="19 lets everybody else go first."

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from likeness.agent.protocol import Header
 
 MIB = 1 << 20
-_ALONE_MIB = 72
+_ALONE_MIB = 76
 """What an agent needs before it reads anything."""
-_WORKER_MIB = 14
+_WORKER_MIB = 17
 """Segments that wait for a thread, and what it makes of one."""
 _PACKS = 4
 """Packs in memory at once: one that fills, and those under way."""
 _LEAST_PACK = MIB
 _MAX_WORKERS = 4
+_DEFAULT_MIB = 143
+"""150 MB: what an agent takes of a machine whose owner has said nothing."""
 _IO_CLASSES = {"best-effort": (2 << 13) | 7, "idle": 3 << 13}
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
 
@@ -31,9 +33,10 @@ class Fitting:
 def fitting(told: Header) -> Fitting:
     """As many threads and as large packs as were asked for, or as there is memory for."""
     workers = told.workers or min(os.cpu_count() or 1, _MAX_WORKERS)
-    if not told.memory_mib:
+    memory = told.memory_mib or (0 if told.workers else _DEFAULT_MIB)
+    if not memory:
         return Fitting(workers, told.pack_bytes)
-    room = max(told.memory_mib - _ALONE_MIB, 0)
+    room = max(memory - _ALONE_MIB, 0)
     packs = min(told.pack_bytes, max(room * MIB // (2 * _PACKS), _LEAST_PACK))
     left = room - _PACKS * packs // MIB
     return Fitting(max(min(workers, left // _WORKER_MIB), 1), packs)

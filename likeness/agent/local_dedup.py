@@ -9,11 +9,12 @@ from likeness.codec.buffers import Buffer
 from likeness.codec.hashing import chunk_id, is_zero
 from likeness.model.ids import CHUNK_ID_BYTES, ZERO_CHUNK, ChunkId
 
-MAX_REMEMBERED = 1 << 19
-"""New chunk ids kept in mind in one transfer: 32 MB. Repeats beyond that are sent, and the global
+MAX_REMEMBERED = 1 << 18
+"""New chunk ids kept in mind in one transfer: 8 MB. Repeats beyond that are sent, and the global
 deduplication drops them."""
 
 _KEY_BYTES = 16
+_NEVER_USED = bytes(_KEY_BYTES)
 
 
 class ChunkState(Enum):
@@ -76,35 +77,35 @@ class LocalDedup:
 
     def _is_first(self, chunk: ChunkId) -> bool:
         with self._lock:
-            return self._seen.add(chunk)
+            return self._seen.add(chunk[:_KEY_BYTES])
 
 
 class _SeenIds:
-    """A set of chunk ids without an object for each: a table that is at most half full.
+    """A set of keys without an object for each: a table that is at most half full.
 
-    Ids are as good as random, so their first bytes say where to look.
+    They are as good as random, so their first bytes say where to look.
     """
 
     def __init__(self, most: int) -> None:
         self._left = most
         slots = 1 << (2 * max(most, 1) - 1).bit_length()
         self._last = slots - 1
-        self._table = mmap(-1, slots * CHUNK_ID_BYTES)
+        self._table = mmap(-1, slots * _KEY_BYTES)
 
-    def add(self, chunk: bytes) -> bool:
-        """Remember an id if there is room; whether it was not known yet."""
-        at = int.from_bytes(chunk[:4], "little") & self._last
+    def add(self, key: bytes) -> bool:
+        """Remember a key if there is room; whether it was not known yet."""
+        at = int.from_bytes(key[:4], "little") & self._last
         while True:
-            slot = slice(at * CHUNK_ID_BYTES, (at + 1) * CHUNK_ID_BYTES)
+            slot = slice(at * _KEY_BYTES, (at + 1) * _KEY_BYTES)
             found = self._table[slot]
-            if found == chunk:
+            if found == key:
                 return False
-            if found == ZERO_CHUNK:  # never used: no chunk of data has that id
+            if found == _NEVER_USED:  # no chunk of data has that id
                 break
             at = (at + 1) & self._last
         if self._left:
             self._left -= 1
-            self._table[slot] = chunk
+            self._table[slot] = key
         return True
 
 

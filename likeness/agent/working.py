@@ -52,7 +52,7 @@ from likeness.store.format.pack import PackReceipt
 from likeness.store.format.pack_log import encode_receipt
 from likeness.transport.base import Transport
 from likeness.transport.place import open_place
-from likeness.transport.tuning import keep_large_buffers
+from likeness.transport.tuning import keep_large_buffers, share_buffers
 
 GRACE_SECONDS = 8.0
 """How long an agent that was asked to end may take, before it ends in the middle of whatever."""
@@ -213,6 +213,7 @@ class _PacedReader(PatchedReader):
 
 def work(source: int, sink: int) -> int:
     """Do what comes in at `source`, tell it at `sink`; the exit code of the process."""
+    share_buffers()
     incoming, outgoing, stop = _Incoming(source), _Outgoing(sink), StopToken()
     with tempfile.TemporaryDirectory(prefix="likeness-agent-") as scratch:
         ending = _Ending(stop, Path(scratch))

@@ -10,6 +10,7 @@ import sys
 
 _M_TRIM_THRESHOLD = -1  # malloc.h of glibc
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 MMAP_THRESHOLD_BYTES = 128 << 20
 TRIM_THRESHOLD_BYTES = 512 << 20
 
@@ -23,6 +24,23 @@ def keep_large_buffers() -> bool:
     Source:
         mallopt(3).
     """
+    return _set(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) and _set(
+        _M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES
+    )
+
+
+def share_buffers() -> bool:
+    """Have all threads take their buffers from one heap; to be called before any is started.
+
+    Otherwise each thread keeps those that it has had, and memory grows with their number.
+
+    Returns:
+        As `keep_large_buffers`.
+    """
+    return _set(_M_ARENA_MAX, 1)
+
+
+def _set(what: int, value: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -30,5 +48,4 @@ def keep_large_buffers() -> bool:
         return False
     mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
     mallopt.restype = ctypes.c_int
-    raised = mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-    return bool(raised and mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES))
+    return bool(mallopt(what, value))
