@@ -39,6 +39,7 @@ from likeness.store.read.index import known_packs
 from likeness.store.read.versions import read_version, record_names, vms
 from likeness.store.write.condemning import read_condemned
 from likeness.store.write.forgetting import whole_forgotten
+from likeness.store.write.torn_records import torn_records
 from tasks.logs import step_logger
 from tasks.mend_catalog import ready_catalog, require_catalog_of
 from tasks.remember import remember_version
@@ -183,7 +184,7 @@ class _CatchUp:
         for name in there:
             if _version_in(name) not in known_ids:
                 label = f"VM {who}, version {layout.number_of(name)}"
-                self._apart(label, partial(self._remember, name))
+                self._apart(label, partial(self._remember, name, vm, there))
 
     def _expire(self, gone: Collection[VersionId], who: str) -> None:
         count = reconciling.expire_versions(self.site.catalog.file, gone, system_clock())
@@ -192,9 +193,13 @@ class _CatchUp:
             said = f"{counted(count, 'version')} expired: {reconciling.LOST}"
             step_logger().error("VM %s: %s", who, said)
 
-    def _remember(self, name: str) -> None:
+    def _remember(self, name: str, vm: VmId, there: list[str]) -> None:
         try:
             version = read_version(self.store, name)
+        except Damaged:
+            if name in torn_records(self.store, vm, there):
+                return  # a job was killed over it; the VM's next backup moves it away
+            raise
         except WrittenLate as cause:
             step_logger().warning("%s; it is left out", cause)
             return

@@ -21,8 +21,9 @@ from likeness.model.choosing import called
 from likeness.model.ids import VersionId, VmId, as_uuid
 from likeness.model.retention import Point, Retention, judged, parse_policy, policies_by_tag
 from likeness.store.format.data_store import DataStore
+from likeness.store.repair.begun_for_nothing import holds_now
 from likeness.store.write.forgetting import finish_moves, forget_versions
-from likeness.store.write.holding import Hold, holds_on
+from likeness.store.write.holding import Hold
 from tasks.ages import age_limit
 from tasks.claims import is_backed_up_now, store_claimed, store_gate, versions_read
 from tasks.retries import STEP, task
@@ -92,7 +93,7 @@ def plan_forget(
     facts = space.versions_to_judge(site.catalog.file)
     chosen = _of_vms(facts, vms)
     with site.data_store.open() as store:
-        holds = holds_on(store)
+        holds = holds_now(store)
     reading = versions_read(site)
     if versions:
         wanted = _named(chosen, versions)
@@ -161,7 +162,13 @@ def _forget_some(
             if each.vm in busy or each.version in read_now:
                 kept[each.version] = _BUSY if each.vm in busy else _READ
         ids = {each.record: each.version for each in going if each.version not in kept}
-        done = forget_versions(store, ids, reason="by policy, or by hand", clock=system_clock)
+        done = forget_versions(
+            store,
+            ids,
+            reason="by policy, or by hand",
+            clock=system_clock,
+            holds=holds_now(store),
+        )
     space.forget_versions(site.catalog.file, [ids[record] for record in done.gone], system_clock())
     return kept | {ids[record]: why for record, why in done.kept.items()}
 

@@ -4,7 +4,7 @@ What is to be done is said before it is done. Whoever finds the work half done k
 and whoever finds an object gone knows that it went on purpose.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
@@ -53,8 +53,16 @@ def statements(view: SignedView, folder: str, kind: type[_D]) -> Iterator[tuple[
             yield name, view.read(name, layout.kind_of(name), kind)[0]
 
 
-def whole_statements(store: DataStore, folder: str, kind: type[_D]) -> list[tuple[str, _D]]:
+def whole_statements(
+    store: DataStore, folder: str, kind: type[_D], *, but: Container[str] = ()
+) -> list[tuple[str, _D]]:
     """The same, for decisions that must not rest on a part of them; what came late does not count.
+
+    Args:
+        store: Where.
+        folder: Which statements.
+        kind: What they are.
+        but: Names of those that say nothing.
 
     Raises:
         One of `UNREADABLE`: One of them cannot be read.
@@ -62,6 +70,8 @@ def whole_statements(store: DataStore, folder: str, kind: type[_D]) -> list[tupl
     names = sorted(entry.name for entry in store.transport.entries(folder))
     found = []
     for name in filter(layout.is_known, names):
+        if name in but:
+            continue
         with suppress(WrittenLate):
             found.append((name, store.read_surely(name, layout.kind_of(name), kind)[0]))
     return found

@@ -3,12 +3,12 @@
 They lie there for ever, and are no damage: whoever copies a store passes over them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from likeness.codec.blobs import MAX_BLOB_BYTES
 from likeness.codec.documents import MAX_DOCUMENT_BYTES, Kind
-from likeness.errors import ObjectMissing
+from likeness.errors import Damaged, ObjectMissing
 from likeness.model.ids import VmId
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
@@ -17,6 +17,7 @@ from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.unfinished import is_unfinished
 from likeness.store.read.versions import record_names
 from likeness.store.write.heads import FIRST, read_head_state
+from likeness.store.write.holding import Hold, holds_on
 from likeness.store.write.torn_records import torn_records
 
 _MAX_BYTES = max(MAX_BLOB_BYTES, MAX_DOCUMENT_BYTES)
@@ -39,6 +40,18 @@ def is_begun_for_nothing(store: DataStore, name: str) -> bool:
     if folder == layout.CATALOG and "-" in rest:
         return name not in _parts(store, f"{folder}/{rest.partition('-')[0]}")
     return folder in (*layout.CONTROL, layout.CATALOG) and not _is_told_of(store, name)
+
+
+def holds_now(store: DataStore) -> Mapping[str, Sequence[Hold]]:
+    """As `holds_on`; a pin that somebody only began to write holds nothing."""
+    try:
+        return holds_on(store)
+    except Damaged:
+        names = [entry.name for entry in store.transport.entries(layout.HOLDS)]
+        begun = {name for name in names if is_begun_for_nothing(store, name)}
+        if not begun:
+            raise
+        return holds_on(store, but=begun)
 
 
 def _is_unfinished(store: DataStore, name: str) -> bool:

@@ -109,6 +109,7 @@ def forget_versions(
     *,
     reason: str,
     clock: Clock,
+    holds: Mapping[str, Sequence[Hold]] | None = None,
     even_last: bool = False,
 ) -> Forgetting:
     """Give versions up; safe to repeat, after `finish_moves`. The caller holds the gate.
@@ -121,13 +122,14 @@ def forget_versions(
         records: Names of their records.
         reason: For the statement.
         clock: The present.
+        holds: What must stay, as it was read behind the gate; it is read here if none.
         even_last: Let a VM lose its last version, too.
 
     Raises:
         StoreTakenOver: Another installation owns the store now.
     """
     done = Forgetting()
-    holds = holds_on(store)
+    holds = holds_on(store) if holds is None else holds
     by_vm: dict[VmId, list[str]] = {}
     for name in dict.fromkeys(records):
         by_vm.setdefault(VmId(name.split("/")[1]), []).append(name)

@@ -4,7 +4,7 @@ Pins lie in the store, signed, so that an installation that was recovered knows 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -43,15 +43,19 @@ class Hold:
         )
 
 
-def holds_on(store: DataStore) -> Mapping[str, Sequence[Hold]]:
+def holds_on(store: DataStore, *, but: Container[str] = ()) -> Mapping[str, Sequence[Hold]]:
     """The pin and the lock of each version that has one, by the name of its record.
+
+    Args:
+        store: Where.
+        but: Names of statements that say nothing; see `begun_for_nothing`.
 
     Raises:
         One of `UNREADABLE`: A statement cannot be read, so nobody knows what must stay.
     """
     pins: dict[str, Hold] = {}
     locks: dict[str, Hold] = {}
-    for _, said in whole_statements(store, layout.HOLDS, HoldDocument):
+    for _, said in whole_statements(store, layout.HOLDS, HoldDocument, but=but):
         until = datetime.fromisoformat(said.until) if said.until else None
         hold = Hold(said.note, until, said.locked)
         if said.locked:
