@@ -50,7 +50,7 @@ def record_packs(catalog: CatalogFile, packs: Iterable[AnyPack], now: datetime) 
     with staged(catalog) as stage:
         stage_packs(stage, packs, run=None)
         with writing(catalog) as connection:
-            new = _add_packs(connection, stage, now)
+            new = add_packs(connection, stage, now)
             refresh_facts_of_moved(connection)
             return new
 
@@ -82,12 +82,14 @@ def record_version(
             return _record(connection, stage, version, whole, now)
 
 
-def stage_packs(stage: Stage, packs: Iterable[AnyPack], *, run: RunId | None) -> None:
-    """Write packs and their places down, for `load_packs`."""
+def stage_packs(
+    stage: Stage, packs: Iterable[AnyPack], *, run: RunId | None, version: int = 0
+) -> None:
+    """Write packs and their places down, for `load_packs`; `version` is one of several."""
     for nth, pack in enumerate(packs):
         brought_by = run or (pack.run if isinstance(pack, KnownPack) else None) or None
         digest = pack.digest.hex()
-        head = (nth, pack.pack, pack.size_bytes, digest, len(pack.locations), brought_by)
+        head = (version, nth, pack.pack, pack.size_bytes, digest, len(pack.locations), brought_by)
         stage.rows("new_packs", [head])
         stage.lines(
             "new_places",
@@ -107,14 +109,15 @@ def _stage_maps(
         whole[each.disk] = each.whole
         at = ordinals[each.disk]
         for run in each.runs:
-            stage.lines("new_maps", _map_lines(at, run))
+            stage.lines("new_maps", map_lines(at, run))
     missing = [disk.name or disk.disk for disk in disks if disk.disk not in whole]
     if missing:
         raise BadInput(f"no block map was given for disk {', '.join(missing)}")
     return whole
 
 
-def _map_lines(ordinal: int, run: Run) -> Iterator[str]:
+def map_lines(ordinal: int, run: Run) -> Iterator[str]:
+    """Lines of `new_maps`, for one run of a disk."""
     ids = run.ids.hex()
     for at in range(run.count):
         start = at * _HEX
@@ -133,7 +136,7 @@ def _record(
     turn = _require_follows(connection, vm_no, version, whole)
     version_no = _insert_version(connection, vm_no, turn, version, now)
     _insert_disks(connection, stage, vm_no, version_no, version.record.disks, whole)
-    packs = _add_packs(connection, stage, now)
+    packs = add_packs(connection, stage, now)
     chunks = _change_maps(connection, stage, vm_no, turn)
     connection.execute(
         """CREATE OR REPLACE TEMP TABLE new_chunks AS SELECT DISTINCT chunk FROM maps
@@ -227,7 +230,7 @@ def _insert_version(
             *(version.name, version.digest, to_utc(version.taken_at)),
             *(to_utc(datetime.fromisoformat(clear.committed_at)), to_utc(now)),
             *(record.run, record.job, record.consistency, record.consistency_asked, record.note),
-            *(msgspec.json.encode(record.counts).decode(), record.keep, _tags(record)),
+            *(msgspec.json.encode(record.counts).decode(), record.keep, tags_of(record)),
             to_utc(datetime.fromisoformat(record.locked_until)) if record.locked_until else None,
         ],
     )
@@ -239,7 +242,7 @@ def _insert_version(
     return number
 
 
-def _tags(record: VersionRecord) -> str:
+def tags_of(record: VersionRecord) -> str:
     """The VM's tags as its hypervisor had them, as JSON."""
     try:
         said = msgspec.json.decode(record.configuration, type=dict[str, Any])
@@ -306,7 +309,7 @@ def _insert_disks(
 def _change_maps(connection: Connection, stage: Stage, vm_no: int, turn: int) -> int:
     """End the spans of what is not there any more, and begin those of what is new."""
     stage.load(connection, "new_maps", ordinal="INTEGER", position="UBIGINT", chunk="UUID")
-    _require_positions(connection)
+    require_positions(connection, "ordinal")
     connection.execute(
         f"""UPDATE maps SET until = ? WHERE until = {STILL}
         AND disk_no IN (SELECT disk_no FROM disks WHERE vm_no = ?)
@@ -348,13 +351,22 @@ def _change_maps(connection: Connection, stage: Stage, vm_no: int, turn: int) ->
     return _one(connection, "SELECT count(*) FROM changes WHERE after IS NOT NULL")
 
 
-def _require_positions(connection: Connection) -> None:
+def require_positions(connection: Connection, of_disk: str) -> None:
+    """See that `new_maps` tells no position twice, and none beyond its disk in `new_disks`.
+
+    Args:
+        connection: In a transaction.
+        of_disk: The columns that say which disk of which version is meant, in both.
+
+    Raises:
+        BadInput: It does.
+    """
     odd = connection.execute(
-        """SELECT n.disk_name, count(*), count(DISTINCT m.position), max(m.position),
+        f"""SELECT any_value(n.disk_name), count(*), count(DISTINCT m.position), max(m.position),
             any_value(n.positions)
-        FROM new_maps AS m JOIN new_disks AS n USING (ordinal) GROUP BY n.disk_no, n.disk_name
+        FROM new_maps AS m JOIN new_disks AS n USING ({of_disk}) GROUP BY {of_disk}
         HAVING count(*) <> count(DISTINCT m.position) OR max(m.position) >= any_value(n.positions)
-        """
+        """  # noqa: S608  # our own words
     ).fetchone()
     if odd is not None:
         raise BadInput(
@@ -368,6 +380,7 @@ def load_packs(connection: Connection, stage: Stage) -> None:
     stage.load(
         connection,
         "new_packs",
+        version="UBIGINT",
         nth="UBIGINT",
         pack="UUID",
         size_bytes="UINTEGER",
@@ -380,15 +393,16 @@ def load_packs(connection: Connection, stage: Stage) -> None:
     )
 
 
-def _add_packs(connection: Connection, stage: Stage, now: datetime) -> int:
+def add_packs(connection: Connection, stage: Stage, now: datetime) -> int:
     """Packs and places that are not known yet; afterwards `moved` has what they changed."""
     load_packs(connection, stage)
     before = _one(connection, "SELECT max(pack_no) FROM packs")
     connection.execute(
         """INSERT INTO packs (pack_no, pack_id, size_bytes, digest, chunks, run_id, recorded_at,
             state, bad, unreachable, cause)
-        SELECT ? + row_number() OVER (ORDER BY min(nth)), pack, any_value(size_bytes),
-            unhex(any_value(digest)), any_value(chunks), any_value(run), ?, 'live', false, false, ''
+        SELECT ? + row_number() OVER (ORDER BY min(version * 1000000 + nth)), pack,
+            any_value(size_bytes), unhex(any_value(digest)), any_value(chunks), any_value(run), ?,
+            'live', false, false, ''
         FROM new_packs AS n ANTI JOIN packs AS k ON k.pack_id = n.pack GROUP BY pack""",
         [before, to_utc(now)],
     )

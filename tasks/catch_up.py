@@ -6,7 +6,7 @@ looked for twice, over two connections; and what is the matter with one VM stays
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -43,6 +43,7 @@ from likeness.store.write.torn_records import torn_records
 from tasks.logs import step_logger
 from tasks.mend_catalog import ready_catalog, require_catalog_of
 from tasks.remember import remember_version
+from tasks.remember_many import remember_new_vms
 from tasks.retries import STEP, task
 
 _SHOWN_FOR = timedelta(days=7)
@@ -142,13 +143,33 @@ class _CatchUp:
     records: set[str] = field(default_factory=set)
 
     def versions(self) -> None:
-        """Go through all VMs that either side knows."""
+        """Go through all VMs that either side knows; new ones first in bulk."""
+        there = vms(self.store)
+        known = self._known()
+        if new := [vm for vm in sorted(there) if vm not in known]:
+            self._in_bulk(new)
+            known = self._known()
+            self.recorded += sum(len(known[vm]) for vm in new if vm in known)
+        for vm in sorted({*known, *there}):
+            name = known[vm][-1].vm_name if known[vm] else vm[:8]
+            self._apart(f"VM {name}", partial(self._versions_of, vm, name, known[vm]))
+
+    def _known(self) -> dict[VmId, list[KnownRecord]]:
         known: dict[VmId, list[KnownRecord]] = defaultdict(list)
         for each in reconciling.known_records(self.site.catalog.file):
             known[each.vm].append(each)
-        for vm in sorted({*known, *vms(self.store)}):
-            name = known[vm][-1].vm_name if known[vm] else vm[:8]
-            self._apart(f"VM {name}", partial(self._versions_of, vm, name, known[vm]))
+        return known
+
+    def _in_bulk(self, new: Sequence[VmId]) -> None:
+        """Whatever goes wrong here, what is left is recorded, or told of, one by one."""
+        try:
+            remember_new_vms(self.site, self.store, new)
+        except _OF_ALL:
+            raise
+        except Exception as cause:
+            if isinstance(cause, ShareUnreachable) and not isinstance(cause, ObjectUnreadable):
+                raise
+            step_logger().warning("new VMs are recorded version by version: %s", cause)
 
     def _apart(self, what: str, step: Callable[[], None]) -> None:
         """Do something for one VM; what goes wrong with it is written down, and stops no other."""

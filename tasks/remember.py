@@ -72,7 +72,7 @@ def _record(site: Site, store: DataStore, version: Version, *, whole: bool) -> N
     catalog = site.catalog.file
     with private_folder(catalog) as scratch, ExitStack() as held:
         maps = [
-            _whole_map(store, disk, scratch, held) if whole else _disk_map(store, version, disk)
+            whole_map(store, disk, scratch, held) if whole else _disk_map(store, version, disk)
             for disk in version.record.disks
         ]
         record_version(catalog, version, maps, _packs(site, store, version), system_clock())
@@ -84,8 +84,8 @@ def _disk_map(store: DataStore, version: Version, disk: DiskRecord) -> DiskMap:
     return DiskMap(DiskId(disk.disk), full, runs)
 
 
-def _whole_map(store: DataStore, disk: DiskRecord, scratch: Path, held: ExitStack) -> DiskMap:
-    """Its parts put together, since a later one may tell a position once more."""
+def whole_map(store: DataStore, disk: DiskRecord, scratch: Path, held: ExitStack) -> DiskMap:
+    """A disk's map. Its parts put together, since a later one may tell a position once more."""
     chunk_map = held.enter_context(load_map(store, disk, scratch / f"{disk.disk}.map"))
     runs = chunk_map.runs_unlike(None, 0, chunk_map.positions)
     return DiskMap(DiskId(disk.disk), whole=True, runs=runs)

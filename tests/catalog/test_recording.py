@@ -22,6 +22,7 @@ from catalog.dedup import drop_duplicates, record_deleted_packs
 from catalog.proofs import record_proofs
 from catalog.reconciling import expire_versions
 from catalog.recording import record_packs, record_version
+from catalog.recording_many import Told, record_new_vms
 from catalog.values import DiskMap, Recorded, Verdict
 from catalog.versions import (
     find_version,
@@ -149,6 +150,45 @@ def test_p4_a_catalog_rebuilt_from_the_store_says_the_same(empty: CatalogFile, s
                     map_of_version(each, version_id, disk(mine.vm, at)) for each in (live, rebuilt)
                 )
                 assert there == here
+
+
+@settings(max_examples=5)
+@given(seed=st.integers(0, 2**32))
+def test_versions_told_all_at_once_are_as_if_told_one_by_one(empty: CatalogFile, seed: int) -> None:
+    dice = random.Random(seed)
+    with TemporaryDirectory() as folder:
+        history = random_history(empty, Path(folder) / "one-by-one", seed)
+        live, at_once = history.catalog, History.beside(empty, Path(folder) / "at-once").catalog
+        before: dict[str, Remembered] = {}
+        told = []
+        for mine in history.versions.values():
+            last = before.get(mine.vm)
+            maps = [
+                delta_map(mine.vm, last.maps[at], chunks, at)
+                if last and at in last.maps and dice.random() < 0.7
+                else whole_map(mine.vm, chunks, at)
+                for at, chunks in mine.maps.items()
+            ]
+            packs = tuple(
+                KnownPack(p.pack, p.size_bytes, p.digest, RunId(""), p.locations)
+                for p in mine.brought
+            )
+            told.append(Told(mine.record, tuple(maps), packs))
+            before[mine.vm] = mine
+
+        assert record_new_vms(at_once, told, NOW) == len(history.versions)
+
+        assert list_versions(at_once, NOW, MONTH) == list_versions(live, NOW, MONTH)
+        for table in ("maps", "places", "pack_uses", "version_disks", "versions", "packs", "vms"):
+            assert rows_of(at_once, table) == rows_of(live, table), table
+        with pytest.raises(BadInput, match="came to know"):
+            record_new_vms(at_once, told, NOW)
+
+
+def rows_of(catalog: CatalogFile, table: str) -> list[tuple[object, ...]]:
+    """All of a table, in no order of its own."""
+    with reading(catalog) as connection:
+        return sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=str)
 
 
 def test_a_version_told_twice_is_one_version(catalog: CatalogFile) -> None:
