@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, PrivateAttr, SecretStr
 
 from blocks.schema import SchemaMadeOnce
 from blocks.session import shared_opening, was_just_well
-from likeness.errors import LikenessError
+from likeness.errors import BadInput, LikenessError
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.owning import Fence, owner_of
@@ -167,6 +167,11 @@ class DataStoreShare(SchemaMadeOnce, Share, _WithKey, Block):
         transport = self.connect()
         try:
             store = open_store_with_key_file(transport, Path(self.key_file))
+            if store.facts.vault:
+                raise BadInput(
+                    f"{self.place} holds a vault, and no data store; restore from it as the vault,"
+                    " or make it the data store with likeness recover"
+                )
             store.read_only = self.read_only
             if self._user is not None and not self.read_only:
                 store.fence = Fence(self._user, self._pens)

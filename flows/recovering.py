@@ -40,6 +40,7 @@ from likeness.store.format.documents import OwnerDocument
 from likeness.store.format.opening import claimed_store, open_store_with_key_file
 from likeness.store.format.owning import newest_owner, owners, take_over
 from likeness.store.keys.keyring import add_key_file
+from likeness.store.repair.vault_taken import as_data_store
 from likeness.store.write.heads import read_head_state, write_head
 from likeness.store.write.history import expect_head, read_history
 from likeness.store.write.kept_installation import newest_installation
@@ -146,6 +147,7 @@ def recover(
                 return replace(found, deployments=names, kept=bool(kept.blocks))
         try_vault(vault, place)
         begun.note()
+        store = as_data_store(store)
         _make_key(store, Path(data_store.key_file))
         site = Site(name=name, xen_pool=pool, data_store=data_store, catalog=catalog)
         found = _remembered(store, site)

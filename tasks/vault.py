@@ -29,7 +29,7 @@ from likeness.model.sizes import readable_size
 from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore
+from likeness.store.format.vaults import vault_at
 from likeness.store.repair.copying import Manner, PauseHours, copy_to_vault
 from likeness.store.repair.vault_mending import Copied
 from likeness.store.write.heads import write_head
@@ -158,7 +158,7 @@ def _copy(site: Site, vault: Transport, manner: Manner, tally: Tally, stop: Stop
         for copied in copy_to_vault(store, vault, stop=stop, manner=manner):
             tally.add(copied)
         if manner.own_history and not tally.problems:
-            write_head(DataStore(vault, store.facts, store.keys), clock=system_clock)
+            write_head(vault_at(store, vault, unfinished=False), clock=system_clock)
 
 
 def _record(site: Site, block: Vault, vault: Transport, tally: Tally, *, whole: bool) -> None:
@@ -169,8 +169,8 @@ def _record(site: Site, block: Vault, vault: Transport, tally: Tally, *, whole: 
     vault_reading.judge_vault(catalog, block.place)
     if block.locked_days:
         with site.data_store.open() as store:
-            opened = DataStore(vault, store.facts, store.keys, unfinished=True)
-            lock_versions(_to_lock(there, tally, site, block), opened, site=site, block=block)
+            to_lock = _to_lock(there, tally, site, block)
+            lock_versions(to_lock, vault_at(store, vault), site=site, block=block)
     note_vaulting(catalog, block.place, system_clock(), whole=whole and not tally.problems)
 
 

@@ -14,6 +14,7 @@ from likeness.stopping import StopToken
 from likeness.store.check.reading_back import ReadBack, read_back
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore, set_aside
+from likeness.store.format.vaults import vault_at
 from tasks.ages import age_limit, is_hour
 from tasks.retries import STEP, task
 from tasks.vault import cap_of, vault_of
@@ -62,7 +63,7 @@ def check_contents(
     transport = block.connect()
     try:
         with site.data_store.open() as store:
-            vault = DataStore(transport, store.facts, store.keys, unfinished=True)
+            vault = vault_at(store, transport)
             return _Check(site, block, vault, stop, prove=prove).run(max_bytes)
     finally:
         transport.close()

@@ -27,6 +27,7 @@ from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import VersionClear
 from likeness.store.format.observations import UNREADABLE
+from likeness.store.format.vaults import vault_at
 from likeness.store.prune.reclaiming import Reclaim, Reclaimed
 from likeness.store.read.index import known_packs
 from likeness.store.write.forgetting import finish_moves, forget_versions, read_forgotten
@@ -95,8 +96,8 @@ def _given_up(site: Site, block: Vault) -> set[str]:
     transport = block.connect()
     try:
         with site.data_store.open() as store:
-            vault = DataStore(transport, store.facts, store.keys, unfinished=True)
-            return {name.rpartition("-")[2] for name in read_forgotten(vault).now}
+            said = read_forgotten(vault_at(store, transport))
+            return {name.rpartition("-")[2] for name in said.now}
     finally:
         transport.close()
 
@@ -123,7 +124,11 @@ def keep_by_rules(run: RunId, *, site: Site, stop: StopToken) -> VaultKept:
             site.data_store.open() as store,
             scratch_folder(site, run) as scratch,
         ):
-            vault = DataStore(transport, store.facts, store.keys)
+            vault = vault_at(store, transport, unfinished=False)
+            if not vault.facts.vault:
+                return VaultKept()  # nothing was copied there yet
+            if not store.read_only:  # whoever lost the data store deletes nothing there either
+                vault.fence = lambda _: store.require_writable()
             finish_moves(vault)
             records = _records(vault)
             kept = _kept(([p for _, p in each] for each in records.values()), rules)

@@ -2,7 +2,7 @@
 
 Layout, integers little-endian::
 
-    "ADSDOC01" | kind u8 | format u8 | suite u8 | 0 u8 | epoch u32 | owner u32
+    "ADSDOC01" | kind u8 | format u8 | suite u8 | signer u8 | epoch u32 | owner u32
     clear u32 | sealed u32
     clear part | sealed part: nonce, ciphertext, tag | signature 64 | xxh3-64 | "ADSDEND1"
 
@@ -43,6 +43,12 @@ class Kind(IntEnum):
     ADOPTED = 12
     HOLD = 13
     CONDEMNED = 14
+    VAULT_KEYS = 15
+
+
+OF_VAULTS = frozenset({Kind.INDEX, Kind.HEAD, Kind.SWEPT, Kind.FORGET, Kind.HOLD, Kind.CONDEMNED})
+"""What a vault may say itself; all else in it are copies of what the data store signed."""
+_STORE, _VAULT = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class Frame:
         epoch: Which sign and meta keys it was made with.
         owner: Number of the owner document that it was written under; 0 before there was one.
         clear: What everybody may read.
+        by_vault: Whether a vault claims to have signed it, and not the data store.
     """
 
     kind: int
@@ -65,6 +72,7 @@ class Frame:
     signature: bytes
     signed: bytes
     name: str
+    by_vault: bool = False
 
     @classmethod
     def parse(cls, data: bytes, *, name: str) -> "Frame":
@@ -78,7 +86,7 @@ class Frame:
             raise Damaged(name, "longer than any document may be")
         if len(data) < _HEADER.size + _TAIL_BYTES or data[: len(_MAGIC)] != _MAGIC:
             raise Damaged(name, "not a document")
-        _, kind, form, suite, _, epoch, owner, clear, sealed = _HEADER.unpack_from(data)
+        _, kind, form, suite, signer, epoch, owner, clear, sealed = _HEADER.unpack_from(data)
         end = _HEADER.size + clear + sealed
         if len(data) != end + _TAIL_BYTES or data[-len(_END) :] != _END:
             raise Damaged(name, "its length is not what it says")
@@ -88,6 +96,10 @@ class Frame:
             raise StoreTooNew(
                 f"{name} was written by a later release (format {form}, and this one reads"
                 f" {DOCUMENT_FORMAT}); install a later release"
+            )
+        if signer not in (_STORE, _VAULT):
+            raise StoreTooNew(
+                f"{name} is signed in a way that this release does not know; install a later one"
             )
         body = data[_HEADER.size : end]
         return cls(
@@ -100,6 +112,7 @@ class Frame:
             data[end : end + SIGNATURE_BYTES],
             data[:end],
             name,
+            signer == _VAULT,
         )
 
     @staticmethod
@@ -166,6 +179,7 @@ def write_document(
     keys: StoreKeys,
     suite: Suite,
     owner: int = 0,
+    vault: str = "",
 ) -> bytes:
     """Make a signed document.
 
@@ -177,6 +191,7 @@ def write_document(
         keys: The store's keys; the newest epoch is used.
         suite: How to seal.
         owner: Number of the owner document that it is written under.
+        vault: Sign it as this vault, not as the store.
 
     Raises:
         BadInput: It is longer than any reader accepts.
@@ -187,8 +202,9 @@ def write_document(
         place = _place(kind, keys.store, name)
         key = keys.meta_key(keys.epoch)
         hidden = nonce + aead.seal(sealed, key=key, place=place, nonce=nonce, suite=suite)
+    signer = _VAULT if vault else _STORE
     header = _HEADER.pack(
-        _MAGIC, kind, DOCUMENT_FORMAT, suite, 0, keys.epoch, owner, len(clear), len(hidden)
+        _MAGIC, kind, DOCUMENT_FORMAT, suite, signer, keys.epoch, owner, len(clear), len(hidden)
     )
     signed = header + clear + hidden
     if len(signed) + _TAIL_BYTES > MAX_DOCUMENT_BYTES:
@@ -196,7 +212,7 @@ def write_document(
             f"{name} would have {len(signed)} bytes and would never be read again: documents of"
             f" more than {MAX_DOCUMENT_BYTES >> 20} MiB are refused"
         )
-    signature = keys.sign(_signed_message(kind, keys.store, name, signed))
+    signature = keys.sign(_signed_message(kind, keys.store, name, signed), vault=vault)
     return signed + signature + checksum64(signed, signature) + _END
 
 

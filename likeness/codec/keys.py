@@ -10,6 +10,7 @@
 | sign         | the controller           | signing documents                               |
 | verify       | everybody                | checking signatures, without any secret         |
 | session      | one source, for one run  | sealing the chunks of that run                  |
+| vault sign   | a vault, and no source   | signing what a vault writes itself              |
 
 Chunk ids have a *scope*: the store's own, or that of one VM whose guest is not trusted with the
 store's. Equal chunks of two scopes have different names, so nothing is shared between them and
@@ -126,16 +127,21 @@ class StoreKeys:
             self._metas[epoch] = derived_key(self.master, "meta", _number(epoch))
         return self._metas[epoch]
 
-    def public(self, epoch: int | None = None) -> PublicKeys:
-        """The public halves of an epoch; of the newest if none is named."""
+    def public(self, epoch: int | None = None, *, vault: str = "") -> PublicKeys:
+        """The public halves of an epoch; of the newest if none is named.
+
+        Args:
+            epoch: Which.
+            vault: With the sign key of this vault instead of the store's.
+        """
         epoch = self.epoch if epoch is None else epoch
         private = self._box_private(epoch)
-        verify = self._sign_key(epoch).verify_key
+        verify = self._sign_key(epoch, vault).verify_key
         return PublicKeys(self.store, epoch, bytes(private.public_key), bytes(verify))
 
-    def sign(self, message: bytes) -> bytes:
-        """64 bytes, in the newest epoch."""
-        return self._sign_key(self.epoch).sign(message).signature
+    def sign(self, message: bytes, *, vault: str = "") -> bytes:
+        """64 bytes, in the newest epoch; as a vault if one is named."""
+        return self._sign_key(self.epoch, vault).sign(message).signature
 
     def open_session(self, boxed: bytes) -> bytes:
         """The session key in a box; 32 bytes.
@@ -155,7 +161,10 @@ class StoreKeys:
     def _box_private(self, epoch: int) -> PrivateKey:
         return PrivateKey(derived_key(self.master, "box", _number(epoch)))
 
-    def _sign_key(self, epoch: int) -> SigningKey:
+    def _sign_key(self, epoch: int, vault: str = "") -> SigningKey:
+        if vault:
+            of_vault = (_number(epoch), bytes.fromhex(vault))
+            return SigningKey(derived_key(self.master, "vault sign", *of_vault))
         return SigningKey(derived_key(self.master, "sign", _number(epoch)))
 
 

@@ -271,8 +271,8 @@ def test_a_vault_that_fetches_its_copies_itself_writes_nothing_to_the_data_store
     shutil.rmtree(site.place)
     for vm in ("web", "db"):
         (stored,) = site.listed(vm)
-        with DataStoreShare(place=str(far), key_file=str(key)).open() as copied:
-            assert site.read_back(find_version(copied, stored.version), place=far) == site.disks(vm)
+        copied = open_store_with_key_file(LocalTransport(far), key)
+        assert site.read_back(find_version(copied, stored.version), place=far) == site.disks(vm)
 
 
 def test_a_vault_that_is_the_data_store_by_another_name_is_refused_and_shown_nowhere(

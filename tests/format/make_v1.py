@@ -12,11 +12,15 @@ from pathlib import Path
 
 from likeness.codec.aead import Suite
 from likeness.model.ids import VmId, random_name
+from likeness.stopping import StopToken
 from likeness.store.format.owning import take_over
+from likeness.store.format.vaults import vault_at
 from likeness.store.keys.keyring import begin_epoch
 from likeness.store.read.versions import Version
+from likeness.store.repair.copying import copy_to_vault
 from likeness.store.write.catalog_copies import put_copy
 from likeness.store.write.heads import write_head
+from likeness.store.write.holding import pin
 from likeness.transport.local import LocalTransport
 from tests.unit.workshop import CHUNK, Disk, Workshop, changed, noise, text
 
@@ -64,7 +68,21 @@ def fill(workshop: Workshop) -> list[dict[str, object]]:
     return versions
 
 
-def make(name: str, suite: Suite, passphrase: str | None) -> None:
+def vaulted(workshop: Workshop, place: LocalTransport) -> None:
+    """A vault with copies, and an index segment, a hold and a head that it signed itself."""
+    segment = workshop.names("index")[0]
+    data = workshop.transport.read(segment)
+    workshop.transport.delete(segment)
+    for _ in range(2):
+        list(copy_to_vault(workshop.store, place, stop=StopToken(), clock=workshop.clock))
+        if segment not in workshop.names("index"):
+            workshop.transport.create(segment, [data])
+    vault = vault_at(workshop.store, place)
+    pin(vault, workshop.names("versions")[0], note="a year's end", until=None, clock=workshop.clock)
+    write_head(vault, clock=workshop.clock)
+
+
+def make(name: str, suite: Suite, passphrase: str | None, *, vault: bool = False) -> None:
     """Make one store below `v1/`."""
     folder = V1 / name
     if folder.exists():
@@ -72,7 +90,9 @@ def make(name: str, suite: Suite, passphrase: str | None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         workshop = Workshop(
             Path(scratch),
-            transport=LocalTransport(folder / "store", make=True),
+            transport=LocalTransport(
+                Path(scratch) / "store" if vault else folder / "store", make=True
+            ),
             suite=suite,
             passphrase=passphrase,
         )
@@ -81,6 +101,8 @@ def make(name: str, suite: Suite, passphrase: str | None) -> None:
         catalog.mkdir()
         (catalog / "versions.txt").write_text("what the catalog remembers\n")
         put_copy(workshop.store, catalog, clock=workshop.clock)
+        if vault:
+            vaulted(workshop, LocalTransport(folder / "store", make=True))
         shutil.copyfile(workshop.key_file, folder / "key")
     expected = {
         "suite": suite.value,
@@ -94,3 +116,4 @@ def make(name: str, suite: Suite, passphrase: str | None) -> None:
 if __name__ == "__main__":
     make("suite-1", Suite.XCHACHA20_POLY1305, PASSPHRASE)
     make("suite-2", Suite.AEGIS_256, None)
+    make("vault", Suite.AEGIS_256, None, vault=True)

@@ -26,6 +26,7 @@ SUITES: dict[int, tuple[int, Callable[[bytes, bytes, bytes, bytes], bytes]]] = {
 STRETCH = 262_144
 ZERO = bytes(32)
 FORMAT, SLOT, VERSION, INDEX, ADOPTED = 1, 2, 5, 6, 12
+OF_VAULTS = (6, 7, 8, 10, 13, 14)
 
 
 class Bad(Exception):
@@ -51,6 +52,7 @@ def unseal(sealed: bytes, key: bytes, place: bytes, suite: int) -> bytes:
 class Document:
     kind: int
     suite: int
+    signer: int
     epoch: int
     owner: int
     clear: bytes
@@ -61,14 +63,16 @@ class Document:
     @classmethod
     def parse(cls, data: bytes) -> "Document":
         need(data[:8] == b"ADSDOC01" and data[-8:] == b"ADSDEND1", "not a document")
-        kind, form, suite, _, epoch, owner, clear, sealed = struct.unpack_from("<BBBBIIII", data, 8)
+        head = struct.unpack_from("<BBBBIIII", data, 8)
+        kind, form, suite, signer, epoch, owner, clear, sealed = head
         need(form == 1, "a later format")
         end = 28 + clear + sealed
         need(len(data) == end + 80, "its length")
         need(xxh3_64_digest(data[:-16]) == data[-16:-8], "its checksum")
         signature = data[end : end + 64]
         body = data[28:end]
-        return cls(kind, suite, epoch, owner, body[:clear], body[clear:], data[:end], signature)
+        parts = body[:clear], body[clear:], data[:end], signature
+        return cls(kind, suite, signer, epoch, owner, *parts)
 
 
 @dataclass
@@ -80,6 +84,7 @@ class Reader:
     master: bytes = b""
     chunk_bytes: int = 0
     suite: int = 0
+    vault: bytes = b""
     places: dict[bytes, list[tuple[Path, int, int]]] = field(default_factory=dict)
     openers: dict[Path, list[tuple[bytes, bytes, bytes]]] = field(default_factory=dict)
 
@@ -101,6 +106,7 @@ class Reader:
         need(facts["format"] == 1 and facts["oldest_reader"] == 1, "a later format")
         need(not facts["must_know_to_read"], "something that must be known")
         self.chunk_bytes, self.suite = facts["chunk_bytes"], facts["suite"]
+        self.vault = bytes.fromhex(facts.get("vault", ""))
 
     def _unwrapped(self, slot: dict[str, Any], secret: bytes) -> bytes:
         salt, wrapped = bytes.fromhex(slot["salt"]), bytes.fromhex(slot["wrapped"])
@@ -126,6 +132,9 @@ class Reader:
         epoch = struct.pack("<I", document.epoch)
         message = b"ads-doc-v1" + place + blake3(document.signed).digest()
         signer = SigningKey(derived(self.master, "sign", epoch))
+        if document.signer:
+            need(document.signer == 1 and self.vault and kind in OF_VAULTS, "who signed it")
+            signer = SigningKey(derived(self.master, "vault sign", epoch, self.vault))
         signer.verify_key.verify(message, document.signature)
         hidden = b""
         if document.sealed:

@@ -14,7 +14,8 @@ from likeness.codec.slots import SlotKind
 from likeness.errors import LikenessError
 from likeness.stopping import StopToken
 from likeness.store.check.proving import Finding, prove_documents, prove_packs
-from likeness.store.format.data_store import DataStore
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore, read_frame
 from likeness.store.format.opening import open_store, open_store_with_key_file
 from likeness.store.read.disk_writers import FileDiskWriter
 from likeness.store.read.index import known_packs
@@ -22,6 +23,7 @@ from likeness.store.read.restoring import restore_disk
 from likeness.store.read.versions import find_version, record_names, vms
 from likeness.store.write.catalog_copies import fetch_newest
 from likeness.store.write.heads import read_head_state
+from likeness.store.write.holding import holds_on
 from likeness.transport.local import LocalTransport
 from tests.format.reader import Bad, Reader, secret_of_key_file, secret_of_words
 from tests.unit.workshop import (
@@ -35,6 +37,7 @@ from tests.unit.workshop import (
 )
 
 V1 = Path(__file__).parent / "v1"
+FROZEN = "545e391b53dafa9bbb0016a0dcc7ec821ed200a39ad130b2b907658758880c77"
 STORES = sorted(path.name for path in V1.iterdir())
 
 
@@ -65,9 +68,37 @@ def reader(golden: Path) -> Reader:
     return made
 
 
-def test_there_is_a_golden_store_of_each_suite() -> None:
-    assert STORES == ["suite-1", "suite-2"]
-    assert sum(path.stat().st_size for path in V1.rglob("*") if path.is_file()) < 300_000
+def test_there_is_a_golden_store_of_each_suite_and_a_vault() -> None:
+    assert STORES == ["suite-1", "suite-2", "vault"]
+    assert sum(path.stat().st_size for path in V1.rglob("*") if path.is_file()) < 450_000
+
+
+def test_the_format_is_frozen() -> None:
+    """Whoever changes what is written or read makes a later format, and a folder beside `v1`."""
+    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+    digest = hashlib.sha256()
+    for path in sorted(path for path in V1.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(V1)}\n".encode() + path.read_bytes())
+
+    assert "**Format 1 is frozen.**" in page
+    assert (
+        digest.hexdigest() == "545e391b53dafa9bbb0016a0dcc7ec821ed200a39ad130b2b907658758880c77"
+    ), "golden stores are never made again"
+
+
+def test_a_vault_says_itself_what_is_no_copy(store: DataStore, reader: Reader) -> None:
+    by_vault = {
+        entry.name.partition("/")[0]
+        for entry in store.transport.entries("")
+        if entry.name.partition("/")[0] in layout.VAULTS_OWN
+        and read_frame(store.transport, entry.name).by_vault
+    }
+
+    assert by_vault == ({"index", "holds", "heads"} if store.facts.vault else set())
+    assert reader.vault.hex() == store.facts.vault
+    assert [hold.note for holds in holds_on(store).values() for hold in holds] == (
+        ["a year's end"] if store.facts.vault else []
+    )
 
 
 # --- with the product ---

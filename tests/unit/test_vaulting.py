@@ -1,7 +1,7 @@
 """Vaulting: a second store of the same sealed bytes, from which everything restores."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 
 import pytest
@@ -44,6 +44,12 @@ def vault_all(workshop: Workshop, vault: Transport) -> list[Copied]:
     return list(copy_to_vault(workshop.store, vault, stop=StopToken()))
 
 
+def copies(objects: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What a vault has of the store's; what says which vault it is, it has of its own."""
+    own = (*layout.FORMAT_COPIES, layout.vault_keys(1))
+    return {name: data for name, data in objects.items() if name not in own}
+
+
 def restore_from(vault: Transport, workshop: Workshop, version: Version) -> bytes:
     opened = open_store_with_key_file(vault, workshop.key_file)
     return workshop.restore(read_version(opened, version.name), store=opened)
@@ -56,8 +62,9 @@ def test_everything_restores_from_the_vault_when_the_store_is_gone(workshop: Wor
     write_head(workshop.store, clock=workshop.clock)
 
     copied = vault_all(workshop, vault)
-    assert vault.objects == workshop.objects
-    assert sum(each.size_bytes for each in copied) == sum(map(len, vault.objects.values()))
+    assert copies(vault.objects) == copies(workshop.objects)
+    keys = len(vault.objects[layout.vault_keys(1)])
+    assert sum(each.size_bytes for each in copied) + keys == sum(map(len, vault.objects.values()))
     workshop.objects.clear()
 
     for version, disk in versions.items():
@@ -111,7 +118,7 @@ def test_a_vaulting_that_failed_anywhere_is_carried_on(workshop: Workshop, fault
 
         assert not any(each.problem for each in vault_all(workshop, inner))
         whole = {n: d for n, d in inner.objects.items() if not n.startswith("quarantine/")}
-        assert whole == workshop.objects
+        assert copies(whole) == copies(workshop.objects)
         assert restore_from(inner, workshop, version) == DISK[: 5 * CHUNK]
         assert vault_all(workshop, inner) == []
 
@@ -153,7 +160,7 @@ def test_nothing_damaged_is_vaulted_and_it_comes_when_it_is_whole_again(
 
     workshop.objects.update(good)
     assert not any(each.problem for each in vault_all(workshop, vault))
-    assert vault.objects.items() >= workshop.objects.items()
+    assert vault.objects.items() >= copies(workshop.objects).items()
     assert restore_from(vault, workshop, version) == DISK
 
 
@@ -209,7 +216,7 @@ def test_a_version_whose_packs_were_given_back_before_is_vaulted_all_the_same(
     copied = vault_all(workshop, vault)
 
     assert not any(each.problem for each in copied)
-    assert vault.objects == workshop.objects
+    assert copies(vault.objects) == copies(workshop.objects)
     workshop.objects.clear()
     for version in (twin, other):
         assert restore_from(vault, workshop, version) == DISK
@@ -339,15 +346,18 @@ def test_the_vault_of_another_store_is_left_alone(make_workshop: Maker) -> None:
 
 
 @pytest.mark.parametrize("copy", layout.FORMAT_COPIES)
-def test_a_damaged_format_document_is_not_vaulted(workshop: Workshop, copy: str) -> None:
+def test_a_damaged_format_document_is_the_stores_own_and_one_of_the_vaults_is_made_anew(
+    workshop: Workshop, copy: str
+) -> None:
     version = workshop.back_up(DISK)
     workshop.objects[copy] = flipped(workshop.objects[copy], 30)
     vault = MemoryTransport()
 
-    copied = {each.name: each.problem for each in vault_all(workshop, vault)}
-
-    assert copied[copy]
-    assert copy not in vault.objects
+    assert not any(each.problem for each in vault_all(workshop, vault))
+    whole = vault.objects[copy]
+    vault.objects[copy] = flipped(whole, 30)
+    assert [each.name for each in vault_all(workshop, vault)] == [copy]
+    assert vault.objects[copy] == whole
     assert restore_from(vault, workshop, version) == DISK
 
 

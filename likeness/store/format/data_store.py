@@ -8,11 +8,18 @@ from typing import TypeVar
 import msgspec
 
 from likeness.codec.aead import Suite
-from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, Kind, write_document
+from likeness.codec.documents import (
+    MAX_DOCUMENT_BYTES,
+    OF_VAULTS,
+    Frame,
+    Kind,
+    write_document,
+)
 from likeness.codec.hashing import digest
 from likeness.codec.keys import FIRST_EPOCH, PublicKeys, StoreKeys
 from likeness.errors import (
     Damaged,
+    DocumentForged,
     ObjectMissing,
     ObjectUnreadable,
     ShareRefused,
@@ -82,6 +89,9 @@ class DataStore:
             Damaged: It claims an epoch this store never had.
             WrittenLate: Whoever wrote it did not own the store any more.
         """
+        if frame.by_vault:
+            require_of_vault(frame, self.facts.vault)
+            return verifier_of(self.keys, frame, vault=self.facts.vault)
         keys = verifier_of(self.keys, frame)
         self.past.require_timely(self, frame)
         return keys
@@ -216,6 +226,7 @@ class DataStore:
             keys=self.keys,
             suite=self.suite,
             owner=self.past.owner_now(self),
+            vault=self.facts.vault if kind in OF_VAULTS else "",
         )
         self.transport.create(name, [data])
         if kind is Kind.VERSION:
@@ -303,8 +314,24 @@ def _seems_there(transport: Transport, name: str) -> bool:
         return True
 
 
-def verifier_of(keys: StoreKeys, frame: Frame) -> PublicKeys:
+def require_of_vault(frame: Frame, vault: str) -> None:
+    """Return, if a document that a vault signed may count here.
+
+    Args:
+        frame: The document.
+        vault: The vault this place is; empty: none.
+
+    Raises:
+        DocumentForged: Nothing that a vault signs counts in a data store, and some in no place.
+    """
+    if not vault or frame.kind not in OF_VAULTS:
+        raise DocumentForged(
+            frame.name, "a vault signed it, and it is nothing that a vault may say here"
+        )
+
+
+def verifier_of(keys: StoreKeys, frame: Frame, *, vault: str = "") -> PublicKeys:
     """See `DataStore.verifier`."""
     if not FIRST_EPOCH <= frame.epoch <= keys.epoch:
         raise Damaged(frame.name, f"it is of epoch {frame.epoch}, which this store never had")
-    return keys.public(frame.epoch)
+    return keys.public(frame.epoch, vault=vault)

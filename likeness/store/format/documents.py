@@ -14,6 +14,7 @@ from likeness.model.ids import as_uuid
 
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z", max_length=32)]
 """16 bytes: an id or a random name."""
+VaultName = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{32})?\Z", max_length=32)]
 Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", max_length=64)]
 """32 bytes: a digest."""
 ObjectName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9./-]{1,120}\Z", max_length=120)]
@@ -32,7 +33,11 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class FormatDocument(Document, frozen=True):
-    """`ADS-FORMAT`: what one must know to read, to write or to sweep this store."""
+    """`ADS-FORMAT`: what one must know to read, to write or to sweep this store.
+
+    Attributes:
+        vault: Which vault of the store this is; empty in the data store itself.
+    """
 
     store: Hex32
     format: Count
@@ -43,6 +48,7 @@ class FormatDocument(Document, frozen=True):
     made_at: Moment
     must_know_to_read: Features = ()
     must_know_to_write: Features = ()
+    vault: VaultName = ""
 
 
 class PublicKeysDocument(Document, frozen=True):
@@ -51,6 +57,16 @@ class PublicKeysDocument(Document, frozen=True):
     store: Hex32
     epoch: Count
     box: Hex64
+    verify: Hex64
+    made_at: Moment
+
+
+class VaultKeysDocument(Document, frozen=True):
+    """`keys/vault-…`: what verifies a vault's own documents of an epoch; signed by the store."""
+
+    store: Hex32
+    epoch: Count
+    vault: Hex32
     verify: Hex64
     made_at: Moment
 

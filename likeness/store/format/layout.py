@@ -23,6 +23,8 @@ NUMBERED = (HEADS, SWEPT, CATALOG, FORGETS, HOLDS, CONDEMNED)
 """Folders of documents that count up, besides `OWNER`."""
 CONTROL = (KEYS, OWNER, ADOPTED, INDEX, SWEPT, FORGETS, HOLDS)
 """Folders whose objects heads speak of."""
+VAULTS_OWN = (INDEX, HEADS, SWEPT, FORGETS, HOLDS, CONDEMNED)
+"""Folders in which a vault may write documents of its own."""
 
 _KINDS = {
     OWNER: Kind.OWNER,
@@ -38,9 +40,11 @@ _KINDS = {
     CONDEMNED: Kind.CONDEMNED,
 }
 
+_KINDS_OF_KEYS = {"slot": Kind.SLOT, "pub": Kind.PUBLIC_KEYS, "vault": Kind.VAULT_KEYS}
+
 _KNOWN = re.compile(
     r"(?:ADS-FORMAT(?:\.2|\.3)?"
-    r"|keys/slot-[0-9a-f]{16}|keys/pub-[0-9a-f]{8}"
+    r"|keys/slot-[0-9a-f]{16}|keys/(?:pub|vault)-[0-9a-f]{8}"
     r"|(?:owner|heads|gc|catalog|forgets|holds|condemned)/[0-9a-f]{16}"
     r"|(?:catalog|adopted)/[0-9a-f]{16}-[0-9a-f]{4}"
     r"|owner/[0-9a-f]{16}-[0-9a-f]{16}"
@@ -155,13 +159,23 @@ def kind_of(name: str) -> Kind:
     if is_turn(name):
         return Kind.TURN
     if folder == KEYS:
-        return Kind.SLOT if "/slot-" in name else Kind.PUBLIC_KEYS
+        return _KINDS_OF_KEYS[name[len(KEYS) + 1 :].partition("-")[0]]
     return _KINDS[folder]
 
 
 def public_keys(epoch: int) -> str:
     """The public keys of an epoch."""
     return f"{KEYS}/pub-{epoch:08x}"
+
+
+def vault_keys(epoch: int) -> str:
+    """What verifies a vault's own documents of an epoch; lies in that vault alone."""
+    return f"{KEYS}/vault-{epoch:08x}"
+
+
+def is_vault_keys(name: str) -> bool:
+    """Whether it is one of those."""
+    return name.startswith(f"{KEYS}/vault-") and is_known(name)
 
 
 def slot(name: str) -> str:

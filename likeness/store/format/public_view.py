@@ -6,7 +6,7 @@ have put others there. A fingerprint from the recovery sheet makes them trustwor
 
 import re
 from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, Self, TypeVar
@@ -20,8 +20,18 @@ from likeness.model.ids import StoreId
 from likeness.store.format import layout
 from likeness.store.format.adopted import Past
 from likeness.store.format.believing import Unopened, read_surely
-from likeness.store.format.data_store import DataStore, require_unchanged, signed_document
-from likeness.store.format.documents import PublicKeysDocument, decode
+from likeness.store.format.data_store import (
+    DataStore,
+    require_of_vault,
+    require_unchanged,
+    signed_document,
+)
+from likeness.store.format.documents import (
+    FormatDocument,
+    PublicKeysDocument,
+    VaultKeysDocument,
+    decode,
+)
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.opening import claimed_stores
 from likeness.transport.base import Transport
@@ -89,6 +99,7 @@ class PublicStore:
         """Use `open_public`."""
         self.transport, self.store_id, self.keys = transport, store_id, dict(keys)
         self.past = past or Past()
+        self._vault: str | None = None
 
     def __repr__(self) -> str:
         return f"PublicStore({self.store_id} on {self.transport!r})"
@@ -106,8 +117,34 @@ class PublicStore:
                 frame.name,
                 f"it is of epoch {frame.epoch}, whose public keys are missing or not to be trusted",
             )
+        if frame.by_vault:
+            require_of_vault(frame, self.vault)
+            return self._keys_of_vault(frame.epoch)
         self.past.require_timely(self, frame)
         return keys
+
+    @property
+    def vault(self) -> str:
+        """Which vault this is, as its format document says; empty: the data store itself."""
+        if self._vault is None:
+            self._vault = ""
+            for copy in layout.FORMAT_COPIES:
+                with suppress(*UNREADABLE):
+                    data = self.transport.read(copy, 0, MAX_DOCUMENT_BYTES + 1)
+                    name = layout.FORMAT_COPIES[0]
+                    facts, _ = signed_document(
+                        data, name, Kind.FORMAT, FormatDocument, self.verifier
+                    )
+                    self._vault = facts.vault
+                    break
+        return self._vault
+
+    def _keys_of_vault(self, epoch: int) -> PublicKeys:
+        name = layout.vault_keys(epoch)
+        said, _ = self.read_surely(name, Kind.VAULT_KEYS, VaultKeysDocument)
+        if (said.vault, said.epoch) != (self.vault, epoch):
+            raise Damaged(name, "it holds the keys of another vault")
+        return PublicKeys(self.store_id, epoch, self.keys[epoch].box, bytes.fromhex(said.verify))
 
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
         """See `SignedView.read`."""

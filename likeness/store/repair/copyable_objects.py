@@ -21,6 +21,7 @@ from likeness.store.format.data_store import DataStore, signed_part
 from likeness.store.format.documents import IndexClear, VersionClear, VersionRecord
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.pack import MAX_PACK_BYTES
+from likeness.store.format.vaults import signed_by_store
 from likeness.store.prune.sweeping import deleted_objects, deleted_packs
 from likeness.store.read.index import segments
 from likeness.store.read.versions import last_version
@@ -101,6 +102,12 @@ class CopyableObjects:
             if self._does_without(name) or is_begun_for_nothing(self._store, name):
                 return None
             return self._left_out(name, cause)
+        if not self._vault.facts.vault:
+            data = signed_by_store(self._store, name, data)
+        return self.put(name, data) if data else None
+
+    def put(self, name: str, data: bytes) -> Copied:
+        """Write an object to the vault, or say that it takes none."""
         try:
             _put(self._vault.transport, name, data)
         except (ObjectUnreadable, NameTaken, ObjectMissing):

@@ -11,28 +11,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+import msgspec
+
 from likeness.clock import Clock, system_clock
-from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, Kind
-from likeness.codec.keys import FIRST_EPOCH
-from likeness.errors import (
-    Damaged,
-    DocumentForged,
-    NoVault,
-    ObjectMissing,
-    ObjectUnreadable,
-    ShareFull,
-    ShareRefused,
-)
+from likeness.errors import DocumentForged, NoVault, ShareFull, ShareRefused
 from likeness.model.ids import ChunkId, PackId, VersionId
 from likeness.pacing import BandwidthCap
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore, signed_part
-from likeness.store.format.documents import FormatDocument
+from likeness.store.format.data_store import DataStore
 from likeness.store.format.guard import require_writer
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.owning import require_no_other_owner
+from likeness.store.format.vaults import format_document, made_vault_at, vault_at, whole_format
 from likeness.store.read.index import read_segment, segments
 from likeness.store.repair.copyable_objects import CopyableObjects, not_listed
 from likeness.store.repair.second_place import require_second_place
@@ -114,9 +106,10 @@ def copy_to_vault(
         store.require_writable()
     require_second_place(store.transport, vault)
     _require_own_vault(store, vault)
-    require_no_other_owner(store, DataStore(vault, store.facts, store.keys, unfinished=True))
+    require_no_other_owner(store, vault_at(store, vault))
     listing = CarefulTransport(store.transport)
-    yield from _Copying(store.over(listing), vault, stop, clock, manner).run()
+    there = _target(store, vault, clock)
+    yield from _Copying(store.over(listing), there, stop, clock, manner).run()
     for folder, cause in sorted(listing.closed.items()):
         yield Copied(folder, 0, not_listed(folder, cause))
 
@@ -125,7 +118,7 @@ def _require_own_vault(store: DataStore, vault: Transport) -> None:
     """A copy of the format document that was torn in mid-write is no other store's."""
     for copy in layout.FORMAT_COPIES:
         try:
-            _is_whole_format(store, vault, copy)
+            whole_format(store, vault, copy)
         except DocumentForged as cause:
             raise NoVault(
                 f"the vault at {vault!r} belongs to another data store; choose another place for"
@@ -133,31 +126,22 @@ def _require_own_vault(store: DataStore, vault: Transport) -> None:
             ) from cause
 
 
-def _is_whole_format(store: DataStore, vault: Transport, copy: str) -> bool:
-    """Whether the vault has this copy of our format document.
-
-    Raises:
-        DocumentForged: It is whole, and another store's.
-        StoreTooNew: It is whole, and this release may not write to the vault.
-    """
-    try:
-        data = vault.read(copy, 0, MAX_DOCUMENT_BYTES + 1)
-        frame = Frame.parse(data, name=layout.FORMAT_COPIES[0])
-    except (Damaged, ObjectMissing, ObjectUnreadable):
-        return False
-    frame.require_signature(Kind.FORMAT, store.keys.public(max(frame.epoch, FIRST_EPOCH)))
-    require_writer(signed_part(frame.clear, FormatDocument, name=copy))
-    return True
+def _target(store: DataStore, place: Transport, clock: Clock) -> DataStore:
+    """What is filled: a vault, or from a vault a data store."""
+    if not store.facts.vault:
+        return made_vault_at(store, place, clock=clock)
+    facts = msgspec.structs.replace(store.facts, vault="")
+    return DataStore(place, facts, store.keys, unfinished=True)
 
 
 class _Copying:
     """One vaulting, in its order: nothing comes before what it needs."""
 
     def __init__(
-        self, store: DataStore, vault: Transport, stop: StopToken, clock: Clock, manner: Manner
+        self, store: DataStore, vault: DataStore, stop: StopToken, clock: Clock, manner: Manner
     ) -> None:
         self._store, self._stop, self._manner = store, stop, manner
-        self._vault = DataStore(vault, store.facts, store.keys, unfinished=True)
+        self._vault = vault
         self._refused: ShareFull | ShareRefused | None = None
         self._refusals = 0
         self._mending = Mending(store, self._vault, clock, stop)
@@ -191,11 +175,20 @@ class _Copying:
         yield from self._copyable.unrestorable({entry.name for entry in versions})
         yield from self._copyable.spoilt_maps()
         yield from self._copy(last)
-        for name in reversed(layout.FORMAT_COPIES):
-            if not _is_whole_format(self._store, self._vault.transport, name):
-                yield from self._copy([Entry(name, 0)])
+        yield from self._say_what_it_is()
         if self._refused is not None:
             raise self._refused
+
+    def _say_what_it_is(self) -> Iterator[Copied]:
+        place, lacking, there = self._vault.transport, [], None
+        for name in reversed(layout.FORMAT_COPIES):
+            found = whole_format(self._store, place, name)
+            there = found or there
+            lacking += [] if found else [name]
+        data = there.data if there else format_document(self._vault)
+        for name in lacking:
+            self._stop.check()
+            yield self._copyable.put(name, data)
 
     def _last(self) -> list[Entry]:
         if self._manner.own_history:
@@ -269,6 +262,11 @@ class _Copying:
                 yield from mending.salvage(there)
 
 
+def _is_of_its_place(name: str) -> bool:
+    """Whether an object tells of the place that it lies in, and of no other."""
+    return layout.is_turn(name) or layout.is_vault_keys(name)
+
+
 def _lacking(store: Transport, vault: Transport, folder: str) -> Iterator[Entry]:
     """Objects of ours that the vault lacks, or has in another length (torn in mid-write)."""
     there = vault.entries(folder)
@@ -277,6 +275,6 @@ def _lacking(store: Transport, vault: Transport, folder: str) -> Iterator[Entry]
         while theirs is not None and theirs.name < mine.name:
             theirs = next(there, None)
         same = theirs is not None and theirs.name == mine.name
-        ours = layout.is_known(mine.name) and not layout.is_turn(mine.name)
+        ours = layout.is_known(mine.name) and not _is_of_its_place(mine.name)
         if ours and not (same and theirs is not None and theirs.size_bytes == mine.size_bytes):
             yield mine
