@@ -72,7 +72,7 @@ def measured(folder: Path, versions: int, vms: int) -> list[tuple[int, float, fl
             workshop.back_up(bytes(CHUNK), vm=machines[made % vms], incremental=False)
             made += 1
             for left in folder.glob("*.*"):
-                if left.suffix in (".map", ".raw", ".packs"):
+                if left.suffix in (".map", ".raw", ".packs", ".relied"):
                     left.unlink()
         alone, live = _seconds(folder / f"alone-{step}", share, workshop, with_copy=False)
         export_copy(live.file, folder / f"copy-{step}", system_clock())
