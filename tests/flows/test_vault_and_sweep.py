@@ -24,6 +24,7 @@ from likeness.store.check.auditing import audit_presence
 from likeness.store.format.documents import DiskRecord
 from likeness.store.format.observations import Weight
 from likeness.store.format.opening import open_store_with_key_file
+from likeness.store.format.owning import owner_of, take_over
 from likeness.store.read.restoring import restore_disk
 from likeness.store.read.versions import find_version
 from likeness.transport.local import LocalTransport
@@ -207,7 +208,16 @@ def test_a_vault_keeps_by_rules_of_its_own_whatever_the_data_store_keeps(site: S
     site.pool.write("db", disk=0, offset=0, data=noise("third", 300_000))
     assert site.back_up("db", vault=True).name == "Completed"
 
-    assert there() == {newest.version, site.newest("db").version}, "what it gave up stays away"
+    both = {newest.version, site.newest("db").version}
+    assert there() == both, "what it gave up stays away"
+    key_file = Path(site.site.data_store.key_file)
+    taker = open_store_with_key_file(LocalTransport(site.place), key_file)
+    mine = owner_of(taker)
+    take_over(taker, random_name(), host="", clock=system_clock)
+    refused = keep_vault(site=site.name, return_state=True)
+    assert "was taken over" in str(refused.message), "nor does it forget anything at the vault"
+    assert there() == both
+    take_over(taker, mine, host="", clock=system_clock)
     assert keep_vault(site=site.name, return_state=True).is_completed()
     assert there() == {site.newest("db").version}
     assert [bool(row.vaults) for row in site.listed("db")] == [True, False, False, False]
