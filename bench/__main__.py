@@ -7,6 +7,7 @@ import sys
 BENCHMARKS = {
     "data_path": "first backup, unchanged, 2 % changed, validate, restore, through the engine",
     "validate_speed": "validation beside the sum of its parts: read, open, decompress, hash",
+    "scale_out": "packs proved by one worker and by two, each pinned to a core, without a catalog",
     "restore_speed": "restore beside the sum of its parts, memory, and a version over NBD",
     "locating": "where a disk's chunks lie, by the catalog, of 100 million (3 GB of disk)",
     "peers": "disks of VMs through Likeness, borg and restic (those that are installed)",

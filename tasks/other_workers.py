@@ -28,8 +28,8 @@ from tasks import handing_out
 from tasks.handing_out import HandedOut
 
 PROVING_FLOW = "prove-packs"
-PACKS_AT_ONCE = 256
-"""So many packs are handed to a worker in one run: about 4 GiB, so that beginning costs little."""
+PACKS_AT_ONCE = 512
+"""So many packs are handed to a worker in one run: about 8 GiB, so that beginning costs little."""
 
 
 def prove_for_others(
@@ -109,7 +109,7 @@ class OtherWorkers:
             yield from prove_packs(store, left, clock=system_clock, stop=self.stop)
 
     def _from_others(self, packs: Collection[PackId]) -> Iterator[PackProof]:
-        all_of_them, most = tuple(packs), -(-len(packs) // (2 * self.at_once))
+        all_of_them, most = tuple(packs), -(-len(packs) // self.at_once)
         size = max(min(PACKS_AT_ONCE, most), 1)
         slices = range(0, len(packs), size)
         waiting = deque((all_of_them[at : at + size], False) for at in slices)

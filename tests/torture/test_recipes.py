@@ -9,6 +9,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cryptography.fernet import Fernet
@@ -100,16 +101,21 @@ def test_the_units_of_the_guide_are_units(tmp_path: Path) -> None:
 
 
 @contextmanager
-def postgres(folder: Path) -> Generator[int, None, None]:
-    """A server of PostgreSQL with an empty database `prefect`; its port."""
+def postgres() -> Generator[int, None, None]:
+    """A server of PostgreSQL with an empty database `prefect`; its port.
+
+    It refuses to be root, and nobody else may look into folders of pytest.
+    """
+    with TemporaryDirectory(prefix="likeness-tests-postgres-") as folder:
+        yield from _postgres_in(Path(folder))
+
+
+def _postgres_in(data: Path) -> Generator[int, None, None]:
     (programs,) = sorted(POSTGRES.glob("*/bin"))[-1:]
-    data, port = folder / "postgres", free_port()
+    port = free_port()
     as_nobody = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
     before = as_nobody if os.geteuid() == 0 else []
-    data.mkdir()
     if before:
-        for each in [each for each in data.parents if not each.stat().st_mode & 0o001]:
-            each.chmod(each.stat().st_mode | 0o011)
         shutil.chown(data, "postgres", "postgres")
 
     def call(program: str, *words: str) -> None:
@@ -133,11 +139,11 @@ def postgres(folder: Path) -> Generator[int, None, None]:
 
 @pytest.mark.skipif(not POSTGRES.is_dir(), reason="Debian's PostgreSQL is not installed")
 def test_prefect_on_postgresql_backs_up_and_validates(
-    installation: Installation, lab: LabServer, tmp_path: Path
+    installation: Installation, lab: LabServer
 ) -> None:
     (line,) = re.findall(r"^PREFECT_API_DATABASE_CONNECTION_URL=(.*)$", INSTALL, re.M)
 
-    with postgres(tmp_path) as port:
+    with postgres() as port:
         address = line.replace("@127.0.0.1/", f"@127.0.0.1:{port}/")
         installation.environment |= {
             "PREFECT_API_DATABASE_CONNECTION_URL": address,
@@ -149,7 +155,7 @@ def test_prefect_on_postgresql_backs_up_and_validates(
     assert not (installation.folder / "prefect" / "prefect.db").exists()
     lines = (installation.folder / "worker.log").read_text().splitlines()
     ours = [json.loads(line) for line in lines if "snapshot of" in line]
-    assert [each["message"].split(":")[0] for each in ours] == ["web"]
+    assert [each["args"][0] for each in ours] == ["web"]
 
 
 @contextmanager
