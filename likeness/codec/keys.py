@@ -101,6 +101,8 @@ class StoreKeys:
         self.chunk_id_key = derived_key(master, "chunk id")
         self._metas: dict[int, bytes] = {}
         self._boxes: dict[int, SealedBox[PrivateKey]] = {}
+        self._signs: dict[tuple[int, str], SigningKey] = {}
+        self._publics: dict[tuple[int, str], PublicKeys] = {}
 
     def __repr__(self) -> str:
         return f"StoreKeys(store={self.store}, epoch={self.epoch})"
@@ -135,9 +137,14 @@ class StoreKeys:
             vault: With the sign key of this vault instead of the store's.
         """
         epoch = self.epoch if epoch is None else epoch
-        private = self._box_private(epoch)
-        verify = self._sign_key(epoch, vault).verify_key
-        return PublicKeys(self.store, epoch, bytes(private.public_key), bytes(verify))
+        which = (epoch, vault)
+        if which not in self._publics:  # asked for with every document that is read
+            private = self._box_private(epoch)
+            verify = self._sign_key(epoch, vault).verify_key
+            self._publics[which] = PublicKeys(
+                self.store, epoch, bytes(private.public_key), bytes(verify)
+            )
+        return self._publics[which]
 
     def sign(self, message: bytes, *, vault: str = "") -> bytes:
         """64 bytes, in the newest epoch; as a vault if one is named."""
@@ -162,10 +169,13 @@ class StoreKeys:
         return PrivateKey(derived_key(self.master, "box", _number(epoch)))
 
     def _sign_key(self, epoch: int, vault: str = "") -> SigningKey:
-        if vault:
-            of_vault = (_number(epoch), bytes.fromhex(vault))
-            return SigningKey(derived_key(self.master, "vault sign", *of_vault))
-        return SigningKey(derived_key(self.master, "sign", _number(epoch)))
+        which = (epoch, vault)
+        if which not in self._signs:
+            of_vault = [bytes.fromhex(vault)] if vault else []
+            purpose = "vault sign" if vault else "sign"
+            seed = derived_key(self.master, purpose, _number(epoch), *of_vault)
+            self._signs[which] = SigningKey(seed)
+        return self._signs[which]
 
 
 def _number(epoch: int) -> bytes:
