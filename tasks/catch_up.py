@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 
 from blocks import Site
 from catalog import audits, reconciling, space
@@ -35,6 +35,7 @@ from likeness.model.sizes import counted
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.observations import Weight
+from likeness.store.prune.sweeping import deleted_objects
 from likeness.store.read.index import known_packs
 from likeness.store.read.versions import read_version, record_names, vms
 from likeness.store.write.condemning import read_condemned
@@ -224,8 +225,12 @@ class _CatchUp:
         except WrittenLate as cause:
             step_logger().warning("%s; it is left out", cause)
             return
-        remember_version(self.site, self.store, version)
+        remember_version(self.site, self.store, version, given_back=lambda: self._given_back)
         self.recorded += 1
+
+    @cached_property
+    def _given_back(self) -> set[str]:
+        return deleted_objects(self.store)
 
     def _listed_again(self, vm: VmId) -> list[str]:
         with self.store.again() as again:

@@ -1,6 +1,6 @@
 """Remember: what the store holds, written into the catalog."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from likeness.store.format.documents import DiskRecord
 from likeness.store.read.index import KnownPack, known_packs, read_segment, unindexed_packs
 from likeness.store.read.versions import Version, load_map, map_runs
 from likeness.store.write.receipts import DiskReceipt, TransferReceipt
+
+GivenBack = Callable[[], Collection[str]]
 
 
 def remember_received(site: Site, version: Version, receipt: TransferReceipt) -> None:
@@ -50,7 +52,9 @@ def _received_map(disk: DiskReceipt, version: Version, *, whole: bool) -> DiskMa
     return DiskMap(DiskId(disk.facts.disk), whole, runs)
 
 
-def remember_version(site: Site, store: DataStore, version: Version) -> None:
+def remember_version(
+    site: Site, store: DataStore, version: Version, *, given_back: GivenBack = frozenset
+) -> None:
     """Record a version that only the store knows, read from there; safe to repeat.
 
     Where the
@@ -61,21 +65,26 @@ def remember_version(site: Site, store: DataStore, version: Version) -> None:
         site: Whose catalog.
         store: Where the version is.
         version: Which.
+        given_back: Names of index segments that are gone since later ones say what they said; of
+            their packs the caller tells the catalog.
     """
     try:
-        _record(site, store, version, whole=False)
+        _record(site, store, version, given_back, whole=False)
     except BadInput:
-        _record(site, store, version, whole=True)
+        _record(site, store, version, given_back, whole=True)
 
 
-def _record(site: Site, store: DataStore, version: Version, *, whole: bool) -> None:
+def _record(
+    site: Site, store: DataStore, version: Version, given_back: GivenBack, *, whole: bool
+) -> None:
     catalog = site.catalog.file
     with private_folder(catalog) as scratch, ExitStack() as held:
         maps = [
             whole_map(store, disk, scratch, held) if whole else _disk_map(store, version, disk)
             for disk in version.record.disks
         ]
-        record_version(catalog, version, maps, _packs(site, store, version), system_clock())
+        packs = _packs(site, store, version, given_back)
+        record_version(catalog, version, maps, packs, system_clock())
 
 
 def _disk_map(store: DataStore, version: Version, disk: DiskRecord) -> DiskMap:
@@ -91,7 +100,9 @@ def whole_map(store: DataStore, disk: DiskRecord, scratch: Path, held: ExitStack
     return DiskMap(DiskId(disk.disk), whole=True, runs=runs)
 
 
-def _packs(site: Site, store: DataStore, version: Version) -> Iterator[KnownPack]:
+def _packs(
+    site: Site, store: DataStore, version: Version, given_back: GivenBack
+) -> Iterator[KnownPack]:
     """What the version brought: by its index segments, or by the packs' own tables without."""
     lost = False
     for name in version.clear.objects:
@@ -99,7 +110,7 @@ def _packs(site: Site, store: DataStore, version: Version) -> Iterator[KnownPack
             try:
                 yield from list(read_segment(store, name))
             except (Damaged, ObjectMissing):
-                lost = True
+                lost = lost or name not in given_back()
     if lost:
         yield from _by_their_own_tables(site, store, RunId(version.record.run))
 

@@ -5,6 +5,7 @@ its record moves, and what only it needed goes later. A vault with rules of its 
 its own, too: it writes its own heads and statements, and takes none of the data store's.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -173,5 +174,13 @@ def _records(vault: DataStore) -> dict[VmId, list[tuple[str, Point]]]:
 
 
 def _reclaimed(vault: DataStore, run: RunId, scratch: Path, stop: StopToken) -> Reclaimed:
-    work = Reclaim(vault, run, system_clock, scratch, stop=stop, most_share=_MAX_SHARE)
+    work = Reclaim(
+        vault,
+        run,
+        system_clock,
+        scratch,
+        stop=stop,
+        most_share=_MAX_SHARE,
+        many=sys.maxsize,  # its index is the data store's: what goes would be copied again
+    )
     return work.work([pack.pack for pack in known_packs(vault, damaged=lambda _: None)])

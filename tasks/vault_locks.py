@@ -44,8 +44,10 @@ def lock_versions(
     needed = system_clock() + timedelta(days=block.locked_days)
     until = needed + timedelta(days=max(block.locked_days // 8, 1))
     open_ = not_locked_until(site.catalog.file, block.place, names, needed)
-    there = {entry.name for entry in vault.transport.entries(layout.PACKS)} if open_ else set()
-    todo = [n for n in open_ if n in there or not n.startswith(f"{layout.PACKS}/")]
+    may_lack = (layout.PACKS, layout.INDEX)  # what was given back is not copied any more
+    entries = (e for folder in may_lack if open_ for e in vault.transport.entries(folder))
+    there = {entry.name for entry in entries}
+    todo = [n for n in open_ if n in there or n.partition("/")[0] not in may_lack]
 
     def lock(name: str) -> str:
         keep(name, until)

@@ -9,10 +9,11 @@ damaged only if it does not restore, and nothing is called well that was not rea
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from likeness.clock import Clock
-from likeness.errors import LikenessError
+from likeness.errors import LikenessError, ObjectMissing
 from likeness.model.ids import ChunkId, PackId
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
@@ -30,7 +31,7 @@ from likeness.store.format.observations import (
     notice,
     unchecked,
 )
-from likeness.store.prune.sweeping import deleted_packs
+from likeness.store.prune.sweeping import deleted_objects, deleted_packs
 from likeness.store.read.index import KnownPack, read_segment, segments
 from likeness.store.read.packs_needed import packs_of
 from likeness.store.read.salvaging import Salvager, unindexed_packs
@@ -176,13 +177,19 @@ class VersionsProof:
             try:
                 packs = list(read_segment(self.store, name))
             except (*NOT_READ, *UNREADABLE) as cause:
-                self._segments[name] = cause
+                if not (isinstance(cause, ObjectMissing) and name in self._on_purpose):
+                    self._segments[name] = cause
                 continue
             for pack in packs:
                 if pack.pack not in self._indexed:
                     self._indexed[pack.pack] = pack.size_bytes
                     if only is None or pack.pack in only:
                         yield pack
+
+    @cached_property
+    def _on_purpose(self) -> set[str]:
+        """Segments that went since later ones say what they said."""
+        return deleted_objects(self.store)
 
     def _salvage(self, proved: Ledger) -> None:
         """Open whatever the index does not know, or knows wrongly, record by record."""

@@ -16,6 +16,7 @@ from likeness.store.format import layout
 from likeness.store.format.documents import IndexClear
 from likeness.store.format.observations import NOT_READ, UNREADABLE, Observation, Weight
 from likeness.store.format.public_view import SignedView
+from likeness.store.prune.sweeping import deleted_objects
 from likeness.store.read.versions import clear_part
 from likeness.transport.passing import CarefulTransport
 
@@ -105,7 +106,10 @@ class Weigher:
         """Whether every segment that versions brought is whole; asked for once all were read."""
         needed, whole = self._needed
         named = {name for name in needed if name.startswith(f"{layout.INDEX}/")}
-        return whole and not self._bad_segments and named <= self._segments
+        unknown = named - self._segments
+        if unknown:  # of which later ones say what they said
+            unknown -= deleted_objects(self._view)
+        return whole and not self._bad_segments and not unknown
 
     @cached_property
     def _packs(self) -> dict[PackId, bool]:

@@ -147,7 +147,8 @@ class Leftovers:
         """Delete statements whose packs and records are gone; the newest show when runs were."""
         newest = sorted(known.said)[-(RUNS + 1) :]
         recorded = {n for name, n in known.records.items() if self._is_there(name)}
-        done = {each.number for each in known.packs.values()} - set(waiting) - recorded
+        named = {*known.records.values(), *(each.number for each in known.packs.values())}
+        done = named - set(waiting) - recorded
         done |= {n for n in known.empty if n < min(waiting, default=n + 1)}
         for number in sorted(done - set(newest)):
             self._remove((layout.numbered(layout.CONDEMNED, number),), say=False)

@@ -28,6 +28,7 @@ from likeness.store.prune.brakes import MAX_SHARE, require_all_in_order, require
 from likeness.store.prune.leftovers import Leftovers
 from likeness.store.prune.marking import MAX_WANTED, Mark
 from likeness.store.prune.sweeping import state_swept
+from likeness.store.prune.tidying import MANY, Tidying
 from likeness.store.read.index import known_packs
 from likeness.store.write.condemning import (
     RUNS,
@@ -37,6 +38,7 @@ from likeness.store.write.condemning import (
     read_condemned,
     say_condemned,
 )
+from likeness.store.write.doomed import said_lately
 from likeness.store.write.forgetting import finish_moves
 
 MAX_AT_ONCE = 64
@@ -100,6 +102,7 @@ class Reclaim:
         wait: How long a pack is condemned before it is deleted.
         runs: In how many later runs at the earliest.
         most_share: How many of all packs may be condemned at once.
+        many: How many small documents may lie there; see `tidying`.
     """
 
     store: DataStore
@@ -115,6 +118,7 @@ class Reclaim:
     wait: timedelta = WAIT
     runs: int = RUNS
     most_share: float = MAX_SHARE
+    many: int = MANY
     done: Reclaimed = field(default_factory=Reclaimed)
     _sizes: dict[PackId, int] = field(default_factory=dict)
     _doomed: set[PackId] = field(default_factory=set)
@@ -150,7 +154,7 @@ class Reclaim:
 
     def _condemn(self, candidates: Iterable[PackId], before: Condemned) -> None:
         here = [p for p in dict.fromkeys(candidates) if p in self._sizes and p not in before.packs]
-        self._doomed = set(before.packs)
+        self._doomed = {*before.packs, *said_lately(self.store)}
         for part in self._in_parts(here):
             mark = marked(self, part)
             with self.gate():
@@ -258,7 +262,20 @@ class Reclaim:
             self._spare_for_good(known)
         left = Leftovers(self.store, self.scratch, self.stop, self.clock, self.is_live)
         left.delete(known, ripe, self.gate)
-        self.done.objects, self.done.objects_bytes = left.objects, left.objects_bytes
+        few = Tidying(
+            self.store,
+            self.run,
+            self.stop,
+            self.clock,
+            self.is_live,
+            known,
+            self.wait,
+            self.runs,
+            self.many,
+        )
+        few.tidy(self.gate)
+        self.done.objects = left.objects + few.objects
+        self.done.objects_bytes = left.objects_bytes + few.objects_bytes
 
     def _delete_part(self, part: Mapping[PackId, set[ChunkId]], total: int) -> None:
         mark = marked_again(self, part)

@@ -146,11 +146,13 @@ class CopyableObjects:
 
     def index_has_holes(self, versions: Iterable[Entry]) -> bool:
         """Whether an index segment is whole in neither place, known or named by one of these."""
-        return self._holes or any(
-            name.startswith(f"{layout.INDEX}/") and name not in self._segments
+        unknown = {
+            name
             for clear, _ in self.records(versions)
             for name in clear.objects
-        )
+            if name.startswith(f"{layout.INDEX}/") and name not in self._segments
+        }
+        return self._holes or bool(unknown and unknown - deleted_objects(self._store))
 
     def records(self, versions: Iterable[Entry]) -> Iterator[tuple[VersionClear, VersionRecord]]:
         """Records that can be read; the others are told of when they are to be copied."""

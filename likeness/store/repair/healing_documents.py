@@ -17,6 +17,7 @@ from likeness.store.format.believing import LOST, read_surely
 from likeness.store.format.data_store import DataStore, set_aside
 from likeness.store.format.documents import VersionRecord, decode
 from likeness.store.format.observations import UNKNOWN, UNREADABLE
+from likeness.store.prune.sweeping import deleted_objects
 from likeness.store.write.history import Record, verified, verified_record
 from likeness.transport.base import Transport
 
@@ -104,6 +105,8 @@ class DocumentHealer:
                 return
         except UNKNOWN:
             return  # nobody knows that it is damaged
+        if name.startswith(f"{layout.INDEX}/") and name in deleted_objects(self.store):
+            return  # a later segment says what it said
         try:
             data = _whole(self.source, name, judge)
         except UNKNOWN as cause:
