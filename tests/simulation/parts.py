@@ -30,11 +30,15 @@ class Rules:
     Attributes:
         flush: Packs are durable before they are spoken of (R1).
         recheck: A commit looks once more for what it relies on (R3).
+        remark: What is condemned is looked at once more before it is deleted (R5).
+        taint: Nobody relies on what an earlier owner condemned or began to delete (R6).
         mutex: Whoever commits, forgets or deletes is alone.
     """
 
     flush: bool = True
     recheck: bool = True
+    remark: bool = True
+    taint: bool = True
     mutex: bool = True
 
 
@@ -44,20 +48,34 @@ class Surroundings(Protocol):
     rules: Rules
     unflushed: list[PackId]
 
-    def pause(self, *, deleting: bool = False) -> None:
+    def pause(self, *, risky: bool = False) -> None:
         """Let others go on."""
 
 
 class SimTransport(MemoryTransport):
     """Everybody gives way before and after each operation; unflushed packs go with the power."""
 
-    def __init__(self, world: Surroundings) -> None:
+    def __init__(self, world: Surroundings, objects: Mapping[str, bytes]) -> None:
         super().__init__()
         self._world = world
+        self._of_folder: dict[str, set[str]] = {}
+        for name, data in objects.items():
+            self.objects[name] = data
+            self._top(name).add(name)
+
+    def _top(self, name: str) -> set[str]:
+        """Names below one of the store's folders: no listing looks at all there is."""
+        return self._of_folder.setdefault(name.partition("/")[0], set())
+
+    def lose(self, name: str) -> None:
+        """It is gone, by nobody's hand."""
+        del self.objects[name]
+        self._top(name).remove(name)
 
     def create(self, name: str, parts: Sequence[bytes]) -> None:
-        self._world.pause()
+        self._world.pause(risky=name.startswith((layout.VERSIONS, layout.CONDEMNED)))
         super().create(name, parts)
+        self._top(name).add(name)
         if not self._world.rules.flush and name.startswith((layout.INBOX, layout.PACKS)):
             self._world.unflushed.append(PackId(name.rpartition("/")[2]))
         self._world.pause()
@@ -67,15 +85,26 @@ class SimTransport(MemoryTransport):
 
     def entries(self, folder: str, *, deep: bool = True) -> Iterator[Entry]:
         self._world.pause()
-        return super().entries(folder, deep=deep)
+        inside = f"{folder}/" if folder else ""
+        if not folder:
+            return super().entries(folder, deep=deep)
+        found = [
+            Entry(name, len(self.objects[name]))
+            for name in sorted(self._top(folder))
+            if name.startswith(inside) and (deep or "/" not in name[len(inside) :])
+        ]
+        return iter(found)
 
     def rename(self, name: str, new_name: str) -> None:
         self._world.pause()
         super().rename(name, new_name)
+        self._top(name).remove(name)
+        self._top(new_name).add(new_name)
 
     def delete(self, name: str) -> None:
-        self._world.pause(deleting=name.startswith(layout.PACKS))
+        self._world.pause(risky=name.startswith(layout.PACKS))
         super().delete(name)
+        self._top(name).discard(name)
 
     def again(self) -> AbstractContextManager["SimTransport"]:
         return nullcontext(self)
@@ -101,6 +130,14 @@ class Actor:
 
 
 @dataclass
+class Lock:
+    """As the kernel gives one: whoever stands still or waits keeps it, whoever dies does not."""
+
+    holder: greenlet | None = None
+    waiting: list[Actor] = field(default_factory=list)
+
+
+@dataclass
 class Controller:
     """One installation with its memory: which packs hold which data blocks, oldest first.
 
@@ -108,7 +145,8 @@ class Controller:
         installation: 32 hex digits.
         store: With its fence.
         locations: What its catalog knows.
-        holder: Who holds its gate.
+        gate: Held by who commits, forgets, or deletes what no version needs.
+        claim: Held by who deletes what other packs make up for, and by who relies on those.
     """
 
     installation: str
@@ -116,7 +154,8 @@ class Controller:
     locations: dict[ChunkId, list[PackId]] = field(default_factory=dict)
     sizes: dict[PackId, int] = field(default_factory=dict)
     condemned: set[PackId] = field(default_factory=set)
-    holder: greenlet | None = None
+    gate: Lock = field(default_factory=Lock)
+    claim: Lock = field(default_factory=Lock)
 
     def learn(self, packs: Iterable[tuple[PackId, int, Iterable[ChunkId]]]) -> None:
         for pack, size, chunks in packs:

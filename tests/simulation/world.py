@@ -9,8 +9,8 @@ takes a part of a second, and one that goes wrong goes wrong again.
 import hashlib
 import random
 from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from datetime import datetime, timedelta
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -38,15 +38,26 @@ from likeness.store.write.commit import commit_version
 from likeness.store.write.forgetting import forget_versions, read_forgotten
 from likeness.store.write.heads import write_head
 from likeness.store.write.receipts import DiskReceipt, TransferReceipt
-from tests.simulation.parts import BEGIN, Actor, Controller, Killed, Packs, Rules, SimTransport
+from tests.simulation.parts import (
+    BEGIN,
+    Actor,
+    Controller,
+    Killed,
+    Lock,
+    Packs,
+    Rules,
+    SimTransport,
+)
 
 HOUR = timedelta(hours=1)
 DAY = 24 * HOUR
+NEVER = datetime.max.replace(tzinfo=UTC)
 POSITIONS = 5
 CONTENTS = 30
-WAIT = timedelta(days=3)
+WAIT = DAY
 """For which packs wait here; whoever stands still does so for longer, now and then."""
 VMS = 2
+REST = 12 * HOUR
 
 
 class World:
@@ -58,9 +69,7 @@ class World:
         self.dice = random.Random(seed)
         self.rules, self.folder = rules, folder
         self.now, self.clock_error = BEGIN, timedelta()
-        self.transport = SimTransport(self)
-        for name, data in objects.items():
-            self.transport.objects[name] = data
+        self.transport = SimTransport(self, objects)
         self._keys, self._facts = store.keys, store.facts
         self.actors: list[Actor] = []
         self.chunks_of_pack: dict[PackId, frozenset[ChunkId]] = {}
@@ -81,17 +90,18 @@ class World:
     def clock(self) -> datetime:
         return self.now + self.clock_error
 
-    def pause(self, *, deleting: bool = False) -> None:
+    def pause(self, *, risky: bool = False) -> None:
         """Let others go on; what is decided here is the seed's.
 
-        Whoever is about to delete a pack stands still more often: it is what every rule is about.
+        Whoever is about to delete or condemn a pack, or to make a version, stands still more often:
+        it is what every rule is about.
         """
         if self.quiet or getcurrent() is self._main:
             return
         actor = self._current
-        if deleting and self.dice.random() < 0.1:
-            actor.wakes_at = self.now + (2 + 3 * self.dice.random()) * DAY
-            self.take_over_is_due = self.dice.random() < 0.5
+        if risky and self.dice.random() < 0.1:
+            actor.wakes_at = self.now + (1 + 2 * self.dice.random()) * WAIT
+            self.take_over_is_due = self.dice.random() < 0.3
         elif self.dice.random() < 0.004:
             hours = self.dice.choice((1, 12, 50, 200))
             actor.wakes_at = self.now + self.dice.random() * hours * HOUR
@@ -147,22 +157,32 @@ class World:
         """What was not flushed is gone, at its far end."""
         for pack in self.unflushed[-12:]:
             for name in [n for n in self.transport.objects if n.endswith(f"/{pack}")]:
-                del self.transport.objects[name]
+                self.transport.lose(name)
         self.unflushed.clear()
 
     def gate(self, controller: Controller) -> AbstractContextManager[None]:
-        return self._gate(controller) if self.rules.mutex else nullcontext()
+        return self.held(controller.gate)
 
     @contextmanager
-    def _gate(self, controller: Controller) -> Generator[None, None, None]:
-        while controller.holder is not None:
-            self._current.wakes_at = self.now + timedelta(minutes=1)
+    def alone(self, controller: Controller) -> Generator[None, None, None]:
+        """As the reclaim deletes: it relies on packs that the deduplication gives back."""
+        with self.held(controller.claim), self.held(controller.gate):
+            yield
+
+    @contextmanager
+    def held(self, lock: Lock) -> Generator[None, None, None]:
+        while lock.holder is not None and self.rules.mutex:
+            lock.waiting.append(self._current)
+            self._current.wakes_at = NEVER
             self._main.switch()
-        controller.holder = getcurrent()
+        lock.holder = getcurrent()
         try:
             yield
         finally:
-            controller.holder = None
+            lock.holder = None
+            for actor in lock.waiting:
+                actor.wakes_at = self.now
+            lock.waiting.clear()
 
     # -- who is there ----------------------------------------------------------------------------
 
@@ -203,7 +223,7 @@ class World:
     def job(self, controller: Controller, vm: VmId) -> None:
         """Back one VM up, for ever."""
         while True:
-            self.rest(DAY)
+            self.rest(REST)
             store, run = controller.store, RunId(self.name())
             last = last_version(store, vm)
             disk = DiskId(vm)
@@ -286,7 +306,7 @@ class World:
     def forgetting(self, controller: Controller) -> None:
         """Forget old versions, and now and then the newest."""
         while True:
-            self.rest(DAY)
+            self.rest(REST)
             for vm in (VmId(f"{at + 1:032x}") for at in range(VMS)):
                 names = record_names(controller.store, vm)
                 old = [n for n in names[:-2] if self.dice.random() < 0.7]
@@ -303,10 +323,10 @@ class World:
     def taking_back(self, controller: Controller) -> None:
         """Take forgotten versions back."""
         while True:
-            self.rest(DAY)
+            self.rest(REST)
             store = controller.store
             for record in [n for n in forgotten_records(store) if self.dice.random() < 0.4]:
-                with suppress(UnknownVersion), self.gate(controller):
+                with suppress(UnknownVersion), self.alone(controller):
                     undelete(
                         store,
                         record,
@@ -319,17 +339,18 @@ class World:
     def reclaiming(self, controller: Controller) -> None:
         """Reclaim, every day or so."""
         while True:
-            self.rest(0.7 * DAY)
+            self.rest(0.7 * REST)
             work = Reclaim(
                 controller.store,
                 RunId(self.name()),
                 self.clock,
                 self.folder,
-                gate=lambda: self.gate(controller),
+                gate=lambda: self.alone(controller),
                 copies=controller.copies,
                 rewrite=partial(self._rewrite, controller),
                 most_share=1.0,
                 wait=WAIT,
+                many=3,
             )
             packs = list(controller.sizes)
             try:
@@ -361,16 +382,16 @@ class World:
     def deduplicating(self, controller: Controller) -> None:
         """Give packs back that others make up for."""
         while True:
-            self.rest(0.7 * DAY)
-            held = controller.holders()
-            if held:
-                given = delete_redundant_packs(
-                    controller.store,
-                    lambda held=held: held,  # type: ignore[misc]
-                    reason="",
-                    clock=self.clock,
-                )
-                controller.unlearn(given.packs)
+            self.rest(0.7 * REST)
+            with self.held(controller.claim):
+                if held := controller.holders():
+                    given = delete_redundant_packs(
+                        controller.store,
+                        lambda held=held: held,  # type: ignore[misc]
+                        reason="",
+                        clock=self.clock,
+                    )
+                    controller.unlearn(given.packs)
 
     # -- what must be true -----------------------------------------------------------------------
 
@@ -381,9 +402,9 @@ class World:
         given_up = {layout.signed_name(name) for name in objects if name.startswith(trash)}
         given_up |= read_forgotten(self.owner.store).now
         there: set[ChunkId] = set()
-        for pack, chunks in self.chunks_of_pack.items():
-            if layout.pack(pack) in objects:
-                there |= chunks
+        for pack in known_packs(self.owner.store, damaged=lambda _: None):
+            if layout.pack(pack.pack) in objects:
+                there |= self.chunks_of_pack[pack.pack]
         for name, needed in self.needs.items():
             if name in objects and self._is_void(name):
                 continue
