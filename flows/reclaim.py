@@ -14,6 +14,7 @@ from likeness.stopping import StopToken
 from tasks.afterwards import Afterwards
 from tasks.catch_up import catch_up
 from tasks.claims import run_claimed
+from tasks.known_ids import renew_known_ids
 from tasks.protect_catalog import copy_catalog
 from tasks.reclaim import reclaim_packs, take_back_version
 from tasks.reporting import show_versions
@@ -48,6 +49,13 @@ def reclaim(site: SiteName = "main", most_percent: Percent = 10) -> State[Any]:
             raise
         show_reclaim(done, site=here)
         after = Afterwards()
+        after.attempt(
+            "what need not be sent again was not listed",
+            "the next job does it",
+            renew_known_ids,
+            run,
+            site=here,
+        )
         after.attempt(
             "no head was written", "the next job writes one", copy_catalog, run, site=here
         )

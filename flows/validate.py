@@ -14,6 +14,7 @@ from tasks.catch_up import catch_up_and_list
 from tasks.claims import run_claimed
 from tasks.dedup import drop_duplicates
 from tasks.heal import heal_damage
+from tasks.known_ids import renew_known_ids
 from tasks.notify import tell_people
 from tasks.protect_catalog import copy_catalog
 from tasks.reporting import show_validation, show_versions, validation_state
@@ -22,6 +23,7 @@ from tasks.validate import Attempts, asked_for, audit_presence, backup_run, judg
 NEXT = "the next run does it"
 NOT_DEDUPLICATED = ("what other VMs have too was not dropped", NEXT)
 NOT_COPIED = ("no copy of the catalog was made", NEXT)
+NOT_LISTED = ("what need not be sent again was not listed", "the next job does it")
 NOT_SHOWN = ("the pages were not written", NEXT)
 
 
@@ -74,6 +76,7 @@ def validate(
             raise
         told = tell_people(site=here)
         after.attempt(*NOT_DEDUPLICATED, drop_duplicates, None, site=here)
+        after.attempt(*NOT_LISTED, renew_known_ids, this, site=here)
         after.attempt(*NOT_COPIED, copy_catalog, this, site=here)
         if of_run:
             judge_disks(of_run, site=here)

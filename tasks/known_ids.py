@@ -1,10 +1,13 @@
 """What a job's sources need not send: chunks that the store has already, proved.
 
-Asked once a job, into a file that every VM's transfer looks into; without it all is sent.
+They stand in a file that every VM's transfer looks into; without it all is sent. It is written when
+proofs were made or packs went, so no job waits for it: what is in it and is gone since shows at the
+commit, and what is new since is sent and dropped again.
 """
 
+import os
 from collections.abc import Collection, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +18,7 @@ from blocks import Site
 from catalog.dedup import PROOF_COUNTS_FOR
 from catalog.known_ids import write_known_ids
 from catalog.space import served_by_proved
-from likeness.agent.known_ids import KnownIds
+from likeness.agent.known_ids import KEY_BYTES, KnownIds
 from likeness.clock import system_clock
 from likeness.errors import LikenessError
 from likeness.model.ids import ChunkId, RunId
@@ -25,6 +28,7 @@ from tasks.ages import age_limit
 
 MAX_TOLD_BYTES = 128 << 20
 """Of a file that a delegate is given: 8 million ids, 2 TiB of data blocks of 256 KiB."""
+_COUNTS_FOR = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,14 @@ class Sharing:
 
 @contextmanager
 def known_ids_kept(run: RunId, *, site: Site) -> Generator[None, None, None]:
-    """Have the file there while a job's VMs are transferred."""
+    """Have the file there, as it is now, while a job's VMs are transferred."""
     path = _path(site, run)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        count = write_known_ids(site.catalog.file, path, system_clock(), proof_counts_for(site))
+        if not _is_recent(site):
+            renew_known_ids(run, site=site)
+        os.link(_kept(site), path)
+        count = path.stat().st_size // KEY_BYTES
         get_run_logger().info("%d data blocks in the store are proved, and need not be sent", count)
     except (LikenessError, OSError) as cause:
         get_run_logger().warning("what the store has is sent all the same: %s", cause)
@@ -56,6 +63,38 @@ def known_ids_kept(run: RunId, *, site: Site) -> Generator[None, None, None]:
     finally:
         for left in path.parent.glob(f"{path.name}*"):
             left.unlink(missing_ok=True)
+
+
+def renew_known_ids(run: RunId, *, site: Site) -> None:
+    """Write the file anew; jobs that are under way go on with the one they have.
+
+    Raises:
+        CatalogBusy: Another process holds the catalog.
+        OSError: No room.
+    """
+    kept = _kept(site)
+    draft = kept.with_name(f"{kept.name} {run}")
+    try:
+        write_known_ids(site.catalog.file, draft, system_clock(), proof_counts_for(site))
+        draft.replace(kept)
+    except BaseException:
+        kept.unlink(missing_ok=True)  # the next job asks, then
+        raise
+    finally:
+        for left in kept.parent.glob(f"{draft.name}*"):
+            left.unlink(missing_ok=True)
+
+
+def _is_recent(site: Site) -> bool:
+    """Whether there is a file that was written lately, by this machine's clock."""
+    with suppress(FileNotFoundError):
+        age = system_clock().timestamp() - _kept(site).stat().st_mtime
+        return 0 <= age < _COUNTS_FOR.total_seconds()
+    return False
+
+
+def _kept(site: Site) -> Path:
+    return site.catalog.scratch.with_name("known ids")
 
 
 @dataclass(frozen=True, slots=True)

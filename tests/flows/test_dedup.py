@@ -58,6 +58,46 @@ def test_clones_of_a_proved_vm_send_nothing_whatever_their_shape(
         assert site.restore(site.newest(name).version) == site.disks(name)
 
 
+def test_no_job_waits_for_the_list_and_one_that_is_out_of_date_harms_nothing(
+    new_site: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written by the validation; a job only looks into it, whatever is gone since."""
+    site = new_site({"first": [GOLDEN], "second": [GOLDEN]})
+    site.back_up("first", validated=True)
+    for pack in site.packs():
+        pack.unlink()
+
+    def asked(*_told: Any) -> int:
+        raise AssertionError("the list was written while a job waited")
+
+    monkeypatch.setattr("tasks.known_ids.write_known_ids", asked)
+    ended = site.back_up("second")
+
+    assert outcomes(ended)["second"].sent_bytes > 3 * MIB, ended.message
+    assert site.restore(site.newest("second").version) == site.disks("second")
+
+
+def test_a_vm_that_is_renamed_moved_and_grown_sends_what_is_new_alone(
+    new_site: Callable[..., Scene],
+) -> None:
+    site = new_site({"first": [GOLDEN], "elsewhere": [GOLDEN]})
+    site.back_up("first", validated=True)
+    db, vm = site.pool.db, site.pool.vm("first")
+    db.put("VM", vm, name_label="renamed")
+    (mine, its) = (db.get("VM", each, "VBDs") for each in (vm, site.pool.vm("elsewhere")))
+    before, moved = (db.get("VBD", vbds[0], "VDI") for vbds in (mine, its))
+    db.put("VBD", mine[0], VDI=moved)  # as one that was copied to another storage
+    site.pool.disk_of("renamed", 0).grow(4 * MIB)
+    db.put("VDI", moved, virtual_size=4 * MIB)
+
+    ended = site.back_up("renamed")
+
+    assert before != moved
+    outcome = outcomes(ended)["renamed"]
+    assert (outcome.sent_bytes, outcome.known_bytes) == (0, 3 * MIB), ended.message
+    assert site.restore(site.newest("renamed").version) == site.disks("renamed")
+
+
 def test_without_a_list_of_what_is_there_clones_send_all_and_it_is_dropped_and_counted_once(
     new_site: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +108,7 @@ def test_without_a_list_of_what_is_there_clones_send_all_and_it_is_dropped_and_c
     def busy(*_told: Any) -> int:
         raise CatalogBusy("somebody else holds it")
 
+    (site.site.catalog.scratch.parent / "known ids").unlink()
     monkeypatch.setattr("tasks.known_ids.write_known_ids", busy)
     ended = site.back_up(*CLONES, concurrency=len(CLONES))
 
