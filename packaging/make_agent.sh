@@ -19,7 +19,24 @@ PATH="$PWD/$work/venv/bin:$PATH"
 export PYTHONHASHSEED=0 SOURCE_DATE_EPOCH=0 # two builds of the same parts are the same
 pyinstaller --log-level ERROR --noconfirm --clean --workpath $work/work --distpath $work/dist packaging/agent.spec
 mkdir -p dist
-staticx $work/dist/likeness-agent $work/likeness-agent
+# staticx, with no moment of its own in the archive that it makes.
+python - $work/dist/likeness-agent $work/likeness-agent <<'EOF'
+import tarfile
+
+from staticx.__main__ import main
+
+as_found = tarfile.TarFile.gettarinfo
+
+
+def dated(*given, **named):
+    entry = as_found(*given, **named)
+    entry.mtime = 0
+    return entry
+
+
+tarfile.TarFile.gettarinfo = dated
+main()
+EOF
 chmod 755 $work/likeness-agent
 mv $work/likeness-agent dist/likeness-agent
 echo "dist/likeness-agent, $(du -h --apparent-size dist/likeness-agent | cut -f1), for Linux on x86-64."
