@@ -225,11 +225,11 @@ class _CatchUp:
         except WrittenLate as cause:
             step_logger().warning("%s; it is left out", cause)
             return
-        remember_version(self.site, self.store, version, given_back=lambda: self._given_back)
+        remember_version(self.site, self.store, version, replaced=lambda: self._replaced)
         self.recorded += 1
 
     @cached_property
-    def _given_back(self) -> set[str]:
+    def _replaced(self) -> set[str]:
         return deleted_objects(self.store)
 
     def _listed_again(self, vm: VmId) -> list[str]:

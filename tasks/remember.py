@@ -20,7 +20,7 @@ from likeness.store.read.index import KnownPack, known_packs, read_segment, unin
 from likeness.store.read.versions import Version, load_map, map_runs
 from likeness.store.write.receipts import DiskReceipt, TransferReceipt
 
-GivenBack = Callable[[], Collection[str]]
+Replaced = Callable[[], Collection[str]]
 
 
 def remember_received(site: Site, version: Version, receipt: TransferReceipt) -> None:
@@ -53,7 +53,7 @@ def _received_map(disk: DiskReceipt, version: Version, *, whole: bool) -> DiskMa
 
 
 def remember_version(
-    site: Site, store: DataStore, version: Version, *, given_back: GivenBack = frozenset
+    site: Site, store: DataStore, version: Version, *, replaced: Replaced = frozenset
 ) -> None:
     """Record a version that only the store knows, read from there; safe to repeat.
 
@@ -65,17 +65,17 @@ def remember_version(
         site: Whose catalog.
         store: Where the version is.
         version: Which.
-        given_back: Names of index segments that are gone since later ones say what they said; of
+        replaced: Names of index segments that are gone since later ones say what they said; of
             their packs the caller tells the catalog.
     """
     try:
-        _record(site, store, version, given_back, whole=False)
+        _record(site, store, version, replaced, whole=False)
     except BadInput:
-        _record(site, store, version, given_back, whole=True)
+        _record(site, store, version, replaced, whole=True)
 
 
 def _record(
-    site: Site, store: DataStore, version: Version, given_back: GivenBack, *, whole: bool
+    site: Site, store: DataStore, version: Version, replaced: Replaced, *, whole: bool
 ) -> None:
     catalog = site.catalog.file
     with private_folder(catalog) as scratch, ExitStack() as held:
@@ -83,7 +83,7 @@ def _record(
             whole_map(store, disk, scratch, held) if whole else _disk_map(store, version, disk)
             for disk in version.record.disks
         ]
-        packs = _packs(site, store, version, given_back)
+        packs = _packs(site, store, version, replaced)
         record_version(catalog, version, maps, packs, system_clock())
 
 
@@ -101,7 +101,7 @@ def whole_map(store: DataStore, disk: DiskRecord, scratch: Path, held: ExitStack
 
 
 def _packs(
-    site: Site, store: DataStore, version: Version, given_back: GivenBack
+    site: Site, store: DataStore, version: Version, replaced: Replaced
 ) -> Iterator[KnownPack]:
     """What the version brought: by its index segments, or by the packs' own tables without."""
     lost = False
@@ -110,7 +110,7 @@ def _packs(
             try:
                 yield from list(read_segment(store, name))
             except (Damaged, ObjectMissing):
-                lost = lost or name not in given_back()
+                lost = lost or name not in replaced()
     if lost:
         yield from _by_their_own_tables(site, store, RunId(version.record.run))
 
