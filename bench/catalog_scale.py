@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from catalog.chunks import affected_versions, must_read
-from catalog.connection import CatalogFile, reading, writing
+from catalog.connection import CatalogLocation, reading, writing
 from catalog.dedup import drop_duplicates
 from catalog.known_ids import write_known_ids
 from catalog.proofs import record_proofs
@@ -48,7 +48,7 @@ def _name(*words: object) -> str:
     return hashlib.md5("/".join(map(str, words)).encode(), usedforsecurity=False).hexdigest()
 
 
-def fill(catalog: CatalogFile, chunks: int) -> None:
+def fill(catalog: CatalogLocation, chunks: int) -> None:
     """A store of which seven tenths came with first versions, the rest with 29 later ones."""
     create(catalog, NOW)
     base = chunks * 7 // 10 // VMS
@@ -165,7 +165,7 @@ def tonight(vm: int, turn: int, base: int) -> tuple[Version, DiskMap, PackReceip
     )
 
 
-def held_by(catalog: CatalogFile, chunks: list[ChunkId]) -> int:
+def held_by(catalog: CatalogLocation, chunks: list[ChunkId]) -> int:
     """How many versions need some data blocks."""
     keys = ", ".join(f"('{chunk[:16].hex()}'::UUID)" for chunk in chunks)
     with reading(catalog) as connection:
@@ -175,7 +175,7 @@ def held_by(catalog: CatalogFile, chunks: list[ChunkId]) -> int:
         return len(affected_versions(connection, "asked"))
 
 
-def measured(catalog: CatalogFile, chunks: int, folder: Path) -> dict[str, float]:
+def measured(catalog: CatalogLocation, chunks: int, folder: Path) -> dict[str, float]:
     """Seconds of each question, the median of a few."""
     base = chunks * 7 // 10 // VMS
     times: dict[str, list[float]] = {}
@@ -218,7 +218,7 @@ def main() -> None:
     found: dict[int, dict[str, float]] = {}
     for chunks in asked.chunks:
         with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-            catalog = CatalogFile(
+            catalog = CatalogLocation(
                 Path(folder) / "catalog" / "catalog.duckdb", memory_bytes=2 << 30, threads=2
             )
             fill(catalog, chunks)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.results import keep, peak_bytes
 from catalog import schema
-from catalog.connection import CatalogFile, writing
+from catalog.connection import CatalogLocation, writing
 from catalog.locations_of_disk import locations_of_disk
 from likeness.model.ids import DiskId, VersionId
 
@@ -46,11 +46,11 @@ def main() -> int:
     return 0 if found["seconds"] <= MAX_SECONDS else 1
 
 
-def _catalog(folder: Path) -> CatalogFile:
-    return CatalogFile(folder / "catalog.duckdb")
+def _catalog(folder: Path) -> CatalogLocation:
+    return CatalogLocation(folder / "catalog.duckdb")
 
 
-def _make(catalog: CatalogFile, chunks: int) -> None:
+def _make(catalog: CatalogLocation, chunks: int) -> None:
     schema.create(catalog, datetime.now(UTC))
     step = 10_000_000
     for first in range(0, chunks, step):

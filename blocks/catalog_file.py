@@ -11,7 +11,7 @@ from pydantic import Field
 
 from blocks.schema import SchemaMadeOnce
 from catalog import schema
-from catalog.connection import CatalogFile as CatalogAddress
+from catalog.connection import CatalogLocation as CatalogAddress
 from likeness.clock import Clock
 from likeness.errors import BadInput
 from likeness.model.ids import is_name, random_name

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc, writing
+from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc, writing
 from likeness.model.ids import RunId
 
 COMMIT, VALIDATE = "commit", "validate"
@@ -46,7 +46,7 @@ class Work:
     seen_at: datetime | None = field(default=None, compare=False)
 
 
-def note_work(catalog: CatalogFile, run: RunId, items: Sequence[Work], now: datetime) -> None:
+def note_work(catalog: CatalogLocation, run: RunId, items: Sequence[Work], now: datetime) -> None:
     """Write down all that a run is at, in its order; what is not among it is done.
 
     What is done and the percentage never become less.
@@ -70,13 +70,13 @@ def note_work(catalog: CatalogFile, run: RunId, items: Sequence[Work], now: date
             )
 
 
-def list_work(catalog: CatalogFile) -> list[Work]:
+def list_work(catalog: CatalogLocation) -> list[Work]:
     """All that is under way, and what was when its process died: by queue, run and place."""
     with reading(catalog) as connection:
         return _read(connection, None)
 
 
-def forget_work(catalog: CatalogFile, runs: Iterable[RunId]) -> None:
+def forget_work(catalog: CatalogLocation, runs: Iterable[RunId]) -> None:
     """Runs that are over are at nothing any more."""
     with writing(catalog) as connection:
         for run in runs:

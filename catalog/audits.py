@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc, writing
+from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc, writing
 from catalog.serving import CLOCK_SLACK
 from likeness.model.ids import PackId, VersionId
 from likeness.store.format.observations import Observation, Weight
@@ -14,7 +14,7 @@ OF_THE_CATALOG = "catalog: "
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class AuditTrouble:
     """Something an audit of the whole store found, and did not find to be over.
 
     Attributes:
@@ -32,7 +32,7 @@ class Trouble:
     first_seen: datetime
 
 
-def packs_expected(catalog: CatalogFile) -> Iterator[tuple[PackId, int]]:
+def packs_expected(catalog: CatalogLocation) -> Iterator[tuple[PackId, int]]:
     """Every pack that must be in the store and is not known to be bad, with its size in bytes."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -42,7 +42,7 @@ def packs_expected(catalog: CatalogFile) -> Iterator[tuple[PackId, int]]:
         yield PackId(pack.hex), size_bytes
 
 
-def records_expected(catalog: CatalogFile) -> dict[str, VersionId]:
+def records_expected(catalog: CatalogLocation) -> dict[str, VersionId]:
     """The record of every version that must be in the store and is not known to be broken."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -53,7 +53,7 @@ def records_expected(catalog: CatalogFile) -> dict[str, VersionId]:
 
 
 def record_audit(
-    catalog: CatalogFile, now: datetime, *, packs: int, doubtful: int, everything: bool = False
+    catalog: CatalogLocation, now: datetime, *, packs: int, doubtful: int, everything: bool = False
 ) -> None:
     """Write down that the presence of all packs was looked at, or of everything."""
     with writing(catalog) as connection:
@@ -70,7 +70,7 @@ def record_audit(
         )
 
 
-def last_audits(catalog: CatalogFile) -> tuple[datetime | None, datetime | None]:
+def last_audits(catalog: CatalogLocation) -> tuple[datetime | None, datetime | None]:
     """When the presence of all packs was last looked at, and when that of everything."""
     with reading(catalog) as connection:
         row = connection.execute(
@@ -79,7 +79,7 @@ def last_audits(catalog: CatalogFile) -> tuple[datetime | None, datetime | None]
     return (from_utc(row[0]), from_utc(row[1])) if row else (None, None)
 
 
-def audit_is_due(catalog: CatalogFile, now: datetime, every: timedelta) -> bool:
+def audit_is_due(catalog: CatalogLocation, now: datetime, every: timedelta) -> bool:
     """Whether everything was not looked at for a while; a look in the future was none."""
     with reading(catalog) as connection:
         row = connection.execute(
@@ -90,8 +90,8 @@ def audit_is_due(catalog: CatalogFile, now: datetime, every: timedelta) -> bool:
 
 
 def record_troubles(
-    catalog: CatalogFile, found: Iterable[Observation], now: datetime
-) -> tuple[Trouble, ...]:
+    catalog: CatalogLocation, found: Iterable[Observation], now: datetime
+) -> tuple[AuditTrouble, ...]:
     """Write down all that an audit of the whole store found; what it did not find is over.
 
     Returns:
@@ -114,7 +114,7 @@ def record_troubles(
             )
         for name in sorted(seen.keys() - same):
             each = seen[name]
-            new.append(Trouble(name, each.weight.value, each.cause, each.meaning, now))
+            new.append(AuditTrouble(name, each.weight.value, each.cause, each.meaning, now))
             _add_trouble(connection, new[-1])
         connection.execute(
             "DELETE FROM store_troubles WHERE over_at IS NOT NULL AND weight = ?",
@@ -124,7 +124,7 @@ def record_troubles(
 
 
 def record_catalog_troubles(
-    catalog: CatalogFile, found: Iterable[Trouble], now: datetime, *, keep: timedelta
+    catalog: CatalogLocation, found: Iterable[AuditTrouble], now: datetime, *, keep: timedelta
 ) -> None:
     """Write down what the catalog could not take over from the store, or lost.
 
@@ -150,7 +150,7 @@ def record_catalog_troubles(
             _add_trouble(connection, seen[name])
 
 
-def note_told_trouble(catalog: CatalogFile, trouble: Trouble) -> None:
+def note_told_trouble(catalog: CatalogLocation, trouble: AuditTrouble) -> None:
     """Show something on the page that has a message of its own."""
     with writing(catalog) as connection:
         _add_trouble(connection, trouble)
@@ -160,7 +160,7 @@ def note_told_trouble(catalog: CatalogFile, trouble: Trouble) -> None:
         )
 
 
-def _add_trouble(connection: Connection, t: Trouble) -> None:
+def _add_trouble(connection: Connection, t: AuditTrouble) -> None:
     seen_at = to_utc(t.first_seen)
     connection.execute(
         """INSERT INTO store_troubles (name, weight, cause, meaning, first_seen, last_seen)
@@ -169,7 +169,7 @@ def _add_trouble(connection: Connection, t: Trouble) -> None:
     )
 
 
-def troubles_over(catalog: CatalogFile, names: Iterable[str], now: datetime) -> None:
+def troubles_over(catalog: CatalogLocation, names: Iterable[str], now: datetime) -> None:
     """What was the matter with some objects is put right."""
     with writing(catalog) as connection:
         for name in names:
@@ -179,7 +179,7 @@ def troubles_over(catalog: CatalogFile, names: Iterable[str], now: datetime) -> 
             )
 
 
-def untold_troubles(catalog: CatalogFile) -> list[Trouble]:
+def untold_troubles(catalog: CatalogLocation) -> list[AuditTrouble]:
     """Lost spares and worse that nobody was told of yet; notices are for the page alone."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -191,7 +191,9 @@ def untold_troubles(catalog: CatalogFile) -> list[Trouble]:
     return [_trouble(*row) for row in rows]
 
 
-def troubles_told(catalog: CatalogFile, troubles: Iterable[Trouble], now: datetime) -> None:
+def troubles_told(
+    catalog: CatalogLocation, troubles: Iterable[AuditTrouble], now: datetime
+) -> None:
     """A message about these is in the outbox."""
     with writing(catalog) as connection:
         for each in troubles:
@@ -201,7 +203,7 @@ def troubles_told(catalog: CatalogFile, troubles: Iterable[Trouble], now: dateti
             )
 
 
-def open_troubles(catalog: CatalogFile) -> list[Trouble]:
+def open_troubles(catalog: CatalogLocation) -> list[AuditTrouble]:
     """What is the matter now, the worst first."""
     weights = [weight.value for weight in Weight]
     with reading(catalog) as connection:
@@ -213,5 +215,5 @@ def open_troubles(catalog: CatalogFile) -> list[Trouble]:
     return [_trouble(*row) for row in rows]
 
 
-def _trouble(name: str, weight: str, cause: str, meaning: str, seen: datetime) -> Trouble:
-    return Trouble(name, weight, cause, meaning, from_utc(seen) or seen)
+def _trouble(name: str, weight: str, cause: str, meaning: str, seen: datetime) -> AuditTrouble:
+    return AuditTrouble(name, weight, cause, meaning, from_utc(seen) or seen)

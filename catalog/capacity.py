@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from catalog.connection import CatalogFile, from_utc, reading, to_utc, writing
+from catalog.connection import CatalogLocation, from_utc, reading, to_utc, writing
 from catalog.space import spare_packs
 
 KEPT = timedelta(days=400)
@@ -39,7 +39,7 @@ class Fullness:
 
 
 def measure(
-    catalog: CatalogFile, now: datetime, max_age: timedelta, *, total: int, free: int
+    catalog: CatalogLocation, now: datetime, max_age: timedelta, *, total: int, free: int
 ) -> Fullness:
     """Write down how full the store is.
 
@@ -68,7 +68,7 @@ def measure(
     return found
 
 
-def history(catalog: CatalogFile, since: datetime) -> list[Fullness]:
+def history(catalog: CatalogLocation, since: datetime) -> list[Fullness]:
     """What was measured since then, oldest first."""
     with reading(catalog) as connection:
         rows = connection.execute(

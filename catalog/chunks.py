@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 
-from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc
+from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc
 from catalog.values import Affected, AffectedDisk, PackFact
 from likeness.model.disk import Extent
 from likeness.model.ids import DiskId, PackId, VersionId, VmId
@@ -91,7 +91,7 @@ def _affected(rows: Iterable[tuple[object, ...]]) -> list[Affected]:
     ]
 
 
-def must_read(catalog: CatalogFile, vm: VmId) -> dict[DiskId, list[Extent]]:
+def must_read(catalog: CatalogLocation, vm: VmId) -> dict[DiskId, list[Extent]]:
     """Byte ranges of a VM's last version whose chunk is damaged, missing or lost.
 
     The next backup reads them whatever the hypervisor says has changed, and sends them again.
@@ -126,7 +126,7 @@ def must_read(catalog: CatalogFile, vm: VmId) -> dict[DiskId, list[Extent]]:
     return found
 
 
-def damaged_ids(catalog: CatalogFile) -> set[bytes]:
+def damaged_ids(catalog: CatalogLocation) -> set[bytes]:
     """First 16 bytes of every chunk id that is damaged, missing or lost, and not healed.
 
     A source must not count such a chunk as stored, even where its disk has not changed.
@@ -138,7 +138,7 @@ def damaged_ids(catalog: CatalogFile) -> set[bytes]:
     return {row[0].bytes for row in rows}
 
 
-def unreferenced_packs(catalog: CatalogFile, recorded_before: datetime) -> list[PackFact]:
+def unreferenced_packs(catalog: CatalogLocation, recorded_before: datetime) -> list[PackFact]:
     """Packs of which no chunk is referred to by a committed version.
 
     A pack all of whose chunks are served by others is not among them while a version refers to

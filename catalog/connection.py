@@ -38,7 +38,7 @@ _threads: dict[Path, threading.Lock] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogFile:
+class CatalogLocation:
     """Where a catalog is and how much of the machine it may use; opens nothing.
 
     Attributes:
@@ -74,7 +74,7 @@ class CatalogFile:
         return doubt_of(self.path)
 
 
-class Shared(Protocol):
+class SharedConnection(Protocol):
     """An opening that several calls share; see `catalog.session`."""
 
     def reading(self) -> AbstractContextManager[Connection]:
@@ -93,9 +93,9 @@ class SharedOpenings:
     def __init__(self) -> None:
         """None yet."""
         self.guard = threading.Lock()
-        self.by_path: dict[Path, Shared] = {}
+        self.by_path: dict[Path, SharedConnection] = {}
 
-    def of(self, catalog: CatalogFile) -> Shared | None:
+    def of(self, catalog: CatalogLocation) -> SharedConnection | None:
         """The one of a catalog, if there is one."""
         return self.by_path.get(catalog.path.resolve()) if self.by_path else None
 
@@ -103,7 +103,7 @@ class SharedOpenings:
 shared_openings = SharedOpenings()
 
 
-def make_room(catalog: CatalogFile) -> None:
+def make_room(catalog: CatalogLocation) -> None:
     """Make the folders a catalog needs, for its owner alone."""
     for folder in (catalog.path.parent, catalog.scratch):
         if not folder.is_dir():
@@ -112,7 +112,7 @@ def make_room(catalog: CatalogFile) -> None:
 
 
 @contextmanager
-def catalog_locked(catalog: CatalogFile, *, alone: bool) -> Generator[None, None, None]:
+def catalog_locked(catalog: CatalogLocation, *, alone: bool) -> Generator[None, None, None]:
     """Hold the catalog's lock.
 
     Args:
@@ -149,7 +149,7 @@ def _thread_lock(path: Path) -> threading.Lock:
         return _threads.setdefault(path.resolve(), threading.Lock())
 
 
-def _open_lock(catalog: CatalogFile) -> int:
+def _open_lock(catalog: CatalogLocation) -> int:
     try:
         return os.open(catalog.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError as cause:
@@ -161,7 +161,7 @@ def _open_lock(catalog: CatalogFile) -> int:
         ) from cause
 
 
-def _wait(catalog: CatalogFile, handle: int, kind: int, deadline: float) -> None:
+def _wait(catalog: CatalogLocation, handle: int, kind: int, deadline: float) -> None:
     if _is_taken(handle, kind):
         return
     with _seen_waiting(catalog):
@@ -180,7 +180,7 @@ def _is_taken(handle: int, kind: int) -> bool:
 
 
 @contextmanager
-def _seen_waiting(catalog: CatalogFile) -> Generator[None, None, None]:
+def _seen_waiting(catalog: CatalogLocation) -> Generator[None, None, None]:
     """Let whoever has the catalog open for a while see that it is wanted."""
     handle = os.open(catalog.waiting_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -191,7 +191,7 @@ def _seen_waiting(catalog: CatalogFile) -> Generator[None, None, None]:
         os.close(handle)
 
 
-def _busy(catalog: CatalogFile, who: str) -> CatalogBusy:
+def _busy(catalog: CatalogLocation, who: str) -> CatalogBusy:
     seconds = catalog.patience.total_seconds()
     return CatalogBusy(
         f"{who} has held the catalog at {catalog.path} for {seconds:.0f} s; try again, and if it"
@@ -201,7 +201,7 @@ def _busy(catalog: CatalogFile, who: str) -> CatalogBusy:
 
 @contextmanager
 def opened(
-    catalog: CatalogFile, path: Path, *, read_only: bool
+    catalog: CatalogLocation, path: Path, *, read_only: bool
 ) -> Generator[Connection, None, None]:
     """Open the file `path` as a catalog; the turn must be held. Use `reading` or `writing`."""
     settings: dict[str, str | bool | int | float | list[str]] = {
@@ -232,7 +232,7 @@ def _make_private(path: Path) -> None:
 
 
 @contextmanager
-def reading(catalog: CatalogFile) -> Generator[Connection, None, None]:
+def reading(catalog: CatalogLocation) -> Generator[Connection, None, None]:
     """Look things up; others may do so at the same time.
 
     Raises:
@@ -252,7 +252,7 @@ def reading(catalog: CatalogFile) -> Generator[Connection, None, None]:
 
 
 @contextmanager
-def writing(catalog: CatalogFile) -> Generator[Connection, None, None]:
+def writing(catalog: CatalogLocation) -> Generator[Connection, None, None]:
     """One transaction: all of it is durable when the `with` ends, or nothing.
 
     Raises:
@@ -268,7 +268,7 @@ def writing(catalog: CatalogFile) -> Generator[Connection, None, None]:
 
 
 @contextmanager
-def open_for_writing(catalog: CatalogFile) -> Generator[Connection, None, None]:
+def open_for_writing(catalog: CatalogLocation) -> Generator[Connection, None, None]:
     """Hold the lock and open the file, for as long as the `with` lasts; see `writing`."""
     with catalog_locked(catalog, alone=True):
         if not catalog.path.exists():
@@ -316,7 +316,7 @@ def schema_version(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def require_schema(catalog: CatalogFile, connection: Connection) -> None:
+def require_schema(catalog: CatalogLocation, connection: Connection) -> None:
     """Return, if the file has the schema of this release.
 
     Raises:

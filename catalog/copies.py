@@ -11,7 +11,7 @@ import duckdb
 import msgspec
 
 from catalog.connection import (
-    CatalogFile,
+    CatalogLocation,
     Connection,
     catalog_locked,
     make_room,
@@ -36,7 +36,7 @@ class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: dict[str, int]
 
 
-def export_copy(catalog: CatalogFile, folder: Path, now: datetime) -> ExportedCopy:
+def export_copy(catalog: CatalogLocation, folder: Path, now: datetime) -> ExportedCopy:
     """Copy everything the catalog knows into files.
 
     Args:
@@ -67,7 +67,7 @@ def export_copy(catalog: CatalogFile, folder: Path, now: datetime) -> ExportedCo
     return ExportedCopy(schema, now, rows, _size(folder))
 
 
-def import_copy(folder: Path, into: CatalogFile, now: datetime) -> ExportedCopy:
+def import_copy(folder: Path, into: CatalogLocation, now: datetime) -> ExportedCopy:
     """Make a catalog of a copy, with everything in it, and bring it up to date.
 
     Args:

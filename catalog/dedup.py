@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from catalog.connection import CatalogFile, Connection, to_utc, writing
+from catalog.connection import CatalogLocation, Connection, to_utc, writing
 from catalog.serving import (
     CLOCK_SLACK,
     choose_serving,
@@ -30,7 +30,7 @@ PROOF_COUNTS_FOR = timedelta(days=30)
 
 
 def drop_duplicates(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     now: datetime,
     *,
     run: RunId | None = None,
@@ -166,7 +166,7 @@ def _tell(connection: Connection, now: datetime, max_age: timedelta) -> Duplicat
 
 
 def holders(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     packs: Collection[PackId],
     now: datetime,
     *,
@@ -207,7 +207,7 @@ def holders(
     return found
 
 
-def record_deleted_packs(catalog: CatalogFile, packs: Iterable[PackId], now: datetime) -> None:
+def record_deleted_packs(catalog: CatalogLocation, packs: Iterable[PackId], now: datetime) -> None:
     """Note that packs are not in the store any more, because they were not needed; safe to repeat.
 
     A version that relies on one of them after all, as may be seen in a rebuild, is served from
@@ -236,7 +236,7 @@ def record_deleted_packs(catalog: CatalogFile, packs: Iterable[PackId], now: dat
         )
 
 
-def packs_condemned(catalog: CatalogFile, packs: Iterable[PackId], now: datetime) -> int:
+def packs_condemned(catalog: CatalogLocation, packs: Iterable[PackId], now: datetime) -> int:
     """Note that packs wait to be deleted: nothing may rely on them; safe to repeat.
 
     Returns:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from catalog.connection import CatalogFile, from_utc, reading, to_utc, writing
+from catalog.connection import CatalogLocation, from_utc, reading, to_utc, writing
 from likeness.model.ids import VersionId, VmId, as_uuid
 
 
@@ -26,7 +26,7 @@ class Drill:
     said: str
 
 
-def record_drill(catalog: CatalogFile, drill: Drill) -> None:
+def record_drill(catalog: CatalogLocation, drill: Drill) -> None:
     """Note a drill."""
     with writing(catalog) as connection:
         connection.execute(
@@ -41,7 +41,7 @@ def record_drill(catalog: CatalogFile, drill: Drill) -> None:
         )
 
 
-def last_drills(catalog: CatalogFile) -> dict[VmId, Drill]:
+def last_drills(catalog: CatalogLocation) -> dict[VmId, Drill]:
     """Each VM's last drill."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -55,7 +55,7 @@ def last_drills(catalog: CatalogFile) -> dict[VmId, Drill]:
     return {each.vm: each for each in found}
 
 
-def last_good_drills(catalog: CatalogFile) -> dict[VmId, datetime]:
+def last_good_drills(catalog: CatalogLocation) -> dict[VmId, datetime]:
     """When each VM last came up in a drill."""
     with reading(catalog) as connection:
         rows = connection.execute(

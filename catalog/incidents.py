@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from catalog.chunks import affected_versions
-from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc, writing
+from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc, writing
 from catalog.values import AffectedDisk
 from likeness.model.ids import PackId, VersionId, VmId, random_name
 
@@ -87,7 +87,7 @@ class Incident:
     damaged_copies: int
 
 
-def note_incidents(catalog: CatalogFile, now: datetime) -> int:
+def note_incidents(catalog: CatalogLocation, now: datetime) -> int:
     """Open an incident for what is in none yet, and close those of which all is well again.
 
     Safe to repeat, and after any crash.
@@ -181,7 +181,7 @@ def _settle(connection: Connection, now: datetime) -> None:
     )
 
 
-def untold_incidents(catalog: CatalogFile) -> list[tuple[Incident, str]]:
+def untold_incidents(catalog: CatalogLocation) -> list[tuple[Incident, str]]:
     """Incidents of which there is no message yet, oldest first.
 
     Returns:
@@ -203,7 +203,7 @@ def untold_incidents(catalog: CatalogFile) -> list[tuple[Incident, str]]:
         return [(_read(connection, number), about) for number, about in rows]
 
 
-def list_incidents(catalog: CatalogFile, *, open_only: bool = True) -> list[Incident]:
+def list_incidents(catalog: CatalogLocation, *, open_only: bool = True) -> list[Incident]:
     """Incidents, newest first; those that are over too, if asked for."""
     with reading(catalog) as connection:
         rows = connection.execute(

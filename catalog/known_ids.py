@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from catalog.connection import CatalogFile, reading, to_utc
+from catalog.connection import CatalogLocation, reading, to_utc
 from catalog.serving import CLOCK_SLACK
 from catalog.staging import private_folder
 
@@ -24,7 +24,12 @@ _RELIABLE = "k.state = 'live' AND NOT k.bad AND NOT k.unreachable AND k.proved_a
 
 
 def write_known_ids(
-    catalog: CatalogFile, path: Path, now: datetime, max_age: timedelta, *, at_once: int = _AT_ONCE
+    catalog: CatalogLocation,
+    path: Path,
+    now: datetime,
+    max_age: timedelta,
+    *,
+    at_once: int = _AT_ONCE,
 ) -> int:
     """Write the ids that others may rely on, as `likeness.agent.known_ids` reads them.
 
@@ -60,7 +65,7 @@ def write_known_ids(
 
 
 def _ranges(
-    catalog: CatalogFile, times: Sequence[datetime], at_once: int
+    catalog: CatalogLocation, times: Sequence[datetime], at_once: int
 ) -> tuple[list[tuple[int, int]], int]:
     """Ranges of packs with about so many data blocks each, and how many there are in all."""
     with reading(catalog) as connection:
@@ -75,7 +80,7 @@ def _ranges(
     return [(first, last) for first, last, _ in rows], sum(int(chunks) for *_, chunks in rows)
 
 
-def _halves(catalog: CatalogFile, first: int, last: int, times: Sequence[datetime]) -> Halves:
+def _halves(catalog: CatalogLocation, first: int, last: int, times: Sequence[datetime]) -> Halves:
     """Both halves of the ids that a range of packs serves, in no order."""
     with reading(catalog) as connection:
         found = connection.execute(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from catalog.connection import CatalogFile, reading
+from catalog.connection import CatalogLocation, reading
 from likeness.model.ids import DiskId, PackId, VersionId, as_uuid, random_name
 
 Numbers = npt.NDArray[np.uint32]
@@ -30,7 +30,7 @@ class DiskLocations:
     length: Numbers
 
 
-def locations_of_disk(catalog: CatalogFile, version: VersionId, disk: DiskId) -> DiskLocations:
+def locations_of_disk(catalog: CatalogLocation, version: VersionId, disk: DiskId) -> DiskLocations:
     """What the catalog knows of where a disk's chunks lie; empty if it does not know the version.
 
     What it says may be out of date: whoever reads there proves what is found.

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import duckdb
 
-from catalog.connection import CatalogFile, Connection, catalog_locked, opened, schema_version
+from catalog.connection import CatalogLocation, Connection, catalog_locked, opened, schema_version
 from catalog.migrations import newest
 from catalog.schema import install_catalog, lay_out, migrate
 from likeness.errors import BadInput, Damaged, TransientError
 
 
-def what_is_wrong(catalog: CatalogFile) -> str:
+def what_is_wrong(catalog: CatalogLocation) -> str:
     """Read all of a catalog that is in doubt; what is the matter with it, empty if it is sound.
 
     A catalog is in doubt when something in it could not be read. Once it was read, it is not.
@@ -26,7 +26,7 @@ def what_is_wrong(catalog: CatalogFile) -> str:
         return _problem(catalog)
 
 
-def without_its_log(catalog: CatalogFile, draft: CatalogFile, now: datetime) -> bool:
+def without_its_log(catalog: CatalogLocation, draft: CatalogLocation, now: datetime) -> bool:
     """Make `draft` of the catalog's file as it was before its log was written, if that is sound."""
     with catalog_locked(catalog, alone=True):
         if not catalog.path.is_file():
@@ -45,7 +45,7 @@ def without_its_log(catalog: CatalogFile, draft: CatalogFile, now: datetime) -> 
 
 
 def replace_with(
-    catalog: CatalogFile, draft: CatalogFile, now: datetime, *, store: str
+    catalog: CatalogLocation, draft: CatalogLocation, now: datetime, *, store: str
 ) -> Path | None:
     """Set the catalog's files aside, and put `draft` in their place, or an empty catalog.
 
@@ -71,12 +71,12 @@ def replace_with(
         return kept
 
 
-def is_in_doubt(catalog: CatalogFile) -> bool:
+def is_in_doubt(catalog: CatalogLocation) -> bool:
     """Whether something in it could not be read when it was last used."""
     return catalog.doubt.exists()
 
 
-def _problem(catalog: CatalogFile, *, store: str = "") -> str:
+def _problem(catalog: CatalogLocation, *, store: str = "") -> str:
     if not catalog.path.exists():
         return ""
     try:
@@ -117,6 +117,6 @@ def _set_aside(path: Path, now: datetime) -> Path:
     return kept
 
 
-def draft_in(folder: Path, catalog: CatalogFile) -> CatalogFile:
+def draft_in(folder: Path, catalog: CatalogLocation) -> CatalogLocation:
     """Where a catalog is made that shall take another one's place, with the same settings."""
     return replace(catalog, path=folder / "draft" / "catalog.duckdb")

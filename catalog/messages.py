@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from catalog.connection import CatalogFile, from_utc, reading, to_utc, writing
+from catalog.connection import CatalogLocation, from_utc, reading, to_utc, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def message_id(*matter: object) -> str:
 
 
 def write_message(
-    catalog: CatalogFile, message: Message, channels: Collection[str], now: datetime
+    catalog: CatalogLocation, message: Message, channels: Collection[str], now: datetime
 ) -> bool:
     """Put a message into the outbox; one that is there already is left as it is.
 
@@ -91,7 +91,7 @@ def write_message(
     return True
 
 
-def written(catalog: CatalogFile, ids: Collection[str]) -> set[str]:
+def written(catalog: CatalogLocation, ids: Collection[str]) -> set[str]:
     """Those of some messages that are in the outbox, delivered or not."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -101,7 +101,7 @@ def written(catalog: CatalogFile, ids: Collection[str]) -> set[str]:
     return {row[0].hex for row in rows}
 
 
-def undelivered(catalog: CatalogFile) -> list[Delivery]:
+def undelivered(catalog: CatalogLocation) -> list[Delivery]:
     """What has not arrived yet: what was tried least often first, and then the oldest.
 
     So a message that a server will never take holds up no other.
@@ -110,13 +110,13 @@ def undelivered(catalog: CatalogFile) -> list[Delivery]:
     return sorted(waiting, key=lambda each: each.attempts)
 
 
-def recent_deliveries(catalog: CatalogFile, most: int = 20) -> list[Delivery]:
+def recent_deliveries(catalog: CatalogLocation, most: int = 20) -> list[Delivery]:
     """The newest deliveries, newest first, arrived or not."""
     return list(reversed(_deliveries(catalog)))[:most]
 
 
 def note_delivery(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     delivery: Delivery,
     now: datetime,
     *,
@@ -137,7 +137,7 @@ def note_delivery(
         )
 
 
-def _deliveries(catalog: CatalogFile) -> list[Delivery]:
+def _deliveries(catalog: CatalogLocation) -> list[Delivery]:
     with reading(catalog) as connection:
         rows = connection.execute(
             """SELECT m.message_id, m.about, m.subject, m.body, m.incident_no, m.written_at,

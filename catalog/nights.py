@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from catalog.connection import CatalogFile, reading, to_utc
+from catalog.connection import CatalogLocation, reading, to_utc
 from likeness.model.ids import VmId
 from likeness.model.outcome import VmState
 
@@ -24,7 +24,7 @@ class StoreDay:
     new_bytes: int
 
 
-def vm_days(catalog: CatalogFile, now: datetime, days: int) -> dict[VmId, dict[date, VmState]]:
+def vm_days(catalog: CatalogLocation, now: datetime, days: int) -> dict[VmId, dict[date, VmState]]:
     """How the last run of each day ended for each VM that a run had."""
     found: dict[VmId, dict[date, VmState]] = defaultdict(dict)
     with reading(catalog) as connection:
@@ -38,7 +38,7 @@ def vm_days(catalog: CatalogFile, now: datetime, days: int) -> dict[VmId, dict[d
     return found
 
 
-def store_days(catalog: CatalogFile, now: datetime, days: int) -> list[StoreDay]:
+def store_days(catalog: CatalogLocation, now: datetime, days: int) -> list[StoreDay]:
     """How large the store was at the end of each day, and what was new, oldest first."""
     with reading(catalog) as connection:
         came = connection.execute(
@@ -77,7 +77,7 @@ class VmPace:
     seconds: float
 
 
-def vm_paces(catalog: CatalogFile, last: int = 5) -> dict[VmId, VmPace]:
+def vm_paces(catalog: CatalogLocation, last: int = 5) -> dict[VmId, VmPace]:
     """Of every VM that was backed up well, over its last backups."""
     with reading(catalog) as connection:
         rows = connection.execute(

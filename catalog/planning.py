@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc
+from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc
 from catalog.incidents import LOST_SHOWN_FOR
 from catalog.serving import CLOCK_SLACK
 from catalog.staging import name_list, staged
@@ -42,7 +42,7 @@ class ReadingPlan:
 
 
 def plan_new(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     now: datetime,
     max_age: timedelta | None,
     *,
@@ -63,7 +63,7 @@ def plan_new(
 
 
 def plan_revalidation(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     now: datetime,
     max_age: timedelta | None,
     *,
@@ -175,7 +175,9 @@ class WhatIf:
     share: float
 
 
-def what_if(catalog: CatalogFile, now: datetime, ages: Iterable[timedelta]) -> tuple[WhatIf, ...]:
+def what_if(
+    catalog: CatalogLocation, now: datetime, ages: Iterable[timedelta]
+) -> tuple[WhatIf, ...]:
     """The pace that each of some age limits would ask for."""
     found = []
     with reading(catalog) as connection:
@@ -205,7 +207,7 @@ class DocumentsDue:
 
 
 def documents_to_prove(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     now: datetime,
     max_age: timedelta | None,
     *,
@@ -238,7 +240,7 @@ def documents_to_prove(
     return [DocumentsDue(VersionId(v.hex), record, broken) for v, record, broken in rows]
 
 
-def documents_to_heal(catalog: CatalogFile, now: datetime) -> list[DocumentsDue]:
+def documents_to_heal(catalog: CatalogLocation, now: datetime) -> list[DocumentsDue]:
     """Versions whose documents are broken or lost of late, or of which a spare copy is lost."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -251,7 +253,7 @@ def documents_to_heal(catalog: CatalogFile, now: datetime) -> list[DocumentsDue]
     return [DocumentsDue(VersionId(v.hex), record, broken) for v, record, broken in rows]
 
 
-def records_that_brought(catalog: CatalogFile, packs: Iterable[PackId]) -> list[str]:
+def records_that_brought(catalog: CatalogLocation, packs: Iterable[PackId]) -> list[str]:
     """The names of the version records that came with these packs, each once."""
     with staged(catalog) as stage, reading(catalog) as connection:
         name_list(connection, stage, "asked_packs", packs)
@@ -263,7 +265,7 @@ def records_that_brought(catalog: CatalogFile, packs: Iterable[PackId]) -> list[
     return [row[1] for row in rows]
 
 
-def vms_of_packs(catalog: CatalogFile, packs: Iterable[PackId]) -> dict[PackId, str]:
+def vms_of_packs(catalog: CatalogLocation, packs: Iterable[PackId]) -> dict[PackId, str]:
     """Whose data each pack holds, in words such as ``web`` or ``web and 2 more VMs``."""
     with staged(catalog) as stage, reading(catalog) as connection:
         name_list(connection, stage, "asked_packs", packs)

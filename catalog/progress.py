@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from catalog.at_work import take_over_work
-from catalog.connection import CatalogFile, from_utc, reading, to_utc, writing
+from catalog.connection import CatalogLocation, from_utc, reading, to_utc, writing
 from catalog.serving import CLOCK_SLACK
 from likeness.model.ids import RunId
 
@@ -37,7 +37,9 @@ class Validation:
         return 100.0 * min(self.done_bytes / self.todo_bytes, 1.0) if self.todo_bytes else 0.0
 
 
-def list_validations(catalog: CatalogFile, *, unfinished_only: bool = False) -> list[Validation]:
+def list_validations(
+    catalog: CatalogLocation, *, unfinished_only: bool = False
+) -> list[Validation]:
     """Validations, newest first."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -61,7 +63,7 @@ def list_validations(catalog: CatalogFile, *, unfinished_only: bool = False) -> 
 
 
 def begin_validation(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     run: RunId,
     of_run: RunId | None,
     now: datetime,
@@ -96,7 +98,7 @@ def begin_validation(
 
 
 def note_validation(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     run: RunId,
     now: datetime,
     *,
@@ -115,7 +117,7 @@ def note_validation(
         )
 
 
-def last_revalidation(catalog: CatalogFile, now: datetime) -> datetime | None:
+def last_revalidation(catalog: CatalogLocation, now: datetime) -> datetime | None:
     """When the last finished validation of everything began; none that begins in the future."""
     with reading(catalog) as connection:
         row = connection.execute(
@@ -150,7 +152,7 @@ class DiskProof:
     oldest_proof_at: datetime | None
 
 
-def disk_proofs(catalog: CatalogFile, versions: Iterable[str]) -> list[DiskProof]:
+def disk_proofs(catalog: CatalogLocation, versions: Iterable[str]) -> list[DiskProof]:
     """What is known of every disk of some versions, by VM and place."""
     wanted = list(versions)
     if not wanted:

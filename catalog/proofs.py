@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from catalog.chunks import affected_versions
-from catalog.connection import CatalogFile, Connection, from_utc, to_utc, writing
+from catalog.connection import CatalogLocation, Connection, from_utc, to_utc, writing
 from catalog.serving import (
     CLOCK_SLACK,
     choose_serving,
@@ -14,13 +14,13 @@ from catalog.serving import (
 )
 from catalog.staging import Stage, name_list, staged
 from catalog.values import DocumentCheck, Proved, Verdict, VerdictChange
-from catalog.verdicts import Facts, judge
+from catalog.verdicts import VerdictFacts, judge
 from likeness.model.ids import VersionId, VmId
 from likeness.store.check.proving import PackProof
 
 
 def record_proofs(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     proofs: Iterable[PackProof],
     now: datetime,
     max_age: timedelta | None,
@@ -281,9 +281,9 @@ def _judge_all(
     return _with_ranges(connection, changed)
 
 
-def _facts(row: list[object]) -> Facts:
+def _facts(row: list[object]) -> VerdictFacts:
     packs, unproved, unreachable, damaged, oldest, newest, documents, seen_at, problem = row
-    return Facts(
+    return VerdictFacts(
         judged=True,
         packs=int(str(packs)),
         unproved=int(str(unproved)),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from catalog.connection import CatalogFile, Connection, reading, to_utc, writing
+from catalog.connection import CatalogLocation, Connection, reading, to_utc, writing
 from catalog.recording import load_packs, stage_packs
 from catalog.serving import (
     choose_serving,
@@ -42,7 +42,7 @@ class KnownRecord:
     expired: bool
 
 
-def known_records(catalog: CatalogFile) -> list[KnownRecord]:
+def known_records(catalog: CatalogLocation) -> list[KnownRecord]:
     """Every version the catalog was told of, expired or not."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -55,7 +55,7 @@ def known_records(catalog: CatalogFile) -> list[KnownRecord]:
     ]
 
 
-def highest_sequence(catalog: CatalogFile, vm: VmId) -> int:
+def highest_sequence(catalog: CatalogLocation, vm: VmId) -> int:
     """The highest number that a version of a VM ever had here, expired or not; 0 for none."""
     with reading(catalog) as connection:
         row = connection.execute(
@@ -66,7 +66,7 @@ def highest_sequence(catalog: CatalogFile, vm: VmId) -> int:
     return int(row[0]) if row else 0
 
 
-def expire_versions(catalog: CatalogFile, versions: Iterable[VersionId], now: datetime) -> int:
+def expire_versions(catalog: CatalogLocation, versions: Iterable[VersionId], now: datetime) -> int:
     """Versions whose record is gone from the store: red, told once, and in no list any more.
 
     Their rows and verdicts stay as history. What only they needed is needed by nobody. Safe to
@@ -94,7 +94,9 @@ def expire_versions(catalog: CatalogFile, versions: Iterable[VersionId], now: da
     return int(changed[0]) if changed else 0
 
 
-def versions_are_back(catalog: CatalogFile, versions: Iterable[VersionId], now: datetime) -> int:
+def versions_are_back(
+    catalog: CatalogLocation, versions: Iterable[VersionId], now: datetime
+) -> int:
     """Versions whose record is in the store again: unchecked, until they are validated.
 
     Returns:
@@ -133,7 +135,7 @@ def versions_are_back(catalog: CatalogFile, versions: Iterable[VersionId], now: 
         return _count(connection, "SELECT count(*) FROM back")
 
 
-def doubt_everything(catalog: CatalogFile, now: datetime) -> None:
+def doubt_everything(catalog: CatalogLocation, now: datetime) -> None:
     """Take back every proof, since nobody knows what happened to the store meanwhile.
 
     Every version is unchecked until it is validated again, and vaulted once the vault is looked at.
@@ -161,14 +163,14 @@ def doubt_everything(catalog: CatalogFile, now: datetime) -> None:
         connection.execute("DELETE FROM vault_objects")
 
 
-def known_packs_by_state(catalog: CatalogFile) -> dict[PackId, str]:
+def known_packs_by_state(catalog: CatalogLocation) -> dict[PackId, str]:
     """Every pack the catalog was told of: ``live``, ``redundant``, ``condemned`` or ``gone``."""
     with reading(catalog) as connection:
         rows = connection.execute("SELECT pack_id, state FROM packs WHERE pack_no <> 0").fetchall()
     return {PackId(pack.hex): state for pack, state in rows}
 
 
-def packs_are_back(catalog: CatalogFile, packs: Iterable[KnownPack], now: datetime) -> int:
+def packs_are_back(catalog: CatalogLocation, packs: Iterable[KnownPack], now: datetime) -> int:
     """Packs that were given back or condemned may serve again; proved they are not.
 
     Returns:
@@ -202,14 +204,14 @@ def packs_are_back(catalog: CatalogFile, packs: Iterable[KnownPack], now: dateti
             return _count(connection, "SELECT count(*) FROM back")
 
 
-def store_of(catalog: CatalogFile) -> str:
+def store_of(catalog: CatalogLocation) -> str:
     """The id of the store that this is the catalog of; empty if it was not told yet."""
     with reading(catalog) as connection:
         row = connection.execute("SELECT store_id FROM of_store").fetchone()
     return str(row[0]) if row else ""
 
 
-def note_store(catalog: CatalogFile, store: str) -> None:
+def note_store(catalog: CatalogLocation, store: str) -> None:
     """Say whose catalog this is."""
     with writing(catalog) as connection:
         connection.execute("DELETE FROM of_store")

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from catalog.connection import CatalogFile, Connection, to_utc, writing
+from catalog.connection import CatalogLocation, Connection, to_utc, writing
 from catalog.serving import (
     STILL,
     choose_serving,
@@ -36,7 +36,7 @@ _ZERO = "0" * _HEX
 _KEY = CHUNK_ID_BYTES  # hex digits of the first 16 bytes
 
 
-def record_packs(catalog: CatalogFile, packs: Iterable[AnyPack], now: datetime) -> int:
+def record_packs(catalog: CatalogLocation, packs: Iterable[AnyPack], now: datetime) -> int:
     """Tell the catalog of packs that lie in the store; packs it knows are left as they are.
 
     Args:
@@ -56,7 +56,7 @@ def record_packs(catalog: CatalogFile, packs: Iterable[AnyPack], now: datetime) 
 
 
 def record_version(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     version: Version,
     maps: Iterable[DiskMap],
     packs: Iterable[AnyPack],

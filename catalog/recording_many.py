@@ -10,7 +10,7 @@ from datetime import datetime
 
 import msgspec
 
-from catalog.connection import CatalogFile, Connection, to_utc, writing
+from catalog.connection import CatalogLocation, Connection, to_utc, writing
 from catalog.recording import add_packs, map_lines, require_positions, stage_packs, tags_of
 from catalog.serving import STILL, note_lost, refresh_facts, refresh_facts_of_moved, refresh_uses
 from catalog.staging import Stage, staged
@@ -60,7 +60,7 @@ class Told:
     packs: Iterable[KnownPack]
 
 
-def record_new_vms(catalog: CatalogFile, told: Iterable[Told], now: datetime) -> int:
+def record_new_vms(catalog: CatalogLocation, told: Iterable[Told], now: datetime) -> int:
     """Tell the catalog of versions of VMs that it does not know; how many there were.
 
     Args:

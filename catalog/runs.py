@@ -3,7 +3,7 @@
 from collections import defaultdict
 from datetime import datetime
 
-from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc, writing
+from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc, writing
 from catalog.values import RunRow
 from likeness.errors import BadInput
 from likeness.model.ids import RunId, VmId
@@ -12,7 +12,7 @@ from likeness.model.outcome import VmOutcome, VmState
 RUNNING = "running"
 
 
-def begin_run(catalog: CatalogFile, run: RunId, job: str, now: datetime) -> None:
+def begin_run(catalog: CatalogLocation, run: RunId, job: str, now: datetime) -> None:
     """Say that a run has begun; safe to repeat: a run that is begun again goes on."""
     with writing(catalog) as connection:
         if _known(connection, run):
@@ -29,7 +29,9 @@ def begin_run(catalog: CatalogFile, run: RunId, job: str, now: datetime) -> None
             )
 
 
-def finish_run(catalog: CatalogFile, run: RunId, state: str, sentence: str, now: datetime) -> None:
+def finish_run(
+    catalog: CatalogLocation, run: RunId, state: str, sentence: str, now: datetime
+) -> None:
     """Say how a run ended; safe to repeat.
 
     Raises:
@@ -45,7 +47,7 @@ def finish_run(catalog: CatalogFile, run: RunId, state: str, sentence: str, now:
 
 
 def record_outcome(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     run: RunId,
     outcome: VmOutcome,
     now: datetime,
@@ -83,7 +85,7 @@ def record_outcome(
         )
 
 
-def is_known(catalog: CatalogFile, run: RunId) -> bool:
+def is_known(catalog: CatalogLocation, run: RunId) -> bool:
     """Whether the catalog knows a backup run, be it from a version of it alone."""
     with reading(catalog) as connection:
         return (
@@ -96,17 +98,17 @@ def is_known(catalog: CatalogFile, run: RunId) -> bool:
         )
 
 
-def last_runs(catalog: CatalogFile, most: int = 20, *, job: str | None = None) -> list[RunRow]:
+def last_runs(catalog: CatalogLocation, most: int = 20, *, job: str | None = None) -> list[RunRow]:
     """The newest runs with their VMs, newest first."""
     return _runs(catalog, "? IS NULL OR job = ?", [job, job], most)
 
 
-def live_runs(catalog: CatalogFile) -> list[RunRow]:
+def live_runs(catalog: CatalogLocation) -> list[RunRow]:
     """Runs that were begun and have not said that they ended; they may have died."""
     return _runs(catalog, "finished_at IS NULL", [], 1 << 20)
 
 
-def _runs(catalog: CatalogFile, which: str, arguments: list[object], most: int) -> list[RunRow]:
+def _runs(catalog: CatalogLocation, which: str, arguments: list[object], most: int) -> list[RunRow]:
     with reading(catalog) as connection:
         rows = connection.execute(
             f"""SELECT run_id, job, begun_at, finished_at, state, sentence FROM runs

@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from catalog.connection import (
-    CatalogFile,
+    CatalogLocation,
     Connection,
     catalog_locked,
     make_room,
@@ -25,12 +25,12 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 )"""
 
 
-def exists(catalog: CatalogFile) -> bool:
+def exists(catalog: CatalogLocation) -> bool:
     """Whether there is a file at the catalog's place."""
     return catalog.path.exists()
 
 
-def create(catalog: CatalogFile, now: datetime) -> None:
+def create(catalog: CatalogLocation, now: datetime) -> None:
     """Make an empty catalog, in a folder of its own if there is none.
 
     Raises:
@@ -43,7 +43,9 @@ def create(catalog: CatalogFile, now: datetime) -> None:
         lay_out(catalog, catalog.path, now)
 
 
-def lay_out(catalog: CatalogFile, path: Path, now: datetime, *, upto: int | None = None) -> None:
+def lay_out(
+    catalog: CatalogLocation, path: Path, now: datetime, *, upto: int | None = None
+) -> None:
     """Make an empty catalog file beside its final name and put it there when it is whole.
 
     Args:
@@ -66,7 +68,7 @@ def install_catalog(draft: Path, path: Path) -> None:
     draft.replace(path)
 
 
-def migrate(catalog: CatalogFile, now: datetime) -> list[int]:
+def migrate(catalog: CatalogLocation, now: datetime) -> list[int]:
     """Bring a catalog up to this release's schema; safe to repeat.
 
     A copy of the file stays beside it, as `<name>.before-NNNN`.

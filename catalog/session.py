@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import duckdb
 
 from catalog.connection import (
-    CatalogFile,
+    CatalogLocation,
     Connection,
     open_for_writing,
     shared_openings,
@@ -30,7 +30,7 @@ _PAUSE_FOR_OTHERS_SECONDS = 0.05
 
 
 @contextmanager
-def catalog_session(catalog: CatalogFile) -> Generator[None, None, None]:
+def catalog_session(catalog: CatalogLocation) -> Generator[None, None, None]:
     """While it lasts, `reading` and `writing` of this process share one opening of the file.
 
     Sessions of one process may overlap; the last one to end closes the file.
@@ -38,8 +38,8 @@ def catalog_session(catalog: CatalogFile) -> Generator[None, None, None]:
     path = catalog.path.resolve()
     with shared_openings.guard:
         opening = shared_openings.by_path.get(path)
-        if not isinstance(opening, SharedOpening):
-            opening = SharedOpening(catalog)
+        if not isinstance(opening, SharedCatalog):
+            opening = SharedCatalog(catalog)
             shared_openings.by_path[path] = opening
         opening.sessions += 1
     try:
@@ -54,10 +54,10 @@ def catalog_session(catalog: CatalogFile) -> Generator[None, None, None]:
             opening.end()
 
 
-class SharedOpening:
+class SharedCatalog:
     """One opening of the catalog that the threads of a process share."""
 
-    def __init__(self, catalog: CatalogFile) -> None:
+    def __init__(self, catalog: CatalogLocation) -> None:
         """Open nothing yet."""
         self.sessions = 0
         self.openings = 0
@@ -182,7 +182,7 @@ class SharedOpening:
                 self.let_go()
 
 
-def _others_wait(catalog: CatalogFile) -> bool:
+def _others_wait(catalog: CatalogLocation) -> bool:
     """Whether another process waits for its turn."""
     try:
         handle = os.open(catalog.waiting_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc, writing
+from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc, writing
 from catalog.serving import CLOCK_SLACK
 from catalog.staging import name_list, staged
 from likeness.model.ids import ChunkId, PackId, VersionId, VmId
@@ -42,7 +42,7 @@ class VersionFacts:
     locked_until: datetime | None
 
 
-def versions_to_judge(catalog: CatalogFile) -> list[VersionFacts]:
+def versions_to_judge(catalog: CatalogLocation) -> list[VersionFacts]:
     """Every version there is, by VM and job, oldest first."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -90,7 +90,7 @@ class Freed:
 
 
 def freed_by(
-    catalog: CatalogFile, versions: Collection[VersionId], now: datetime, max_age: timedelta
+    catalog: CatalogLocation, versions: Collection[VersionId], now: datetime, max_age: timedelta
 ) -> Freed:
     """What forgetting these versions together frees, exactly.
 
@@ -119,7 +119,7 @@ def freed_by(
 
 
 def spare_packs(
-    catalog: CatalogFile, now: datetime, max_age: timedelta
+    catalog: CatalogLocation, now: datetime, max_age: timedelta
 ) -> list[tuple[PackId, int]]:
     """Packs that nothing needs, with their sizes, oldest first."""
     with staged(catalog) as stage, reading(catalog) as connection:
@@ -133,7 +133,7 @@ def spare_packs(
 
 
 def sparse_packs(
-    catalog: CatalogFile, now: datetime, max_age: timedelta, *, live_share: float
+    catalog: CatalogLocation, now: datetime, max_age: timedelta, *, live_share: float
 ) -> list[PackId]:
     """Packs of which less than a share is needed and served by them, the emptiest first."""
     with staged(catalog) as stage, reading(catalog) as connection:
@@ -194,7 +194,7 @@ def _needs(connection: Connection, now: datetime, max_age: timedelta) -> None:
 
 
 def served_by_proved(
-    catalog: CatalogFile, chunks: Collection[ChunkId], now: datetime, max_age: timedelta
+    catalog: CatalogLocation, chunks: Collection[ChunkId], now: datetime, max_age: timedelta
 ) -> dict[ChunkId, tuple[PackId, int]]:
     """Which pack serves each of these chunks, proved within the age limit, with its size."""
     by_key = {chunk[:16]: chunk for chunk in chunks}
@@ -211,7 +211,7 @@ def served_by_proved(
     return {by_key[chunk.bytes]: (PackId(pack.hex), int(size)) for chunk, pack, size in rows}
 
 
-def forget_versions(catalog: CatalogFile, versions: Iterable[VersionId], now: datetime) -> int:
+def forget_versions(catalog: CatalogLocation, versions: Iterable[VersionId], now: datetime) -> int:
     """Versions that were given up on purpose: in no list any more, and no loss; safe to repeat.
 
     Returns:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from catalog.connection import CatalogFile, Connection, catalog_locked, make_room
+from catalog.connection import CatalogLocation, Connection, catalog_locked, make_room
 from likeness.errors import BadInput
 
 Field = str | int | None
@@ -74,14 +74,14 @@ class Stage:
 
 
 @contextmanager
-def staged(catalog: CatalogFile) -> Generator[Stage, None, None]:
+def staged(catalog: CatalogLocation) -> Generator[Stage, None, None]:
     """A stage that is gone when the `with` ends; no lock is held for it."""
     with private_folder(catalog) as folder:
         yield Stage(folder)
 
 
 @contextmanager
-def private_folder(catalog: CatalogFile) -> Generator[Path, None, None]:
+def private_folder(catalog: CatalogLocation) -> Generator[Path, None, None]:
     """A new empty folder beside the catalog, for as long as the `with` lasts.
 
     Its maker holds a lock on it. The kernel drops that with the process, so that what was left by
@@ -106,7 +106,7 @@ def private_folder(catalog: CatalogFile) -> Generator[Path, None, None]:
         os.close(handle)
 
 
-def _locked_folder(catalog: CatalogFile) -> tuple[Path, int]:
+def _locked_folder(catalog: CatalogLocation) -> tuple[Path, int]:
     """Once more, if a sweep took the folder before its lock was taken."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=catalog.scratch))
@@ -118,7 +118,7 @@ def _locked_folder(catalog: CatalogFile) -> tuple[Path, int]:
             os.close(handle)
 
 
-def sweep_left(catalog: CatalogFile) -> int:
+def sweep_left(catalog: CatalogLocation) -> int:
     """Remove what processes that died left beside the catalog; how many files and folders.
 
     Safe beside running jobs: folders in use are locked, and DuckDB's own files and drafts belong to

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc
+from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc
 from catalog.serving import CLOCK_SLACK
 from catalog.staging import name_list, staged
 from catalog.values import PackToProve, ProofOutlook, Why
@@ -11,7 +11,7 @@ from likeness.model.ids import PackId, RunId, VersionId
 
 
 def packs_to_prove(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     now: datetime,
     max_age: timedelta | None,
     *,
@@ -98,7 +98,7 @@ def _within(packs: list[PackToProve], byte_budget: int | None) -> list[PackToPro
 
 
 def proof_outlook(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     now: datetime,
     max_age: timedelta | None,
     *,

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from catalog.connection import CatalogFile, reading, to_utc, writing
+from catalog.connection import CatalogLocation, reading, to_utc, writing
 from catalog.staging import name_list, staged
 from catalog.vaulting import PACK_NAME
 from likeness.model.ids import VersionId
 
 
-def packs_of_versions(catalog: CatalogFile, versions: Iterable[VersionId]) -> list[str]:
+def packs_of_versions(catalog: CatalogLocation, versions: Iterable[VersionId]) -> list[str]:
     """Names of the packs that versions need."""
     with staged(catalog) as stage, reading(catalog) as connection:
         name_list(connection, stage, "asked_versions", versions)
@@ -23,7 +23,7 @@ def packs_of_versions(catalog: CatalogFile, versions: Iterable[VersionId]) -> li
 
 
 def not_locked_until(
-    catalog: CatalogFile, vault: str, names: Iterable[str], until: datetime
+    catalog: CatalogLocation, vault: str, names: Iterable[str], until: datetime
 ) -> list[str]:
     """Those of some objects that are not known to be locked for so long."""
     with staged(catalog) as stage:
@@ -40,7 +40,7 @@ def not_locked_until(
     return [row[0] for row in rows]
 
 
-def note_locks(catalog: CatalogFile, vault: str, names: Iterable[str], until: datetime) -> None:
+def note_locks(catalog: CatalogLocation, vault: str, names: Iterable[str], until: datetime) -> None:
     """Note objects that are locked until then; safe to repeat."""
     with staged(catalog) as stage:
         stage.rows("told_objects", ((name,) for name in names))
@@ -57,7 +57,7 @@ def note_locks(catalog: CatalogFile, vault: str, names: Iterable[str], until: da
             )
 
 
-def vault_has_locks(catalog: CatalogFile, vault: str) -> bool:
+def vault_has_locks(catalog: CatalogLocation, vault: str) -> bool:
     """Whether anything of a vault is known to be locked."""
     with reading(catalog) as connection:
         row = connection.execute(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from catalog.connection import CatalogFile, Connection, from_utc, reading, to_utc, writing
+from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc, writing
 from catalog.serving import CLOCK_SLACK
 from catalog.staging import staged
 from catalog.values import VaultAges
@@ -11,7 +11,7 @@ from catalog.vaulting import PACK_NAME
 
 
 def objects_to_read(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     vault: str,
     there: Iterable[tuple[str, int]],
     now: datetime,
@@ -51,7 +51,7 @@ def objects_to_read(
 
 
 def record_read_back(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     vault: str,
     whole: Iterable[tuple[str, int]],
     lost: Iterable[str],
@@ -94,7 +94,7 @@ def record_read_back(
 
 
 def forget_vault_objects(
-    catalog: CatalogFile, vault: str, there: Iterable[tuple[str, int]]
+    catalog: CatalogLocation, vault: str, there: Iterable[tuple[str, int]]
 ) -> None:
     """Forget what does not lie in a vault any more, or in another length."""
     with staged(catalog) as stage:
@@ -110,7 +110,7 @@ def forget_vault_objects(
             _judge(connection, vault)
 
 
-def judge_vault(catalog: CatalogFile, vault: str) -> None:
+def judge_vault(catalog: CatalogLocation, vault: str) -> None:
     """Note of each version that a vault has since when all it needs was read back there."""
     with writing(catalog) as connection:
         _judge(connection, vault)
@@ -143,7 +143,7 @@ def _wholly_looked_at(column: str) -> str:
         HAVING count(k.pack_no) = count(o.{column}) AND any_value(r.{column}) IS NOT NULL"""  # noqa: S608  # our own words
 
 
-def vault_ages(catalog: CatalogFile, vault: str) -> VaultAges:
+def vault_ages(catalog: CatalogLocation, vault: str) -> VaultAges:
     """How many versions a vault has, how many were read back and proved there, and how long ago."""
     with reading(catalog) as connection:
         row = connection.execute(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from catalog.connection import CatalogFile, reading, to_utc, writing
+from catalog.connection import CatalogLocation, reading, to_utc, writing
 from catalog.staging import name_list, staged
 from likeness.model.ids import VersionId
 
@@ -13,7 +13,7 @@ PACK_NAME = """'packs/' || left(replace(k.pack_id::VARCHAR, '-', ''), 2) || '/'
 
 
 def record_version_vaulted(
-    catalog: CatalogFile, vault: str, versions: Iterable[VersionId], now: datetime
+    catalog: CatalogLocation, vault: str, versions: Iterable[VersionId], now: datetime
 ) -> None:
     """Note that a vault can restore these versions by itself; safe to repeat."""
     with staged(catalog) as stage, writing(catalog) as connection:
@@ -29,7 +29,7 @@ def record_version_vaulted(
 
 
 def record_vault_contents(
-    catalog: CatalogFile, vault: str, versions: Iterable[VersionId], now: datetime
+    catalog: CatalogLocation, vault: str, versions: Iterable[VersionId], now: datetime
 ) -> None:
     """Note that a vault can restore these versions, and no others; safe to repeat."""
     there = list(versions)
@@ -44,7 +44,7 @@ def record_vault_contents(
     record_version_vaulted(catalog, vault, there, now)
 
 
-def versions_not_whole(catalog: CatalogFile, vault: str, names: Iterable[str]) -> None:
+def versions_not_whole(catalog: CatalogLocation, vault: str, names: Iterable[str]) -> None:
     """Forget that a vault has versions which need one of these objects, packs or records."""
     with staged(catalog) as stage:
         stage.rows("told_lost", ((name,) for name in names))
@@ -63,14 +63,14 @@ def versions_not_whole(catalog: CatalogFile, vault: str, names: Iterable[str]) -
             )
 
 
-def note_vaulting(catalog: CatalogFile, vault: str, now: datetime, *, whole: bool) -> None:
+def note_vaulting(catalog: CatalogLocation, vault: str, now: datetime, *, whole: bool) -> None:
     """Note how a vaulting ended; after one that left something out the next looks at everything."""
     with writing(catalog) as connection:
         connection.execute("DELETE FROM vaultings WHERE vault = ?", [vault])
         connection.execute("INSERT INTO vaultings VALUES (?, ?, ?)", [vault, to_utc(now), whole])
 
 
-def last_was_whole(catalog: CatalogFile, vault: str) -> bool:
+def last_was_whole(catalog: CatalogLocation, vault: str) -> bool:
     """Whether the last vaulting left nothing out, as far as is known."""
     with reading(catalog) as connection:
         row = connection.execute(

@@ -8,7 +8,7 @@ from catalog.values import Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class VerdictFacts:
     """What a version's verdict follows from.
 
     Attributes:
@@ -36,7 +36,7 @@ class Facts:
     problem: str = ""
 
 
-def judge(facts: Facts, now: datetime, max_age: timedelta | None) -> tuple[Verdict, str]:
+def judge(facts: VerdictFacts, now: datetime, max_age: timedelta | None) -> tuple[Verdict, str]:
     """Say what may be said, and why.
 
     Damage outweighs everything. What could not be checked is never called damaged, and never
@@ -59,7 +59,9 @@ def judge(facts: Facts, now: datetime, max_age: timedelta | None) -> tuple[Verdi
     return _unless_old(facts, now, max_age)
 
 
-def _unless_old(facts: Facts, now: datetime, max_age: timedelta | None) -> tuple[Verdict, str]:
+def _unless_old(
+    facts: VerdictFacts, now: datetime, max_age: timedelta | None
+) -> tuple[Verdict, str]:
     newest = max(filter(None, (facts.newest, facts.documents_at)), default=None)
     if newest is not None and newest > now + CLOCK_SLACK:
         return Verdict.UNCHECKED, "it was read back at a time that is still to come; a clock is off"

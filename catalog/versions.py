@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from catalog.connection import CatalogFile, Connection, from_utc, reading
+from catalog.connection import CatalogLocation, Connection, from_utc, reading
 from catalog.values import DiskRow, VersionRow, VmRow
-from catalog.verdicts import Facts, judge
+from catalog.verdicts import VerdictFacts, judge
 from likeness.errors import UnknownVersion
 from likeness.model.ids import DiskId, RunId, VersionId, VmId
 from likeness.store.format.documents import Counts
@@ -29,7 +29,7 @@ WHERE v.state = 'committed'
 """
 
 
-def list_vms(catalog: CatalogFile) -> list[VmRow]:
+def list_vms(catalog: CatalogLocation) -> list[VmRow]:
     """Every VM that has a version, by name."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -41,7 +41,7 @@ def list_vms(catalog: CatalogFile) -> list[VmRow]:
 
 
 def list_versions(
-    catalog: CatalogFile, now: datetime, max_age: timedelta | None, *, vm: VmId | None = None
+    catalog: CatalogLocation, now: datetime, max_age: timedelta | None, *, vm: VmId | None = None
 ) -> list[VersionRow]:
     """Committed versions, newest first, each with what may be said of it at this moment.
 
@@ -63,7 +63,7 @@ def list_versions(
 
 
 def find_version(
-    catalog: CatalogFile, version: str, now: datetime, max_age: timedelta | None
+    catalog: CatalogLocation, version: str, now: datetime, max_age: timedelta | None
 ) -> VersionRow:
     """The committed version whose id begins with `version`, at least four hex digits.
 
@@ -132,10 +132,10 @@ def _version(
     )
 
 
-def facts_of(row: Row) -> Facts:
+def facts_of(row: Row) -> VerdictFacts:
     """What a row of `versions` says about its verdict."""
     problem = row["documents_problem"]
-    return Facts(
+    return VerdictFacts(
         judged=row["judged_at"] is not None,
         packs=_int(row["packs"]),
         unproved=_int(row["unproved_packs"]),

@@ -75,7 +75,7 @@ def set_up_site(
     """
     catalog = CatalogFile(folder=str(folder.absolute()))
     blocks = {"xen-pool": pool, "data-store": data_store, "catalog": catalog, "vault": vault}
-    begun = Begun(folder.absolute() / "set-up", name, data_store)
+    begun = BegunSite(folder.absolute() / "set-up", name, data_store)
     require_folders(begun, catalog, data_store)
     with pool.open():
         pass
@@ -93,7 +93,7 @@ def set_up_site(
     return NewSite(Site.named(name), words, store.keys.public().fingerprint)
 
 
-class Begun:
+class BegunSite:
     """A note beside the catalog that a site is being made: for which name, and where."""
 
     def __init__(self, path: Path, name: str, data_store: DataStoreShare) -> None:
@@ -111,7 +111,7 @@ class Begun:
         self.path.unlink()
 
 
-def require_folders(begun: Begun, catalog: CatalogFile, data_store: DataStoreShare) -> None:
+def require_folders(begun: BegunSite, catalog: CatalogFile, data_store: DataStoreShare) -> None:
     """See that the catalog and the key file can be written, and that none is there.
 
     Raises:
@@ -136,7 +136,7 @@ def require_folders(begun: Begun, catalog: CatalogFile, data_store: DataStoreSha
             )
 
 
-def require_prefect(name: str, begun: Begun) -> None:
+def require_prefect(name: str, begun: BegunSite) -> None:
     """Ask Prefect before anything is made, also for the types of all blocks.
 
     Raises:
@@ -191,7 +191,7 @@ def try_vault(vault: Vault | None, place: Transport) -> None:
 
 
 def _store(
-    begun: Begun, place: Transport, data_store: DataStoreShare, catalog: CatalogFile
+    begun: BegunSite, place: Transport, data_store: DataStoreShare, catalog: CatalogFile
 ) -> tuple[DataStore, str]:
     """The new store, or the one that an earlier try made, and its recovery words."""
     key_file = Path(data_store.key_file)

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from blocks import CatalogFile, DataStoreShare, Site, SiteBlock, Vault
-from flows.new_site import Begun, require_prefect, try_vault
+from flows.new_site import BegunSite, require_prefect, try_vault
 from likeness.cli.options import PATH, Option, Options, verb
 from likeness.cli.running import run_alone
 from likeness.cli.terminal import ask_secret, say
@@ -38,7 +38,7 @@ def set_up_pull(name: str, *, data_store: DataStoreShare, vault: Vault, folder: 
         NoVault: The vault is the data store.
     """
     catalog = CatalogFile(folder=str(folder.absolute()))
-    require_prefect(name, Begun(folder.absolute() / "set-up", name, data_store))
+    require_prefect(name, BegunSite(folder.absolute() / "set-up", name, data_store))
     if not Path(data_store.key_file).is_file():
         raise BadInput(f"there is no {data_store.key_file}; copy the data store's key file there")
     reading = data_store.model_copy(update={"read_only": True})

@@ -25,7 +25,7 @@ from catalog.staging import private_folder
 from catalog.values import VersionRow
 from catalog.versions import list_versions
 from flows.new_site import (
-    Begun,
+    BegunSite,
     connected,
     require_folders,
     require_prefect,
@@ -124,7 +124,7 @@ def recover(
         StoreSetBack: The store does not know the witness; nothing was made.
     """
     catalog = CatalogFile(folder=str(folder.absolute()))
-    begun = Begun(folder.absolute() / "recovery", name, data_store)
+    begun = BegunSite(folder.absolute() / "recovery", name, data_store)
     require_folders(begun, catalog, data_store)
     require_prefect(name, begun)
     with connected(data_store) as place:

@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
 from flows.site_changes import Change
-from flows.site_file import Deployed, Job, Schedule, SiteFile, backup_job_of
+from flows.site_file import DeployedFlow, Job, Schedule, SiteFile, backup_job_of
 from likeness.errors import BadInput
 
 APPLIED = "applied"
@@ -95,7 +95,9 @@ def wanted_deployments(said: SiteFile) -> list[Wanted]:
             continue
         if name in _OF_A_VAULT and said.vault is None and name not in said.flows:
             continue
-        found.append(_wanted(name, each, how if isinstance(how, Deployed) else Deployed(), said))
+        found.append(
+            _wanted(name, each, how if isinstance(how, DeployedFlow) else DeployedFlow(), said)
+        )
     found += [_job(sample, job, said) for job in said.jobs]
     return found
 
@@ -111,7 +113,7 @@ def _job(sample: dict[str, Any], job: Job, said: SiteFile) -> Wanted:
     return replace(made, facts={**made.facts, "tags": sorted(tags)})
 
 
-def _wanted(name: str, each: dict[str, Any], how: Deployed, said: SiteFile) -> Wanted:
+def _wanted(name: str, each: dict[str, Any], how: DeployedFlow, said: SiteFile) -> Wanted:
     module, _, attribute = each["entrypoint"].rpartition(".")
     flow = getattr(importlib.import_module(module), attribute)
     pool = next(iter(said.work_pools))

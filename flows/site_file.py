@@ -41,7 +41,7 @@ class WorkPool(_Part):
     """Names of queues to their priorities; 1 comes first."""
 
 
-class Deployed(_Part):
+class DeployedFlow(_Part):
     """How a flow of ours is deployed."""
 
     schedule: Schedule | None = None
@@ -50,7 +50,7 @@ class Deployed(_Part):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class Job(Deployed):
+class Job(DeployedFlow):
     """A backup job: the fields of its form, and when it starts."""
 
     model_config = ConfigDict(extra="allow")
@@ -71,7 +71,7 @@ class SiteFile(_Part):
     work_pools: dict[str, WorkPool] = Field(default_factory=lambda: {"here": WorkPool()})
     limits: dict[str, int] = Field(default_factory=dict)
     jobs: list[Job] = Field(default_factory=list)
-    flows: dict[str, Deployed | bool] = Field(default_factory=dict)
+    flows: dict[str, DeployedFlow | bool] = Field(default_factory=dict)
 
 
 @dataclass

@@ -18,7 +18,14 @@ from tasks.known_ids import renew_known_ids
 from tasks.notify import tell_people
 from tasks.protect_catalog import copy_catalog
 from tasks.reporting import show_validation, show_versions, validation_state
-from tasks.validate import Attempts, asked_for, audit_presence, backup_run, judge_disks, prove_due
+from tasks.validate import (
+    ProofAttempts,
+    asked_for,
+    audit_presence,
+    backup_run,
+    judge_disks,
+    prove_due,
+)
 
 NEXT = "the next run does it"
 NOT_DEDUPLICATED = ("what other VMs have too was not dropped", NEXT)
@@ -65,7 +72,7 @@ def validate(
                     max(most_gib, 0) << 30 or None,
                     site=here,
                     stop=stop,
-                    attempts=Attempts(),
+                    attempts=ProofAttempts(),
                     asked=asked,
                 )
             )

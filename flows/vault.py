@@ -14,7 +14,7 @@ from tasks.elsewhere import copy_elsewhere
 from tasks.mend_catalog import ready_catalog
 from tasks.outcomes import checked_vault_state, kept_vault_state, vaulted_state
 from tasks.reporting import show_vault, show_versions
-from tasks.vault import Tally, copy_versions, version_called
+from tasks.vault import VaultTally, copy_versions, version_called
 from tasks.vault_check import check_contents
 from tasks.vault_keep import keep_by_rules, wanted_there
 from tasks.vault_refill import doubt_all, refill_store
@@ -42,7 +42,7 @@ def vault(
         try:
             by_rules = wanted_there(site=here)
             only = frozenset([version_called(version, site=here)]) if version.strip() else by_rules
-            tally = Tally()
+            tally = VaultTally()
             if here.vault_on_workers and only is None:
                 copy_elsewhere(this_run(), site=here, stop=stop, tally=tally)
             copied = copy_versions(
@@ -87,7 +87,7 @@ def check_vault(
                 copied = copy_versions(
                     site=here,
                     stop=stop,
-                    tally=Tally(),
+                    tally=VaultTally(),
                     only=by_rules,
                     own_history=by_rules is not None,
                 )
@@ -134,7 +134,7 @@ def refill(site: SiteName = "main") -> State[Any]:
     here, stop = Site.named(site), StopToken()
     with run_claimed(here, this_run()):
         try:
-            copied = refill_store(site=here, stop=stop, tally=Tally())
+            copied = refill_store(site=here, stop=stop, tally=VaultTally())
         except BaseException:
             stop.stop()
             raise

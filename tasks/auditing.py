@@ -14,7 +14,7 @@ from likeness.store.format import layout
 from likeness.store.format.observations import Observation, Weight
 from likeness.store.write.forgetting import read_forgotten
 from likeness.transport.passing import CarefulTransport
-from tasks.catch_up import Listed
+from tasks.catch_up import ListedStore
 from tasks.proving import Prover
 
 EVERYTHING_EVERY = timedelta(hours=20)
@@ -34,7 +34,7 @@ class Doubts:
     versions: tuple[VersionId, ...]
 
 
-def look_at_packs_and_records(prover: Prover, seen: Listed | None = None) -> Doubts:
+def look_at_packs_and_records(prover: Prover, seen: ListedStore | None = None) -> Doubts:
     """Compare what the catalog knows with the store's listing: quick enough for every run.
 
     A folder that cannot be listed puts nothing in doubt; the daily look tells of it.
@@ -47,7 +47,7 @@ def look_at_packs_and_records(prover: Prover, seen: Listed | None = None) -> Dou
     if seen is None:
         packs_there = {entry.name: entry.size_bytes for entry in listing.entries(layout.PACKS)}
         records_there = frozenset(entry.name for entry in listing.entries(layout.VERSIONS))
-        seen = Listed(packs_there, records_there)
+        seen = ListedStore(packs_there, records_there)
     expected = {layout.pack(p): (p, size) for p, size in audits.packs_expected(prover.catalog)}
     packs = tuple(
         pack
@@ -66,7 +66,7 @@ def look_at_packs_and_records(prover: Prover, seen: Listed | None = None) -> Dou
     return Doubts(packs, versions)
 
 
-def look_at_everything(prover: Prover, seen: Listed | None = None) -> Doubts:
+def look_at_everything(prover: Prover, seen: ListedStore | None = None) -> Doubts:
     """Compare what signed documents say with what is there; once a day.
 
     What turns no version red is written down as a trouble of the store.

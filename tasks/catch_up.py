@@ -13,7 +13,7 @@ from functools import cached_property, partial
 
 from blocks import Site
 from catalog import audits, reconciling, space
-from catalog.audits import OF_THE_CATALOG, Trouble
+from catalog.audits import OF_THE_CATALOG, AuditTrouble
 from catalog.chunks import unreferenced_packs
 from catalog.dedup import packs_condemned, record_deleted_packs
 from catalog.mending import is_in_doubt
@@ -54,7 +54,7 @@ _OF_ALL = (CatalogBusy, Stopped, StoreMissing, WrongKey)
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedStore:
     """What a store was seen to have, for who looks at it right afterwards.
 
     Attributes:
@@ -84,7 +84,7 @@ def catch_up(*, site: Site) -> int:
 
 
 @task(task_run_name="catch up with the store", **STEP)
-def catch_up_and_list(*, site: Site) -> Listed | None:
+def catch_up_and_list(*, site: Site) -> ListedStore | None:
     """The same; what the store has, if all of it could be listed.
 
     Raises:
@@ -93,7 +93,7 @@ def catch_up_and_list(*, site: Site) -> Listed | None:
     work = _caught_up(site)
     if work.troubles or work.packs is None:
         return None
-    return Listed(work.packs, frozenset(work.records))
+    return ListedStore(work.packs, frozenset(work.records))
 
 
 def _caught_up(site: Site) -> "_CatchUp":
@@ -139,7 +139,7 @@ class _CatchUp:
     store: DataStore
     recorded: int = 0
     lost: int = 0
-    troubles: dict[str, Trouble] = field(default_factory=dict)
+    troubles: dict[str, AuditTrouble] = field(default_factory=dict)
     packs: dict[str, int] | None = None
     records: set[str] = field(default_factory=set)
 
@@ -183,7 +183,7 @@ class _CatchUp:
                 raise
             step_logger().warning("%s: %s; %s", what, cause, _LEFT_OUT)
             name = f"{OF_THE_CATALOG}{what}"
-            self.troubles[name] = Trouble(
+            self.troubles[name] = AuditTrouble(
                 name, Weight.UNCHECKED.value, str(cause), _LEFT_OUT, system_clock()
             )
 

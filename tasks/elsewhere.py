@@ -34,7 +34,7 @@ from tasks.restore import DisksDone, RestoredDisk, restore_version_disks
 from tasks.restore_sources import Chosen, Notes
 from tasks.restore_vm import VmBack, VmRestore, restored_vm
 from tasks.retries import ONCE, task
-from tasks.vault import Tally, vault_of
+from tasks.vault import VaultTally, vault_of
 from tasks.vault_elsewhere import (
     CopiedElsewhere,
     VersionsToVault,
@@ -247,7 +247,7 @@ def looked_into_elsewhere(
     return _read(told, FilesFound)
 
 
-def copy_elsewhere(run: RunId, *, site: Site, stop: StopToken, tally: Tally) -> None:
+def copy_elsewhere(run: RunId, *, site: Site, stop: StopToken, tally: VaultTally) -> None:
     """Let other workers copy what the vault lacks, VM by VM; then copy here what they left.
 
     Whatever goes wrong there, the copying here looks at everything once more.

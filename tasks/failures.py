@@ -26,7 +26,7 @@ from tasks.start_page import show_start
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedRun:
     """A run that ended badly.
 
     Attributes:
@@ -55,7 +55,7 @@ class Failure:
         return flow_matter(self.flow, self.site, self.run, self.how, self.sentence, self.at)
 
     @classmethod
-    def of(cls, flow: str, flow_run: Any, state: Any) -> "Failure":
+    def of(cls, flow: str, flow_run: Any, state: Any) -> "FailedRun":
         """What Prefect knows of a run."""
         given = flow_run.parameters
         over = state.is_cancelled() or state.is_cancelling()  # it is about to be
@@ -83,7 +83,7 @@ def tell_failure(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's nam
 
 def _told(flow: str, flow_run: Any, state: Any) -> None:
     with suppress(Exception):
-        failure = Failure.of(flow, flow_run, state)
+        failure = FailedRun.of(flow, flow_run, state)
         tell_of(Site.named(failure.site), failure)
 
 
@@ -99,7 +99,7 @@ def show_ended(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's names
                 show_start(site.name, site=site)
 
 
-def tell_of(site: Site, failure: Failure) -> bool:
+def tell_of(site: Site, failure: FailedRun) -> bool:
     """Write it into the outbox, and deliver; without a catalog it is sent as it is.
 
     What a job had made until then is validated like everything else.
@@ -126,7 +126,7 @@ def tell_of(site: Site, failure: Failure) -> bool:
     return new
 
 
-def _letter(site: Site, failure: Failure, made: Sequence[VersionRow]) -> Message:
+def _letter(site: Site, failure: FailedRun, made: Sequence[VersionRow]) -> Message:
     store = _of_the_store(site)
     if not failure.job:
         return flow_letter(

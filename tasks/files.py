@@ -11,7 +11,7 @@ from blocks import Site
 from likeness.cli.files import line_of, path_of, shown_path
 from likeness.cli.terminal import printable
 from likeness.errors import BadInput
-from likeness.files.messages import Ask, Entry, Trouble
+from likeness.files.messages import Ask, FileEntry, Trouble
 from likeness.files.opening import GuestFiles, open_files
 from likeness.files.writing import TreeWriter
 from likeness.model.ids import RunId
@@ -133,7 +133,7 @@ def _list(guest: GuestFiles, version: Version, wanted: FilesWanted, found: Files
     action = "find" if wanted.find else "list"
     for name in [volume] if volume else [each.name for each in volumes if each.kind]:
         for told in guest.asked(Ask(action, name, path, wanted.find)):
-            if isinstance(told, Entry):
+            if isinstance(told, FileEntry):
                 when = f"{version.taken_at:%Y-%m-%d %H:%M}"
                 found.add(version=version.version[:8], taken=when, file=line_of(name, told))
             elif isinstance(told, Trouble):

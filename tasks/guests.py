@@ -21,7 +21,7 @@ from likeness.agent.protocol import (
     OrderedDisk,
 )
 from likeness.agent.remote import Address, Order, RemoteDisk, run_over_ssh
-from likeness.agent.transfer import Tally
+from likeness.agent.transfer import TransferCounts
 from likeness.clock import system_clock
 from likeness.codec.hashing import derived_key
 from likeness.codec.keys import STORE_SCOPE
@@ -214,7 +214,7 @@ def transfer_guest(
     with site.data_store.open() as store:
         last = last_version(store, vm.vm)
         facts, maps = _disks(ready, last, store, attempt)
-        tally = Tally(sum(each.size_bytes for each in facts))
+        tally = TransferCounts(sum(each.size_bytes for each in facts))
         told = tuple(
             OrderedDisk(
                 disk=fact.disk,

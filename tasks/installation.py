@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 from blocks import Site
 from blocks.site import ROLES, SiteSettings
 from tasks.logs import step_logger
-from tasks.overdue_jobs import Deployed, deployed
+from tasks.overdue_jobs import FlowDeployment, deployed
 
 _FACTS = (
     "name",
@@ -105,7 +105,7 @@ def _deployments(client: SyncPrefectClient, site: str) -> Iterator[dict[str, Any
             yield _deployment(each)
 
 
-def _deployment(each: Deployed) -> dict[str, Any]:
+def _deployment(each: FlowDeployment) -> dict[str, Any]:
     data = each.deployment.model_dump(mode="json")
     schedules = [{"schedule": s["schedule"], "active": s["active"]} for s in data["schedules"]]
     limit = data.get("global_concurrency_limit") or {}

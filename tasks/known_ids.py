@@ -98,7 +98,7 @@ def _kept(site: Site) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedIds:
     """The file, and where is noted what was left out because of it.
 
     Attributes:
@@ -121,17 +121,17 @@ class Shared:
 @contextmanager
 def shared_with(
     run: RunId, attempt: Path, sharing: Sharing, *, site: Site
-) -> Generator[Shared, None, None]:
+) -> Generator[SharedIds, None, None]:
     """What one attempt to transfer a VM may leave out."""
     path = _path(site, run)
     relied_on = ReliedOn(attempt / "relied on")
     if not sharing.allowed or not path.exists():
-        yield Shared(None, (), relied_on)
+        yield SharedIds(None, (), relied_on)
         return
     with ExitStack() as held:
         ids = KnownIds(path)
         held.callback(ids.close)
-        yield Shared(path, ids, relied_on)
+        yield SharedIds(path, ids, relied_on)
 
 
 def proof_counts_for(site: Site) -> timedelta:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from catalog.audits import Trouble
+from catalog.audits import AuditTrouble
 from catalog.incidents import Incident, IncidentVersion
 from catalog.messages import Message, message_id
 from catalog.values import VersionRow
@@ -88,7 +88,7 @@ def healed_letter(incident: Incident) -> Message:
     return Message(matter, "healed", subject, body, incident.number)
 
 
-def trouble_letter(troubles: Sequence[Trouble]) -> Message:
+def trouble_letter(troubles: Sequence[AuditTrouble]) -> Message:
     """Something of the store is lost or altered, and every version still restores."""
     found = [f"{each.name} {each.first_seen.isoformat()}" for each in troubles]
     subject = f"Likeness: the data store needs attention: {counted(len(troubles), 'object')}"

@@ -32,7 +32,7 @@ from likeness.clock import system_clock
 from likeness.model.ids import RunId
 from tasks.claims import is_live
 from tasks.failure_letters import late_letter
-from tasks.failures import Failure, tell_of
+from tasks.failures import FailedRun, tell_of
 from tasks.last_results import JOB_FLOW, OUR_FLOWS
 from tasks.notify import channels
 from tasks.outcomes import is_told_otherwise
@@ -194,11 +194,11 @@ def _is_late(run: FlowRun, names: dict[UUID, str], now: datetime) -> bool:
 
 
 def _tell(site: Site, names: dict[UUID, str], run: FlowRun) -> bool:
-    return tell_of(site, Failure.of(names.get(run.flow_id, ""), run, run.state))
+    return tell_of(site, FailedRun.of(names.get(run.flow_id, ""), run, run.state))
 
 
 def _tell_late(site: Site, run: FlowRun) -> bool:
-    job = Failure.of(JOB_FLOW, run, run.state).job
+    job = FailedRun.of(JOB_FLOW, run, run.state).job
     waits = run.state is not None and run.state.name == "AwaitingConcurrencySlot"
     why = "It waits for the run before it." if waits else "No worker has taken it."
     letter = late_letter(job, RunId(run.id.hex), run.expected_start_time or system_clock(), why)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from blocks import Site
 from catalog import audits, mending, messages, runs
-from catalog.audits import OF_THE_CATALOG, Trouble
-from catalog.connection import CatalogFile
+from catalog.audits import OF_THE_CATALOG, AuditTrouble
+from catalog.connection import CatalogLocation
 from catalog.copies import import_copy
 from catalog.messages import Message, message_id
 from catalog.reconciling import note_store, store_of
@@ -31,7 +31,7 @@ _MEANING = (
 )
 
 
-def ready_catalog(site: Site) -> CatalogFile:
+def ready_catalog(site: Site) -> CatalogLocation:
     """The catalog, made if there is none, mended if it is damaged, brought up to this release.
 
     Raises:
@@ -79,7 +79,7 @@ def _replace(site: Site, store: DataStore, cause: str, *, damaged: bool) -> None
         _say(site, cause, source, kept)
 
 
-def newest_copy(store: DataStore, folder: Path, draft: CatalogFile) -> str:
+def newest_copy(store: DataStore, folder: Path, draft: CatalogLocation) -> str:
     """Make the draft of the newest copy in the store that is sound; one that is not is passed over.
 
     Args:
@@ -119,7 +119,7 @@ def _say(site: Site, cause: str, source: str, kept: Path) -> None:
     site.catalog.ready(system_clock)
     why = f"{cause}; it goes on with {source}"
     name = f"{OF_THE_CATALOG}{kept.name}"
-    audits.note_told_trouble(file, Trouble(name, Weight.SPARE_LOST.value, why, _MEANING, now))
+    audits.note_told_trouble(file, AuditTrouble(name, Weight.SPARE_LOST.value, why, _MEANING, now))
     letter = Message(
         message_id("catalog", kept.name),
         "catalog",

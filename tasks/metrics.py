@@ -17,7 +17,7 @@ from tasks.ages import age_limit
 from tasks.claims import is_live
 from tasks.last_results import last_results
 from tasks.page import store_problem
-from tasks.standing import WORDS, Facts, facts_of, standings
+from tasks.standing import WORDS, StandingFacts, facts_of, standings
 
 
 def metrics_text(site: Site) -> str:
@@ -78,7 +78,7 @@ class SiteMetrics:
         yield from self._of_queues()
         yield from self._of_runs()
 
-    def _of_vms(self, facts: Facts) -> Iterator[Metric]:
+    def _of_vms(self, facts: StandingFacts) -> Iterator[Metric]:
         labels = ["site", "vm", "uuid"]
         age = GaugeMetricFamily(
             "likeness_last_good_version_age_seconds", "Of each VM that has one", labels=labels

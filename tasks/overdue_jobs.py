@@ -31,7 +31,7 @@ _PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Deployed:
+class FlowDeployment:
     """A deployment of one of our flows.
 
     Attributes:
@@ -79,20 +79,22 @@ def overdue_jobs(
     return found
 
 
-def deployed(client: SyncPrefectClient) -> Iterator[Deployed]:
+def deployed(client: SyncPrefectClient) -> Iterator[FlowDeployment]:
     """Every deployment of our flows, of whatever site."""
     ours = FlowFilter(name=FlowFilterName(any_=[*OUR_FLOWS, *ELSEWHERE]))
     flows = {each.id: each.name for each in client.read_flows(flow_filter=ours)}
     offset = 0
     while True:
         page = client.read_deployments(flow_filter=ours, limit=_PAGE, offset=offset)
-        yield from (Deployed(flows[each.flow_id], each) for each in page if each.flow_id in flows)
+        yield from (
+            FlowDeployment(flows[each.flow_id], each) for each in page if each.flow_id in flows
+        )
         offset += _PAGE
         if len(page) < _PAGE:
             return
 
 
-def _schedule_problem(each: Deployed) -> str:
+def _schedule_problem(each: FlowDeployment) -> str:
     """Why nothing starts it by itself though something should; empty if all is well."""
     deployment = each.deployment
     if each.flow == JOB_FLOW and not _is_job(deployment.parameters.get("job")):
@@ -114,7 +116,7 @@ def _is_job(parameter: object) -> bool:
 
 
 def _idle_problem(
-    client: SyncPrefectClient, each: Deployed, now: datetime, patience: timedelta
+    client: SyncPrefectClient, each: FlowDeployment, now: datetime, patience: timedelta
 ) -> str:
     """Why a job's deployment should have run and has not; empty if all is well."""
     deployment = each.deployment

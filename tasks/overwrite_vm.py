@@ -34,7 +34,7 @@ from likeness.xen.inventory import XenDisk, XenVm, find_vm
 from likeness.xen.overwriting import begin_overwriting, finish_overwriting, go_back
 from likeness.xen.owner import Owner
 from likeness.xen.references import Reference, list_references
-from likeness.xen.restoring import RestoredDisk, RestoredVm, start_vm, write_disk
+from likeness.xen.restoring import DiskToFill, RestoredVm, start_vm, write_disk
 from likeness.xen.session import XenSession
 from likeness.xen.snapshot_facts import MEMORY, SnapshotDisk, XenSnapshot
 from tasks.claims import vm_claimed
@@ -83,7 +83,7 @@ class VmOverwrite:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class BegunOverwrite:
     """A VM that is being written over.
 
     Attributes:
@@ -153,7 +153,7 @@ def begin(
     site: Site,
     stop: StopToken,
     say: Callable[[str], None],
-) -> Begun:
+) -> BegunOverwrite:
     """Freeze what the VM is, and find out what its disks are known to hold."""
     with sources(site, from_vault=wanted.from_vault, say=say) as stores:
         version = version_in(stores, wanted.version)
@@ -176,7 +176,7 @@ def begin(
             finish_overwriting(xen, there, frozen)  # nothing is written yet
             raise
     get_run_logger().info("VM %s is frozen, and blocked until it is whole", there.name)
-    return Begun(there, version, frozen, disks, known)
+    return BegunOverwrite(there, version, frozen, disks, known)
 
 
 def _require_fitting(version: Version, there: XenVm, say: Callable[[str], None]) -> None:
@@ -253,7 +253,7 @@ def _last_version(
 
 @task(task_run_name="write over disk {record.position}", **STEP)
 def write_changes(
-    begun: Begun,
+    begun: BegunOverwrite,
     record: DiskRecord,
     frozen: SnapshotDisk,
     wanted: VmOverwrite,
@@ -309,15 +309,15 @@ def _to_write(
         return list(unlike(wanted, its, size_bytes=size, chunk_bytes=chunk, touched=known.touched))
 
 
-def _rest(target: RestoredDisk, record: DiskRecord) -> Iterator[Segment]:
+def _rest(target: DiskToFill, record: DiskRecord) -> Iterator[Segment]:
     """Zeros where a storage that rounds sizes up has made the disk longer."""
     if rest := target.size_bytes - record.size_bytes:
         yield Segment(record.size_bytes, bytes(rest))
 
 
-def _live(begun: Begun, frozen: SnapshotDisk) -> RestoredDisk:
+def _live(begun: BegunOverwrite, frozen: SnapshotDisk) -> DiskToFill:
     disk = next(each for each in begun.vm.disks if each.position == frozen.facts.position)
-    return RestoredDisk(frozen.facts.disk, disk.position, disk.ref, disk.uuid, disk.size_bytes)
+    return DiskToFill(frozen.facts.disk, disk.position, disk.ref, disk.uuid, disk.size_bytes)
 
 
 def _disk_known(
@@ -337,13 +337,13 @@ def _disk_known(
 
 
 @task(task_run_name="release VM {begun.vm.name}", **STEP)
-def finish(begun: Begun, wanted: VmOverwrite, *, owner: Owner, site: Site) -> None:
+def finish(begun: BegunOverwrite, wanted: VmOverwrite, *, owner: Owner, site: Site) -> None:
     """Let it be started again, and drop what it was before."""
     with site.pool_called(wanted.pool).open(owner=owner) as xen:
         finish_overwriting(xen, begun.vm, begun.frozen, note=wanted.note)
 
 
-def _brought_back(begun: Begun, wanted: VmOverwrite, *, owner: Owner, site: Site) -> str:
+def _brought_back(begun: BegunOverwrite, wanted: VmOverwrite, *, owner: Owner, site: Site) -> str:
     """Make the VM what it was; a sentence if that must wait for the sweep."""
     try:
         with site.pool_called(wanted.pool).open(owner=owner) as xen:
@@ -358,7 +358,12 @@ def _brought_back(begun: Begun, wanted: VmOverwrite, *, owner: Owner, site: Site
 
 
 def _started(
-    begun: Begun, wanted: VmOverwrite, *, owner: Owner, site: Site, say: Callable[[str], None]
+    begun: BegunOverwrite,
+    wanted: VmOverwrite,
+    *,
+    owner: Owner,
+    site: Site,
+    say: Callable[[str], None],
 ) -> bool:
     vm = RestoredVm(begun.vm.ref, begun.vm.uuid, begun.vm.name, (), ())
     try:

@@ -8,7 +8,7 @@ from blocks import Site
 from catalog import at_work, audits, incidents, nights, planning, validation
 from catalog import versions as catalog_versions
 from catalog.at_work import COMMIT, VALIDATE, Work
-from catalog.audits import Trouble
+from catalog.audits import AuditTrouble
 from catalog.incidents import Incident
 from catalog.values import ProofOutlook, Verdict, VersionRow
 from catalog.vault_reading import vault_ages
@@ -326,7 +326,7 @@ def _store_lines(site: Site) -> Iterator[str]:
     yield from trouble_lines(audits.open_troubles(catalog))
 
 
-def trouble_lines(troubles: Sequence[Trouble]) -> Iterator[str]:
+def trouble_lines(troubles: Sequence[AuditTrouble]) -> Iterator[str]:
     """What is not as it should be, and turns no version red."""
     marks = {"damage": "❌", "spare lost": "🟠", "could not check": "🟠"}
     for each in troubles[:_MAX_TROUBLES]:

@@ -32,7 +32,7 @@ class PlannedJob:
 
 
 @dataclass(frozen=True, slots=True)
-class SeenVm:
+class PoolVm:
     """A VM of the pool.
 
     Attributes:
@@ -61,7 +61,7 @@ class PoolView:
     """What the pool had at a moment, by name."""
 
     at: datetime
-    vms: tuple[SeenVm, ...]
+    vms: tuple[PoolVm, ...]
 
 
 def look_at_pool(jobs: Sequence[PlannedJob], *, site: Site) -> PoolView:
@@ -81,7 +81,7 @@ def look_at_pool(jobs: Sequence[PlannedJob], *, site: Site) -> PoolView:
         kept_out = next(iter(sorted(tags.intersection(vm.tags))), "") if not mine else ""
         names = tuple(planned.job.name for planned in mine)
         seen.append(
-            SeenVm(
+            PoolVm(
                 vm=vm.vm,
                 name=vm.name,
                 power_state=vm.power_state,
@@ -100,14 +100,14 @@ def look_at_pool(jobs: Sequence[PlannedJob], *, site: Site) -> PoolView:
 
 def _elsewhere(
     meant: Sequence[tuple[PlannedJob, Mapping[VmId, str]]], here: Container[VmId]
-) -> Iterator[SeenVm]:
+) -> Iterator[PoolVm]:
     """VMs that are read from inside and that this pool does not have."""
     names = {vm: name for _, vms in meant for vm, name in vms.items() if vm not in here}
     for vm, name in names.items():
         mine = [planned for planned, vms in meant if vm in vms]
         jobs = tuple(planned.job.name for planned in mine)
         by_itself = any(planned.starts_by_itself for planned in mine)
-        yield SeenVm(vm, name, "", 0, jobs, by_itself, "", "" if by_itself else _scheduled(jobs))
+        yield PoolVm(vm, name, "", 0, jobs, by_itself, "", "" if by_itself else _scheduled(jobs))
 
 
 def _scheduled(jobs: Sequence[str]) -> str:

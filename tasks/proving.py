@@ -13,7 +13,7 @@ from pathlib import Path
 
 from catalog import planning, proofs
 from catalog import versions as catalog_versions
-from catalog.connection import CatalogFile
+from catalog.connection import CatalogLocation
 from catalog.planning import DocumentsDue
 from catalog.values import DocumentCheck, Verdict, VerdictChange, VersionRow
 from likeness.clock import Clock, stopwatch
@@ -98,7 +98,7 @@ class Prover:
         elsewhere: Proves packs by other workers; none if all is done here.
     """
 
-    catalog: CatalogFile
+    catalog: CatalogLocation
     store: DataStore
     limit: AgeLimit
     clock: Clock

@@ -24,7 +24,7 @@ from likeness.transport.tuning import keep_large_buffers
 from likeness.xen.inventory import list_vms
 from likeness.xen.owner import Owner
 from likeness.xen.restoring import (
-    RestoredDisk,
+    DiskToFill,
     RestoredVm,
     create_vm,
     destroy_vm,
@@ -189,7 +189,7 @@ def make_vm(wanted: VmRestore, *, owner: Owner, site: Site, say: Callable[[str],
 @task(task_run_name="write disk {disk.position}", **STEP)
 def fill_disk(
     made: MadeVm,
-    disk: RestoredDisk,
+    disk: DiskToFill,
     wanted: VmRestore,
     *,
     owner: Owner,
@@ -250,7 +250,7 @@ def _started(
     return True
 
 
-def _record_of(made: MadeVm, disk: RestoredDisk) -> DiskRecord:
+def _record_of(made: MadeVm, disk: DiskToFill) -> DiskRecord:
     return next(each for each in made.version.record.disks if each.disk == disk.disk)
 
 

@@ -10,7 +10,7 @@ from catalog.drills import last_good_drills
 from catalog.values import Verdict, VersionRow
 from likeness.model.ids import VmId
 from likeness.model.outcome import VmState
-from tasks.pool_view import PoolView, SeenVm, last_pool_view
+from tasks.pool_view import PoolView, PoolVm, last_pool_view
 from tasks.sentinel import suspicious_vms
 
 NIGHTS = 30
@@ -72,7 +72,7 @@ class VmStanding:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class StandingFacts:
     """What the standing of all VMs follows from.
 
     Attributes:
@@ -98,7 +98,7 @@ class Facts:
     unlike: Mapping[VmId, str] = field(default_factory=dict)
 
 
-def standings(facts: Facts) -> tuple[list[VmStanding], list[str]]:
+def standings(facts: StandingFacts) -> tuple[list[VmStanding], list[str]]:
     """How each VM stands, the worst first; and the names of those that the pool has no more."""
     mine: dict[VmId, list[VersionRow]] = {}
     for row in facts.rows:
@@ -116,7 +116,7 @@ def standings(facts: Facts) -> tuple[list[VmStanding], list[str]]:
 
 
 def _standing(
-    vm: VmId, name: str, rows: Sequence[VersionRow], seen: SeenVm | None, facts: Facts
+    vm: VmId, name: str, rows: Sequence[VersionRow], seen: PoolVm | None, facts: StandingFacts
 ) -> VmStanding:
     good = next((row for row in rows if row.verdict is Verdict.GOOD), None) if facts.known else None
     last_good = next((row for row in rows if row.verdict is Verdict.GOOD), None)
@@ -136,7 +136,7 @@ def _standing(
 
 
 def _grade(
-    rows: Sequence[VersionRow], good: VersionRow | None, seen: SeenVm | None, facts: Facts
+    rows: Sequence[VersionRow], good: VersionRow | None, seen: PoolVm | None, facts: StandingFacts
 ) -> tuple[int, str]:
     bad = [row for row in rows if row.verdict is Verdict.BAD]
     if bad:
@@ -159,7 +159,9 @@ def _grade(
     return WELL, ""
 
 
-def _waited_too_long(rows: Sequence[VersionRow], good: VersionRow | None, facts: Facts) -> bool:
+def _waited_too_long(
+    rows: Sequence[VersionRow], good: VersionRow | None, facts: StandingFacts
+) -> bool:
     """Whether its last good version, or its first if none is good yet, is too old."""
     since = good.taken_at if good else rows[-1].taken_at
     return facts.objective is not None and facts.now - since > facts.objective
@@ -177,7 +179,7 @@ def _vaulted(rows: Sequence[VersionRow], vault: str) -> str:
 _WORST_FIRST = (Verdict.BAD, Verdict.GOOD, Verdict.UNCHECKED, Verdict.STALE)
 
 
-def _strip(rows: Sequence[VersionRow], ended: Mapping[date, VmState], facts: Facts) -> str:
+def _strip(rows: Sequence[VersionRow], ended: Mapping[date, VmState], facts: StandingFacts) -> str:
     """A mark for each night: damage if there is any, else the best of its versions."""
     today = facts.now.date()
     first = today - timedelta(days=NIGHTS - 1)
@@ -210,7 +212,9 @@ def summary(found: Sequence[VmStanding]) -> list[str]:
     return [f"{MARKS[grade]} {count} {WORDS[grade]}" for grade, count in enumerate(counts) if count]
 
 
-def facts_of(site: Site, rows: Sequence[VersionRow], now: datetime, *, known: bool = True) -> Facts:
+def facts_of(
+    site: Site, rows: Sequence[VersionRow], now: datetime, *, known: bool = True
+) -> StandingFacts:
     """What the standing of a site's VMs follows from, out of its catalog.
 
     Args:
@@ -219,7 +223,7 @@ def facts_of(site: Site, rows: Sequence[VersionRow], now: datetime, *, known: bo
         now: The present.
         known: Whether the store can be opened.
     """
-    return Facts(
+    return StandingFacts(
         rows=rows,
         pool=last_pool_view(site),
         days=nights.vm_days(site.catalog.file, now, NIGHTS),

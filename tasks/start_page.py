@@ -8,7 +8,7 @@ from prefect.client.orchestration import get_client
 
 from blocks import Site
 from tasks.artifacts import put_markdown, rewrite_newest
-from tasks.overdue_jobs import Deployed, deployed
+from tasks.overdue_jobs import FlowDeployment, deployed
 from tasks.reports import render
 
 _PAGES = ("dashboard", "versions", "unprotected", "messages")
@@ -38,7 +38,7 @@ def show_start(site_name: str, *, site: Site) -> None:
             put_markdown(key, text, "Where everything is")
 
 
-def start_text(site_name: str, deployments: Sequence[Deployed], *, site: Site) -> str:
+def start_text(site_name: str, deployments: Sequence[FlowDeployment], *, site: Site) -> str:
     """What it says."""
     return render(
         "start.md.j2",
@@ -50,7 +50,7 @@ def start_text(site_name: str, deployments: Sequence[Deployed], *, site: Site) -
     )
 
 
-def _row(each: Deployed) -> dict[str, Any]:
+def _row(each: FlowDeployment) -> dict[str, Any]:
     deployment = each.deployment
     what = (deployment.description or "").partition(": ")[0].partition(". ")[0].rstrip(".")
     return {

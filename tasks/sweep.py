@@ -18,7 +18,7 @@ from likeness.model.ids import DiskId, RunId, VmId, is_name
 from likeness.store.prune.sweeping import Swept as SweptObjects
 from likeness.store.prune.sweeping import sweep_inboxes
 from likeness.xen.owner import Owner
-from likeness.xen.sweeping import Swept as SweptSnapshot
+from likeness.xen.sweeping import SweptObject as SweptSnapshot
 from likeness.xen.sweeping import sweep_snapshots
 from tasks.claims import is_live
 from tasks.retries import STEP, task

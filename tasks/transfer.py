@@ -13,7 +13,7 @@ from prefect.runtime import task_run
 
 from blocks import Site
 from catalog.chunks import damaged_ids, must_read
-from likeness.agent.transfer import DiskJob, Tally, transfer
+from likeness.agent.transfer import DiskJob, TransferCounts, transfer
 from likeness.errors import BadInput
 from likeness.model.disk import Skips
 from likeness.model.ids import RunId, random_name
@@ -34,7 +34,7 @@ from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot
 from tasks.changes import Unread, unread_of
 from tasks.delegates import Moved, ReadyDelegate, bundle_of, transfer_through
-from tasks.known_ids import Shared, Sharing, shared_with
+from tasks.known_ids import SharedIds, Sharing, shared_with
 from tasks.progress import transferring
 from tasks.retries import STEP, task
 
@@ -161,7 +161,7 @@ class _Work:
     stop: StopToken
     cap: BandwidthCap | None
     distrusted: frozenset[bytes]
-    shared: Shared
+    shared: SharedIds
 
     @property
     def records(self) -> list[DiskRecord | None]:
@@ -174,7 +174,7 @@ def _send(work: _Work, delegate: ReadyDelegate | None) -> Moved:
     """From here, or through a delegate: the very same transfer runs in either place."""
     snapshot = work.snapshot
     todo = sum(disk.facts.size_bytes for disk in snapshot.disks)
-    tally = Tally(todo)
+    tally = TransferCounts(todo)
     run, vm = snapshot.owner.run, snapshot.vm
     with ExitStack() as held:
         held.enter_context(transferring(run, vm.vm, vm.name, todo, lambda: tally.passed_bytes))
@@ -201,7 +201,7 @@ def _send(work: _Work, delegate: ReadyDelegate | None) -> Moved:
         return Moved(tuple(receipts), log, counts, tally.cpu_seconds)
 
 
-def _sent_by(delegate: ReadyDelegate, work: _Work, tally: Tally) -> Moved:
+def _sent_by(delegate: ReadyDelegate, work: _Work, tally: TransferCounts) -> Moved:
     previous = [
         next(_previous_map(work.store, record, disk, work.attempt), None)
         for disk, record in zip(work.snapshot.disks, work.records, strict=True)

@@ -31,7 +31,7 @@ from likeness.transport.metered import MeteredTransport
 from likeness.transport.tuning import keep_large_buffers
 from tasks.ages import age_limit, is_hour
 from tasks.auditing import EVERYTHING_EVERY, look_at_everything, look_at_packs_and_records
-from tasks.catch_up import Listed
+from tasks.catch_up import ListedStore
 from tasks.claims import is_live
 from tasks.dashboard import Reading, reading_shown
 from tasks.notify import tell
@@ -51,7 +51,12 @@ class DiskNotProved(LikenessError):
 
 @task(task_run_name="look whether everything is there", **STEP)
 def audit_presence(
-    this: RunId, *, site: Site, stop: StopToken, daily: bool = False, seen: Listed | None = None
+    this: RunId,
+    *,
+    site: Site,
+    stop: StopToken,
+    daily: bool = False,
+    seen: ListedStore | None = None,
 ) -> Validated:
     """Compare the store's listing with what must be there, and prove at once what is in doubt.
 
@@ -120,13 +125,13 @@ class _BackedUp:
     uuid: str
 
 
-def check_presence(run: RunId, seen: Listed | None, *, site: Site) -> None:
+def check_presence(run: RunId, seen: ListedStore | None, *, site: Site) -> None:
     """The same before a job, which goes on whatever comes of it; people are told after the job."""
     audit_presence(run, site=site, stop=StopToken(), seen=seen, return_state=True)
 
 
 @dataclass
-class Attempts:
+class ProofAttempts:
     """What the attempts of one run to prove what is due have found and recorded.
 
     Attributes:
@@ -150,7 +155,7 @@ def prove_due(
     *,
     site: Site,
     stop: StopToken,
-    attempts: Attempts,
+    attempts: ProofAttempts,
     asked: Sequence[VersionId] | None = None,
 ) -> Validated:
     """Prove packs that are new or due, and the documents of the versions concerned.
@@ -273,7 +278,7 @@ def _prove(
     prover: Prover,
     meter: MeteredTransport,
     site: Site,
-    attempts: Attempts,
+    attempts: ProofAttempts,
 ) -> Validated:
     packs = {pack.pack: pack.size_bytes for pack in plan.packs}
     before = under_way.done_bytes

@@ -59,7 +59,7 @@ class Vaulted:
 
 
 @dataclass
-class Tally:
+class VaultTally:
     """What came of a vaulting so far, all attempts together."""
 
     objects: int = 0
@@ -99,7 +99,7 @@ def copy_versions(
     *,
     site: Site,
     stop: StopToken,
-    tally: Tally,
+    tally: VaultTally,
     only: frozenset[VersionId] | None = None,
     own_history: bool = False,
 ) -> Vaulted:
@@ -149,7 +149,7 @@ def copy_versions(
     return Vaulted(tally.objects, tally.copied_bytes, tuple(tally.problems), max(left, 0))
 
 
-def _copy(site: Site, vault: Transport, manner: Manner, tally: Tally, stop: StopToken) -> None:
+def _copy(site: Site, vault: Transport, manner: Manner, tally: VaultTally, stop: StopToken) -> None:
     with ExitStack() as held:
         if manner.own_history:
             held.enter_context(vault_claimed(site))
@@ -161,7 +161,7 @@ def _copy(site: Site, vault: Transport, manner: Manner, tally: Tally, stop: Stop
             write_head(vault_at(store, vault, unfinished=False), clock=system_clock)
 
 
-def _record(site: Site, block: Vault, vault: Transport, tally: Tally, *, whole: bool) -> None:
+def _record(site: Site, block: Vault, vault: Transport, tally: VaultTally, *, whole: bool) -> None:
     """Write down what the vault has, and lock what came."""
     catalog = site.catalog.file
     there = [version for version in _versions_in(vault) if version not in tally.waiting]
@@ -174,7 +174,9 @@ def _record(site: Site, block: Vault, vault: Transport, tally: Tally, *, whole: 
     note_vaulting(catalog, block.place, system_clock(), whole=whole and not tally.problems)
 
 
-def _to_lock(there: list[VersionId], tally: Tally, site: Site, block: Vault) -> list[VersionId]:
+def _to_lock(
+    there: list[VersionId], tally: VaultTally, site: Site, block: Vault
+) -> list[VersionId]:
     """Versions that came just now; all, where no version was ever locked."""
     ever = vault_has_locks(site.catalog.file, block.place)
     return list(tally.versions) if ever else there
@@ -196,12 +198,12 @@ def cap_of(block: Vault) -> BandwidthCap | None:
     return BandwidthCap(block.most_mib_a_second * (1 << 20)) if block.most_mib_a_second else None
 
 
-def _manner(block: Vault, tally: Tally) -> Manner:
+def _manner(block: Vault, tally: VaultTally) -> Manner:
     return Manner(cap_of(block), lambda: is_hour(block.at_hours, system_clock()), tally.plan)
 
 
 @contextmanager
-def progress_of(tally: Tally) -> Generator[None, None, None]:
+def progress_of(tally: VaultTally) -> Generator[None, None, None]:
     """A bar with the percentage of packs, while the `with` lasts."""
 
     def percent() -> float:

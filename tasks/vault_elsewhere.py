@@ -13,7 +13,7 @@ from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.repair.copying import Manner, PauseHours, copy_to_vault
 from tasks.ages import is_hour
-from tasks.vault import Tally, vault_of
+from tasks.vault import VaultTally, vault_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def copy_for_host(
 ) -> CopiedElsewhere:
     """In the run elsewhere; the data store is only read, so no turn at writing to it is taken."""
     del run
-    block, tally = vault_of(site), Tally()
+    block, tally = vault_of(site), VaultTally()
     speed = block.most_mib_a_second * (1 << 20) / wanted.workers
     manner = Manner(
         cap=BandwidthCap(speed) if speed else None,

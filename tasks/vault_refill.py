@@ -12,11 +12,11 @@ from likeness.store.format.opening import claimed_store, open_store_with_key_fil
 from likeness.store.repair.copying import Manner, copy_to_vault
 from likeness.transport.base import Transport
 from tasks.retries import STEP, task
-from tasks.vault import Tally, Vaulted, cap_of, progress_of, vault_of
+from tasks.vault import Vaulted, VaultTally, cap_of, progress_of, vault_of
 
 
 @task(task_run_name="refill the data store from the vault", **STEP)
-def refill_store(*, site: Site, stop: StopToken, tally: Tally) -> Vaulted:
+def refill_store(*, site: Site, stop: StopToken, tally: VaultTally) -> Vaulted:
     """Fill a fresh data store with what the vault has; go on where a try was cut short.
 
     Raises:

@@ -169,7 +169,7 @@ class Freezing:
                 where = mounts.get(device.name, f"/dev/{device.name}")
                 self._watched[where] = (device, _writes(device))
 
-    def _snapshot(self, volume: lvm.Volume) -> None:
+    def _snapshot(self, volume: lvm.LogicalVolume) -> None:
         try:
             made = lvm.take_snapshot(volume, self._quiet.mark)
         except LikenessError as cause:

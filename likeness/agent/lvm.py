@@ -40,7 +40,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Volume:
+class LogicalVolume:
     """A volume of LVM whose snapshot can stand for it.
 
     Attributes:
@@ -90,7 +90,7 @@ class _Physical:
     extent_bytes: int
 
 
-def volumes_on(disks: Sequence[str]) -> list[Volume]:
+def volumes_on(disks: Sequence[str]) -> list[LogicalVolume]:
     """The active volumes on some disks of which a snapshot can be read in their place.
 
     Those that are thin, striped or mirrored are left out: their snapshots lie elsewhere.
@@ -111,7 +111,7 @@ def volumes_on(disks: Sequence[str]) -> list[Volume]:
     metadata = {each: _metadata(disks, each) for each in physical.values()} if fit else {}
     shares = {group: sum(key[0] == group for key in fit) for group, _ in fit}
     return [
-        Volume(
+        LogicalVolume(
             group,
             name,
             Path(os.path.realpath(segments[group, name][0]["lv_path"])).name,
@@ -123,7 +123,7 @@ def volumes_on(disks: Sequence[str]) -> list[Volume]:
     ]
 
 
-def take_snapshot(volume: Volume, mark: str) -> Snapshot:
+def take_snapshot(volume: LogicalVolume, mark: str) -> Snapshot:
     """Take one, as large as there is room.
 
     Raises:

@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 _D = TypeVar("_D", bound=Document)
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame is; below 64 from the controller, above from the agent."""
 
     HEADER = 1
@@ -230,24 +230,24 @@ class Failure(Document, frozen=True):
     retry: bool
 
 
-def frame(kind: Kind, payload: bytes = b"") -> bytes:
+def frame(kind: FrameKind, payload: bytes = b"") -> bytes:
     """A frame's bytes."""
     return _HEAD.pack(kind, len(payload)) + payload
 
 
-def head_of(data: bytes) -> tuple[Kind, int]:
+def head_of(data: bytes) -> tuple[FrameKind, int]:
     """Kind and length of the frame that begins with these bytes.
 
     Raises:
         BadInput: No frame begins so.
     """
     kind, length = _HEAD.unpack(data)
-    if kind not in Kind.__members__.values() or length > MAX_FRAME_BYTES:
+    if kind not in FrameKind.__members__.values() or length > MAX_FRAME_BYTES:
         raise BadInput(
             "the other side does not speak the agent's language; see that nothing else, such as a"
             " login script, writes to its output"
         )
-    return Kind(kind), length
+    return FrameKind(kind), length
 
 
 class _Version(Struct):
@@ -272,7 +272,7 @@ def opening(payload: bytes, kind: type[_D], *, of: str) -> _D:
     )
 
 
-def map_frames(kind: Kind, disk: int, runs: Iterable[Run]) -> Iterator[bytes]:
+def map_frames(kind: FrameKind, disk: int, runs: Iterable[Run]) -> Iterator[bytes]:
     """Runs of a map as frames."""
     for run in runs:
         for at in range(0, run.count, _PIECE):
@@ -307,7 +307,7 @@ def take_run(payload: bytes, maps: "list[FlatMap | None]") -> None:
     target.write(first, ids)
 
 
-def file_frames(kind: Kind, path: Path) -> Iterator[bytes]:
+def file_frames(kind: FrameKind, path: Path) -> Iterator[bytes]:
     """A file as frames, in its order."""
     with path.open("rb") as file:
         while piece := file.read(_FILE_PIECE):
@@ -319,7 +319,7 @@ def skip_frames(disk: int, extents: Sequence[Extent], *, most: int = MAX_SKIPS) 
     longest = nlargest(most, extents, key=lambda each: each.length)
     for piece in _pieces(sorted(longest, key=lambda each: each.offset)):
         body = b"".join(_EXTENT.pack(each.offset, each.length) for each in piece)
-        yield frame(Kind.SKIP, _DISK.pack(disk) + body)
+        yield frame(FrameKind.SKIP, _DISK.pack(disk) + body)
 
 
 def read_skips(payload: bytes, disks: int) -> tuple[int, list[Extent]]:
@@ -335,7 +335,7 @@ def read_skips(payload: bytes, disks: int) -> tuple[int, list[Extent]]:
     return disk, [Extent(offset, length) for offset, length in _EXTENT.iter_unpack(body)]
 
 
-def joined_frames(kind: Kind, each: Iterable[bytes]) -> Iterator[bytes]:
+def joined_frames(kind: FrameKind, each: Iterable[bytes]) -> Iterator[bytes]:
     """Ids of one length, many to a frame."""
     for piece in _pieces(each):
         yield frame(kind, b"".join(piece))

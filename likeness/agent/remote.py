@@ -23,10 +23,10 @@ from likeness.agent.protocol import (
     Failure,
     Found,
     FoundDisk,
+    FrameKind,
     Frozen,
     Header,
     Hello,
-    Kind,
     Log,
     Progress,
     file_frames,
@@ -108,7 +108,7 @@ class RemoteDisk:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class AgentFigures:
     """What an agent measured.
 
     Attributes:
@@ -173,19 +173,19 @@ class Order:
 
     def frames(self) -> Iterator[bytes]:
         """What to tell the agent."""
-        yield frame(Kind.HEADER, encode(self.header))
+        yield frame(FrameKind.HEADER, encode(self.header))
         for at, disk in enumerate(self._disks):
             if disk.previous is not None:
                 runs = runs_within(disk.previous, disk.chunk_map.positions)
-                yield from map_frames(Kind.PREVIOUS, at, runs)
+                yield from map_frames(FrameKind.PREVIOUS, at, runs)
                 if disk.skip is not None:
                     yield from skip_frames(at, disk.skip.unchanged)
-        yield from joined_frames(Kind.DISTRUSTED, self._distrusted)
+        yield from joined_frames(FrameKind.DISTRUSTED, self._distrusted)
         if self._known is not None and self._relied_on is not None:
-            yield from file_frames(Kind.KNOWN, self._known)
+            yield from file_frames(FrameKind.KNOWN, self._known)
         sent = (chunk for pack in self._log for chunk in pack.locations.chunks())
-        yield from joined_frames(Kind.SENT, sent)
-        yield frame(Kind.GO)
+        yield from joined_frames(FrameKind.SENT, sent)
+        yield frame(FrameKind.GO)
 
     def carry_over(self) -> None:
         """Begin with the last version's maps: the agent tells where its own are different."""
@@ -194,31 +194,31 @@ class Order:
                 for run in runs_within(disk.previous, disk.chunk_map.positions):
                     disk.chunk_map.write(run.first, run.ids)
 
-    def take(self, kind: Kind, payload: bytes) -> Done | None:
+    def take(self, kind: FrameKind, payload: bytes) -> AgentFigures | None:
         """Take what the agent says; what it measured, once it is done.
 
         Raises:
             TransferBroken: It says what cannot be.
             LikenessError: It failed.
         """
-        if kind in (Kind.FOUND, Kind.FROZEN):
+        if kind in (FrameKind.FOUND, FrameKind.FROZEN):
             self._take_of_guest(kind, payload)
-        elif kind in (Kind.RECEIPT, Kind.MAP, Kind.RELIED_ON):
+        elif kind in (FrameKind.RECEIPT, FrameKind.MAP, FrameKind.RELIED_ON):
             self._take_of_disks(kind, payload)
-        elif kind is Kind.PROGRESS:
+        elif kind is FrameKind.PROGRESS:
             self._passed(decode(payload, Progress, name="the agent's progress").passed_bytes)
-        elif kind is Kind.LOG:
+        elif kind is FrameKind.LOG:
             self._say(decode(payload, Log, name="the agent's log").message)
-        elif kind is Kind.ERROR:
+        elif kind is FrameKind.ERROR:
             raise _error(decode(payload, Failure, name="the agent's failure"))
-        elif kind is Kind.END:
+        elif kind is FrameKind.END:
             return self._finished(decode(payload, End, name="the agent's report"))
         return None
 
-    def _take_of_disks(self, kind: Kind, payload: bytes) -> None:
-        if kind is Kind.RECEIPT:
+    def _take_of_disks(self, kind: FrameKind, payload: bytes) -> None:
+        if kind is FrameKind.RECEIPT:
             self._take_receipt(payload)
-        elif kind is Kind.MAP:
+        elif kind is FrameKind.MAP:
             take_run(payload, self._maps)
         else:
             self._take_relied_on(payload)
@@ -230,8 +230,8 @@ class Order:
             if self._relied_on is not None:
                 self._relied_on.add(chunk)
 
-    def _take_of_guest(self, kind: Kind, payload: bytes) -> None:
-        if kind is Kind.FOUND:
+    def _take_of_guest(self, kind: FrameKind, payload: bytes) -> None:
+        if kind is FrameKind.FOUND:
             self.found = decode(payload, Found, name="the guest's disks").disks
         else:
             self.frozen = decode(payload, Frozen, name="how the guest's disks were read")
@@ -245,15 +245,15 @@ class Order:
         self._log.append(receipt)
         self._sent_bytes += receipt.size_bytes
 
-    def _finished(self, end: End) -> Done:
+    def _finished(self, end: End) -> AgentFigures:
         if end.roots != tuple(disk.chunk_map.root() for disk in self._disks):
             raise TransferBroken("the agent's block maps came over incomplete; run the job again")
         all_sent = self._earlier_bytes + self._sent_bytes
-        return Done(
+        return AgentFigures(
             structs.replace(end.counts, sent_bytes=all_sent), end.cpu_seconds, end.peak_bytes
         )
 
-    async def converse(self, reader: _Reader, writer: _Writer) -> Done:
+    async def converse(self, reader: _Reader, writer: _Writer) -> AgentFigures:
         """Give the order over a connection, and take what comes until the end.
 
         Raises:
@@ -262,7 +262,7 @@ class Order:
             Stopped: On request.
         """
         kind, payload = await self._next(reader, "it began (is likeness-agent installed there?)")
-        if kind is not Kind.HELLO:
+        if kind is not FrameKind.HELLO:
             raise BadInput("the delegate's agent does not greet as an agent does; install it anew")
         opening(payload, Hello, of="agent")
         self.carry_over()
@@ -283,10 +283,10 @@ class Order:
             await writer.drain()
         while True:
             await asyncio.sleep(ALIVE_SECONDS)
-            writer.write(frame(Kind.ALIVE))
+            writer.write(frame(FrameKind.ALIVE))
             await writer.drain()
 
-    async def _next(self, reader: _Reader, before: str = "it was done") -> tuple[Kind, bytes]:
+    async def _next(self, reader: _Reader, before: str = "it was done") -> tuple[FrameKind, bytes]:
         reading = asyncio.ensure_future(_frame(reader, before))
         waited = 0.0
         try:
@@ -301,7 +301,7 @@ class Order:
             reading.cancel()
 
 
-def run_over_ssh(address: Address, order: Order) -> Done:
+def run_over_ssh(address: Address, order: Order) -> AgentFigures:
     """Start an agent over SSH, and see its order through; it ends when this does.
 
     Raises:
@@ -313,7 +313,7 @@ def run_over_ssh(address: Address, order: Order) -> Done:
     return asyncio.run(_over_ssh(address, order))
 
 
-async def _over_ssh(address: Address, order: Order) -> Done:
+async def _over_ssh(address: Address, order: Order) -> AgentFigures:
     async with logged_in(address) as connection:
         process = await connection.create_process(
             address.command, encoding=None, stderr=asyncssh.DEVNULL
@@ -362,7 +362,7 @@ async def _connected(address: Address) -> asyncssh.SSHClientConnection:
     )
 
 
-async def _frame(reader: _Reader, before: str) -> tuple[Kind, bytes]:
+async def _frame(reader: _Reader, before: str) -> tuple[FrameKind, bytes]:
     try:
         kind, length = head_of(await reader.readexactly(HEAD_BYTES))
         return kind, await reader.readexactly(length)

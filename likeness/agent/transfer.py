@@ -86,7 +86,7 @@ class DiskJob:
     skip: Skips | None = None
 
 
-class Tally:
+class TransferCounts:
     """Counts of a transfer under way; for many threads."""
 
     def __init__(self, disk_bytes: int) -> None:
@@ -140,7 +140,7 @@ def transfer(
     sent: Container[bytes] = (),
     known: Container[bytes] = (),
     relied_on: TakesReliedOn | None = None,
-    tally: Tally | None = None,
+    tally: TransferCounts | None = None,
     pauses: Pauses = PAUSES,
 ) -> Counts:
     """Send what is new of some disks, and fill their block maps.
@@ -169,7 +169,7 @@ def transfer(
         ShareUnreachable: The store went away for longer than all attempts together.
         ShareFull: No room.
     """
-    tally = tally or Tally(sum(disk.facts.size_bytes for disk in disks))
+    tally = tally or TransferCounts(sum(disk.facts.size_bytes for disk in disks))
     dedup = LocalDedup(
         id_key=bundle.chunk_id_key,
         distrusted=distrusted,
@@ -214,7 +214,7 @@ class _Pipeline:
         dedup: LocalDedup,
         sealer: Sealer,
         sender: Sender,
-        tally: Tally,
+        tally: TransferCounts,
         relied_on: TakesReliedOn | None,
     ) -> None:
         self.bundle, self._dedup, self._sealer = bundle, dedup, sealer

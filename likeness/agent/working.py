@@ -25,9 +25,9 @@ from likeness.agent.protocol import (
     End,
     Failure,
     Found,
+    FrameKind,
     Header,
     Hello,
-    Kind,
     Log,
     Progress,
     frame,
@@ -39,7 +39,7 @@ from likeness.agent.protocol import (
     split,
     take_run,
 )
-from likeness.agent.transfer import Bundle, DiskJob, Tally, transfer
+from likeness.agent.transfer import Bundle, DiskJob, TransferCounts, transfer
 from likeness.codec.aead import known_suite
 from likeness.errors import BadInput, LikenessError, Stopped, TransferBroken, TransientError
 from likeness.model.disk import DiskFacts, Extent, Segment, Skips
@@ -71,7 +71,7 @@ class _Incoming:
     def __init__(self, source: int) -> None:
         self._source, self.patience = source, float(SILENCE_SECONDS)
 
-    def next(self) -> tuple[Kind, bytes]:
+    def next(self) -> tuple[FrameKind, bytes]:
         kind, length = head_of(self._exactly(HEAD_BYTES))
         return kind, self._exactly(length)
 
@@ -96,7 +96,7 @@ class _Outgoing:
 
     def append(self, receipt: PackReceipt) -> None:
         """See `Acknowledged.append`."""
-        self.send(frame(Kind.RECEIPT, encode_receipt(receipt)))
+        self.send(frame(FrameKind.RECEIPT, encode_receipt(receipt)))
         self.packs += 1
 
     def add(self, chunk: ChunkId) -> None:
@@ -106,14 +106,14 @@ class _Outgoing:
             full = self._relied_on if len(self._relied_on) == _RELIED_ON_AT_ONCE else []
             self._relied_on = [] if full else self._relied_on
         if full:
-            self.send(frame(Kind.RELIED_ON, b"".join(full)))
+            self.send(frame(FrameKind.RELIED_ON, b"".join(full)))
 
     def rest_relied_on(self) -> None:
         """Tell what was relied on and is not told yet."""
-        self.send(frame(Kind.RELIED_ON, b"".join(self._relied_on)))
+        self.send(frame(FrameKind.RELIED_ON, b"".join(self._relied_on)))
         self._relied_on = []
 
-    def say(self, kind: Kind, document: Document) -> None:
+    def say(self, kind: FrameKind, document: Document) -> None:
         self.send(frame(kind, encode(document)))
 
     def send(self, data: bytes) -> None:
@@ -147,19 +147,19 @@ class _Order:
 
     def take(self, incoming: _Incoming) -> None:
         """Read on until the controller says go."""
-        while (found := incoming.next())[0] is not Kind.GO:
+        while (found := incoming.next())[0] is not FrameKind.GO:
             kind, payload = found
-            if kind is Kind.PREVIOUS:
+            if kind is FrameKind.PREVIOUS:
                 take_run(payload, self.previous)
-            elif kind is Kind.SKIP:
+            elif kind is FrameKind.SKIP:
                 disk, extents = read_skips(payload, len(self.skips))
                 self.skips[disk] += extents
-            elif kind is Kind.DISTRUSTED:
+            elif kind is FrameKind.DISTRUSTED:
                 self.distrusted.add(split(payload, DISTRUSTED_BYTES))
-            elif kind is Kind.KNOWN:
+            elif kind is FrameKind.KNOWN:
                 with self.known.open("ab") as file:
                     file.write(payload)
-            elif kind is Kind.SENT:
+            elif kind is FrameKind.SENT:
                 self.sent.add(split(payload, CHUNK_ID_BYTES))
 
     def bundle(self) -> Bundle:
@@ -219,7 +219,7 @@ def work(source: int, sink: int) -> int:
         ending = _Ending(stop, Path(scratch))
         signal.signal(signal.SIGTERM, lambda *_: ending.begin())
         try:
-            outgoing.say(Kind.HELLO, Hello(protocol=PROTOCOL, release=likeness.RELEASE))
+            outgoing.say(FrameKind.HELLO, Hello(protocol=PROTOCOL, release=likeness.RELEASE))
             order = _ordered(incoming, Path(scratch))
             threading.Thread(target=ending.watch, args=(incoming,), daemon=True).start()
             _fulfil(order, outgoing, stop)
@@ -227,7 +227,7 @@ def work(source: int, sink: int) -> int:
             return _ALONE
         except Exception as problem:  # noqa: BLE001  # whatever it is, the controller shall know
             with suppress(ControllerLost):
-                outgoing.say(Kind.ERROR, _failure(problem))
+                outgoing.say(FrameKind.ERROR, _failure(problem))
             return _FAILED
     return _DONE
 
@@ -259,7 +259,7 @@ class _Ending:
 
 def _ordered(incoming: _Incoming, scratch: Path) -> _Order:
     kind, payload = incoming.next()
-    if kind is not Kind.HEADER:
+    if kind is not FrameKind.HEADER:
         raise BadInput("the controller says nothing that an agent understands")
     order = _Order(opening(payload, Header, of="controller"), scratch)
     incoming.patience = float(order.header.silence_seconds)
@@ -279,14 +279,14 @@ def _fulfil(order: _Order, outgoing: _Outgoing, stop: StopToken) -> None:
         if told.trial:
             inbox.create(told.trial, [b"likeness"])
         if told.guest is not None and told.guest.look:
-            outgoing.say(Kind.FOUND, Found(disks=find_disks(told.guest.disks)))
-        tally = Tally(sum(disk.size_bytes for disk in told.disks))
+            outgoing.say(FrameKind.FOUND, Found(disks=find_disks(told.guest.disks)))
+        tally = TransferCounts(sum(disk.size_bytes for disk in told.disks))
         with _telling(tally, outgoing):
             frozen = _frozen(order, held, outgoing, stop)
             disks = order.disks(held, stop, frozen.patches if frozen else ())
             _send(disks, order, inbox, outgoing, tally, stop)
         if frozen is not None:
-            outgoing.say(Kind.FROZEN, frozen.result())
+            outgoing.say(FrameKind.FROZEN, frozen.result())
     usage = resource.getrusage(resource.RUSAGE_SELF)
     end = End(
         roots=tuple(each.root() for each in order.maps),
@@ -295,7 +295,7 @@ def _fulfil(order: _Order, outgoing: _Outgoing, stop: StopToken) -> None:
         cpu_seconds=round(usage.ru_utime + usage.ru_stime, 3),
         peak_bytes=_peak_bytes(),
     )
-    outgoing.say(Kind.END, end)
+    outgoing.say(FrameKind.END, end)
 
 
 def _frozen(
@@ -308,7 +308,7 @@ def _frozen(
     paths = [disk.path for disk in told.disks]
 
     def say(message: str) -> None:
-        outgoing.say(Kind.LOG, Log(message=message[:1000]))
+        outgoing.say(FrameKind.LOG, Log(message=message[:1000]))
 
     return held.enter_context(Freezing(paths, told.guest, stop, say))
 
@@ -318,7 +318,7 @@ def _send(
     order: _Order,
     inbox: Transport,
     outgoing: _Outgoing,
-    tally: Tally,
+    tally: TransferCounts,
     stop: StopToken,
 ) -> None:
     with (
@@ -341,13 +341,13 @@ def _send(
         )
     outgoing.rest_relied_on()
     for at, disk in enumerate(disks):
-        for piece in map_frames(Kind.MAP, at, runs_between(disk.chunk_map, disk.previous)):
+        for piece in map_frames(FrameKind.MAP, at, runs_between(disk.chunk_map, disk.previous)):
             stop.check()
             outgoing.send(piece)
 
 
 @contextmanager
-def _telling(tally: Tally, outgoing: _Outgoing) -> Generator[None, None, None]:
+def _telling(tally: TransferCounts, outgoing: _Outgoing) -> Generator[None, None, None]:
     """Tell how far it is, all the time."""
     over = threading.Event()
 
@@ -355,7 +355,7 @@ def _telling(tally: Tally, outgoing: _Outgoing) -> Generator[None, None, None]:
         with suppress(ControllerLost):
             while not over.wait(_PROGRESS_SECONDS):
                 now = Progress(passed_bytes=tally.passed_bytes, counts=tally.counts())
-                outgoing.say(Kind.PROGRESS, now)
+                outgoing.say(FrameKind.PROGRESS, now)
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()

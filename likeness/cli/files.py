@@ -11,7 +11,7 @@ from likeness.cli.opening import opened
 from likeness.cli.options import Options
 from likeness.cli.terminal import printable, say, tell
 from likeness.errors import BadInput, Damaged
-from likeness.files.messages import Ask, Entry, Trouble, Volume
+from likeness.files.messages import Ask, FileEntry, Trouble, Volume
 from likeness.files.opening import GuestFiles, open_files
 from likeness.files.writing import TreeWriter
 from likeness.model.choosing import disk_called
@@ -98,7 +98,7 @@ def path_of(text: str) -> tuple[bytes, tuple[bytes, ...]]:
 def _printed(guest: GuestFiles, ask: Ask) -> int:
     code = 0
     for told in guest.asked(ask):
-        if isinstance(told, Entry):
+        if isinstance(told, FileEntry):
             say(line_of(ask.volume, told))
         elif isinstance(told, Trouble):
             where = shown_path((ask.volume, *told.path))
@@ -107,7 +107,7 @@ def _printed(guest: GuestFiles, ask: Ask) -> int:
     return code
 
 
-def line_of(volume: bytes, told: Entry) -> str:
+def line_of(volume: bytes, told: FileEntry) -> str:
     """One thing as `ls -l` would show it."""
     kinds = {"folder": stat.S_IFDIR, "link": stat.S_IFLNK, "file": stat.S_IFREG}
     mode = stat.filemode(kinds.get(told.kind, 0) | told.mode & 0o7777)

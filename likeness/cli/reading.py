@@ -17,7 +17,7 @@ from likeness.model.sizes import readable_size
 from likeness.serving.converting import convert_disk, require_format
 from likeness.stopping import StopToken
 from likeness.store.check.meant import version_meant
-from likeness.store.check.recorded import Recorded, recorded_versions
+from likeness.store.check.recorded import ReadableVersions, recorded_versions
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import DiskRecord
 from likeness.store.format.observations import Weight
@@ -221,7 +221,7 @@ def _disk(version: Version, wanted: str | None) -> DiskRecord:
     return disk_called(wanted or "", disks, f"version {version.version[:12]}")
 
 
-def _read(store: DataStore, recorded: Recorded, stop: StopToken) -> Iterator[Version]:
+def _read(store: DataStore, recorded: ReadableVersions, stop: StopToken) -> Iterator[Version]:
     """Every version that can be read, a VM's after each other."""
     for name, lies_at in recorded.versions.items():
         stop.check()

@@ -56,7 +56,7 @@ class Volume(msgspec.Struct, frozen=True, tag=True):
     note: str = ""
 
 
-class Entry(msgspec.Struct, frozen=True, tag=True):
+class FileEntry(msgspec.Struct, frozen=True, tag=True):
     """From the reader: something with a name; `path` is what leads to it, itself last."""
 
     path: tuple[bytes, ...]
@@ -99,7 +99,7 @@ class Lacking(msgspec.Struct, frozen=True, tag=True):
     module: str
 
 
-FromReader = Need | Volume | Entry | Data | Hole | Trouble | Done | Lacking
+FromReader = Need | Volume | FileEntry | Data | Hole | Trouble | Done | Lacking
 ToReader = Ask | Got | Disk | Done
 M = TypeVar("M")
 

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from likeness.files.confinement import confine
-from likeness.files.messages import Ask, Channel, Done, Entry, Lacking, Trouble, Volume
+from likeness.files.messages import Ask, Channel, Done, FileEntry, Lacking, Trouble, Volume
 from likeness.files.sources import Asking
 
 _SCRIPTS = (
@@ -89,7 +89,7 @@ def _find(start: Any, ask: Ask) -> Any:
 
     wanted = walking.matching(ask.name)
     for told in walking.walked(ask.path, start, with_data=False):
-        named = isinstance(told, Entry) and told.path and wanted(told.path[-1])
+        named = isinstance(told, FileEntry) and told.path and wanted(told.path[-1])
         if named or isinstance(told, Trouble):
             yield told
 

@@ -36,7 +36,7 @@ _LOST_GROUP = "of an LVM group that is not whole here: a disk of it may be missi
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundVolume:
     """A volume as it is told of, and its file system if it has one."""
 
     told: Volume
@@ -51,13 +51,13 @@ class _Piece:
     file: BinaryIO
 
 
-def find_volumes(disks: list[tuple[str, DiskFile]]) -> list[Found]:
+def find_volumes(disks: list[tuple[str, DiskFile]]) -> list[FoundVolume]:
     """Every volume of these disks: partitions, whole disks, and LVM across them."""
     pieces: list[_Piece] = []
     for position, disk in disks:
         pieces.extend(_pieces_of(position, disk))
     grouped, logical = _lvm(pieces)
-    found: list[Found] = []
+    found: list[FoundVolume] = []
     btrfs: dict[bytes, list[_Piece]] = {}
     for piece in [*(p for p in pieces if p not in grouped), *logical]:
         if _is(BtrfsFilesystem, piece.file):
@@ -117,19 +117,21 @@ def _in_lvm(file: BinaryIO) -> bool:
         return False
 
 
-def _looked_at(piece: _Piece) -> Found:
+def _looked_at(piece: _Piece) -> FoundVolume:
     if (kind := _kind(piece.file)) is not None:
         return _opened(piece, kind, piece.file)
     note = _LOST_GROUP if _in_lvm(piece.file) else _other(piece.file)
-    return Found(_told(piece, "", note))
+    return FoundVolume(_told(piece, "", note))
 
 
-def _opened(piece: _Piece, kind: type[Filesystem], files: object) -> Found:
+def _opened(piece: _Piece, kind: type[Filesystem], files: object) -> FoundVolume:
     try:
         opened = kind(files)
     except Exception as cause:  # noqa: BLE001 -- as above
-        return Found(_told(piece, "", f"{kind.__type__}, but it cannot be read: {cause!r}"[:200]))
-    return Found(_told(piece, kind.__type__, ""), opened)
+        return FoundVolume(
+            _told(piece, "", f"{kind.__type__}, but it cannot be read: {cause!r}"[:200])
+        )
+    return FoundVolume(_told(piece, kind.__type__, ""), opened)
 
 
 def _told(piece: _Piece, kind: str, note: str) -> Volume:
@@ -160,15 +162,15 @@ def _other(file: BinaryIO) -> str:
     return "no file system that is known here"
 
 
-def _named_apart(found: list[Found]) -> list[Found]:
+def _named_apart(found: list[FoundVolume]) -> list[FoundVolume]:
     """No two volumes of one name: a guest may have named its groups as it likes."""
     seen: dict[bytes, int] = {}
-    apart: list[Found] = []
+    apart: list[FoundVolume] = []
     for each in found:
         name = each.told.name
         seen[name] = seen.get(name, 0) + 1
         if seen[name] > 1:
             other = msgspec.structs.replace(each.told, name=name + b"~%d" % seen[name])
-            each = Found(other, each.files)
+            each = FoundVolume(other, each.files)
         apart.append(each)
     return apart

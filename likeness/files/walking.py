@@ -8,7 +8,7 @@ from typing import Any
 from dissect.target.filesystem import DirEntry
 from dissect.util.stream import RunlistStream
 
-from likeness.files.messages import MAX_READ, Data, Entry, Hole, Trouble
+from likeness.files.messages import MAX_READ, Data, FileEntry, Hole, Trouble
 
 _DEEPEST = 512
 _ONE_PLACE = ("ext", "xfs", "ntfs")  # a folder's number is its own, and it is in one place
@@ -28,7 +28,7 @@ _CLOUD, _CLOUD_MASK = 0x9000001A, 0xFFFF0FFF
 _LATEST_NS = (1 << 62) - 1
 
 Path = tuple[bytes, ...]
-Walked = Entry | Trouble | Data | Hole
+Walked = FileEntry | Trouble | Data | Hole
 
 
 def as_bytes(name: str) -> bytes:
@@ -64,7 +64,7 @@ def children(folder: Any, path: Path) -> Iterator[tuple[Path, Any]]:
             yield (*path, as_bytes(entry.name)), entry
 
 
-def listed(path: Path, entry: Any) -> Entry | Trouble:
+def listed(path: Path, entry: Any) -> FileEntry | Trouble:
     """What is told of one thing."""
     try:
         return described(path, entry.get())
@@ -72,11 +72,11 @@ def listed(path: Path, entry: Any) -> Entry | Trouble:
         return Trouble(path, _said(cause))
 
 
-def described(path: Path, entry: Any) -> Entry:
+def described(path: Path, entry: Any) -> FileEntry:
     """The same, of an entry that is opened."""
     facts = entry.lstat()
     kind = _KINDS.get(stat.S_IFMT(int(facts.st_mode)), "other")
-    return Entry(
+    return FileEntry(
         path,
         kind,
         max(int(facts.st_size), 0),

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from likeness.errors import BadInput
-from likeness.files.messages import Data, Entry, FromReader, Hole, Trouble
+from likeness.files.messages import Data, FileEntry, FromReader, Hole, Trouble
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,8 +43,8 @@ class TreeWriter:
             raise BadInput(
                 f"{target} cannot be written to: {cause.strerror}; name another folder"
             ) from cause
-        self._open: list[tuple[bytes, int, Entry | None]] = [(b"", top, None)]
-        self._file: tuple[tuple[bytes, ...], int, Entry] | None = None
+        self._open: list[tuple[bytes, int, FileEntry | None]] = [(b"", top, None)]
+        self._file: tuple[tuple[bytes, ...], int, FileEntry] | None = None
         self._at = 0
 
     def take(self, told: Iterable[FromReader], top: bytes) -> None:
@@ -65,11 +65,11 @@ class TreeWriter:
             self._more(told)
         elif isinstance(told, Trouble):
             self._trouble(told)
-        elif isinstance(told, Entry):
+        elif isinstance(told, FileEntry):
             self._finish_file()
             self._entry(told, (top, *told.path[self._skip :]))
 
-    def _entry(self, told: Entry, path: tuple[bytes, ...]) -> None:
+    def _entry(self, told: FileEntry, path: tuple[bytes, ...]) -> None:
         fit = tuple(_fit(part) for part in path)
         folder = self._enter(fit[:-1])
         name = fit[-1]
@@ -89,7 +89,7 @@ class TreeWriter:
                 raise
             self._lose(told.path, f"left out: {cause}")
 
-    def _make(self, told: Entry, folder: int, name: bytes, depth: int) -> None:
+    def _make(self, told: FileEntry, folder: int, name: bytes, depth: int) -> None:
         if told.kind == "folder":
             os.mkdir(name, 0o700, dir_fd=folder)
             self._open.append((name, os.open(name, _FOLDER, dir_fd=folder), told))
@@ -214,13 +214,13 @@ def _write_all(handle: int, at: int, data: memoryview) -> None:
         data, at = data[count:], at + count
 
 
-def _settle(handle: int, told: Entry) -> None:
+def _settle(handle: int, told: FileEntry) -> None:
     os.fchmod(handle, told.mode & _RIGHTS)
     with suppress(OSError, OverflowError):  # a moment that this file system cannot name
         os.utime(handle, ns=(told.accessed_ns, told.modified_ns))
 
 
-def _stamp(name: bytes, told: Entry, folder: int) -> None:
+def _stamp(name: bytes, told: FileEntry, folder: int) -> None:
     with suppress(OSError, OverflowError):
         os.utime(
             name,

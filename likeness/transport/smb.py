@@ -179,7 +179,7 @@ class SmbTransport:
         """See `Transport.close`; a later call connects again."""
         self._pool.close()
 
-    def _listed(self, folder: str) -> list[smb_folders.Listed]:
+    def _listed(self, folder: str) -> list[smb_folders.ListedFile]:
         path = self._folder_path(folder)
         return self._call(folder, lambda session: smb_folders.list_folder(session, path))
 

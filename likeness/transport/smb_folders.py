@@ -58,7 +58,7 @@ _GONE = MISSING | OTHER_KIND | DYING
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedFile:
     """One line of a folder's listing."""
 
     name: str
@@ -73,7 +73,7 @@ def size_of(session: SmbSession, path: str) -> int:
     return int(contents(SMB2CreateResponse, answers[0])["end_of_file"].get_value())
 
 
-def list_folder(session: SmbSession, path: str) -> list[Listed]:
+def list_folder(session: SmbSession, path: str) -> list[ListedFile]:
     """What lies directly in a folder, in no order; nothing if there is no such folder."""
     handle, message = opening(session, path, LIST, options=FOLDER)
     query = _query(session, handle)
@@ -239,7 +239,7 @@ def _query(session: SmbSession, handle: Any) -> Message:
 
 def _listed(
     session: SmbSession, handle: Any, answers: Sequence[Answer | SMBException]
-) -> Iterator[Listed]:
+) -> Iterator[ListedFile]:
     for answer in answers:
         if refusal(answer) == NtStatus.STATUS_NO_MORE_FILES:
             return
@@ -255,7 +255,7 @@ def _listed(
         yield from _lines(contents(SMB2QueryDirectoryResponse, answer)["buffer"].get_value())
 
 
-def _lines(listing: bytes) -> Iterator[Listed]:
+def _lines(listing: bytes) -> Iterator[ListedFile]:
     at = 0
     while True:
         to_next, _, size_bytes, attributes, name_bytes = _LISTED.unpack_from(listing, at)
@@ -264,7 +264,7 @@ def _lines(listing: bytes) -> Iterator[Listed]:
         is_folder = bool(attributes & FileAttributes.FILE_ATTRIBUTE_DIRECTORY)
         leads_away = is_folder and attributes & FileAttributes.FILE_ATTRIBUTE_REPARSE_POINT
         if name not in (".", "..") and not leads_away:
-            yield Listed(name, size_bytes, is_folder)
+            yield ListedFile(name, size_bytes, is_folder)
         if not to_next:
             return
         at += to_next

@@ -42,7 +42,7 @@ _REPLY_TEXT_LIMIT = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class NbdServer:
+class NbdAddress:
     """Where a disk is offered.
 
     Attributes:
@@ -69,7 +69,7 @@ class NbdConnection:
     """One connection to one disk: requests are sent ahead, answers come in any order."""
 
     def __init__(
-        self, sock: socket.socket, server: NbdServer, idle_seconds: float, stop: StopToken
+        self, sock: socket.socket, server: NbdAddress, idle_seconds: float, stop: StopToken
     ) -> None:
         self._sock, self._server = sock, server
         self._idle_seconds, self._stop = idle_seconds, stop
@@ -80,7 +80,7 @@ class NbdConnection:
     @classmethod
     def open(
         cls,
-        server: NbdServer,
+        server: NbdAddress,
         *,
         connect_seconds: float,
         idle_seconds: float,
@@ -243,7 +243,7 @@ class NbdConnection:
 
 
 def first_that_answers(
-    servers: Iterable[NbdServer], *, connect_seconds: float, idle_seconds: float, stop: StopToken
+    servers: Iterable[NbdAddress], *, connect_seconds: float, idle_seconds: float, stop: StopToken
 ) -> NbdConnection:
     """Try one address after the other: a pool offers a disk on networks nobody here can reach.
 

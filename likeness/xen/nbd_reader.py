@@ -11,7 +11,7 @@ from likeness.retrying import Attempts, Pauses
 from likeness.stopping import StopToken
 from likeness.xen.endpoints import fingerprint_of_pem
 from likeness.xen.failures import Refusal, reason
-from likeness.xen.nbd import READ_LIMIT, NbdConnection, NbdServer, first_that_answers
+from likeness.xen.nbd import READ_LIMIT, NbdAddress, NbdConnection, first_that_answers
 from likeness.xen.pieces import pieces_to_read
 from likeness.xen.session import XenSession
 from likeness.xen.snapshot_facts import SnapshotDisk
@@ -211,7 +211,7 @@ class NbdDiskReader:
         )
 
 
-def servers_of(xen: XenSession, disk_ref: str) -> list[NbdServer]:
+def servers_of(xen: XenSession, disk_ref: str) -> list[NbdAddress]:
     """Where the pool offers a frozen disk.
 
     Raises:
@@ -224,7 +224,7 @@ def servers_of(xen: XenSession, disk_ref: str) -> list[NbdServer]:
     if not offers:
         raise NotOffered("no network of the pool has the purpose nbd")
     return [
-        NbdServer(
+        NbdAddress(
             address=str(offer["address"]),
             port=int(offer["port"]),
             export=str(offer["exportname"]),

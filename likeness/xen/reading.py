@@ -22,7 +22,7 @@ class Way(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class ChosenReader:
     """A reader, and why it is this one.
 
     Attributes:
@@ -44,7 +44,7 @@ def open_reader(
     cap: BandwidthCap | None = None,
     idle_seconds: float | None = None,
     way: Way | None = None,
-) -> Opened:
+) -> ChosenReader:
     """The best way to read a frozen disk that this pool offers: NBD where it works, else HTTP.
 
     Args:
@@ -66,7 +66,7 @@ def open_reader(
         except NotOffered as cause:
             why = f"NBD cannot be used: {cause}"
         else:
-            return Opened(reader, Way.NBD, "the pool offers NBD and it answers")
+            return ChosenReader(reader, Way.NBD, "the pool offers NBD and it answers")
         if way is Way.NBD:
             raise BadInput(
                 f"disk {disk.facts.position} ({disk.facts.name}) was to be read by NBD, but {why}"
@@ -74,4 +74,4 @@ def open_reader(
     else:
         why = "NBD was not asked for"
     stream = HttpDiskReader(xen, disk, stop=stop, cap=cap, idle_seconds=idle_seconds)
-    return Opened(stream, Way.HTTP, f"read as one stream; {why}")
+    return ChosenReader(stream, Way.HTTP, f"read as one stream; {why}")

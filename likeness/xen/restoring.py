@@ -40,7 +40,7 @@ _MAX_RECORD = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class RestoredDisk:
+class DiskToFill:
     """A disk that is to be filled.
 
     Attributes:
@@ -73,7 +73,7 @@ class RestoredVm:
     ref: str
     uuid: str
     name: str
-    disks: tuple[RestoredDisk, ...]
+    disks: tuple[DiskToFill, ...]
     notes: tuple[str, ...]
 
 
@@ -132,7 +132,7 @@ def create_vm(
 
 def write_disk(
     xen: XenSession,
-    disk: RestoredDisk,
+    disk: DiskToFill,
     segments: Iterable[Segment],
     *,
     stop: StopToken | None = None,
@@ -241,7 +241,7 @@ def _with_disks(
     owner: Owner,
     storage_ref: str,
     sizes: Mapping[DiskId, int],
-) -> tuple[RestoredDisk, ...]:
+) -> tuple[DiskToFill, ...]:
     made = []
     for drive in facts["drives"]:
         old = facts["disks"].get(drive["VDI"])
@@ -259,7 +259,7 @@ def _with_disks(
             destroy_disk(xen, ref)
             raise
         made.append(
-            RestoredDisk(
+            DiskToFill(
                 disk=disk,
                 position=str(drive["userdevice"]),
                 ref=ref,
@@ -338,7 +338,7 @@ def _upload(
 
 def _send_all(
     upload: Upload,
-    disk: RestoredDisk,
+    disk: DiskToFill,
     segments: Iterable[Segment],
     cap: BandwidthCap | None,
     stop: StopToken,

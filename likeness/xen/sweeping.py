@@ -25,7 +25,7 @@ _Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class SweptObject:
     """One thing a crashed run had left.
 
     Attributes:
@@ -50,7 +50,7 @@ def sweep_snapshots(
     *,
     is_compared_with: Callable[[Reference], bool] = lambda _: True,
     pauses: Pauses = WHILE_HELD,
-) -> tuple[Swept, ...]:
+) -> tuple[SweptObject, ...]:
     """Remove what runs that are over left in the pool; start VMs they left halted.
 
     Only what carries this installation's own mark, put on that very object, is touched, and of
@@ -242,20 +242,20 @@ class _Sweeper:
     xen: XenSession
     pauses: Pauses
 
-    def end_task(self, ref: str, owner: Owner, record: _Record) -> Swept:
+    def end_task(self, ref: str, owner: Owner, record: _Record) -> SweptObject:
         return _swept("task", owner, record, lambda: end_task(self.xen, ref, record), "ending {}")
 
-    def start_vm(self, ref: str, owner: Owner, record: _Record) -> Swept:
+    def start_vm(self, ref: str, owner: Owner, record: _Record) -> SweptObject:
         def start() -> None:
             start_promised_vm(self.xen, ref)
 
         return _swept("halted VM", owner, record, start, "starting {} again")
 
-    def bring_back(self, ref: str, owner: Owner, record: _Record) -> Swept:
+    def bring_back(self, ref: str, owner: Owner, record: _Record) -> SweptObject:
         doing = "bringing {} back to what it was"
         return _swept("half overwritten VM", owner, record, lambda: go_back(self.xen, ref), doing)
 
-    def drop_snapshot(self, ref: str, owner: Owner, record: _Record) -> Swept:
+    def drop_snapshot(self, ref: str, owner: Owner, record: _Record) -> SweptObject:
         def drop() -> None:
             leftover = leftover_of(self.xen, ref, owner=owner)
             if leftover is not None:
@@ -263,19 +263,19 @@ class _Sweeper:
 
         return _swept("snapshot", owner, record, drop)
 
-    def destroy_delegate(self, ref: str, owner: Owner, record: _Record) -> Swept:
+    def destroy_delegate(self, ref: str, owner: Owner, record: _Record) -> SweptObject:
         def destroy() -> None:
             destroy_delegate(self.xen, ref, pauses=self.pauses)
 
         return _swept("delegate", owner, record, destroy)
 
-    def destroy_vm(self, ref: str, owner: Owner, record: _Record) -> Swept:
+    def destroy_vm(self, ref: str, owner: Owner, record: _Record) -> SweptObject:
         def destroy() -> None:
             end_drill(self.xen, ref, pauses=self.pauses)
 
         return _swept("unfinished VM", owner, record, destroy)
 
-    def release_disk(self, ref: str, owner: Owner, record: _Record) -> Swept:
+    def release_disk(self, ref: str, owner: Owner, record: _Record) -> SweptObject:
         """A VM that is its owner's has the disk: without our mark it stays when it is unplugged."""
 
         def release() -> None:
@@ -283,7 +283,7 @@ class _Sweeper:
 
         return _swept("mark on restored disk", owner, record, release)
 
-    def destroy_disk(self, ref: str, owner: Owner, record: _Record) -> Swept:
+    def destroy_disk(self, ref: str, owner: Owner, record: _Record) -> SweptObject:
         what = "frozen disk" if record["is_a_snapshot"] else "unfinished disk"
 
         def destroy() -> None:
@@ -298,18 +298,18 @@ class _Sweeper:
 
         return _swept(what, owner, record, destroy)
 
-    def drop_reference(self, reference: Reference) -> Swept:
+    def drop_reference(self, reference: Reference) -> SweptObject:
         uuid, run = reference.uuid, reference.run
         problem = _problem(lambda: drop_reference(self.xen, reference), f"removing {uuid}")
-        return Swept("record of changes", uuid, uuid, run, problem)
+        return SweptObject("record of changes", uuid, uuid, run, problem)
 
 
 def _swept(
     what: str, owner: Owner, record: _Record, step: Callable[[], object], doing: str = "removing {}"
-) -> Swept:
+) -> SweptObject:
     name = without_owner(str(record["name_label"]))
     problem = _problem(step, doing.format(f"{what} {name}"))
-    return Swept(what, name, str(record["uuid"]), owner.run, problem)
+    return SweptObject(what, name, str(record["uuid"]), owner.run, problem)
 
 
 def _problem(step: Callable[[], object], doing: str) -> str:

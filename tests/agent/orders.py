@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from likeness.agent.protocol import PROTOCOL, Header, OrderedDisk
-from likeness.agent.remote import Done, Order, RemoteDisk
+from likeness.agent.remote import AgentFigures, Order, RemoteDisk
 from likeness.codec.keys import STORE_SCOPE
 from likeness.model.disk import DiskFacts, Skips, VmFacts
 from likeness.model.ids import RunId, VmId, random_name
@@ -122,10 +122,12 @@ class Attempt:
     code: int | None = None
     relied_on: ReliedOn | None = None
 
-    def run(self, meddle: Callable[[asyncio.subprocess.Process], None] = lambda _: None) -> Done:
+    def run(
+        self, meddle: Callable[[asyncio.subprocess.Process], None] = lambda _: None
+    ) -> AgentFigures:
         return asyncio.run(asyncio.wait_for(self._run(meddle), 120))
 
-    async def _run(self, meddle: Callable[[asyncio.subprocess.Process], None]) -> Done:
+    async def _run(self, meddle: Callable[[asyncio.subprocess.Process], None]) -> AgentFigures:
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*self.command, stdin=pipe, stdout=pipe)
         try:
@@ -138,7 +140,7 @@ class Attempt:
             process.stdin.close()
             self.code = await asyncio.wait_for(process.wait(), 30)
 
-    def receipt(self, done: Done) -> TransferReceipt:
+    def receipt(self, done: AgentFigures) -> TransferReceipt:
         return TransferReceipt(
             run=self.ordered.run,
             job="nightly",

@@ -14,7 +14,7 @@ import pytest
 from likeness.agent.protocol import (
     AGENT_PACK_BYTES,
     HEAD_BYTES,
-    Kind,
+    FrameKind,
     frame,
     head_of,
     read_skips,
@@ -161,7 +161,7 @@ def begun(workshop: Workshop) -> "subprocess.Popen[bytes]":
     while True:
         kind, length = head_of(process.stdout.read(HEAD_BYTES))
         process.stdout.read(length)
-        if kind is Kind.PROGRESS:
+        if kind is FrameKind.PROGRESS:
             return process
 
 
@@ -234,18 +234,20 @@ def test_an_agent_that_lies_about_a_pack_makes_no_version(workshop: Workshop) ->
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
-        (Kind.RECEIPT, b"short"),
-        (Kind.RECEIPT, bytes(16) + b"\xff" * 60),
-        (Kind.MAP, bytes(10) + b"x" * 31),
-        (Kind.MAP, b"\0\0" + b"\xff" * 8 + bytes(32)),
-        (Kind.MAP, b"\7\0" + bytes(8) + bytes(32)),
-        (Kind.END, b"{}"),
+        (FrameKind.RECEIPT, b"short"),
+        (FrameKind.RECEIPT, bytes(16) + b"\xff" * 60),
+        (FrameKind.MAP, bytes(10) + b"x" * 31),
+        (FrameKind.MAP, b"\0\0" + b"\xff" * 8 + bytes(32)),
+        (FrameKind.MAP, b"\7\0" + bytes(8) + bytes(32)),
+        (FrameKind.END, b"{}"),
     ],
 )
-def test_nonsense_from_an_agent_is_refused(workshop: Workshop, kind: Kind, payload: bytes) -> None:
+def test_nonsense_from_an_agent_is_refused(
+    workshop: Workshop, kind: FrameKind, payload: bytes
+) -> None:
     order = Ordered.of(workshop, noise(1, 9 * CHUNK)).attempt().order
     with pytest.raises((BadInput, Damaged, TransferBroken)):
         order.take(kind, payload)
     with pytest.raises(BadInput, match="does not speak the agent's language"):
         head_of(b"Last ")
-    assert frame(Kind.GO) == b"\6\0\0\0\0"
+    assert frame(FrameKind.GO) == b"\6\0\0\0\0"

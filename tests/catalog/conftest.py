@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.connection import CatalogFile
+from catalog.connection import CatalogLocation
 from catalog.session import catalog_session
 from tests.catalog.scenes import new_catalog
 
@@ -20,7 +20,9 @@ OPENED_BY_EACH_CALL = (
 
 
 @pytest.fixture
-def catalog(tmp_path: Path, request: pytest.FixtureRequest) -> Generator[CatalogFile, None, None]:
+def catalog(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Generator[CatalogLocation, None, None]:
     """An empty catalog, kept open from call to call as a job keeps it."""
     made = new_catalog(tmp_path)
     if request.path.stem in OPENED_BY_EACH_CALL:
@@ -31,6 +33,6 @@ def catalog(tmp_path: Path, request: pytest.FixtureRequest) -> Generator[Catalog
 
 
 @pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> CatalogFile:
+def empty(tmp_path_factory: pytest.TempPathFactory) -> CatalogLocation:
     """An empty catalog to copy, for tests that need many."""
     return new_catalog(tmp_path_factory.mktemp("empty"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from catalog.connection import CatalogFile
+from catalog.connection import CatalogLocation
 from catalog.recording import record_version
 from catalog.values import DiskMap, Recorded
 from likeness.model.ids import ChunkId, DiskId, PackId, VersionId
@@ -45,16 +45,16 @@ class Remembered:
 class History:
     """Every version that was recorded, beside the catalog that should know them."""
 
-    catalog: CatalogFile
+    catalog: CatalogLocation
     versions: dict[VersionId, Remembered] = field(default_factory=dict)
     last: dict[str, Remembered] = field(default_factory=dict)
     packs: dict[PackId, PackReceipt] = field(default_factory=dict)
 
     @classmethod
-    def beside(cls, empty: CatalogFile, folder: Path) -> "History":
+    def beside(cls, empty: CatalogLocation, folder: Path) -> "History":
         """A history that begins with a copy of an empty catalog."""
         folder.mkdir(parents=True)
-        catalog = CatalogFile(folder / "catalog.duckdb")
+        catalog = CatalogLocation(folder / "catalog.duckdb")
         shutil.copyfile(empty.path, catalog.path)
         return cls(catalog)
 

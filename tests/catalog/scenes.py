@@ -8,7 +8,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
-from catalog.connection import CatalogFile, make_room
+from catalog.connection import CatalogLocation, make_room
 from catalog.proofs import record_proofs
 from catalog.schema import create
 from catalog.values import DiskMap, DocumentCheck, Proved
@@ -50,9 +50,9 @@ def run(number: object) -> RunId:
     return RunId(name("run", number))
 
 
-def new_catalog(folder: Path, **settings: object) -> CatalogFile:
+def new_catalog(folder: Path, **settings: object) -> CatalogLocation:
     """An empty catalog under `folder`."""
-    catalog = CatalogFile(folder / "catalog" / "catalog.duckdb", **settings)  # type: ignore[arg-type]
+    catalog = CatalogLocation(folder / "catalog" / "catalog.duckdb", **settings)  # type: ignore[arg-type]
     make_room(catalog)
     catalog.path.write_bytes(_empty_catalog())
     catalog.path.chmod(0o600)
@@ -64,7 +64,7 @@ def new_catalog(folder: Path, **settings: object) -> CatalogFile:
 def _empty_catalog() -> bytes:
     """What `create` makes: made once, as it costs more than most tests."""
     with tempfile.TemporaryDirectory() as folder:
-        catalog = CatalogFile(Path(folder) / "catalog" / "catalog.duckdb")
+        catalog = CatalogLocation(Path(folder) / "catalog" / "catalog.duckdb")
         create(catalog, NOW)
         return catalog.path.read_bytes()
 
@@ -175,7 +175,7 @@ def proved(*packs: PackReceipt, at: datetime = NOW) -> list[PackProof]:
 
 
 def validated(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
     proofs: Iterable[PackProof],
     now: datetime,
     max_age: timedelta | None,

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 import pytest
 
-from catalog.connection import CatalogFile, catalog_locked, opened, reading, writing
+from catalog.connection import CatalogLocation, catalog_locked, opened, reading, writing
 from catalog.runs import begin_run, last_runs
 from catalog.schema import create, migrate
 from catalog.versions import list_vms
@@ -35,9 +35,9 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
         import sys
         sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
-        from catalog.connection import CatalogFile, reading, writing, catalog_locked
+        from catalog.connection import CatalogLocation, reading, writing, catalog_locked
         from tests.catalog.scenes import *
-        catalog = CatalogFile(Path(sys.argv[1]))
+        catalog = CatalogLocation(Path(sys.argv[1]))
     """
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(code)]
@@ -73,7 +73,7 @@ def test_duckdb_is_connected_in_one_place() -> None:
     assert calls[0].startswith("catalog/connection.py:")
 
 
-def test_processes_that_write_at_the_same_time_lose_nothing(catalog: CatalogFile) -> None:
+def test_processes_that_write_at_the_same_time_lose_nothing(catalog: CatalogLocation) -> None:
     code = """
         for turn_no in range(25):
             with writing(catalog) as connection:
@@ -93,7 +93,7 @@ def test_processes_that_write_at_the_same_time_lose_nothing(catalog: CatalogFile
     assert len(last_runs(catalog, 1000)) == 100
 
 
-def test_threads_take_turns(catalog: CatalogFile) -> None:
+def test_threads_take_turns(catalog: CatalogLocation) -> None:
     failures: list[BaseException] = []
 
     def work(which: int) -> None:
@@ -115,7 +115,7 @@ def test_threads_take_turns(catalog: CatalogFile) -> None:
 
 
 def test_a_process_that_holds_on_makes_others_busy_and_its_death_lets_them_in(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
 ) -> None:
     holder = python(
         """
@@ -140,12 +140,12 @@ def test_a_process_that_holds_on_makes_others_busy_and_its_death_lets_them_in(
         end(holder)
 
 
-def test_a_thread_that_holds_on_makes_others_busy(catalog: CatalogFile) -> None:
+def test_a_thread_that_holds_on_makes_others_busy(catalog: CatalogLocation) -> None:
     with catalog_locked(catalog, alone=False), pytest.raises(CatalogBusy, match="another thread"):
         list_vms(replace(catalog, patience=IMPATIENT))
 
 
-def test_readers_in_two_processes_do_not_wait_for_each_other(catalog: CatalogFile) -> None:
+def test_readers_in_two_processes_do_not_wait_for_each_other(catalog: CatalogLocation) -> None:
     reader = python(
         """
         with reading(catalog) as connection:
@@ -161,7 +161,7 @@ def test_readers_in_two_processes_do_not_wait_for_each_other(catalog: CatalogFil
         end(reader)
 
 
-def test_a_program_that_ignores_the_lock_is_seen(catalog: CatalogFile) -> None:
+def test_a_program_that_ignores_the_lock_is_seen(catalog: CatalogLocation) -> None:
     foreigner = python(
         """
         import duckdb
@@ -180,7 +180,7 @@ def test_a_program_that_ignores_the_lock_is_seen(catalog: CatalogFile) -> None:
 
 
 @pytest.mark.parametrize("rounds", [6])
-def test_kill_9_loses_nothing_that_was_acknowledged(catalog: CatalogFile, rounds: int) -> None:
+def test_kill_9_loses_nothing_that_was_acknowledged(catalog: CatalogLocation, rounds: int) -> None:
     code = """
         number = 0
         while True:
@@ -217,7 +217,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(catalog: CatalogFile, rounds
     assert acknowledged >= rounds * 3
 
 
-def test_what_goes_wrong_inside_leaves_nothing_behind(catalog: CatalogFile) -> None:
+def test_what_goes_wrong_inside_leaves_nothing_behind(catalog: CatalogLocation) -> None:
     def fail() -> None:
         with writing(catalog) as connection:
             connection.execute(
@@ -234,7 +234,7 @@ def test_what_goes_wrong_inside_leaves_nothing_behind(catalog: CatalogFile) -> N
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        catalog = CatalogFile(tmp_path / "new" / "folder" / "catalog.duckdb")
+        catalog = CatalogLocation(tmp_path / "new" / "folder" / "catalog.duckdb")
         create(catalog, NOW)
         begin_run(catalog, run(1), "job", NOW)
         with writing(catalog) as connection:
@@ -251,22 +251,22 @@ def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
 
 
 def test_a_missing_catalog_is_told_apart_from_a_broken_one(tmp_path: Path) -> None:
-    nowhere = CatalogFile(tmp_path / "none.duckdb")
+    nowhere = CatalogLocation(tmp_path / "none.duckdb")
     for use in (list_vms, lambda c: begin_run(c, run(1), "job", NOW), lambda c: migrate(c, NOW)):
         with pytest.raises(BadInput, match=r"no catalog at .*none\.duckdb"):
             use(nowhere)
     assert not nowhere.path.exists()
     with pytest.raises(BadInput, match="no folder"):
-        list_vms(CatalogFile(tmp_path / "no" / "folder.duckdb"))
+        list_vms(CatalogLocation(tmp_path / "no" / "folder.duckdb"))
 
-    broken = CatalogFile(tmp_path / "broken.duckdb")
+    broken = CatalogLocation(tmp_path / "broken.duckdb")
     broken.path.write_bytes(b"not a database" * 1000)
     with pytest.raises(Damaged, match="sets it aside"):
         list_vms(broken)
 
 
 @pytest.mark.parametrize("how", ["cut off", "altered"])
-def test_damage_inside_is_called_so_and_not_tried_again(catalog: CatalogFile, how: str) -> None:
+def test_damage_inside_is_called_so_and_not_tried_again(catalog: CatalogLocation, how: str) -> None:
     for number in range(3):
         begin_run(catalog, run(number), "nightly" * 1000, NOW)
     whole = catalog.path.read_bytes()
@@ -284,7 +284,7 @@ def test_damage_inside_is_called_so_and_not_tried_again(catalog: CatalogFile, ho
 
 def test_a_catalog_of_another_user_is_not_called_broken() -> None:
     with TemporaryDirectory() as folder:
-        catalog = CatalogFile(Path(folder) / "catalog.duckdb")
+        catalog = CatalogLocation(Path(folder) / "catalog.duckdb")
         create(catalog, NOW)
         for path in (catalog.path, catalog.lock_path):
             with forbidden(path), pytest.raises(BadInput, match="user"):
@@ -306,7 +306,9 @@ def forbidden(path: Path) -> Generator[None, None, None]:
         path.chmod(0o600)
 
 
-def test_a_log_that_lost_its_catalog_does_not_come_back_in_a_new_one(catalog: CatalogFile) -> None:
+def test_a_log_that_lost_its_catalog_does_not_come_back_in_a_new_one(
+    catalog: CatalogLocation,
+) -> None:
     with duckdb.connect(catalog.path) as connection:
         connection.execute("SET checkpoint_threshold = '1 GB'")
         connection.execute("INSERT INTO runs VALUES (uuid(), 'old', now(), NULL, 'running', '')")
@@ -320,7 +322,7 @@ def test_a_log_that_lost_its_catalog_does_not_come_back_in_a_new_one(catalog: Ca
 
 
 def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    theirs = CatalogFile(tmp_path / "theirs.duckdb")
+    theirs = CatalogLocation(tmp_path / "theirs.duckdb")
     with opened(theirs, theirs.path, read_only=False) as connection:
         connection.execute("CREATE TABLE sales (n INTEGER)")
     with pytest.raises(Damaged, match="another program"):
@@ -329,7 +331,7 @@ def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
         migrate(theirs, NOW)
 
 
-def test_a_full_memory_is_a_sentence_and_changes_nothing(catalog: CatalogFile) -> None:
+def test_a_full_memory_is_a_sentence_and_changes_nothing(catalog: CatalogLocation) -> None:
     small = replace(catalog, memory_bytes=24 << 20)
 
     def fill() -> None:
@@ -345,7 +347,7 @@ def test_a_full_memory_is_a_sentence_and_changes_nothing(catalog: CatalogFile) -
     assert ("big",) not in tables
 
 
-def test_duckdb_errors_of_ours_are_not_hidden(catalog: CatalogFile) -> None:
+def test_duckdb_errors_of_ours_are_not_hidden(catalog: CatalogLocation) -> None:
     def ask() -> None:
         with reading(catalog) as connection:
             connection.execute("SELECT nothing FROM nowhere")
@@ -354,7 +356,7 @@ def test_duckdb_errors_of_ours_are_not_hidden(catalog: CatalogFile) -> None:
         ask()
 
 
-def test_too_little_memory_is_no_damage(catalog: CatalogFile) -> None:
+def test_too_little_memory_is_no_damage(catalog: CatalogLocation) -> None:
     for _ in range(2):
         with pytest.raises(TransientError, match="look for room on its disk and for memory"):
             begin_run(replace(catalog, memory_bytes=16 << 10), run(1), "job", NOW)

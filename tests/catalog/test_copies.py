@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from catalog.connection import CatalogFile, reading, writing
+from catalog.connection import CatalogLocation, reading, writing
 from catalog.copies import MANIFEST, export_copy, import_copy
 from catalog.dedup import drop_duplicates
 from catalog.proofs import record_proofs
@@ -20,7 +20,7 @@ from tests.support.catalog_rows import damage_rows, verdict_history
 
 
 @pytest.fixture
-def full(catalog: CatalogFile) -> History:
+def full(catalog: CatalogLocation) -> History:
     """A catalog with something in every table."""
     history = History(catalog)
     history.back_up("web", {0: {at: CHUNKS[at] for at in range(5)}}, packs=2)
@@ -37,7 +37,7 @@ def full(catalog: CatalogFile) -> History:
     return history
 
 
-def fill_what_is_empty(catalog: CatalogFile) -> None:
+def fill_what_is_empty(catalog: CatalogLocation) -> None:
     """A row of anything in tables that nothing above writes to."""
     values = {"UUID": "uuid()", "TIMESTAMP": "TIMESTAMP '2030-01-01'", "BLOB": "'\\x00'::BLOB"}
     with writing(catalog) as connection:
@@ -51,7 +51,7 @@ def fill_what_is_empty(catalog: CatalogFile) -> None:
                 connection.execute(f"INSERT INTO {table} SELECT {row}")
 
 
-def everything(catalog: CatalogFile) -> dict[str, list[tuple[object, ...]]]:
+def everything(catalog: CatalogLocation) -> dict[str, list[tuple[object, ...]]]:
     """Every row of every table."""
     with reading(catalog) as connection:
         tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
@@ -70,7 +70,7 @@ def test_p3_an_imported_copy_equals_the_original(full: History, tmp_path: Path) 
     }
     assert copy.size_bytes == sum(p.stat().st_size for p in (tmp_path / "copy").iterdir())
 
-    other = CatalogFile(tmp_path / "elsewhere" / "catalog.duckdb")
+    other = CatalogLocation(tmp_path / "elsewhere" / "catalog.duckdb")
     assert import_copy(tmp_path / "copy", other, NOW + DAY).rows == copy.rows
 
     restored = everything(other)
@@ -85,7 +85,7 @@ def test_p3_an_imported_copy_equals_the_original(full: History, tmp_path: Path) 
 
 def test_work_goes_on_in_an_imported_copy(full: History, tmp_path: Path) -> None:
     export_copy(full.catalog, tmp_path / "copy", NOW)
-    full.catalog = CatalogFile(tmp_path / "elsewhere" / "catalog.duckdb")
+    full.catalog = CatalogLocation(tmp_path / "elsewhere" / "catalog.duckdb")
     import_copy(tmp_path / "copy", full.catalog, NOW)
     full.back_up("web", {0: {0: CHUNKS[7]}, 1: {0: CHUNKS[9]}})
     assert len(list_versions(full.catalog, NOW, MONTH)) == 4
@@ -131,7 +131,7 @@ def test_a_copy_that_is_not_whole_makes_no_catalog(
             (folder / MANIFEST).unlink()
         case "bad manifest":
             (folder / MANIFEST).write_text('{"schema": "one"}')
-    other = CatalogFile(tmp_path / "elsewhere" / "catalog.duckdb")
+    other = CatalogLocation(tmp_path / "elsewhere" / "catalog.duckdb")
     with pytest.raises((BadInput, Damaged)):
         import_copy(folder, other, NOW)
     assert not other.path.exists()
@@ -145,7 +145,7 @@ def test_a_copy_with_rows_missing_is_refused(full: History, tmp_path: Path) -> N
     manifest["rows"]["places"] += 1
     (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
     with pytest.raises(Damaged, match="should have"):
-        import_copy(folder, CatalogFile(tmp_path / "new.duckdb"), NOW)
+        import_copy(folder, CatalogLocation(tmp_path / "new.duckdb"), NOW)
 
 
 def test_a_copy_of_a_later_release_is_refused(full: History, tmp_path: Path) -> None:
@@ -155,4 +155,4 @@ def test_a_copy_of_a_later_release_is_refused(full: History, tmp_path: Path) -> 
     manifest["schema"] = 99
     (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
     with pytest.raises(BadInput, match="later release"):
-        import_copy(folder, CatalogFile(tmp_path / "new.duckdb"), NOW)
+        import_copy(folder, CatalogLocation(tmp_path / "new.duckdb"), NOW)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.chunks import damaged_ids, unreferenced_packs
-from catalog.connection import CatalogFile
+from catalog.connection import CatalogLocation
 from catalog.dedup import drop_duplicates, holders, record_deleted_packs
 from catalog.incidents import list_incidents, note_incidents
 from catalog.known_ids import write_known_ids
@@ -44,7 +44,7 @@ def packs_of(history: History, which: str) -> list[PackReceipt]:
     return [p for p in history.packs.values() if {x.chunk for x in p.locations} <= held]
 
 
-def two_clones(catalog: CatalogFile) -> tuple[History, PackReceipt, PackReceipt]:
+def two_clones(catalog: CatalogLocation) -> tuple[History, PackReceipt, PackReceipt]:
     """A VM, its clone, and the pack that each brought."""
     history = History(catalog)
     chunks = {at: CHUNKS[at] for at in range(4)}
@@ -54,7 +54,7 @@ def two_clones(catalog: CatalogFile) -> tuple[History, PackReceipt, PackReceipt]
     return history, first, second
 
 
-def test_n3_a_clones_pack_is_dropped_once_the_older_one_is_proved(catalog: CatalogFile) -> None:
+def test_n3_a_clones_pack_is_dropped_once_the_older_one_is_proved(catalog: CatalogLocation) -> None:
     history, first, second = two_clones(catalog)
     before = drop_duplicates(catalog, NOW, run=run_of(history, "clone"))
     assert (before.known_chunks, before.known_bytes) == (4, 4000)
@@ -71,7 +71,7 @@ def test_n3_a_clones_pack_is_dropped_once_the_older_one_is_proved(catalog: Catal
 
 
 def test_a_copy_that_was_proved_long_ago_is_proved_again_before_the_other_goes(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
 ) -> None:
     _, first, second = two_clones(catalog)
     later = NOW + 400 * DAY
@@ -88,7 +88,7 @@ def test_a_copy_that_was_proved_long_ago_is_proved_again_before_the_other_goes(
     assert holders(catalog, [second.pack], later + 31 * DAY) == {}  # it waited for too long
 
 
-def test_of_two_proved_copies_the_older_stays(catalog: CatalogFile) -> None:
+def test_of_two_proved_copies_the_older_stays(catalog: CatalogLocation) -> None:
     history, first, second = two_clones(catalog)
     validated(catalog, proved(second), NOW, MONTH)
     validated(catalog, proved(first, at=NOW + DAY), NOW + DAY, MONTH)
@@ -97,7 +97,7 @@ def test_of_two_proved_copies_the_older_stays(catalog: CatalogFile) -> None:
     assert packs_of_version(catalog, clone) == [first.pack]
 
 
-def test_an_unproved_copy_of_another_vm_is_never_relied_on(catalog: CatalogFile) -> None:
+def test_an_unproved_copy_of_another_vm_is_never_relied_on(catalog: CatalogLocation) -> None:
     history, first, second = two_clones(catalog)
     validated(catalog, proved(second), NOW, MONTH)
     found = drop_duplicates(catalog, NOW)
@@ -105,7 +105,9 @@ def test_an_unproved_copy_of_another_vm_is_never_relied_on(catalog: CatalogFile)
     assert packs_of_version(catalog, history.last["web"].record.version) == [second.pack]
 
 
-def test_copies_that_are_bad_or_out_of_reach_make_nothing_redundant(catalog: CatalogFile) -> None:
+def test_copies_that_are_bad_or_out_of_reach_make_nothing_redundant(
+    catalog: CatalogLocation,
+) -> None:
     _, first, second = two_clones(catalog)
     validated(catalog, proved(first, second), NOW, MONTH)
     for finding in (unreachable(first, NOW + DAY), damaged(first, CHUNKS[0], at=NOW + 2 * DAY)):
@@ -115,7 +117,7 @@ def test_copies_that_are_bad_or_out_of_reach_make_nothing_redundant(catalog: Cat
     assert drop_duplicates(catalog, NOW + 3 * DAY).redundant == ()
 
 
-def test_a_pack_with_one_chunk_of_its_own_is_kept_whole(catalog: CatalogFile) -> None:
+def test_a_pack_with_one_chunk_of_its_own_is_kept_whole(catalog: CatalogLocation) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
     history.back_up("db", {0: {0: CHUNKS[0], 1: CHUNKS[2]}})
@@ -126,7 +128,7 @@ def test_a_pack_with_one_chunk_of_its_own_is_kept_whole(catalog: CatalogFile) ->
 
 
 def test_n5_the_pass_and_the_giving_back_may_stop_anywhere_and_be_repeated(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
 ) -> None:
     history, first, second = two_clones(catalog)
     validated(catalog, proved(first, second), NOW, MONTH, versions=history.versions)
@@ -144,7 +146,7 @@ def test_n5_the_pass_and_the_giving_back_may_stop_anywhere_and_be_repeated(
 
 
 def test_a_pack_that_waits_to_be_given_back_is_kept_when_the_other_copy_fails(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
 ) -> None:
     history, first, second = two_clones(catalog)
     validated(catalog, proved(first, second), NOW, MONTH, versions=history.versions)
@@ -158,7 +160,7 @@ def test_a_pack_that_waits_to_be_given_back_is_kept_when_the_other_copy_fails(
 
 
 def test_damage_of_the_copy_that_was_left_shows_however_late_it_was_seen(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
 ) -> None:
     history, first, second = two_clones(catalog)
     validated(catalog, proved(first, second), NOW, MONTH, versions=history.versions)
@@ -181,7 +183,7 @@ def test_damage_of_the_copy_that_was_left_shows_however_late_it_was_seen(
     assert (len(incident.versions), incident.damaged_copies) == (2, 2)
 
 
-def test_a_pack_that_was_needed_after_all_is_missed_at_once(catalog: CatalogFile) -> None:
+def test_a_pack_that_was_needed_after_all_is_missed_at_once(catalog: CatalogLocation) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}}, packs=2)
     validated(catalog, proved(*history.packs.values()), NOW, MONTH)
@@ -191,7 +193,7 @@ def test_a_pack_that_was_needed_after_all_is_missed_at_once(catalog: CatalogFile
     assert row.verdict is Verdict.BAD
 
 
-def test_two_copies_in_one_transfer_are_one_chunk(catalog: CatalogFile) -> None:
+def test_two_copies_in_one_transfer_are_one_chunk(catalog: CatalogLocation) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 5: CHUNKS[0]}, 1: {2: CHUNKS[0]}})
     (only,) = copies_of(catalog, [CHUNKS[0]])[CHUNKS[0]]
@@ -216,7 +218,7 @@ def naive_redundant(history: History, proven: set[PackId], gone: set[PackId]) ->
 
 @settings(max_examples=12)
 @given(seed=st.integers(0, 2**32))
-def test_what_is_redundant_is_what_a_naive_look_finds(empty: CatalogFile, seed: int) -> None:
+def test_what_is_redundant_is_what_a_naive_look_finds(empty: CatalogLocation, seed: int) -> None:
     dice = random.Random(seed)
     with TemporaryDirectory() as folder:
         history = History.beside(empty, Path(folder) / "c")
@@ -254,7 +256,7 @@ def _compared_with_a_naive_look(history: History, dice: random.Random) -> None:
 
 
 def test_a_pack_of_nothing_but_known_chunks_is_not_called_unreferenced(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
 ) -> None:
     two_clones(catalog)
     assert unreferenced_packs(catalog, NOW + DAY) == []
@@ -262,7 +264,7 @@ def test_a_pack_of_nothing_but_known_chunks_is_not_called_unreferenced(
 
 
 def test_what_holds_the_chunks_of_a_waiting_pack_is_named_with_its_size(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
 ) -> None:
     _, first, second = two_clones(catalog)
     validated(catalog, proved(first, second), NOW, MONTH)
@@ -277,7 +279,7 @@ def test_what_holds_the_chunks_of_a_waiting_pack_is_named_with_its_size(
     assert holders(catalog, both, NOW + DAY) == {}, "the pass was taken back meanwhile"
 
 
-def test_a_waiting_pack_may_be_held_by_several_others(catalog: CatalogFile) -> None:
+def test_a_waiting_pack_may_be_held_by_several_others(catalog: CatalogLocation) -> None:
     history = History(catalog)
     history.back_up("web", {0: {at: CHUNKS[at] for at in range(4)}}, packs=2)
     halves = {pack.pack: pack.size_bytes for pack in history.packs.values()}
@@ -290,7 +292,7 @@ def test_a_waiting_pack_may_be_held_by_several_others(catalog: CatalogFile) -> N
 
 
 def test_ids_that_others_may_rely_on_are_those_that_are_proved_and_whole(
-    catalog: CatalogFile, tmp_path: Path
+    catalog: CatalogLocation, tmp_path: Path
 ) -> None:
     history = History(catalog)
     for at, name in enumerate(("proved", "old", "never", "damaged", "missing")):

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from catalog.connection import CatalogFile
+from catalog.connection import CatalogLocation
 from catalog.runs import begin_run, finish_run, last_runs, live_runs, record_outcome
 from catalog.vaulting import record_vault_contents, record_version_vaulted
 from catalog.versions import list_versions
@@ -34,7 +34,7 @@ def outcome(which: str, state: VmState = VmState.DONE, sentence: str = "") -> Vm
     )
 
 
-def test_a_run_is_told_with_all_its_vms_in_order(catalog: CatalogFile) -> None:
+def test_a_run_is_told_with_all_its_vms_in_order(catalog: CatalogLocation) -> None:
     begin_run(catalog, run(1), "nightly", NOW)
     told = [outcome("web"), outcome("db", VmState.FAILED, "the pool went away")]
     for each in told:
@@ -52,7 +52,7 @@ def test_a_run_is_told_with_all_its_vms_in_order(catalog: CatalogFile) -> None:
     assert row.vms[0].kept_bytes == 74
 
 
-def test_an_outcome_told_again_replaces_the_one_before(catalog: CatalogFile) -> None:
+def test_an_outcome_told_again_replaces_the_one_before(catalog: CatalogLocation) -> None:
     begin_run(catalog, run(1), "nightly", NOW)
     stranger = VmOutcome(name="ghost", state=VmState.FAILED, vm=VmId(""))
     for each in (outcome("web", VmState.FAILED), outcome("web"), stranger, stranger):
@@ -63,7 +63,7 @@ def test_an_outcome_told_again_replaces_the_one_before(catalog: CatalogFile) -> 
     assert row.vms == (outcome("web"), stranger, other)
 
 
-def test_a_run_begun_again_goes_on(catalog: CatalogFile) -> None:
+def test_a_run_begun_again_goes_on(catalog: CatalogLocation) -> None:
     begin_run(catalog, run(1), "nightly", NOW)
     finish_run(catalog, run(1), "failed", "no", NOW)
     begin_run(catalog, run(1), "nightly", NOW + HOUR)
@@ -71,23 +71,23 @@ def test_a_run_begun_again_goes_on(catalog: CatalogFile) -> None:
     assert (row.state, row.begun_at, row.finished_at) == ("running", NOW, None)
 
 
-def test_a_run_that_never_began_cannot_end(catalog: CatalogFile) -> None:
+def test_a_run_that_never_began_cannot_end(catalog: CatalogLocation) -> None:
     with pytest.raises(BadInput, match="never begun"):
         finish_run(catalog, run(1), "completed", "", NOW)
 
 
-def test_the_newest_runs_come_first(catalog: CatalogFile) -> None:
+def test_the_newest_runs_come_first(catalog: CatalogLocation) -> None:
     for number in range(5):
         begin_run(catalog, run(number), f"job {number % 2}", NOW + number * HOUR)
     assert [row.run for row in last_runs(catalog, 2)] == [run(4), run(3)]
     assert [row.run for row in last_runs(catalog, job="job 1")] == [run(3), run(1)]
 
 
-def _shown(catalog: CatalogFile) -> dict[VersionId, tuple[str, ...]]:
+def _shown(catalog: CatalogLocation) -> dict[VersionId, tuple[str, ...]]:
     return {row.version: row.vaults for row in list_versions(catalog, NOW, MONTH)}
 
 
-def test_a_vault_is_told_what_it_has(catalog: CatalogFile) -> None:
+def test_a_vault_is_told_what_it_has(catalog: CatalogLocation) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0]}})
     history.back_up("web", {0: {0: CHUNKS[1]}})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.connection import CatalogFile
+from catalog.connection import CatalogLocation
 from catalog.recording import record_version
 from catalog.values import DiskMap
 from catalog.versions import list_versions
@@ -19,7 +19,7 @@ NAMES = [*ODD, "\\N", "", " \t ", "\r\n", "a\rb\nc", '"', '""\r', "a,b", "\ufeff
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
-def test_a_name_is_recorded_as_it_is(catalog: CatalogFile, tmp_path: Path, name: str) -> None:
+def test_a_name_is_recorded_as_it_is(catalog: CatalogLocation, tmp_path: Path, name: str) -> None:
     workshop = Workshop(tmp_path)
     version = workshop.commit(with_text(workshop.transfer(noise(1, 3 * CHUNK)), name))
     maps = [

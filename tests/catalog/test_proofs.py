@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.chunks import must_read
-from catalog.connection import CatalogFile, reading
+from catalog.connection import CatalogLocation, reading
 from catalog.dedup import drop_duplicates, record_deleted_packs
 from catalog.proofs import record_proofs
 from catalog.recording import record_packs
 from catalog.session import catalog_session
 from catalog.validation import packs_to_prove, proof_outlook
 from catalog.values import DocumentCheck, Proved, Verdict, VersionRow, Why
-from catalog.verdicts import Facts, judge
+from catalog.verdicts import VerdictFacts, judge
 from catalog.versions import list_versions
 from likeness.model.disk import Extent
 from likeness.model.ids import PackId, RunId, VersionId
@@ -42,20 +42,20 @@ from tests.support.catalog_rows import copies_of, damage_rows, verdict_history
 SECOND = timedelta(seconds=1)
 
 
-def verdicts(catalog: CatalogFile, now: datetime = NOW) -> dict[tuple[str, int], Verdict]:
+def verdicts(catalog: CatalogLocation, now: datetime = NOW) -> dict[tuple[str, int], Verdict]:
     """What is shown of every version."""
     rows = list_versions(catalog, now, MONTH)
     return {(row.vm_name, row.sequence): row.verdict for row in rows}
 
 
-def one_vm(catalog: CatalogFile) -> History:
+def one_vm(catalog: CatalogLocation) -> History:
     """A VM with two chunks in two packs."""
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 3: CHUNKS[1]}}, packs=2)
     return history
 
 
-def the_row(catalog: CatalogFile, now: datetime = NOW) -> VersionRow:
+def the_row(catalog: CatalogLocation, now: datetime = NOW) -> VersionRow:
     (row,) = list_versions(catalog, now, MONTH)
     return row
 
@@ -66,7 +66,7 @@ def judged(history: History, proofs: Iterable[PackProof], now: datetime = NOW) -
 
 
 def test_v3_a_version_nobody_looked_at_is_not_green_for_the_proofs_of_others(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
 ) -> None:
     history = one_vm(catalog)
     judged(history, proved(*history.packs.values()))
@@ -80,7 +80,7 @@ def test_v3_a_version_nobody_looked_at_is_not_green_for_the_proofs_of_others(
     assert len(judged(history, [], NOW + DAY).turned_good) == 1
 
 
-def test_v3_green_needs_every_pack(catalog: CatalogFile) -> None:
+def test_v3_green_needs_every_pack(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
     assert the_row(catalog).verdict is Verdict.UNCHECKED
@@ -96,7 +96,7 @@ def test_v3_green_needs_every_pack(catalog: CatalogFile) -> None:
 
 
 def test_v4_a_chunk_that_three_vms_share_turns_all_their_versions_red_at_once(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
 ) -> None:
     history = History(catalog)
     for which, versions in {"web": 3, "db": 2, "app": 2}.items():
@@ -128,7 +128,7 @@ def test_v4_a_chunk_that_three_vms_share_turns_all_their_versions_red_at_once(
     ), "the same incident is told once"
 
 
-def test_versions_that_do_not_need_the_damaged_chunk_stay_green(catalog: CatalogFile) -> None:
+def test_versions_that_do_not_need_the_damaged_chunk_stay_green(catalog: CatalogLocation) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
     history.back_up("web", {0: {0: CHUNKS[0]}})
@@ -138,7 +138,7 @@ def test_versions_that_do_not_need_the_damaged_chunk_stay_green(catalog: Catalog
     assert verdicts(catalog) == {("web", 1): Verdict.BAD, ("web", 2): Verdict.GOOD}
 
 
-def test_v10_what_could_not_be_checked_is_amber_and_never_red(catalog: CatalogFile) -> None:
+def test_v10_what_could_not_be_checked_is_amber_and_never_red(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
     told = judged(history, [unreachable(first), *proved(second)])
@@ -153,7 +153,7 @@ def test_v10_what_could_not_be_checked_is_amber_and_never_red(catalog: CatalogFi
     assert the_row(catalog, NOW + DAY).verdict is Verdict.GOOD
 
 
-def test_not_being_able_to_check_proves_nothing_and_heals_nothing(catalog: CatalogFile) -> None:
+def test_not_being_able_to_check_proves_nothing_and_heals_nothing(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
     validated(catalog, [damaged(first), *proved(second)], NOW, MONTH)
@@ -167,7 +167,7 @@ def test_not_being_able_to_check_proves_nothing_and_heals_nothing(catalog: Catal
     assert (outlook.unproved_packs, outlook.oldest_proof_at) == (1, NOW)
 
 
-def test_not_being_able_to_check_does_not_make_damage_good(catalog: CatalogFile) -> None:
+def test_not_being_able_to_check_does_not_make_damage_good(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
     validated(catalog, [*proved(second), missing(first)], NOW, MONTH)
@@ -176,7 +176,7 @@ def test_not_being_able_to_check_does_not_make_damage_good(catalog: CatalogFile)
     assert {i.kind for i in damage_rows(catalog)} == {"missing"}
 
 
-def test_a_glitch_is_over_when_the_pack_reads_well_again(catalog: CatalogFile) -> None:
+def test_a_glitch_is_over_when_the_pack_reads_well_again(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
     proofs = [damaged(first, CHUNKS[0]), *proved(second)]
@@ -191,7 +191,7 @@ def test_a_glitch_is_over_when_the_pack_reads_well_again(catalog: CatalogFile) -
     assert said == [Verdict.UNCHECKED, Verdict.BAD, Verdict.GOOD]
 
 
-def test_v9_a_new_copy_heals_only_when_it_was_proved(catalog: CatalogFile) -> None:
+def test_v9_a_new_copy_heals_only_when_it_was_proved(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
     proofs = [damaged(first), *proved(second)]
@@ -210,7 +210,7 @@ def test_v9_a_new_copy_heals_only_when_it_was_proved(catalog: CatalogFile) -> No
 
 
 def test_damage_that_another_proved_copy_makes_up_for_turns_nothing_red(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
 ) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
@@ -224,7 +224,9 @@ def test_damage_that_another_proved_copy_makes_up_for_turns_nothing_red(
     assert set(verdicts(catalog, NOW + DAY).values()) == {Verdict.GOOD}
 
 
-def test_a_proof_of_fewer_chunks_than_the_pack_should_hold_is_none(catalog: CatalogFile) -> None:
+def test_a_proof_of_fewer_chunks_than_the_pack_should_hold_is_none(
+    catalog: CatalogLocation,
+) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
     (only,) = history.packs.values()
@@ -233,7 +235,7 @@ def test_a_proof_of_fewer_chunks_than_the_pack_should_hold_is_none(catalog: Cata
     assert the_row(catalog).verdict is Verdict.STALE
 
 
-def test_a_damaged_pack_without_a_list_is_wholly_damaged(catalog: CatalogFile) -> None:
+def test_a_damaged_pack_without_a_list_is_wholly_damaged(catalog: CatalogLocation) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}})
     (only,) = history.packs.values()
@@ -243,7 +245,7 @@ def test_a_damaged_pack_without_a_list_is_wholly_damaged(catalog: CatalogFile) -
     assert told.turned_bad[0].disks[0].affected_bytes == 2 * CHUNK_BYTES
 
 
-def test_proofs_may_come_twice_and_in_any_order(catalog: CatalogFile) -> None:
+def test_proofs_may_come_twice_and_in_any_order(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
     validated(catalog, [*proved(second), damaged(first, at=NOW + DAY)], NOW + DAY, MONTH)
@@ -254,7 +256,7 @@ def test_proofs_may_come_twice_and_in_any_order(catalog: CatalogFile) -> None:
     assert validated(catalog, unknown, NOW + DAY, MONTH).packs == 0
 
 
-def test_green_turns_amber_with_age_and_is_told_once(catalog: CatalogFile) -> None:
+def test_green_turns_amber_with_age_and_is_told_once(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     judged(history, proved(*history.packs.values()))
     everything = list(history.versions)
@@ -269,7 +271,7 @@ def test_green_turns_amber_with_age_and_is_told_once(catalog: CatalogFile) -> No
     assert shown.verdict is Verdict.GOOD, "never too old, where that is the setting"
 
 
-def test_a_version_of_nothing_new_stays_grey_until_it_was_judged(catalog: CatalogFile) -> None:
+def test_a_version_of_nothing_new_stays_grey_until_it_was_judged(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     validated(catalog, proved(*history.packs.values()), NOW, MONTH)
     history.back_up("web", {0: {0: CHUNKS[0], 3: CHUNKS[1]}})
@@ -284,7 +286,7 @@ def test_a_version_of_nothing_new_stays_grey_until_it_was_judged(catalog: Catalo
     }
 
 
-def test_a_versions_own_documents_count_too(catalog: CatalogFile) -> None:
+def test_a_versions_own_documents_count_too(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     validated(catalog, proved(*history.packs.values()), NOW, MONTH)
     version = history.last["web"].record.version
@@ -303,7 +305,7 @@ def test_a_versions_own_documents_count_too(catalog: CatalogFile) -> None:
     assert look(3, readable=False) is Verdict.GOOD, "an older look says nothing new"
 
 
-def test_clocks_that_jump_turn_nothing_green(catalog: CatalogFile) -> None:
+def test_clocks_that_jump_turn_nothing_green(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     far = NOW + 400 * DAY
     judged(history, proved(*history.packs.values(), at=far), far)
@@ -318,13 +320,13 @@ def test_clocks_that_jump_turn_nothing_green(catalog: CatalogFile) -> None:
     assert the_row(catalog, NOW).verdict is Verdict.GOOD
 
 
-def test_a_proof_dated_by_a_faster_clock_is_dated_now(catalog: CatalogFile) -> None:
+def test_a_proof_dated_by_a_faster_clock_is_dated_now(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     validated(catalog, proved(*history.packs.values(), at=NOW + 3 * DAY), NOW, MONTH)
     assert the_row(catalog).oldest_proof_at == NOW
 
 
-def test_what_is_read_first_is_new_then_doubtful_then_oldest(catalog: CatalogFile) -> None:
+def test_what_is_read_first_is_new_then_doubtful_then_oldest(catalog: CatalogLocation) -> None:
     history = History(catalog)
     history.back_up("web", {0: {at: CHUNKS[at] for at in range(5)}}, packs=5)
     packs = list(history.packs.values())
@@ -355,7 +357,7 @@ def test_what_is_read_first_is_new_then_doubtful_then_oldest(catalog: CatalogFil
     assert {p.pack for p in fresh} == {packs[4].pack, packs[1].pack, packs[0].pack}
 
 
-def test_v6_a_run_reads_what_it_brought_and_what_it_relies_on(catalog: CatalogFile) -> None:
+def test_v6_a_run_reads_what_it_brought_and_what_it_relies_on(catalog: CatalogLocation) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0]}})
     history.back_up("db", {0: {0: CHUNKS[1]}})
@@ -371,7 +373,7 @@ def test_v6_a_run_reads_what_it_brought_and_what_it_relies_on(catalog: CatalogFi
     assert [p.pack for p in packs_to_prove(catalog, NOW, MONTH, run=run)] == [app.pack]
 
 
-def test_the_outlook_says_what_a_budget_can_keep(catalog: CatalogFile) -> None:
+def test_the_outlook_says_what_a_budget_can_keep(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     first, second = history.packs.values()
     validated(catalog, proved(first, at=NOW - 27 * DAY), NOW, MONTH)
@@ -388,7 +390,7 @@ def test_the_outlook_says_what_a_budget_can_keep(catalog: CatalogFile) -> None:
     assert proof_outlook(catalog, NOW, None).reachable is None
 
 
-def test_block_ages_are_those_of_the_packs(catalog: CatalogFile) -> None:
+def test_block_ages_are_those_of_the_packs(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     first, _ = history.packs.values()
     validated(catalog, proved(first), NOW, MONTH)
@@ -401,7 +403,7 @@ def test_block_ages_are_those_of_the_packs(catalog: CatalogFile) -> None:
     }
 
 
-def test_packs_alone_never_make_a_version_green(catalog: CatalogFile) -> None:
+def test_packs_alone_never_make_a_version_green(catalog: CatalogLocation) -> None:
     history = one_vm(catalog)
     (only,) = history.versions
     record_proofs(catalog, proved(*history.packs.values()), NOW, MONTH, versions=[only])
@@ -413,7 +415,7 @@ def test_packs_alone_never_make_a_version_green(catalog: CatalogFile) -> None:
 
 
 def test_old_documents_turn_a_version_amber_however_young_its_packs_are(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
 ) -> None:
     history = one_vm(catalog)
     validated(catalog, proved(*history.packs.values()), NOW, MONTH, versions=history.versions)
@@ -446,7 +448,7 @@ def test_green_is_said_of_nothing_else(
 ) -> None:
     proofs = sorted(NOW - days * DAY for days in ages)
     seen_at = NOW - documents_age * DAY if documents is not None else None
-    facts = Facts(
+    facts = VerdictFacts(
         judged=judged,
         packs=unproved + len(ages),
         unproved=unproved,
@@ -475,7 +477,7 @@ Seen = dict[PackId, tuple[str, datetime, frozenset[bytes]]]
 class Walk:
     """A random life of a catalog beside the plain record of what was seen of every pack."""
 
-    def __init__(self, empty: CatalogFile, folder: Path, seed: int) -> None:
+    def __init__(self, empty: CatalogLocation, folder: Path, seed: int) -> None:
         self.dice = random.Random(seed)
         self.history = History.beside(empty, folder)
         self.catalog = self.history.catalog
@@ -586,7 +588,7 @@ class Walk:
 @settings(max_examples=12)
 @given(seed=st.integers(0, 2**32))
 def test_v3_no_path_leads_to_green_with_a_chunk_that_was_not_proved(
-    empty: CatalogFile, seed: int
+    empty: CatalogLocation, seed: int
 ) -> None:
     with TemporaryDirectory() as folder:
         walk = Walk(empty, Path(folder) / "c", seed)

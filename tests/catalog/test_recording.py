@@ -17,7 +17,7 @@ from catalog.chunks import (
     must_read,
     unreferenced_packs,
 )
-from catalog.connection import CatalogFile, reading
+from catalog.connection import CatalogLocation, reading
 from catalog.dedup import drop_duplicates, record_deleted_packs
 from catalog.proofs import record_proofs
 from catalog.reconciling import expire_versions
@@ -60,7 +60,7 @@ from tests.support.catalog_rows import (
 )
 
 
-def random_history(empty: CatalogFile, folder: Path, seed: int) -> History:
+def random_history(empty: CatalogLocation, folder: Path, seed: int) -> History:
     """A few VMs with disks that come, go, grow and shrink."""
     dice = random.Random(seed)
     history = History.beside(empty, folder)
@@ -101,7 +101,7 @@ def ranges_told(history: History, wanted: set[ChunkId]) -> set[tuple[str, int, s
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**32))
 def test_every_map_and_every_use_of_a_chunk_is_as_it_was_told(
-    empty: CatalogFile, seed: int
+    empty: CatalogLocation, seed: int
 ) -> None:
     with TemporaryDirectory() as folder:
         history = random_history(empty, Path(folder) / "c", seed)
@@ -121,7 +121,9 @@ def test_every_map_and_every_use_of_a_chunk_is_as_it_was_told(
 
 @settings(max_examples=2)
 @given(seed=st.integers(0, 2**32))
-def test_p4_a_catalog_rebuilt_from_the_store_says_the_same(empty: CatalogFile, seed: int) -> None:
+def test_p4_a_catalog_rebuilt_from_the_store_says_the_same(
+    empty: CatalogLocation, seed: int
+) -> None:
     with TemporaryDirectory() as folder:
         history = random_history(empty, Path(folder) / "live", seed)
         live = history.catalog
@@ -154,7 +156,9 @@ def test_p4_a_catalog_rebuilt_from_the_store_says_the_same(empty: CatalogFile, s
 
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**32))
-def test_versions_told_all_at_once_are_as_if_told_one_by_one(empty: CatalogFile, seed: int) -> None:
+def test_versions_told_all_at_once_are_as_if_told_one_by_one(
+    empty: CatalogLocation, seed: int
+) -> None:
     dice = random.Random(seed)
     with TemporaryDirectory() as folder:
         history = random_history(empty, Path(folder) / "one-by-one", seed)
@@ -185,13 +189,13 @@ def test_versions_told_all_at_once_are_as_if_told_one_by_one(empty: CatalogFile,
             record_new_vms(at_once, told, NOW)
 
 
-def rows_of(catalog: CatalogFile, table: str) -> list[tuple[object, ...]]:
+def rows_of(catalog: CatalogLocation, table: str) -> list[tuple[object, ...]]:
     """All of a table, in no order of its own."""
     with reading(catalog) as connection:
         return sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=str)
 
 
-def test_a_version_told_twice_is_one_version(catalog: CatalogFile) -> None:
+def test_a_version_told_twice_is_one_version(catalog: CatalogLocation) -> None:
     record = version("web", 1, {0: 4 * CHUNK_BYTES})
     chunks = {0: CHUNKS[0], 2: CHUNKS[1]}
     packs = [pack(chunks.values())]
@@ -207,7 +211,7 @@ def test_a_version_told_twice_is_one_version(catalog: CatalogFile) -> None:
     assert counts == (1, 2, 2, 1)
 
 
-def test_lists_say_what_the_record_says(catalog: CatalogFile) -> None:
+def test_lists_say_what_the_record_says(catalog: CatalogLocation) -> None:
     record = version("web", 1, {0: 3 * CHUNK_BYTES - 7, 1: CHUNK_BYTES}, run_id=run(9))
     packs = [pack([CHUNKS[0]]), pack([CHUNKS[1]])]
     maps = [whole_map("web", {2: CHUNKS[0]}), whole_map("web", {0: CHUNKS[1]}, 1)]
@@ -238,7 +242,7 @@ def test_lists_say_what_the_record_says(catalog: CatalogFile) -> None:
     assert list_versions(catalog, NOW, MONTH, vm=vm("db")) == []
 
 
-def test_a_version_is_found_by_the_beginning_of_its_id(catalog: CatalogFile) -> None:
+def test_a_version_is_found_by_the_beginning_of_its_id(catalog: CatalogLocation) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0]}})
     wanted = history.last["web"].record.version
@@ -248,7 +252,7 @@ def test_a_version_is_found_by_the_beginning_of_its_id(catalog: CatalogFile) -> 
             find_version(catalog, odd, NOW, None)
 
 
-def test_a_delta_without_its_base_is_refused_and_changes_nothing(catalog: CatalogFile) -> None:
+def test_a_delta_without_its_base_is_refused_and_changes_nothing(catalog: CatalogLocation) -> None:
     before, after = {0: CHUNKS[0]}, {0: CHUNKS[1]}
     first = version("web", 1, {0: CHUNK_BYTES})
     second = version("web", 2, {0: CHUNK_BYTES}, previous=first)
@@ -264,7 +268,7 @@ def test_a_delta_without_its_base_is_refused_and_changes_nothing(catalog: Catalo
     assert record_version(catalog, second, [whole_map("web", after)], [], NOW).new
 
 
-def test_a_delta_of_a_disk_the_base_lacks_is_refused(catalog: CatalogFile) -> None:
+def test_a_delta_of_a_disk_the_base_lacks_is_refused(catalog: CatalogLocation) -> None:
     first = version("web", 1, {0: CHUNK_BYTES})
     record_version(catalog, first, [whole_map("web", {})], [], NOW)
     second = version("web", 2, {0: CHUNK_BYTES, 1: CHUNK_BYTES}, previous=first)
@@ -285,7 +289,7 @@ def test_a_delta_of_a_disk_the_base_lacks_is_refused(catalog: CatalogFile) -> No
     ids=["none", "two", "another's", "beyond the end", "a position twice"],
 )
 def test_maps_that_cannot_be_are_refused_and_change_nothing(
-    catalog: CatalogFile, maps: list[DiskMap]
+    catalog: CatalogLocation, maps: list[DiskMap]
 ) -> None:
     record = version("web", 1, {0: 2 * CHUNK_BYTES})
     with pytest.raises(BadInput):
@@ -296,7 +300,7 @@ def test_maps_that_cannot_be_are_refused_and_change_nothing(
         assert connection.execute("SELECT count(*) FROM packs").fetchone() == (1,)
 
 
-def test_nothing_is_left_in_the_scratch_folder(catalog: CatalogFile) -> None:
+def test_nothing_is_left_in_the_scratch_folder(catalog: CatalogLocation) -> None:
     def half_way() -> Iterator[Run]:
         yield Run(0, CHUNKS[0])
         raise OSError("the share went away")
@@ -311,7 +315,7 @@ def test_nothing_is_left_in_the_scratch_folder(catalog: CatalogFile) -> None:
 
 
 def test_a_chunk_no_pack_holds_makes_the_version_red_until_a_pack_is_proved(
-    catalog: CatalogFile,
+    catalog: CatalogLocation,
 ) -> None:
     history = History(catalog)
     done = history.back_up("web", {0: {0: CHUNKS[0], 3: CHUNKS[1]}}, lacking=frozenset([CHUNKS[1]]))
@@ -332,7 +336,7 @@ def test_a_chunk_no_pack_holds_makes_the_version_red_until_a_pack_is_proved(
     assert damage_rows(catalog) == []
 
 
-def test_a_disk_that_shrank_loses_what_lay_beyond(catalog: CatalogFile) -> None:
+def test_a_disk_that_shrank_loses_what_lay_beyond(catalog: CatalogLocation) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 9: CHUNKS[1]}})
     history.back_up("web", {0: {0: CHUNKS[0]}}, sizes={0: 5 * CHUNK_BYTES})
@@ -340,7 +344,7 @@ def test_a_disk_that_shrank_loses_what_lay_beyond(catalog: CatalogFile) -> None:
     assert hit.sequence == 1
 
 
-def test_the_last_chunk_is_no_longer_than_its_disk(catalog: CatalogFile) -> None:
+def test_the_last_chunk_is_no_longer_than_its_disk(catalog: CatalogLocation) -> None:
     History(catalog).back_up(
         "web", {0: {0: CHUNKS[0], 1: CHUNKS[0], 2: CHUNKS[0]}}, sizes={0: 3 * CHUNK_BYTES - 9}
     )
@@ -349,7 +353,7 @@ def test_the_last_chunk_is_no_longer_than_its_disk(catalog: CatalogFile) -> None
     assert only.affected_bytes == 3 * CHUNK_BYTES - 9
 
 
-def test_many_ranges_are_counted_and_the_first_are_told(catalog: CatalogFile) -> None:
+def test_many_ranges_are_counted_and_the_first_are_told(catalog: CatalogLocation) -> None:
     chunks = dict.fromkeys(range(0, 1000, 2), CHUNKS[0])
     record = version("web", 1, {0: 1000 * CHUNK_BYTES})
     record_version(catalog, record, [whole_map("web", chunks)], [pack([CHUNKS[0]])], NOW)
@@ -358,7 +362,7 @@ def test_many_ranges_are_counted_and_the_first_are_told(catalog: CatalogFile) ->
     assert only.affected_bytes == 500 * CHUNK_BYTES
 
 
-def test_an_expired_version_refers_to_nothing(catalog: CatalogFile) -> None:
+def test_an_expired_version_refers_to_nothing(catalog: CatalogLocation) -> None:
     history = History(catalog)
     history.back_up("web", {0: {0: CHUNKS[0], 1: CHUNKS[1]}}, packs=2)
     history.back_up("web", {0: {0: CHUNKS[0]}})
@@ -373,7 +377,7 @@ def test_an_expired_version_refers_to_nothing(catalog: CatalogFile) -> None:
     assert known_versions(catalog) == {old, new}
 
 
-def test_a_new_version_may_take_the_number_of_an_expired_one(catalog: CatalogFile) -> None:
+def test_a_new_version_may_take_the_number_of_an_expired_one(catalog: CatalogLocation) -> None:
     first = version("web", 1, {0: CHUNK_BYTES})
     record_version(catalog, first, [whole_map("web", {0: CHUNKS[0]})], [pack(CHUNKS[:1])], NOW)
     expire_versions(catalog, [first.version], NOW)
@@ -384,7 +388,7 @@ def test_a_new_version_may_take_the_number_of_an_expired_one(catalog: CatalogFil
     assert [each.version for each in affected_by(catalog, CHUNKS[:2])] == [again.version]
 
 
-def test_ids_that_only_begin_with_zeros_are_no_zeros(catalog: CatalogFile) -> None:
+def test_ids_that_only_begin_with_zeros_are_no_zeros(catalog: CatalogLocation) -> None:
     odd = ChunkId(bytes(16) + chunk("x")[16:])
     record = version("web", 1, {0: CHUNK_BYTES})
     record_version(catalog, record, [whole_map("web", {0: odd})], [pack([odd])], NOW)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.connection import CatalogFile, reading
+from catalog.connection import CatalogLocation, reading
 from tests.catalog.scenes import version
 from tests.support.catalog_rows import known_versions
 
@@ -21,7 +21,7 @@ PROGRAM = """
 import json, os, resource, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from catalog.connection import CatalogFile
+from catalog.connection import CatalogLocation
 from catalog.recording import record_version
 from catalog.values import DiskMap
 from likeness.model.ids import ChunkId, PackId
@@ -31,7 +31,7 @@ from likeness.store.format.locations import Location, PackLocations
 from tests.catalog.scenes import CHUNK_BYTES, NOW, disk, name, version
 
 positions = int(sys.argv[2])
-catalog = CatalogFile(Path(sys.argv[1]), memory_bytes=300 << 20)
+catalog = CatalogLocation(Path(sys.argv[1]), memory_bytes=300 << 20)
 
 def key(number):
     return number.to_bytes(8, "big") * 4
@@ -56,7 +56,7 @@ print(json.dumps([done.chunks, done.packs, done.lost_chunks, before, peak]), flu
 """
 
 
-def recorder(catalog: CatalogFile, positions: int) -> subprocess.Popen[str]:
+def recorder(catalog: CatalogLocation, positions: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(root=str(ROOT)), str(catalog.path), str(positions)],
         stdout=subprocess.PIPE,
@@ -64,7 +64,7 @@ def recorder(catalog: CatalogFile, positions: int) -> subprocess.Popen[str]:
     )
 
 
-def test_a_million_positions_take_bounded_memory(catalog: CatalogFile) -> None:
+def test_a_million_positions_take_bounded_memory(catalog: CatalogLocation) -> None:
     with recorder(catalog, POSITIONS) as process:
         said, _ = process.communicate(timeout=240)
     assert process.returncode == 0
@@ -75,7 +75,7 @@ def test_a_million_positions_take_bounded_memory(catalog: CatalogFile) -> None:
         assert connection.execute("SELECT count(*) FROM maps").fetchone() == (POSITIONS,)
 
 
-def inside(catalog: CatalogFile) -> bool:
+def inside(catalog: CatalogLocation) -> bool:
     """Whether somebody is in the middle of writing."""
     with catalog.lock_path.open("rb") as file:
         try:
@@ -87,7 +87,7 @@ def inside(catalog: CatalogFile) -> bool:
 
 @pytest.mark.parametrize("moment", [0.0, 0.1, 0.25, 0.5])
 def test_kill_9_while_a_version_is_recorded_leaves_all_or_nothing(
-    catalog: CatalogFile, moment: float
+    catalog: CatalogLocation, moment: float
 ) -> None:
     positions = 60_000
     process = recorder(catalog, positions)

@@ -7,7 +7,7 @@ import pytest
 
 from catalog.at_work import list_work
 from catalog.audits import last_audits, open_troubles
-from catalog.connection import CatalogFile, make_room, opened, reading
+from catalog.connection import CatalogLocation, make_room, opened, reading
 from catalog.migrations import migrations, newest
 from catalog.schema import create, exists, lay_out, migrate
 from catalog.versions import list_vms
@@ -15,16 +15,16 @@ from likeness.errors import BadInput
 from tests.catalog.scenes import NOW
 
 
-def older(folder: Path) -> CatalogFile:
+def older(folder: Path) -> CatalogLocation:
     """A catalog that has seen no migration."""
-    catalog = CatalogFile(folder / "old" / "catalog.duckdb")
+    catalog = CatalogLocation(folder / "old" / "catalog.duckdb")
     make_room(catalog)
     lay_out(catalog, catalog.path, NOW, upto=0)
     return catalog
 
 
 def test_a_catalog_is_made_once(tmp_path: Path) -> None:
-    catalog = CatalogFile(tmp_path / "catalog.duckdb")
+    catalog = CatalogLocation(tmp_path / "catalog.duckdb")
     assert not exists(catalog)
     create(catalog, NOW)
     assert exists(catalog)
@@ -71,7 +71,7 @@ def test_a_migration_that_fails_leaves_the_schema_before_it(
     assert list_vms(catalog) == []
 
 
-def test_a_catalog_of_a_later_release_is_refused_with_a_sentence(catalog: CatalogFile) -> None:
+def test_a_catalog_of_a_later_release_is_refused_with_a_sentence(catalog: CatalogLocation) -> None:
     with opened(catalog, catalog.path, read_only=False) as connection:
         connection.execute("INSERT INTO schema_migrations VALUES (99, '0099_later', now())")
     with pytest.raises(BadInput, match=r"later release .schema 99"):
@@ -84,7 +84,7 @@ def test_migrations_are_numbered_without_gaps() -> None:
     assert list(migrations()) == list(range(1, newest() + 1))
 
 
-def test_no_table_has_an_index_or_a_key(catalog: CatalogFile) -> None:
+def test_no_table_has_an_index_or_a_key(catalog: CatalogLocation) -> None:
     with reading(catalog) as connection:
         indexes = connection.execute("SELECT table_name FROM duckdb_indexes()").fetchall()
         keys = connection.execute(
@@ -96,7 +96,7 @@ def test_no_table_has_an_index_or_a_key(catalog: CatalogFile) -> None:
 
 
 def test_a_catalog_of_the_second_schema_keeps_its_audits_as_those_of_packs(tmp_path: Path) -> None:
-    catalog = CatalogFile(tmp_path / "old" / "catalog.duckdb")
+    catalog = CatalogLocation(tmp_path / "old" / "catalog.duckdb")
     make_room(catalog)
     lay_out(catalog, catalog.path, NOW, upto=2)
     with opened(catalog, catalog.path, read_only=False) as connection:

@@ -9,36 +9,38 @@ from pathlib import Path
 
 import pytest
 
-from catalog.connection import CatalogFile, reading, shared_openings, writing
+from catalog.connection import CatalogLocation, reading, shared_openings, writing
 from catalog.copies import export_copy, import_copy
 from catalog.runs import begin_run, last_runs
 from catalog.schema import migrate
-from catalog.session import SharedOpening, catalog_session
+from catalog.session import SharedCatalog, catalog_session
 from likeness.clock import stopwatch
 from tests.catalog.scenes import NOW, run
 from tests.catalog.test_connection import end, python, say
 
 
-def opening_of(catalog: CatalogFile) -> SharedOpening:
+def opening_of(catalog: CatalogLocation) -> SharedCatalog:
     found = shared_openings.of(catalog)
-    assert isinstance(found, SharedOpening)
+    assert isinstance(found, SharedCatalog)
     return found
 
 
 @pytest.fixture
-def opening(catalog: CatalogFile) -> Iterator[SharedOpening]:
+def opening(catalog: CatalogLocation) -> Iterator[SharedCatalog]:
     with catalog_session(catalog):
         yield opening_of(catalog)
 
 
-def test_consecutive_calls_share_one_opening(catalog: CatalogFile, opening: SharedOpening) -> None:
+def test_consecutive_calls_share_one_opening(
+    catalog: CatalogLocation, opening: SharedCatalog
+) -> None:
     for number in range(10):
         begin_run(catalog, run(number), "nightly", NOW)
         assert len(last_runs(catalog, 100)) == number + 1
     assert opening.openings == 1
 
 
-def test_without_a_session_nothing_stays_open(catalog: CatalogFile) -> None:
+def test_without_a_session_nothing_stays_open(catalog: CatalogLocation) -> None:
     with catalog_session(catalog), catalog_session(catalog):
         begin_run(catalog, run(1), "nightly", NOW)
     assert shared_openings.of(catalog) is None
@@ -50,7 +52,7 @@ def test_without_a_session_nothing_stays_open(catalog: CatalogFile) -> None:
 
 
 def test_another_process_gets_in_within_a_second_and_nothing_is_lost(
-    catalog: CatalogFile, opening: SharedOpening
+    catalog: CatalogLocation, opening: SharedCatalog
 ) -> None:
     begin_run(catalog, run("first"), "ours", NOW)
     code = """
@@ -85,7 +87,7 @@ def test_another_process_gets_in_within_a_second_and_nothing_is_lost(
     assert opening.openings >= 6
 
 
-def test_a_kill_loses_nothing_that_was_acknowledged(catalog: CatalogFile) -> None:
+def test_a_kill_loses_nothing_that_was_acknowledged(catalog: CatalogLocation) -> None:
     code = """
         from catalog.session import catalog_session
         from catalog.runs import begin_run
@@ -108,7 +110,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(catalog: CatalogFile) -> Non
 
 
 def test_a_reader_sees_one_moment_while_another_thread_writes(
-    catalog: CatalogFile, opening: SharedOpening
+    catalog: CatalogLocation, opening: SharedCatalog
 ) -> None:
     with reading(catalog) as connection:
         before = connection.execute("SELECT count(*) FROM runs").fetchone()
@@ -120,7 +122,9 @@ def test_a_reader_sees_one_moment_while_another_thread_writes(
     assert len(last_runs(catalog, 10)) == 1
 
 
-def test_a_failed_transaction_leaves_nothing(catalog: CatalogFile, opening: SharedOpening) -> None:
+def test_a_failed_transaction_leaves_nothing(
+    catalog: CatalogLocation, opening: SharedCatalog
+) -> None:
     def fail() -> None:
         with writing(catalog) as connection:
             connection.execute("DELETE FROM schema_migrations")
@@ -133,7 +137,7 @@ def test_a_failed_transaction_leaves_nothing(catalog: CatalogFile, opening: Shar
 
 
 def test_what_needs_the_file_for_itself_gets_it(
-    catalog: CatalogFile, opening: SharedOpening, tmp_path: Path
+    catalog: CatalogLocation, opening: SharedCatalog, tmp_path: Path
 ) -> None:
     begin_run(catalog, run(1), "nightly", NOW)
     assert migrate(catalog, NOW) == []
@@ -149,7 +153,7 @@ def test_what_needs_the_file_for_itself_gets_it(
 
 
 def test_a_long_call_holds_up_only_as_long_as_it_lasts(
-    catalog: CatalogFile, opening: SharedOpening
+    catalog: CatalogLocation, opening: SharedCatalog
 ) -> None:
     with writing(catalog):
         other = python(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from likeness.files.messages import Ask, Data, Entry, Hole, Trouble
+from likeness.files.messages import Ask, Data, FileEntry, Hole, Trouble
 from likeness.files.opening import GuestFiles, open_files
 from likeness.files.writing import TreeWriter
 from tests.files import images
@@ -38,7 +38,7 @@ def hashes(guest: GuestFiles, volume: bytes, kind: str = "") -> dict[str, str]:
     path = ""
     for told in guest.asked(Ask("take", volume)):
         assert not isinstance(told, Trouble), told
-        if isinstance(told, Entry) and told.kind == "file":
+        if isinstance(told, FileEntry) and told.kind == "file":
             path = b"/".join(told.path).decode()
             path = path.casefold() if kind == "fat" else path
             found[path] = hashlib.sha256()
@@ -259,7 +259,7 @@ def test_what_is_looked_for_is_found_by_any_part_of_its_name(tmp_path: Path) -> 
     with open_files(disks_of(image)) as guest:
         for wanted in ("BIG", "big.*"):
             (told,) = list(guest.asked(Ask("find", b"0", (), wanted)))
-            assert isinstance(told, Entry)
+            assert isinstance(told, FileEntry)
             assert told.path == (b"deep", b"er", b"and deeper", b"big.bin")
 
 

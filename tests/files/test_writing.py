@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from likeness.files.messages import Data, Entry, FromReader, Hole, Trouble
+from likeness.files.messages import Data, FileEntry, FromReader, Hole, Trouble
 from likeness.files.writing import TreeWriter, stays_inside
 
 
-def entry(*path: bytes, kind: str = "file", size: int = 0, target: bytes = b"") -> Entry:
-    return Entry(path, kind, size, 0o4755, 1_700_000_000 * 10**9, 2**62 - 1, target)
+def entry(*path: bytes, kind: str = "file", size: int = 0, target: bytes = b"") -> FileEntry:
+    return FileEntry(path, kind, size, 0o4755, 1_700_000_000 * 10**9, 2**62 - 1, target)
 
 
 def written(folder: Path, *told: FromReader) -> tuple[TreeWriter, list[str]]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from catalog.chunks import affected_versions
-from catalog.connection import CatalogFile, Connection, from_utc, reading
+from catalog.connection import CatalogLocation, Connection, from_utc, reading
 from catalog.values import Affected, Verdict
 from likeness.model.ids import ChunkId, DiskId, PackId, VersionId
 
@@ -31,14 +31,16 @@ class DamageRow(NamedTuple):
     healed_at: datetime | None
 
 
-def affected_by(catalog: CatalogFile, chunks: Collection[ChunkId]) -> list[Affected]:
+def affected_by(catalog: CatalogLocation, chunks: Collection[ChunkId]) -> list[Affected]:
     """Committed versions that refer to any of these chunks."""
     with reading(catalog) as connection:
         _asked(connection, "asked_chunks", "chunk", (chunk[:16].hex() for chunk in chunks))
         return affected_versions(connection, "asked_chunks")
 
 
-def copies_of(catalog: CatalogFile, chunks: Collection[ChunkId]) -> dict[ChunkId, tuple[Copy, ...]]:
+def copies_of(
+    catalog: CatalogLocation, chunks: Collection[ChunkId]
+) -> dict[ChunkId, tuple[Copy, ...]]:
     """Every copy of these chunks, best first."""
     by_key = {chunk[:16]: chunk for chunk in chunks}
     found: dict[ChunkId, list[Copy]] = {chunk: [] for chunk in chunks}
@@ -60,7 +62,7 @@ def copies_of(catalog: CatalogFile, chunks: Collection[ChunkId]) -> dict[ChunkId
     return {chunk: tuple(copies) for chunk, copies in found.items()}
 
 
-def packs_of_version(catalog: CatalogFile, version: VersionId) -> list[PackId]:
+def packs_of_version(catalog: CatalogLocation, version: VersionId) -> list[PackId]:
     """The packs that a version relies on, each once."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -73,7 +75,7 @@ def packs_of_version(catalog: CatalogFile, version: VersionId) -> list[PackId]:
     return [PackId(row[1].hex) for row in rows]
 
 
-def map_of_version(catalog: CatalogFile, version: VersionId, disk: DiskId) -> dict[int, bytes]:
+def map_of_version(catalog: CatalogLocation, version: VersionId, disk: DiskId) -> dict[int, bytes]:
     """A disk's block map by position, each with the first half of its chunk id; no zeros."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -85,14 +87,14 @@ def map_of_version(catalog: CatalogFile, version: VersionId, disk: DiskId) -> di
     return {position: chunk.bytes for position, chunk in rows}
 
 
-def known_versions(catalog: CatalogFile) -> set[VersionId]:
+def known_versions(catalog: CatalogLocation) -> set[VersionId]:
     """Every version the catalog was told of, expired or not."""
     with reading(catalog) as connection:
         rows = connection.execute("SELECT version_id FROM versions").fetchall()
     return {VersionId(row[0].hex) for row in rows}
 
 
-def damage_rows(catalog: CatalogFile, *, open_only: bool = True) -> list[DamageRow]:
+def damage_rows(catalog: CatalogLocation, *, open_only: bool = True) -> list[DamageRow]:
     """Copies found damaged or missing, newest first; perhaps those that were healed, too."""
     with reading(catalog) as connection:
         rows = connection.execute(
@@ -113,7 +115,7 @@ def damage_rows(catalog: CatalogFile, *, open_only: bool = True) -> list[DamageR
 
 
 def verdict_history(
-    catalog: CatalogFile, version: VersionId
+    catalog: CatalogLocation, version: VersionId
 ) -> list[tuple[datetime, Verdict, str]]:
     """Everything that was ever said of a version, oldest first."""
     with reading(catalog) as connection:

@@ -9,7 +9,7 @@ import pytest
 
 from likeness.agent.local_dedup import ChunkState, LocalDedup
 from likeness.agent.reader import FileDiskReader
-from likeness.agent.transfer import SEGMENT_BYTES, DiskJob, Tally, transfer
+from likeness.agent.transfer import SEGMENT_BYTES, DiskJob, TransferCounts, transfer
 from likeness.codec.aead import Suite
 from likeness.codec.hashing import chunk_id
 from likeness.errors import (
@@ -259,7 +259,7 @@ def test_progress_reaches_the_size_of_the_disks(workshop: Workshop, tmp_path: Pa
     image = tmp_path / "disk.raw"
     image.write_bytes(noise(1, 9 * MIB))
     reader = FileDiskReader(image)
-    tally = Tally(reader.size_bytes)
+    tally = TransferCounts(reader.size_bytes)
     facts = DiskFacts(DiskId(random_name()), "d", "0", reader.size_bytes)
     run = RunId(random_name())
     with FlatMap(tmp_path / "map", 9 * 16) as chunk_map:

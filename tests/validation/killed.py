@@ -13,7 +13,7 @@ from likeness.stopping import StopToken
 from likeness.transport.local import LocalTransport
 from tasks import proving
 from tasks.claims import run_claimed
-from tasks.validate import Attempts, prove_due
+from tasks.validate import ProofAttempts, prove_due
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
 
     LocalTransport.read = slow  # type: ignore[method-assign]
     with disable_run_logger(), run_claimed(site, run):
-        found = prove_due.fn(None, run, None, site=site, stop=StopToken(), attempts=Attempts())
+        found = prove_due.fn(None, run, None, site=site, stop=StopToken(), attempts=ProofAttempts())
     print(found.packs, found.good)
 
 

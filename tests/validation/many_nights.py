@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
-from catalog.connection import CatalogFile, to_utc, writing
+from catalog.connection import CatalogLocation, to_utc, writing
 from likeness.clock import system_clock
 from likeness.model.ids import VmId
-from tasks.pool_view import PoolView, SeenVm
+from tasks.pool_view import PoolView, PoolVm
 
 JOBS = ("nightly", "databases", "desktops")
 
@@ -15,7 +15,7 @@ def vm_id(number: int) -> VmId:
     return VmId(f"{number:032x}")
 
 
-def fill(catalog: CatalogFile, vms: int, nights: int, vault: str) -> None:
+def fill(catalog: CatalogLocation, vms: int, nights: int, vault: str) -> None:
     """Fill an empty catalog; the last ones of the VMs are late, damaged, unchecked, or failed."""
     now = to_utc(system_clock())
     arguments = {"vms": vms, "nights": nights, "now": now, "vault": vault}
@@ -88,9 +88,9 @@ def fill(catalog: CatalogFile, vms: int, nights: int, vault: str) -> None:
 def pool_of(vms: int) -> PoolView:
     """What the pool has: all of them, and one VM that no job means."""
     seen = [
-        SeenVm(vm_id(n), f"server-{n:03}", "Running", 100 << 30, (JOBS[n % 3],)) for n in range(vms)
+        PoolVm(vm_id(n), f"server-{n:03}", "Running", 100 << 30, (JOBS[n % 3],)) for n in range(vms)
     ]
-    alone = SeenVm(
+    alone = PoolVm(
         vm_id(vms),
         "new | one",
         "Running",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.audits import Trouble, audit_is_due, open_troubles, untold_troubles
+from catalog.audits import AuditTrouble, audit_is_due, open_troubles, untold_troubles
 from catalog.incidents import note_incidents, untold_incidents
 from catalog.messages import Message, write_message
 from catalog.values import Verdict
@@ -225,7 +225,7 @@ OTHERS: dict[str, Callable[[House], str]] = {
 }
 
 
-def serious(house: House) -> list[Trouble]:
+def serious(house: House) -> list[AuditTrouble]:
     return [each for each in open_troubles(house.catalog) if each.weight != "notice"]
 
 

@@ -20,7 +20,7 @@ from likeness.xen.http_reader import HttpDiskReader
 from likeness.xen.inventory import find_vm
 from likeness.xen.marks import Owner
 from likeness.xen.nbd_reader import NbdDiskReader
-from likeness.xen.restoring import RestoredDisk
+from likeness.xen.restoring import DiskToFill
 from likeness.xen.session import XenSession
 from likeness.xen.snapshots import SnapshotDisk, XenSnapshot, take_snapshot
 from likeness.xen.storages import find_storage
@@ -93,7 +93,7 @@ def read_all(
     return bytes(content)
 
 
-def empty_disk(xen: XenSession, size_bytes: int, owner: Owner, storage: str = "") -> RestoredDisk:
+def empty_disk(xen: XenSession, size_bytes: int, owner: Owner, storage: str = "") -> DiskToFill:
     """A new disk that belongs to no VM."""
     record = {
         "name_label": "new",
@@ -109,7 +109,7 @@ def empty_disk(xen: XenSession, size_bytes: int, owner: Owner, storage: str = ""
         "tags": [],
     }
     ref = str(xen.call("VDI.create", record))
-    return RestoredDisk(DiskId(""), "", ref, str(xen.call("VDI.get_uuid", ref)), size_bytes)
+    return DiskToFill(DiskId(""), "", ref, str(xen.call("VDI.get_uuid", ref)), size_bytes)
 
 
 def read_disk(xen: XenSession, disk: SnapshotDisk) -> bytes:

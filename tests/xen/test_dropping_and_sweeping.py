@@ -20,7 +20,7 @@ from likeness.xen.owner import Owner
 from likeness.xen.preflight import require_ready
 from likeness.xen.reading import open_reader
 from likeness.xen.snapshots import Consistency, XenSnapshot, take_snapshot
-from likeness.xen.sweeping import Swept, sweep_snapshots
+from likeness.xen.sweeping import SweptObject, sweep_snapshots
 from likeness.xen.tasks import MARK, own_task, run_task
 from tests.xen.conftest import MIB, Died, Stage, let_it_die, login, read_all, wait_for_the_pool
 
@@ -34,7 +34,7 @@ def drop(stage: Stage, snapshot: XenSnapshot) -> None:
     drop_snapshot(stage.xen, snapshot, pauses=Pauses(0.1, 0.1, tries=20))
 
 
-def sweep(stage: Stage, is_live: Callable[[RunId], bool] = nobody) -> tuple[Swept, ...]:
+def sweep(stage: Stage, is_live: Callable[[RunId], bool] = nobody) -> tuple[SweptObject, ...]:
     return sweep_snapshots(
         stage.xen, {stage.owner.installation}, is_live, pauses=Pauses(0.1, 0.1, tries=20)
     )

@@ -9,7 +9,7 @@ from likeness.model.disk import Segment
 from likeness.retrying import Pauses
 from likeness.xen.inventory import XenVm, find_vm
 from likeness.xen.overwriting import begin_overwriting, finish_overwriting, go_back
-from likeness.xen.restoring import RestoredDisk, write_disk
+from likeness.xen.restoring import DiskToFill, write_disk
 from likeness.xen.session import XenSession
 from likeness.xen.sweeping import sweep_snapshots
 from tests.xen.conftest import Died, Stage, let_it_die, login, wait_for_the_pool
@@ -27,7 +27,7 @@ def halted(stage: Stage) -> XenVm:
 def write_over(xen: XenSession, stage: Stage, vm: XenVm) -> None:
     frozen = begin_overwriting(xen, vm, owner=stage.owner)
     for disk in vm.disks:
-        target = RestoredDisk(disk.disk, disk.position, disk.ref, disk.uuid, disk.size_bytes)
+        target = DiskToFill(disk.disk, disk.position, disk.ref, disk.uuid, disk.size_bytes)
         write_disk(xen, target, [Segment(0, NEW)])
     finish_overwriting(xen, vm, frozen)
 

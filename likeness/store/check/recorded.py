@@ -38,7 +38,7 @@ from likeness.transport.passing import CarefulTransport
 
 
 @dataclass
-class Recorded:
+class ReadableVersions:
     """Versions that can be read, and what is to be told of records.
 
     Attributes:
@@ -50,7 +50,7 @@ class Recorded:
     told: list[Observation]
 
 
-def recorded_versions(view: SignedView) -> Recorded:
+def recorded_versions(view: SignedView) -> ReadableVersions:
     """Read every version record, and compare with what the newest head says.
 
     With the store's keys, records are opened too; without, their signatures are checked.
@@ -64,8 +64,8 @@ def recorded_versions(view: SignedView) -> Recorded:
     return found
 
 
-def _recorded(view: SignedView) -> Recorded:
-    found = Recorded({}, [])
+def _recorded(view: SignedView) -> ReadableVersions:
+    found = ReadableVersions({}, [])
     bad: dict[str, LikenessError] = {}
     folders = vm_folders(view.transport)
     for vm in folders:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from likeness.codec.documents import Kind
 from likeness.model.ids import PackId, is_name
-from likeness.store.check.recorded import Recorded, recorded_versions
+from likeness.store.check.recorded import ReadableVersions, recorded_versions
 from likeness.store.format import layout
 from likeness.store.format.documents import IndexClear
 from likeness.store.format.observations import NOT_READ, UNREADABLE, Observation, Weight
@@ -83,7 +83,7 @@ class Weigher:
                 yield each
 
     @cached_property
-    def _recorded(self) -> Recorded:
+    def _recorded(self) -> ReadableVersions:
         return recorded_versions(self._view)
 
     @cached_property
