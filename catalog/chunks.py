@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc
+from catalog.staging import staged
 from catalog.values import Affected, AffectedDisk, PackFact
 from likeness.model.disk import Extent
-from likeness.model.ids import DiskId, PackId, VersionId, VmId
+from likeness.model.ids import ChunkId, DiskId, PackId, VersionId, VmId
 
 MAX_RANGES = 200
 """Byte ranges told for one disk of one version; the rest is counted."""
@@ -89,6 +90,34 @@ def _affected(rows: Iterable[tuple[object, ...]]) -> list[Affected]:
         )
         for version, head in heads.items()
     ]
+
+
+def most_alike(catalog: CatalogLocation, chunks: Iterable[ChunkId], but: VmId) -> str:
+    """Name of the VM that has most of some chunks, and had them first.
+
+    Args:
+        catalog: Which.
+        chunks: Some of what a VM consists of.
+        but: That VM.
+
+    Returns:
+        Nothing if no other VM has any.
+    """
+    with staged(catalog) as stage, reading(catalog) as connection:
+        stage.lines("asked_chunks", (f"{chunk[:16].hex()}\n" for chunk in chunks))
+        stage.load(connection, "asked_chunks", chunk="UUID")
+        row = connection.execute(
+            """WITH alike AS (
+                SELECT d.vm_no, count(DISTINCT m.chunk) AS many FROM maps AS m
+                SEMI JOIN asked_chunks AS c ON c.chunk = m.chunk
+                JOIN disks AS d USING (disk_no) JOIN vms AS x USING (vm_no)
+                WHERE x.vm_id <> ?::UUID GROUP BY d.vm_no
+            )
+            SELECT v.vm_name FROM alike JOIN versions AS v USING (vm_no)
+            WHERE v.state = 'committed' ORDER BY many DESC, v.taken_at LIMIT 1""",
+            [but],
+        ).fetchone()
+    return str(row[0]) if row else ""
 
 
 def must_read(catalog: CatalogLocation, vm: VmId) -> dict[DiskId, list[Extent]]:

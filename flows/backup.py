@@ -219,7 +219,9 @@ def protect_vm(
             vm, held, job=job, run=run, site=site, scratch=scratch, stop=stop, cap=cap
         )
         after = Afterwards()
-        after.attempt(NOT_RECORDED, "the next run does", record_committed, committed, site=site)
+        alike = after.attempt(
+            NOT_RECORDED, "the next run does", record_committed, committed, site=site
+        )
         dropped = after.attempt(
             NOT_DEDUPLICATED,
             "the next validation does it",
@@ -231,7 +233,7 @@ def protect_vm(
             committed.version,
             dropped or DedupOutcome(0, 0),
             seconds=frozen.seconds,
-            note=frozen.note,
+            notes=(frozen.note, alike or ""),
             read_by=frozen.receipt.read_by,
             cpu_seconds=frozen.receipt.cpu_seconds,
             warnings=after.warnings,

@@ -1,16 +1,20 @@
 """Commit: what a transfer brought becomes a version, on the share first, then in the catalog."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from prefect import get_run_logger
 from prefect.runtime import task_run
 
 from blocks import Site
+from catalog.chunks import most_alike
 from catalog.reconciling import highest_sequence
 from catalog.values import VersionRow
 from catalog.versions import list_versions
 from likeness.clock import system_clock
+from likeness.errors import LikenessError
 from likeness.model.ids import PackId, RunId, VmId
 from likeness.store.read.versions import Version
 from likeness.store.write.commit import commit_version as commit
@@ -23,6 +27,8 @@ from tasks.retries import STEP, task
 
 _LINE = 1 << 16
 """Characters of one message in the log; Prefect drops those of a million bytes."""
+_ASKED = 64
+"""Data blocks that are asked for to learn which VM a new one is like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +77,11 @@ def commit_version(receipt: TransferReceipt, *, site: Site) -> Committed:
 
 
 @task(task_run_name="record {committed.version.record.vm_name} in the catalog", **STEP)
-def record_committed(committed: Committed, *, site: Site) -> None:
+def record_committed(committed: Committed, *, site: Site) -> str:
     """Tell the catalog of a version; if that fails, the next run catches up from the store.
+
+    Returns:
+        Which VM a new VM is most like, in words, if the store had data of it; else nothing.
 
     The order matters. The store is the truth and the catalog can be rebuilt from it, so a crash
     between the two loses nothing.
@@ -83,9 +92,22 @@ def record_committed(committed: Committed, *, site: Site) -> None:
     """
     if committed.receipt is not None:
         remember_received(site, committed.version, committed.receipt)
-        return
+        return _most_alike(committed.receipt, site)
     with site.data_store.open() as store:
         remember_version(site, store, committed.version)
+    return ""
+
+
+def _most_alike(receipt: TransferReceipt, site: Site) -> str:
+    """From a few of the data blocks that a first version had no need to send."""
+    shared = receipt.relied_on
+    if receipt.last is not None or shared is None or not shared.chunks:
+        return ""
+    some = islice(shared, 0, None, max(shared.chunks // _ASKED, 1))
+    with suppress(LikenessError):  # the version is recorded
+        if name := most_alike(site.catalog.file, some, receipt.vm.vm):
+            return f"most of what the store had already is of VM {name!r}"
+    return ""
 
 
 def made_by_this_run(run: RunId, *, site: Site) -> dict[VmId, VersionRow]:

@@ -98,7 +98,7 @@ def finished_vm(
     dropped: DedupOutcome,
     *,
     seconds: float,
-    note: str,
+    notes: Sequence[str],
     read_by: str = "",
     cpu_seconds: float = 0.0,
     warnings: Sequence[str] = (),
@@ -120,7 +120,7 @@ def finished_vm(
         snapshot_seconds=seconds,
         read_by=read_by,
         cpu_seconds=cpu_seconds,
-        sentence="; ".join(part for part in (version.record.note, note) if part),
+        sentence="; ".join(part for part in (version.record.note, *notes) if part),
         warnings=tuple(warnings),
     )
 

@@ -53,6 +53,7 @@ def test_clones_of_a_proved_vm_send_nothing_whatever_their_shape(
     assert kept(site) == one
     for outcome in outcomes(ended).values():
         assert (outcome.sent_bytes, outcome.known_bytes) == (0, len(GOLDEN))
+        assert "most of what the store had already is of VM 'first'" in outcome.sentence
     assert set(site.verdicts()) == {Verdict.GOOD}
     for name in CLONES[:2]:
         assert site.restore(site.newest(name).version) == site.disks(name)
