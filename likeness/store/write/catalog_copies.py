@@ -186,6 +186,7 @@ def _fetch(store: DataStore, number: int, folder: Path) -> CatalogCopy:
 
 def _unpack(archive: Path, folder: Path, name: str) -> None:
     """Files alone, and none outside the folder; `filter` came with Python 3.11.4 only."""
+    folder.mkdir(exist_ok=True)
     with tarfile.open(archive) as tar:
         for member in tar:
             file = tar.extractfile(member) if Path(member.name).name == member.name else None
