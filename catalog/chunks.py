@@ -92,7 +92,7 @@ def _affected(rows: Iterable[tuple[object, ...]]) -> list[Affected]:
     ]
 
 
-def most_alike(catalog: CatalogLocation, chunks: Iterable[ChunkId], but: VmId) -> str:
+def closest_vm(catalog: CatalogLocation, chunks: Iterable[ChunkId], but: VmId) -> str:
     """Name of the VM that has most of some chunks, and had them first.
 
     Args:

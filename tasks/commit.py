@@ -9,7 +9,7 @@ from prefect import get_run_logger
 from prefect.runtime import task_run
 
 from blocks import Site
-from catalog.chunks import most_alike
+from catalog.chunks import closest_vm
 from catalog.reconciling import highest_sequence
 from catalog.values import VersionRow
 from catalog.versions import list_versions
@@ -92,20 +92,20 @@ def record_committed(committed: Committed, *, site: Site) -> str:
     """
     if committed.receipt is not None:
         remember_received(site, committed.version, committed.receipt)
-        return _most_alike(committed.receipt, site)
+        return _closest_vm(committed.receipt, site)
     with site.data_store.open() as store:
         remember_version(site, store, committed.version)
     return ""
 
 
-def _most_alike(receipt: TransferReceipt, site: Site) -> str:
+def _closest_vm(receipt: TransferReceipt, site: Site) -> str:
     """From a few of the data blocks that a first version had no need to send."""
     shared = receipt.relied_on
     if receipt.last is not None or shared is None or not shared.chunks:
         return ""
     some = islice(shared, 0, None, max(shared.chunks // _ASKED, 1))
     with suppress(LikenessError):  # the version is recorded
-        if name := most_alike(site.catalog.file, some, receipt.vm.vm):
+        if name := closest_vm(site.catalog.file, some, receipt.vm.vm):
             return f"most of what the store had already is of VM {name!r}"
     return ""
 

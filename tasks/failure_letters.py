@@ -181,6 +181,6 @@ def store_lines(
     if not newest:
         yield "  the catalog knows of no version there; list it with python -m likeness list"
     yield "  1. To restore now: the deployment restore, with From the vault switched on."
-    yield "  2. To back up again: copy the vault's folder, whole, to a new place; name that place"
-    yield "     in the data store's block, keep the key file, and start a validation. The vault"
-    yield "     itself stays the second place; never make it the data store."
+    yield "  2. To back up again: name a new, empty place in the data store's block, keep the key"
+    yield "     file, and start the deployment refill, which fills it from the vault; then a"
+    yield "     validation. The vault itself stays the second place."

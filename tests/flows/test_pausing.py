@@ -177,7 +177,7 @@ def test_a_restore_paused_while_its_vm_is_made_ready_leaves_the_pool_as_it_was(
     process.join(120)
 
     assert isinstance(ended[0], Pause)
-    assert vms_and_disks(site) == before
+    wait_until(lambda: vms_and_disks(site) == before, "the pool has merged what was frozen")
     assert is_free(site, "first")
     assert site.left_in_the_pool() == NOTHING_LEFT
 

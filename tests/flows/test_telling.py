@@ -16,7 +16,7 @@ from flows.restore import restore_disks
 from flows.sweep import sweep
 from flows.unprotected import unprotected
 from flows.validate import validate
-from flows.vault import vault
+from flows.vault import refill, vault
 from tests.flows.scene import Scene, outcomes
 from tests.flows.test_validate import artifacts, flip
 from tests.validation.mail_server import MailServer
@@ -82,7 +82,9 @@ def test_of_a_store_that_is_gone_people_are_told_what_is_known_and_what_is_safe(
     assert "✅" not in page(site, "versions")
     assert "| ❌ | job nightly |" in page(site, "dashboard")
     # and what was advised works
-    shutil.copytree(site.folder / "vault", site.place)
+    assert "start the deployment refill" in body
+    site.place.mkdir()
+    assert refill(site=site.name, return_state=True).is_completed()
     assert site.back_up("db", validated=True).is_completed()
     assert site.restore(site.newest("db").version) == site.disks("db")
 

@@ -15,6 +15,7 @@ from likeness.store.read.index import known_packs
 from likeness.store.read.versions import Version, read_version, record_names, vms
 from likeness.store.repair.copying import copy_to_vault
 from likeness.store.repair.vault_mending import Copied
+from likeness.store.write.heads import write_head
 from likeness.transport.base import Transport
 from tests.support.memory import MemoryTransport
 from tests.unit.workshop import (
@@ -299,6 +300,7 @@ def test_whatever_restores_from_the_store_restores_from_a_vault_filled_afterward
             vault_all(workshop, vault)
     other = workshop.back_up(noise(-seed, 5 * CHUNK), vm=VmId(random_name()))
     wanted[other.name] = noise(-seed, 5 * CHUNK)
+    write_head(workshop.store, clock=workshop.clock)  # what nobody was told of may be only begun
     for _ in range(dice.choice([1, 1, 2, 3])):
         spoil(workshop, dice)
     before = restored(workshop.store, workshop)

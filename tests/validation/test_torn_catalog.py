@@ -35,8 +35,8 @@ DIES_WITH_A_LOG = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from catalog.connection import CatalogFile, opened, transaction
-catalog = CatalogFile(Path(sys.argv[2]))
+from catalog.connection import CatalogLocation, opened, transaction
+catalog = CatalogLocation(Path(sys.argv[2]))
 with opened(catalog, catalog.path, read_only=False) as connection:
     for at in range(3):
         with transaction(connection):
@@ -212,9 +212,9 @@ def test_what_killed_processes_left_beside_the_catalog_is_swept(house: House) ->
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from catalog.connection import CatalogFile
+from catalog.connection import CatalogLocation
 from catalog.staging import staged
-with staged(CatalogFile(Path({str(house.catalog.path)!r}))) as stage:
+with staged(CatalogLocation(Path({str(house.catalog.path)!r}))) as stage:
     stage.rows("some", [(1, 2)])
     os.kill(os.getpid(), 9)
 """
