@@ -5,6 +5,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
 
+from httpx import HTTPError
 from prefect.blocks.core import Block
 from prefect.context import SyncClientContext
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -20,7 +21,7 @@ _MASK = re.compile(r"\*{8,}")
 def one_client() -> Generator[None, None, None]:
     """What asks Prefect within shares one client, as in a flow; each else reads all authorities."""
     with ExitStack() as held:
-        with suppress(ValueError, RuntimeError):  # no server: whoever asks says so
+        with suppress(ValueError, RuntimeError, HTTPError):  # whoever asks says what is wrong
             held.enter_context(SyncClientContext.get_or_create())
         yield
 

@@ -252,6 +252,25 @@ def tags_of(record: VersionRecord) -> str:
     return msgspec.json.encode(found).decode()
 
 
+TOLD_DISK = {
+    "ordinal": "INTEGER",
+    "disk_id": "UUID",
+    "chunk_bytes": "UINTEGER",
+    "size_bytes": "UBIGINT",
+    "disk_name": "VARCHAR",
+    "plugged_at": "VARCHAR",
+    "positions": "UBIGINT",
+    "entire": "BOOLEAN",
+}
+"""What is staged of each disk, and how."""
+
+
+def told_disk(at: int, disk: DiskRecord, *, whole: bool) -> tuple[str | int, ...]:
+    """A disk as it is staged: the `at`th of its version, with all of its map or what changed."""
+    facts = (at, disk.disk, disk.chunk_bytes, disk.size_bytes, disk.name, disk.position)
+    return *facts, positions_of(disk.size_bytes, disk.chunk_bytes), str(whole).lower()
+
+
 def _insert_disks(
     connection: Connection,
     stage: Stage,
@@ -261,29 +280,9 @@ def _insert_disks(
     whole: dict[str, bool],
 ) -> None:
     """Disks and version_disks; temporary table `new_disks` says how to read `new_maps`."""
-    stage.rows(
-        "told_disks",
-        (
-            (
-                *(at, disk.disk, disk.chunk_bytes, disk.size_bytes, disk.name, disk.position),
-                positions_of(disk.size_bytes, disk.chunk_bytes),
-                str(whole[disk.disk]).lower(),
-            )
-            for at, disk in enumerate(disks)
-        ),
-    )
-    stage.load(
-        connection,
-        "told_disks",
-        ordinal="INTEGER",
-        disk_id="UUID",
-        chunk_bytes="UINTEGER",
-        size_bytes="UBIGINT",
-        disk_name="VARCHAR",
-        plugged_at="VARCHAR",
-        positions="UBIGINT",
-        entire="BOOLEAN",
-    )
+    rows = (told_disk(at, disk, whole=whole[disk.disk]) for at, disk in enumerate(disks))
+    stage.rows("told_disks", rows)
+    stage.load(connection, "told_disks", **TOLD_DISK)
     connection.execute(
         """INSERT INTO disks (disk_no, vm_no, disk_id, chunk_bytes)
         SELECT (SELECT coalesce(max(disk_no), 0) FROM disks) + row_number() OVER (ORDER BY ordinal),

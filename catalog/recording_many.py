@@ -11,13 +11,20 @@ from datetime import datetime
 import msgspec
 
 from catalog.connection import CatalogLocation, Connection, to_utc, writing
-from catalog.recording import add_packs, map_lines, require_positions, stage_packs, tags_of
+from catalog.recording import (
+    TOLD_DISK,
+    add_packs,
+    map_lines,
+    require_positions,
+    stage_packs,
+    tags_of,
+    told_disk,
+)
 from catalog.serving import STILL, note_lost, refresh_facts, refresh_facts_of_moved, refresh_uses
 from catalog.staging import Stage, staged
 from catalog.values import DiskMap
 from likeness.errors import BadInput
 from likeness.model.ids import RunId
-from likeness.store.format.maps import positions_of
 from likeness.store.read.index import KnownPack
 from likeness.store.read.versions import Version
 
@@ -102,11 +109,7 @@ def _stage(stage: Stage, nth: int, told: Told) -> None:
     stage.rows(
         "told_disks",
         (
-            (
-                *(nth, at, disk.disk, disk.chunk_bytes, disk.size_bytes, disk.name, disk.position),
-                positions_of(disk.size_bytes, disk.chunk_bytes),
-                str(whole[disk.disk]).lower(),
-            )
+            (nth, *told_disk(at, disk, whole=whole[disk.disk]))
             for at, disk in enumerate(record.disks)
         ),
     )
@@ -191,19 +194,7 @@ def _insert_versions(connection: Connection, stage: Stage, now: datetime) -> Non
 
 def _insert_disks(connection: Connection, stage: Stage) -> None:
     """Disks and version_disks; temporary table `new_disks` says how to read `new_maps`."""
-    stage.load(
-        connection,
-        "told_disks",
-        nth="UBIGINT",
-        ordinal="INTEGER",
-        disk_id="UUID",
-        chunk_bytes="UINTEGER",
-        size_bytes="UBIGINT",
-        disk_name="VARCHAR",
-        plugged_at="VARCHAR",
-        positions="UBIGINT",
-        entire="BOOLEAN",
-    )
+    stage.load(connection, "told_disks", nth="UBIGINT", **TOLD_DISK)
     connection.execute(
         """INSERT INTO disks (disk_no, vm_no, disk_id, chunk_bytes)
         SELECT (SELECT coalesce(max(disk_no), 0) FROM disks)

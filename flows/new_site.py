@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from httpx import HTTPError
+from httpx import HTTPError, HTTPStatusError
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
@@ -151,6 +151,11 @@ def require_prefect(name: str, begun: BegunSite) -> None:
         for kind in (XenPool, DataStoreShare, CatalogFile, Vault, Guest, SiteBlock):
             kind.register_type_and_schema()
         taken = _is_saved(name)
+    except HTTPStatusError as cause:
+        raise BadInput(
+            f"Prefect at {PREFECT_API_URL.value()} refuses this ({cause.response.status_code}), so"
+            " nothing was made; see PREFECT_API_AUTH_STRING, which must be the server's"
+        ) from cause
     except (HTTPError, RuntimeError) as cause:
         raise BadInput(
             f"Prefect does not answer at {PREFECT_API_URL.value() or 'its own port'}, so nothing"

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
@@ -51,6 +53,33 @@ def set_up(
         folder=folder,
         vault=vault,
     )
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A server that wants another login."""
+
+    def _refuse(self) -> None:
+        self.send_error(401, "Unauthorized")
+
+    do_GET = do_POST = _refuse  # their names there
+
+    def log_message(self, format: str, *args: object) -> None:
+        del format, args
+
+
+def test_a_prefect_that_refuses_the_login_is_told_before_anything_is_made(site: Scene) -> None:
+    folder = site.folder / "there"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, args=(0.01,)).start()
+        api = f"http://127.0.0.1:{server.server_port}/api"
+        with (
+            temporary_settings({PREFECT_API_URL: api}),
+            pytest.raises(BadInput, match=rf"Prefect at {api} refuses this \(401\).*AUTH_STRING"),
+        ):
+            set_up(site, folder)
+        server.shutdown()
+
+    assert not folder.exists()
 
 
 def test_a_site_that_cannot_be_made_leaves_nothing_and_tells_why(site: Scene) -> None:

@@ -171,6 +171,11 @@ def there_objects(place: MemoryTransport) -> dict[str, bytes]:
     return {n: d for n, d in place.objects.items() if not n.startswith(layout.QUARANTINE)}
 
 
+def statements(place: MemoryTransport) -> list[str]:
+    folders = ("forgets/", "gc/", "holds/", "condemned/")
+    return sorted(name for name in place.objects if name.startswith(folders))
+
+
 def test_a_vault_becomes_the_data_store_wherever_it_is_cut_short(
     workshop: Workshop, vault: MemoryTransport, versions: tuple[Version, Version]
 ) -> None:
@@ -190,6 +195,7 @@ def test_a_vault_becomes_the_data_store_wherever_it_is_cut_short(
         store = as_data_store(open_store_with_key_file(place, workshop.key_file))
 
         assert store.facts == workshop.store.facts
+        assert statements(place) == statements(vault), "no pin and no forgetting is lost"
         assert own(there_objects(place)) == []
         for version, disk in zip(versions, (DISK, OTHER), strict=True):
             assert workshop.restore(read_version(store, version.name), store=store) == disk

@@ -192,6 +192,7 @@ def test_a_damaged_index_segment_does_not_keep_the_rest_from_the_vault(
     first = workshop.back_up(DISK)
     segment = workshop.names("index")[0]
     second = workshop.back_up(noise(2, 9 * CHUNK))
+    write_head(workshop.store, clock=workshop.clock)
     workshop.objects[segment] = workshop.objects[segment][:50]
     vault = MemoryTransport()
 
@@ -455,13 +456,14 @@ def test_what_a_killed_writer_never_finished_holds_up_no_vaulting(
         assert restore_from(vault, workshop, version) == DISK
 
 
-@pytest.mark.parametrize("what", ["named by a version", "known to a head", "named by a copy"])
+@pytest.mark.parametrize("what", ["index", "pin", "named by a copy"])
 def test_what_something_counts_on_and_is_cut_off_is_told(workshop: Workshop, what: str) -> None:
     version = workshop.back_up(DISK)
     vault = MemoryTransport()
-    if what == "named by a version":
+    if what == "index":
         name = next(n for n in version.clear.objects if n.startswith(f"{layout.INDEX}/"))
-    elif what == "known to a head":
+        write_head(workshop.store, clock=workshop.clock)
+    elif what == "pin":
         name = layout.numbered(layout.HOLDS, 1)
         pin(workshop.store, version.name, note="", until=None, clock=workshop.clock)
         write_head(workshop.store, clock=workshop.clock)

@@ -3,7 +3,7 @@
 They lie there for ever, and are no damage: whoever copies a store passes over them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from likeness.codec.blobs import MAX_BLOB_BYTES
@@ -12,7 +12,7 @@ from likeness.errors import Damaged, ObjectMissing
 from likeness.model.ids import VmId
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
-from likeness.store.format.documents import CatalogCopyDocument, HeadDocument, VersionClear
+from likeness.store.format.documents import CatalogCopyDocument, HeadDocument
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.unfinished import is_unfinished
 from likeness.store.read.versions import record_names
@@ -29,12 +29,10 @@ def is_begun_for_nothing(store: DataStore, name: str) -> bool:
     if not _is_unfinished(store, name):
         return False
     if folder == layout.MAPS:
-        return True  # versions speak for what they need
+        return True  # versions speak for what they need, of maps and of the index
     if folder == layout.VERSIONS:
         vm = VmId(rest.partition("/")[0])
         return name in torn_records(store, vm, record_names(store, vm))
-    if folder == layout.INDEX:
-        return not any(name in clear.objects for clear in _versions(store))
     if folder == layout.HEADS:
         return _begins_anew_after(store, layout.number_of(name))
     if folder == layout.CATALOG and "-" in rest:
@@ -58,13 +56,6 @@ def _is_unfinished(store: DataStore, name: str) -> bool:
     with suppress(*UNREADABLE):
         return is_unfinished(name, store.transport.read(name, 0, _MAX_BYTES + 1))
     return False
-
-
-def _versions(store: DataStore) -> Iterator[VersionClear]:
-    for entry in store.transport.entries(layout.VERSIONS):
-        with suppress(*UNREADABLE):
-            clear, _ = store.read(entry.name, Kind.VERSION, VersionClear)
-            yield clear
 
 
 def _begins_anew_after(store: DataStore, number: int) -> bool:

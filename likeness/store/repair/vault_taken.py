@@ -1,12 +1,21 @@
 """A vault that becomes the data store, since the one it was filled from is gone."""
 
+from contextlib import suppress
+
 import msgspec
 
-from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame
+from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, Kind
+from likeness.errors import NameTaken
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore, set_aside
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.vaults import format_document, signed_by_store
+
+_STATEMENTS = {
+    layout.kind_of(layout.numbered(folder, 1)): folder
+    for folder in (layout.SWEPT, layout.FORGETS, layout.HOLDS, layout.CONDEMNED)
+}
+"""Folders of those documents that tell their own name."""
 
 
 def as_data_store(vault: DataStore) -> DataStore:
@@ -20,6 +29,7 @@ def as_data_store(vault: DataStore) -> DataStore:
     """
     if not vault.facts.vault:
         return vault
+    _finish_statements(vault)
     for folder in layout.VAULTS_OWN:
         for entry in list(vault.transport.entries(folder)):
             if layout.is_known(entry.name):
@@ -34,6 +44,27 @@ def as_data_store(vault: DataStore) -> DataStore:
         set_aside(store, name)
         store.for_writing().create(name, [data])
     return store
+
+
+class _Numbered(msgspec.Struct):
+    number: int
+
+
+def _finish_statements(vault: DataStore) -> None:
+    """Sign what a try that died had set aside, and had not yet written anew under its name."""
+    for entry in list(vault.transport.entries(layout.QUARANTINE)):
+        with suppress(*UNREADABLE, msgspec.DecodeError, ValueError):  # it is none of ours
+            data = vault.transport.read(entry.name, 0, MAX_DOCUMENT_BYTES + 1)
+            frame = Frame.parse(data, name=entry.name)
+            folder = _STATEMENTS.get(Kind(frame.kind))
+            if not frame.by_vault or folder is None:
+                continue
+            said = msgspec.json.decode(frame.clear, type=_Numbered)
+            name = layout.numbered(folder, said.number)
+            frame = Frame.parse(data, name=name)
+            frame.require_signature(layout.kind_of(name), vault.verifier(frame))
+            with suppress(NameTaken):
+                vault.for_writing().create(name, [signed_by_store(vault, name, data)])
 
 
 def _sign_anew(vault: DataStore, name: str) -> None:
