@@ -18,6 +18,7 @@ from likeness.errors import (
     StoreMissing,
 )
 from likeness.transport.base import Entry, Listing, Space
+from likeness.transport.tuning import batches
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_TROUBLE = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
@@ -27,7 +28,6 @@ CANNOT = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 """A file system has no such operation, as fsync of a folder over FUSE, 9p and some CIFS mounts."""
 _FOLDER_TRIES = 10
 _NEVER_WAIT = os.O_NONBLOCK  # as opening a pipe that somebody put there would; no file minds
-_WRITEV_PARTS = 512  # the kernel takes at most IOV_MAX (1024) buffers a call
 
 
 class LocalTransport:
@@ -272,8 +272,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def _write_all(handle: int, parts: Sequence[bytes]) -> None:
-    for start in range(0, len(parts), _WRITEV_PARTS):
-        batch = [memoryview(part) for part in parts[start : start + _WRITEV_PARTS] if part]
+    for batch in batches(parts):
         while batch:
             written = os.writev(handle, batch)
             while batch and written >= len(batch[0]):

@@ -7,6 +7,8 @@ import pytest
 from likeness.errors import BadInput
 from likeness.transport.local import LocalTransport
 from likeness.transport.place import SharePlace, open_place, share_of
+from likeness.transport.tuning import WRITE_BYTES, batches
+from tests.unit.workshop import noise
 
 
 @pytest.mark.parametrize(
@@ -95,3 +97,18 @@ def test_a_folder_of_this_machine_is_a_folder(tmp_path: Path) -> None:
 
     assert isinstance(opened, LocalTransport)
     assert opened.root == tmp_path
+
+
+def test_an_object_of_long_short_and_empty_parts_is_written_in_pieces(tmp_path: Path) -> None:
+    tiny = [bytes([at % 251]) for at in range(3000)]
+    parts = [b"", noise(1, 3 * WRITE_BYTES + 5), b"", *tiny, noise(2, WRITE_BYTES), *tiny]
+
+    pieces = list(batches(parts))
+    place = LocalTransport(tmp_path)
+    place.create("object", parts)
+
+    assert place.read("object") == b"".join(parts)
+    assert b"".join(piece for batch in pieces for piece in batch) == b"".join(parts)
+    assert max(sum(map(len, batch)) for batch in pieces) < 2 * WRITE_BYTES
+    assert max(map(len, pieces)) <= 512  # more than 1024 the kernel refuses
+    assert not list(batches([b""]))
