@@ -43,11 +43,11 @@ class DiskChunks:
 
     def __init__(self, chunk_map: FlatMap) -> None:
         """Number the chunks of a map; its file must outlive this."""
-        self._ids: Ids = (
-            np.memmap(chunk_map.path, dtype="<u8", mode="r", shape=(chunk_map.positions, _WORDS))
-            if chunk_map.positions
-            else np.zeros((0, _WORDS), dtype="<u8")
-        )
+        self._ids: Ids = np.zeros((0, _WORDS), dtype="<u8")
+        if chunk_map.positions:
+            shape = (chunk_map.positions, _WORDS)
+            mapped = np.memmap(chunk_map.path, dtype="<u8", mode="r", shape=shape)
+            self._ids = mapped.view(np.ndarray)  # a row of a memmap costs several times as much
         used = self._used()
         for word in range(_WORDS):
             if self._numbered_by(word, used):
