@@ -1,6 +1,8 @@
 """Restore: bit for bit, whatever the disk was; and never a wrong byte."""
 
+import errno
 import fcntl
+import os
 import resource
 import signal
 from collections.abc import Callable, Iterable
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likeness.codec.aead import Suite
+from likeness.codec.buffers import Buffer
 from likeness.codec.slots import SlotKind
 from likeness.errors import BadInput, ObjectUnreadable, Stopped
 from likeness.model.disk import Extent
@@ -19,6 +22,7 @@ from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.chunk_source import DataLost
+from likeness.store.read.direct_writing import DirectWriter
 from likeness.store.read.disk_writers import FileDiskWriter
 from likeness.store.read.index import segments
 from likeness.store.read.restoring import restore_disk
@@ -527,6 +531,49 @@ def test_room_is_set_aside_for_data_and_not_for_holes(workshop: Workshop, tmp_pa
     assert room == 0 or 5 * CHUNK < room < 10 * CHUNK  # some file systems set nothing aside
     assert (tmp_path / "out.raw").read_bytes() == disk
     assert (tmp_path / "out.raw").stat().st_blocks * 512 < 10 * CHUNK
+
+
+def test_data_is_written_directly_however_little_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda to, data, at: write(to, data[: 12 * KIB], at))
+    writer = DirectWriter(os.open(tmp_path / "image", os.O_WRONLY | os.O_CREAT))
+    long, short = noise(1, 64 * KIB), noise(2, 4 * KIB)
+
+    assert writer.takes(8 * KIB, long)
+    assert not writer.takes(8 * KIB + 1, long)
+    assert not writer.takes(8 * KIB, long + b"x")
+    writer.write(72 * KIB, short)
+    writer.write(8 * KIB, long)
+    writer.write(76 * KIB, short)
+    writer.close()
+
+    assert (tmp_path / "image").read_bytes() == bytes(8 * KIB) + long + short + short
+
+
+def test_what_the_file_system_does_not_write_directly_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, refused = os.pwrite, list[int]()
+
+    def grudging(to: int, data: Buffer, at: int) -> int:
+        if fcntl.fcntl(to, fcntl.F_GETFL) & os.O_DIRECT:
+            refused.append(at)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return write(to, data, at)
+
+    monkeypatch.setattr(os, "pwrite", grudging)
+    first, second = noise(1, 8 * KIB), noise(2, 96 * KIB)
+    writer = FileDiskWriter(tmp_path / "disk.raw", 128 * KIB + 3)
+    writer.write(4 * KIB, first)
+    writer.write(32 * KIB, second)
+    writer.write(128 * KIB, b"end")
+    writer.finish()
+
+    assert len(refused) <= 1  # not even once where it is not tried, and never again
+    whole = (bytes(4 * KIB) + first).ljust(32 * KIB, b"\0") + second + b"end"
+    assert (tmp_path / "disk.raw").read_bytes() == whole
 
 
 def test_a_disk_too_large_for_the_place_does_not_fill_it(tmp_path: Path) -> None:

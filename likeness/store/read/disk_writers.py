@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import fcntl
+import itertools
 import json
 import os
 import threading
@@ -13,7 +14,9 @@ from typing import Protocol
 
 from likeness.errors import BadInput
 from likeness.model.disk import Extent
+from likeness.store.read.direct_writing import DirectWriter, open_directly
 from likeness.transport.local import CANNOT
+from likeness.transport.tuning import batches
 
 
 class DiskWriter(Protocol):
@@ -96,6 +99,8 @@ class FileDiskWriter:
         self._map, self._size = damage_map_of(path), size_bytes
         self._map_made = False
         self._flusher: _Flusher | None = None
+        self._direct: DirectWriter | None = None
+        self._opened: DirectWriter | None = None
         try:
             self._require_free()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,6 +123,8 @@ class FileDiskWriter:
             self.abandon()
             raise self._refused(cause) from cause
         self._flusher = _Flusher(self._handle)
+        if (direct := open_directly(self._handle)) is not None:
+            self._direct = self._opened = DirectWriter(direct)
 
     def _require_free(self) -> None:
         for path in (self._path, *(() if self._map_made else (self._map,))):
@@ -143,15 +150,29 @@ class FileDiskWriter:
         Raises:
             BadInput: There is no room for the image.
         """
-        view = memoryview(data)
         try:
-            while view:
-                written = os.pwrite(self._handle, view, offset)
-                offset, view = offset + written, view[written:]
+            if self._written_directly(offset, data):
+                return
+            for piece in itertools.chain.from_iterable(batches([data])):
+                _write_all(self._handle, piece, offset)
+                offset += len(piece)
         except OSError as cause:
             raise self._refused(cause) from cause
         if self._flusher is not None:
             self._flusher.wrote(len(data))
+
+    def _written_directly(self, offset: int, data: bytes) -> bool:
+        direct = self._direct
+        if direct is None or not direct.takes(offset, data):
+            return False
+        try:
+            direct.write(offset, data)
+        except OSError as cause:
+            if cause.errno not in CANNOT:
+                raise
+            self._direct = None  # this file system has no such writing after all
+            return False
+        return True
 
     def mark_lost(self, extents: Sequence[Extent], cause: str) -> None:
         """See `DiskWriter.mark_lost`: a map beside the image, there before the image has its name.
@@ -208,6 +229,8 @@ class FileDiskWriter:
     def _close(self) -> None:
         if self._flusher is not None:
             self._flusher.end()
+        if self._opened is not None:
+            self._opened.close()
         os.close(self._handle)
         self._handle = -1
 
@@ -216,6 +239,12 @@ class FileDiskWriter:
             f"{self._partial} cannot be written: {cause.strerror}; make room or choose another"
             " place, then restore again"
         )
+
+
+def _write_all(handle: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(handle, data, offset)
+        offset, data = offset + written, data[written:]
 
 
 def _set_aside(handle: int, extent: Extent) -> None:

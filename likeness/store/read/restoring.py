@@ -105,7 +105,7 @@ def _write_all(
             progress(len(positions) * len(plaintext))
 
     every = np.arange(source.chunks.count)
-    lost = source.fetch(every, write, stop=stop, workers=os.cpu_count() or 1)
+    lost = source.fetch(every, write, stop=stop, workers=_workers())
     if not len(lost):
         return None
     if source.unread is not None and not (
@@ -113,3 +113,8 @@ def _write_all(
     ):
         raise source.unread  # another attempt may find it whole
     return source.lost(lost)
+
+
+def _workers() -> int:
+    """More than there are processors: some of them wait for a disk."""
+    return (os.cpu_count() or 1) + 2
