@@ -11,6 +11,7 @@ BENCHMARKS = {
     "restore_speed": "restore beside the sum of its parts, memory, and a version over NBD",
     "locating": "where a disk's chunks lie, by the catalog, of 100 million (3 GB of disk)",
     "peers": "disks of VMs through Likeness, borg and restic (those that are installed)",
+    "growth": "each step by size of the disk, to 1 TiB and a million chunks (10 minutes)",
     "sources": "whole jobs, source direct and enhanced, side by side (needs samba)",
     "smb_throughput": "sealed packs to a real smbd, beside smbclient put (needs samba)",
     "recovery": "a lost catalog, of a copy and of the store alone, by number of versions",

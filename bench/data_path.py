@@ -16,26 +16,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Container
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.results import keep, peak_bytes
+from bench.settling import prove_all
 from lab.demo_disks import some_noise, some_text
 from likeness.agent.reader import FileDiskReader
 from likeness.agent.transfer import Bundle, DiskJob, transfer
 from likeness.clock import system_clock
 from likeness.codec.records import Check
 from likeness.model.disk import DiskFacts, VmFacts
-from likeness.model.ids import DiskId, PackId, RunId, VmId, random_name
+from likeness.model.ids import DiskId, RunId, VmId, random_name
 from likeness.stopping import StopToken
-from likeness.store.check.proving import Finding, prove_packs
+from likeness.store.format.copies import Copies, no_copies
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.maps import FlatMap, positions_of
 from likeness.store.format.opening import create_store, open_store_with_key_file
 from likeness.store.format.pack_log import PackLog
+from likeness.store.format.relied_on import ReliedOn
 from likeness.store.read.disk_writers import FileDiskWriter
-from likeness.store.read.index import known_packs
 from likeness.store.read.restoring import restore_disk
 from likeness.store.read.versions import last_version, load_map
 from likeness.store.write.commit import commit_version
@@ -45,7 +47,7 @@ from likeness.transport.tuning import keep_large_buffers
 
 DISK_BYTES = 2 << 30
 ROUNDS = 3
-_VM, _DISK = VmId("a" * 32), DiskId("b" * 32)
+VM, _DISK = VmId("a" * 32), DiskId("b" * 32)
 _HOW = (
     "local ext4, page cache warm, AEGIS-256, zstd 1, chunks of 256 KiB, packs of 16 MiB, one"
     " record of 16 opened again before it is sent."
@@ -100,13 +102,13 @@ def _step(folder: Path, step: str) -> dict[str, float]:
 def _run_step(folder: Path, step: str) -> None:
     keep_large_buffers()
     begun = time.monotonic()
-    store = _store(folder)
+    store = store_in(folder)
     if step == "validate all":
-        _validate(store)
+        prove_all(store)
     elif step == "restore":
-        _restore(store, folder)
+        restore(store, folder)
     else:
-        _backup(store, folder)
+        backup(store, folder)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     result = {
         "step": step,
@@ -117,20 +119,22 @@ def _run_step(folder: Path, step: str) -> None:
     print(json.dumps(result))
 
 
-def _store(folder: Path) -> DataStore:
+def store_in(folder: Path) -> DataStore:
     place = LocalTransport(folder / "store", make=True)
     if (folder / "key").exists():
         return open_store_with_key_file(place, folder / "key")
     return create_store(place, key_file=folder / "key", clock=system_clock).store
 
 
-def _backup(
+def backup(
     store: DataStore,
     folder: Path,
     *,
     disk: str = "disk.raw",
-    vm: VmId = _VM,
+    vm: VmId = VM,
     check: Check = Check.SAMPLED,
+    known: Container[bytes] = (),
+    copies: Copies = no_copies,
 ) -> None:
     run = RunId(random_name())
     scratch = folder / run
@@ -140,7 +144,7 @@ def _backup(
         facts = DiskFacts(_DISK, "disk", "0", reader.size_bytes)
         chunk_map = FlatMap(scratch / "map", positions_of(reader.size_bytes, store.chunk_bytes))
         previous = load_map(store, last.record.disks[0], scratch / "previous") if last else None
-        log = PackLog(scratch / "packs")
+        log, relied_on = PackLog(scratch / "packs"), ReliedOn(scratch / "relied on")
         bundle = Bundle(
             store=store.store_id,
             box=store.keys.public().box,
@@ -156,6 +160,8 @@ def _backup(
             inbox=store.transport,
             log=log,
             stop=StopToken(),
+            known=known,
+            relied_on=relied_on,
         )
     receipt = TransferReceipt(
         run=run,
@@ -168,19 +174,13 @@ def _backup(
         disks=(DiskReceipt(facts, chunk_map, previous),),
         packs=log,
         counts=counts,
+        relied_on=relied_on,
     )
-    commit_version(store, receipt, clock=system_clock)
+    commit_version(store, receipt, clock=system_clock, copies=copies)
     receipt.discard()
 
 
-def _validate(store: DataStore) -> None:
-    packs = [PackId(pack.pack) for pack in known_packs(store)]
-    proofs = prove_packs(store, packs, clock=system_clock, stop=StopToken())
-    if any(proof.finding is not Finding.PROVED for proof in proofs):
-        raise SystemExit("a pack that was just written does not prove")
-
-
-def _restore(store: DataStore, folder: Path, *, vm: VmId = _VM) -> None:
+def restore(store: DataStore, folder: Path, *, vm: VmId = VM) -> None:
     last = last_version(store, vm)
     if last is None:
         raise SystemExit("there is no version to restore")

@@ -4,11 +4,13 @@
 
 The images are those of `bench.images`; without any they are made. Every step is one process of each
 over all of them, timed from outside, start-up included: Likeness's is its engine without Prefect
-and catalog, VM after VM, so that data which two VMs share is sent and kept for both. The peers are
-Debian's; one that is not installed is left out, and the table says so. borg has chunks of 1 MiB, as
-its manual advises for disks of VMs, and restic its own; what they restore is flushed, as ours is.
-*Bare* is the same work without a program around it (`bench.vms`). Programs alternate, figures are
-medians, and a ratio is the other's time by ours: above 1 we are faster.
+and catalog, VM after VM. What a job's validation does afterwards in the product is a step of its
+own (`bench.settling`): what is new is proved, what two VMs share is kept once, and packs of little
+use are rewritten; from then on sources are told what the store has. The peers have no such step.
+One that is not installed is left out, and the table says so. borg has chunks of 1 MiB, as its
+manual advises for disks of VMs, and restic its own; what they restore is flushed, as ours is, and
+sparse where they can. *Bare* is the same work without a program around it (`bench.vms`). Programs
+alternate, figures are medians, and a ratio is the other's time by ours: above 1 we are faster.
 """
 
 import argparse
@@ -29,8 +31,9 @@ from bench.data_path import differ
 from bench.results import keep, kind_of_place
 
 FIRST, SAME, DAY_2 = "first backup", "unchanged, all read again", "day 2 (2.5 % changed)"
+SETTLE = "prove, keep once what VMs share"
 VERIFY, RESTORE = "verify everything", "restore web01"
-STEPS = (FIRST, SAME, DAY_2, VERIFY, RESTORE)
+STEPS = (FIRST, SETTLE, SAME, DAY_2, VERIFY, RESTORE)
 CHART = Path(__file__).parent / "peers.svg"
 Command = tuple[Sequence[str | Path], Path]
 """What to run, and in which folder."""
@@ -78,16 +81,19 @@ def main() -> None:
         images.make(asked.images, 8192)
     made = [likeness("sampled"), likeness("all"), borg(), restic(), bare()]
     tools = [tool for tool in made if tool is not None]
+    load = os.getloadavg()[0]
     rounds = [
         {tool.name: series(tool, asked.images) for tool in tools} for _ in range(asked.rounds)
     ]
     text = table([tool.name for tool in tools], rounds)
     print(text)
     CHART.write_text(chart([tool.name for tool in tools], rounds))
-    keep("peers", _how(asked.images, asked.rounds), f"{text}\n\n![the same as bars](peers.svg)")
+    keep(
+        "peers", _how(asked.images, asked.rounds, load), f"{text}\n\n![the same as bars](peers.svg)"
+    )
 
 
-def _how(folder: Path, rounds: int) -> str:
+def _how(folder: Path, rounds: int, load: float) -> str:
     size = sum((folder / f"{name}.raw").stat().st_size for name in images.NAMES) >> 30
     data = sum((folder / f"{name}.raw").stat().st_blocks for name in images.NAMES) >> 11
     missing = [name for name in ("borg", "restic") if shutil.which(name) is None]
@@ -96,8 +102,9 @@ def _how(folder: Path, rounds: int) -> str:
     return (
         f"{len(images.NAMES)} disks of {size} GiB in all with {data} MiB of data"
         f" ({made}), on {kind_of_place()}, page cache warm, medians of {rounds}"
-        f" rounds, whole processes in turn, wall seconds and processor seconds; other work on the"
-        f" machine: see its load, {os.getloadavg()[2]:.1f} at the end.{left_out}"
+        f" rounds, whole processes in turn, wall seconds and processor seconds, and how often ours"
+        f" go into them; the machine's load was {load:.1f} before, {os.getloadavg()[2]:.1f} at the"
+        f" end.{left_out}"
     )
 
 
@@ -150,9 +157,12 @@ def run(command: Command, folder: Path) -> Taken:
 
 
 def environment(folder: Path) -> Mapping[str, str]:
-    """What the tools find around them: a home of their own, and the password of this run."""
+    """What the tools find around them: a home of their own, and the password of this run.
+
+    Python may keep what it compiles, as it has it of an installed package.
+    """
     return {
-        **os.environ,
+        **{name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         "HOME": str(folder),
         "PYTHONPATH": str(Path(__file__).parents[1]),
         "BORG_BASE_DIR": str(folder / "borg-home"),
@@ -167,7 +177,8 @@ def likeness(check: str) -> Tool:
     """Our own engine, as `bench.vms` runs it."""
 
     def command(folder: Path, step: str) -> Command:
-        return [sys.executable, "-m", "bench.vms", folder, step, check], folder
+        asked = "settle" if step == SETTLE else step
+        return [sys.executable, "-m", "bench.vms", folder, asked, check], folder
 
     return Tool(f"Likeness, {check} checked", command, lambda _: None, "store")
 
@@ -176,7 +187,7 @@ def bare() -> Tool:
     """Nothing but the work."""
 
     def command(folder: Path, step: str) -> Command | None:
-        if step in (VERIFY, RESTORE):
+        if step in (SETTLE, VERIFY, RESTORE):
             return None
         return [sys.executable, "-m", "bench.vms", folder, step, "bare"], folder
 
@@ -189,8 +200,10 @@ def borg() -> Tool | None:
         return None
     options = ["--chunker-params=fixed,1048576", "--compression=zstd,1", "--sparse"]
 
-    def command(folder: Path, step: str) -> Command:
+    def command(folder: Path, step: str) -> Command | None:
         place = folder / "borg"
+        if step == SETTLE:
+            return None
         if step == VERIFY:
             return ["borg", "check", "--verify-data", place], folder
         if step == RESTORE:
@@ -213,15 +226,22 @@ def restic() -> Tool | None:
     if shutil.which("restic") is None:
         return None
 
-    def command(folder: Path, step: str) -> Command:
+    told = subprocess.run(
+        ["restic", "restore", "--help"], capture_output=True, text=True, check=True
+    )
+    sparse = "--sparse" if "--sparse" in told.stdout else ""  # older ones write every hole
+
+    def command(folder: Path, step: str) -> Command | None:
         place: list[str | Path] = ["restic", "--repo", folder / "restic"]
+        if step == SETTLE:
+            return None
         if step == VERIFY:
             return [*place, "check", "--read-data"], folder
         if step == RESTORE:
             out = f"{folder}/restic-out"
             words = f"restic --repo '{folder}/restic' restore latest --target '{out}'"
             moved = f"sync -d '{out}/web01.raw' && mv '{out}/web01.raw' restored.raw"
-            return ["sh", "-c", f"{words} --include web01.raw && {moved}"], folder
+            return ["sh", "-c", f"{words} {sparse} --include web01.raw && {moved}"], folder
         return [*place, "backup", "--force", *_files()], folder
 
     def begin(folder: Path) -> Command:
@@ -272,10 +292,11 @@ def middle(
 def _cell(found: tuple[float, float] | None, base: tuple[float, float] | None, step: str) -> str:
     if found is None or base is None:
         return "–"
-    ratio = "" if found is base else f" ({found[0] / base[0]:.2f} x)"
+    ratio = "" if found is base else f" ({found[0] / base[0]:.2f} x"
     if step == "kept":
-        return f"{found[0]:.0f} MiB{ratio}"
-    return f"{found[0]:.2f} s, {found[1]:.2f} CPU{ratio}"
+        return f"{found[0]:.0f} MiB{ratio and f'{ratio})'}"
+    of_both = ratio and f"{ratio}, {found[1] / base[1]:.2f} x)"
+    return f"{found[0]:.2f} s, {found[1]:.2f} CPU{of_both}"
 
 
 def chart(names: Sequence[str], rounds: Sequence[Mapping[str, Mapping[str, Taken]]]) -> str:

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from bench.data_path import _backup, _store
+from bench.data_path import backup, store_in
 from bench.results import keep
 from bench.validate_speed import DISK_BYTES, _make_disk
 from likeness.clock import system_clock
@@ -78,8 +78,8 @@ def main() -> int:
     seconds: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
     try:
         _make_disk(folder / "disk.raw")
-        store = _store(folder)
-        _backup(store, folder)
+        store = store_in(folder)
+        backup(store, folder)
         packs = [pack.pack for pack in known_packs(store)]
         for number in range(ROUNDS):
             for count in ((1, 2), (2, 1))[number % 2]:

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bench.data_path import _backup, _store
+from bench.data_path import backup, store_in
 from bench.results import keep, peak_bytes
 from lab.demo_disks import some_noise, some_text
 from likeness.clock import system_clock
@@ -50,7 +50,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="likeness-bench-"))
     try:
         _make_disk(folder / "disk.raw")
-        _backup(_store(folder), folder)
+        backup(store_in(folder), folder)
         (folder / "disk.raw").unlink()
         limits = [_step(folder, "parts") for _ in range(ROUNDS)]
         proofs = [_step(folder, "prove") for _ in range(ROUNDS)]
@@ -97,7 +97,7 @@ def _step(folder: Path, step: str) -> dict[str, Any]:
 
 def _run(folder: Path, step: str) -> None:
     keep_large_buffers()
-    store = _store(folder)
+    store = store_in(folder)
     packs = list(known_packs(store))
     result: dict[str, Any] = (
         {"parts": timed_parts(store, packs)} if step == "parts" else _prove(store, packs)

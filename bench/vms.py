@@ -19,8 +19,9 @@ import zstandard
 from blake3 import blake3
 from nacl.bindings import crypto_aead_aegis256_encrypt
 
-from bench.data_path import _backup, _restore, _store, _validate
+from bench.data_path import backup, restore, store_in
 from bench.images import NAMES
+from bench.settling import copies, known_ids, prove_all, settle
 from likeness.agent.reader import FileDiskReader
 from likeness.agent.transfer import SEGMENT_BYTES
 from likeness.codec.records import Check
@@ -40,15 +41,25 @@ def main() -> None:
     if how == "bare":
         _Bare(folder).run()
         return
-    store = _store(folder)
+    store = store_in(folder)
     vms = {name: VmId(f"{at:032x}") for at, name in enumerate(NAMES, start=1)}
     if step == "verify everything":
-        _validate(store)
+        prove_all(store)
+    elif step == "settle":
+        settle(store, folder)
     elif step == "restore web01":
-        _restore(store, folder, vm=vms["web01"])
+        restore(store, folder, vm=vms["web01"])
     else:
         for name, vm in vms.items():
-            _backup(store, folder, disk=f"{name}.raw", vm=vm, check=Check(how))
+            backup(
+                store,
+                folder,
+                disk=f"{name}.raw",
+                vm=vm,
+                check=Check(how),
+                known=known_ids(folder),
+                copies=copies(folder),
+            )
 
 
 class _Bare:
