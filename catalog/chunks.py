@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc
+from catalog.finding import packs_holding
+from catalog.serving import of_disks, of_disks_using
 from catalog.staging import staged
 from catalog.values import Affected, AffectedDisk, PackFact
 from likeness.model.disk import Extent
@@ -25,12 +27,13 @@ def affected_versions(
         versions: Name of a temporary table of versions to look at alone.
     """
     only = f"SEMI JOIN {versions} AS w ON w.version_no = v.version_no" if versions else ""
+    near = of_disks_using(connection, packs_holding(connection, chunks))
     rows = connection.execute(
         f"""WITH hits AS (
             SELECT v.version_no, d.disk_no, m.position, d.chunk_bytes,
                 m.position - row_number() OVER (
                     PARTITION BY v.version_no, d.disk_no ORDER BY m.position) AS island
-            FROM maps AS m
+            FROM (SELECT * FROM maps WHERE {near}) AS m
             SEMI JOIN {chunks} AS c ON c.chunk = m.chunk
             JOIN disks AS d USING (disk_no)
             JOIN versions AS v ON v.vm_no = d.vm_no AND m.since <= v.turn AND v.turn < m.until
@@ -106,15 +109,17 @@ def closest_vm(catalog: CatalogLocation, chunks: Iterable[ChunkId], but: VmId) -
     with staged(catalog) as stage, reading(catalog) as connection:
         stage.lines("asked_chunks", (f"{chunk[:16].hex()}\n" for chunk in chunks))
         stage.load(connection, "asked_chunks", chunk="UUID")
+        near = of_disks_using(connection, packs_holding(connection, "asked_chunks"))
         row = connection.execute(
-            """WITH alike AS (
-                SELECT d.vm_no, count(DISTINCT m.chunk) AS many FROM maps AS m
+            f"""WITH alike AS (
+                SELECT d.vm_no, count(DISTINCT m.chunk) AS many
+                FROM (SELECT * FROM maps WHERE {near}) AS m
                 SEMI JOIN asked_chunks AS c ON c.chunk = m.chunk
                 JOIN disks AS d USING (disk_no) JOIN vms AS x USING (vm_no)
                 WHERE x.vm_id <> ?::UUID GROUP BY d.vm_no
             )
             SELECT v.vm_name FROM alike JOIN versions AS v USING (vm_no)
-            WHERE v.state = 'committed' ORDER BY many DESC, v.taken_at LIMIT 1""",
+            WHERE v.state = 'committed' ORDER BY many DESC, v.taken_at LIMIT 1""",  # noqa: S608
             [but],
         ).fetchone()
     return str(row[0]) if row else ""
@@ -132,18 +137,20 @@ def must_read(catalog: CatalogLocation, vm: VmId) -> dict[DiskId, list[Extent]]:
             WHERE x.vm_id = ? AND v.state = 'committed' ORDER BY v.turn DESC LIMIT 1""",
             [vm],
         )
+        its = "version_disks SEMI JOIN last_of_vm USING (version_no)"
         rows = connection.execute(
-            """SELECT d.disk_id, m.position * d.chunk_bytes::UBIGINT,
+            f"""SELECT d.disk_id, m.position * d.chunk_bytes::UBIGINT,
                 least(d.chunk_bytes, w.size_bytes - m.position * d.chunk_bytes::UBIGINT)
             FROM last_of_vm AS l
             JOIN versions AS v USING (version_no)
             JOIN version_disks AS w USING (version_no)
             JOIN disks AS d USING (disk_no)
-            JOIN maps AS m USING (disk_no)
+            JOIN (SELECT * FROM maps
+                WHERE {of_disks(connection, its)}) AS m USING (disk_no)
             SEMI JOIN (SELECT chunk FROM damaged_chunks WHERE healed_at IS NULL) AS b
                 ON b.chunk = m.chunk
             WHERE m.since <= v.turn AND v.turn < m.until
-            ORDER BY d.disk_no, m.position"""
+            ORDER BY d.disk_no, m.position"""  # noqa: S608
         ).fetchall()
     found: dict[DiskId, list[Extent]] = {}
     for disk, start, length in rows:

@@ -75,7 +75,14 @@ class CatalogLocation:
 
 
 class SharedConnection(Protocol):
-    """An opening that several calls share; see `catalog.session`."""
+    """An opening that several calls share; see `catalog.session`.
+
+    Attributes:
+        opened_as: Another object each time the file is opened; while it is the same, nobody else
+            can have changed the file.
+    """
+
+    opened_as: object
 
     def reading(self) -> AbstractContextManager[Connection]:
         """See `reading`."""
@@ -162,16 +169,17 @@ def _open_lock(catalog: CatalogLocation) -> int:
 
 
 def _wait(catalog: CatalogLocation, handle: int, kind: int, deadline: float) -> None:
-    if _is_taken(handle, kind):
+    if is_taken(handle, kind):
         return
     with _seen_waiting(catalog):
         for _ in Attempts(_BETWEEN_LOOKS, seconds=max(deadline - stopwatch(), 0.0)):
-            if _is_taken(handle, kind):
+            if is_taken(handle, kind):
                 return
         raise _busy(catalog, "another process")
 
 
-def _is_taken(handle: int, kind: int) -> bool:
+def is_taken(handle: int, kind: int) -> bool:
+    """Take a lock on an open file, if nobody else has it; whether it is ours now."""
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -12,10 +12,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from catalog.connection import CatalogLocation, Connection, to_utc, writing
+from catalog.finding import NONE, in_packs_of, packs_holding
 from catalog.serving import (
     CLOCK_SLACK,
     choose_serving,
+    few_rows,
     note_lost,
+    of_disks_using,
     refresh_facts,
     refresh_facts_of_moved,
     refresh_uses,
@@ -61,74 +64,85 @@ def drop_duplicates(
         _find_copies(connection)
         choose_serving(connection, "shared", now)
         refresh_facts_of_moved(connection)
-        _mark_redundant(connection, now, max_age)
-        return replace(
-            _tell(connection, now, max_age), to_renew=_to_renew(connection, now, max_age)
-        )
+        near = in_packs_of(connection, "shared", "p.pack_no")
+        _mark_redundant(connection, now, max_age, near)
+        to_renew = _to_renew(connection, now, max_age, near)
+        return replace(_tell(connection, now, max_age, near), to_renew=to_renew)
 
 
 def _find_copies(connection: Connection) -> None:
     """`shared (chunk)`: chunks of the packs asked for that several packs hold."""
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE shared AS
-        SELECT p.chunk FROM places AS p
-        SEMI JOIN (
-            SELECT o.chunk FROM places AS o SEMI JOIN asked AS a ON a.pack_no = o.pack_no
-        ) AS c ON c.chunk = p.chunk
+        f"""CREATE OR REPLACE TEMP TABLE held AS
+        SELECT o.chunk FROM places AS o SEMI JOIN asked AS a ON a.pack_no = o.pack_no
+        WHERE {few_rows("o.pack_no", connection, "asked", none=NONE)}"""  # noqa: S608
+    )
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE shared AS
+        SELECT p.chunk FROM places AS p SEMI JOIN held AS c ON c.chunk = p.chunk
         JOIN packs AS k ON k.pack_no = p.pack_no AND k.state IN ('live', 'redundant')
-        GROUP BY p.chunk HAVING count(DISTINCT p.pack_no) > 1"""
+        WHERE {in_packs_of(connection, "held", "p.pack_no")}
+        GROUP BY p.chunk HAVING count(DISTINCT p.pack_no) > 1"""  # noqa: S608
     )
 
 
-def _mark_redundant(connection: Connection, now: datetime, max_age: timedelta) -> None:
+def _mark_redundant(connection: Connection, now: datetime, max_age: timedelta, near: str) -> None:
     """Packs with a shared chunk of which every chunk is well served elsewhere."""
-    _serve_proved(connection, now, max_age)
+    _serve_proved(connection, now, max_age, near)
     connection.execute(
-        """UPDATE packs SET state = 'redundant' WHERE state = 'live' AND NOT bad AND pack_no IN (
+        f"""UPDATE packs SET state = 'redundant' WHERE state = 'live' AND NOT bad AND pack_no IN (
             SELECT p.pack_no
             FROM places AS p
             SEMI JOIN (
-                SELECT o.pack_no FROM places AS o SEMI JOIN shared AS s ON s.chunk = o.chunk
+                SELECT p.pack_no FROM places AS p SEMI JOIN shared AS s ON s.chunk = p.chunk
+                WHERE {near}
             ) AS c ON c.pack_no = p.pack_no
             LEFT JOIN proved_copies AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
-            GROUP BY p.pack_no HAVING count(*) = count(w.chunk))"""
+            WHERE {near} GROUP BY p.pack_no HAVING count(*) = count(w.chunk))"""  # noqa: S608
     )
 
 
-def _to_renew(connection: Connection, now: datetime, max_age: timedelta) -> tuple[PackId, ...]:
+def _to_renew(
+    connection: Connection, now: datetime, max_age: timedelta, near: str
+) -> tuple[PackId, ...]:
     """Packs whose proof is too old, and which would make others redundant with a new one."""
-    _serve_proved(connection, now, None)
+    _serve_proved(connection, now, None, near)
     rows = connection.execute(
-        """WITH held AS (
+        f"""WITH held AS (
             SELECT p.pack_no
             FROM places AS p
             SEMI JOIN (
-                SELECT o.pack_no FROM places AS o SEMI JOIN shared AS s ON s.chunk = o.chunk
+                SELECT p.pack_no FROM places AS p SEMI JOIN shared AS s ON s.chunk = p.chunk
+                WHERE {near}
             ) AS c ON c.pack_no = p.pack_no
             JOIN packs AS k ON k.pack_no = p.pack_no
                 AND (k.state = 'redundant' OR (k.state = 'live' AND NOT k.bad))
             LEFT JOIN proved_copies AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
-            GROUP BY p.pack_no HAVING count(*) = count(w.chunk)
+            WHERE {near} GROUP BY p.pack_no HAVING count(*) = count(w.chunk)
         )
         SELECT DISTINCT k.pack_no, k.pack_id
         FROM places AS p SEMI JOIN held AS h ON h.pack_no = p.pack_no
         JOIN proved_copies AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
-        JOIN packs AS k ON k.pack_no = w.pack_no AND k.proved_at < ? ORDER BY k.pack_no""",
+        JOIN packs AS k ON k.pack_no = w.pack_no AND k.proved_at < ?
+        WHERE {near} ORDER BY k.pack_no""",  # noqa: S608
         [to_utc(now - max_age)],
     ).fetchall()
     return tuple(PackId(pack.hex) for _, pack in rows)
 
 
-def _serve_proved(connection: Connection, now: datetime, max_age: timedelta | None) -> None:
+def _serve_proved(
+    connection: Connection, now: datetime, max_age: timedelta | None, near: str
+) -> None:
     """`proved_copies (chunk, pack_no)`: shared chunks whose serving copy others may rely on."""
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE proved_copies AS
+        f"""CREATE OR REPLACE TEMP TABLE proved_copies AS
         SELECT p.chunk, p.pack_no
         FROM places AS p
         SEMI JOIN shared AS s ON s.chunk = p.chunk
         JOIN packs AS k ON k.pack_no = p.pack_no
         WHERE p.serves AND k.state = 'live' AND NOT k.bad AND NOT k.unreachable
-          AND k.proved_at <= $later AND ($since IS NULL OR k.proved_at >= $since)""",
+          AND k.proved_at <= $later AND ($since IS NULL OR k.proved_at >= $since)
+          AND {near}""",  # noqa: S608
         {
             "later": to_utc(now + CLOCK_SLACK),
             "since": to_utc(now - max_age) if max_age is not None else None,
@@ -136,10 +150,10 @@ def _serve_proved(connection: Connection, now: datetime, max_age: timedelta | No
     )
 
 
-def _tell(connection: Connection, now: datetime, max_age: timedelta) -> Duplicates:
-    _serve_proved(connection, now, max_age)
+def _tell(connection: Connection, now: datetime, max_age: timedelta, near: str) -> Duplicates:
+    _serve_proved(connection, now, max_age, near)
     counts = connection.execute(
-        """SELECT count(*), coalesce(sum(p.length), 0),
+        f"""SELECT count(*), coalesce(sum(p.length), 0),
             count(w.chunk), coalesce(sum(p.length) FILTER (w.chunk IS NOT NULL), 0),
             count(*) FILTER (k.state = 'redundant'),
             coalesce(sum(p.length) FILTER (k.state = 'redundant'), 0)
@@ -147,7 +161,7 @@ def _tell(connection: Connection, now: datetime, max_age: timedelta) -> Duplicat
         SEMI JOIN asked AS a ON a.pack_no = p.pack_no
         JOIN packs AS k ON k.pack_no = p.pack_no
         LEFT JOIN proved_copies AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
-        WHERE NOT p.serves"""
+        WHERE NOT p.serves AND {few_rows("p.pack_no", connection, "asked", none=NONE)}"""  # noqa: S608
     ).fetchone()
     waiting = connection.execute(
         "SELECT pack_id, size_bytes FROM packs WHERE state = 'redundant' ORDER BY pack_no"
@@ -187,17 +201,18 @@ def holders(
             """CREATE OR REPLACE TEMP TABLE waiting AS SELECT pack_no, pack_id FROM packs
             WHERE state = 'redundant' AND pack_id IN (SELECT id FROM asked_ids)"""
         )
+        of_waiting = few_rows("p.pack_no", connection, "waiting", none=NONE)
         connection.execute(
-            """CREATE OR REPLACE TEMP TABLE shared AS SELECT DISTINCT p.chunk FROM places AS p
-            SEMI JOIN waiting AS t ON t.pack_no = p.pack_no"""
+            f"""CREATE OR REPLACE TEMP TABLE shared AS SELECT DISTINCT p.chunk FROM places AS p
+            SEMI JOIN waiting AS t ON t.pack_no = p.pack_no WHERE {of_waiting}"""  # noqa: S608
         )
-        _serve_proved(connection, now, max_age)
+        _serve_proved(connection, now, max_age, in_packs_of(connection, "shared", "p.pack_no"))
         rows = connection.execute(
-            """SELECT DISTINCT t.pack_id, k.pack_id, k.size_bytes
+            f"""SELECT DISTINCT t.pack_id, k.pack_id, k.size_bytes
             FROM waiting AS t
             JOIN places AS p ON p.pack_no = t.pack_no
             LEFT JOIN proved_copies AS w ON w.chunk = p.chunk AND w.pack_no <> p.pack_no
-            LEFT JOIN packs AS k ON k.pack_no = w.pack_no"""
+            LEFT JOIN packs AS k ON k.pack_no = w.pack_no WHERE {of_waiting}"""  # noqa: S608
         ).fetchall()
     bare = {waiting for waiting, holder, _ in rows if holder is None}
     found: dict[PackId, dict[PackId, int]] = {}
@@ -219,10 +234,7 @@ def record_deleted_packs(catalog: CatalogLocation, packs: Iterable[PackId], now:
             """CREATE OR REPLACE TEMP TABLE going AS SELECT pack_no FROM packs
             WHERE pack_id IN (SELECT id FROM asked_ids) AND state IN ('live', 'redundant')"""
         )
-        connection.execute(
-            """CREATE OR REPLACE TEMP TABLE orphans AS SELECT DISTINCT p.chunk FROM places AS p
-            SEMI JOIN going AS g ON g.pack_no = p.pack_no WHERE p.serves"""
-        )
+        _note_orphans(connection)
         connection.execute(
             """UPDATE packs SET state = 'gone', gone_at = ?
             WHERE pack_no IN (SELECT pack_no FROM going)""",
@@ -248,10 +260,7 @@ def packs_condemned(catalog: CatalogLocation, packs: Iterable[PackId], now: date
             """CREATE OR REPLACE TEMP TABLE going AS SELECT pack_no FROM packs
             WHERE pack_id IN (SELECT id FROM asked_ids) AND state IN ('live', 'redundant')"""
         )
-        connection.execute(
-            """CREATE OR REPLACE TEMP TABLE orphans AS SELECT DISTINCT p.chunk FROM places AS p
-            SEMI JOIN going AS g ON g.pack_no = p.pack_no WHERE p.serves"""
-        )
+        _note_orphans(connection)
         changed = connection.execute(
             """UPDATE packs SET state = 'condemned'
             WHERE pack_no IN (SELECT pack_no FROM going)"""
@@ -260,23 +269,36 @@ def packs_condemned(catalog: CatalogLocation, packs: Iterable[PackId], now: date
     return int(changed[0]) if changed else 0
 
 
+def _note_orphans(connection: Connection) -> None:
+    """`orphans (chunk)`: what the packs in `going` serve."""
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE orphans AS SELECT DISTINCT p.chunk FROM places AS p
+        SEMI JOIN going AS g ON g.pack_no = p.pack_no
+        WHERE p.serves AND {few_rows("p.pack_no", connection, "going", none=NONE)}"""  # noqa: S608
+    )
+
+
 def _forget_places(connection: Connection, now: datetime) -> None:
     """Take the places of the packs in `going` away; what they served is served from elsewhere."""
     versions_using(connection, "going", "hit_versions")
+    of_disks = of_disks_using(connection, packs_holding(connection, "orphans"))
     choose_serving(connection, "orphans", now)
-    connection.execute("DELETE FROM places WHERE pack_no IN (SELECT pack_no FROM going)")
+    connection.execute(
+        f"""DELETE FROM places WHERE pack_no IN (SELECT pack_no FROM going)
+        AND {few_rows("pack_no", connection, "going", none=NONE)}"""  # noqa: S608
+    )
     connection.execute(
         """UPDATE damaged_chunks SET cleared_at = ?
         WHERE cleared_at IS NULL AND pack_no IN (SELECT pack_no FROM going)""",
         [to_utc(now)],
     )
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE missed AS
-        SELECT DISTINCT m.chunk FROM maps AS m
+        f"""CREATE OR REPLACE TEMP TABLE missed AS
+        SELECT DISTINCT m.chunk FROM (SELECT * FROM maps WHERE {of_disks}) AS m
         SEMI JOIN orphans AS o ON o.chunk = m.chunk
         JOIN disks AS d USING (disk_no)
         JOIN versions AS v ON v.vm_no = d.vm_no AND m.since <= v.turn AND v.turn < m.until
-        WHERE v.state = 'committed'"""
+        WHERE v.state = 'committed'"""  # noqa: S608
     )
     note_lost(connection, "missed", now)
     connection.execute(

@@ -113,7 +113,8 @@ _NEW_DAMAGE = """
     SELECT d.chunk, d.pack_no, d.start, d.first_seen FROM damaged_chunks AS d
     ANTI JOIN incident_damage AS i ON i.chunk = d.chunk AND i.pack_no = d.pack_no
         AND i.start = d.start AND i.first_seen = d.first_seen
-    WHERE d.pack_no <> 0 OR d.chunk IN (SELECT chunk FROM maps)"""
+    WHERE d.pack_no <> 0 OR d.chunk IN (SELECT m.chunk FROM maps AS m
+        SEMI JOIN (SELECT chunk FROM damaged_chunks WHERE pack_no = 0) AS x ON x.chunk = m.chunk)"""
 _OVER = """
     SELECT n.incident_no FROM incidents AS n
     ANTI JOIN (SELECT incident_no FROM incident_versions WHERE settled_at IS NULL) AS v
@@ -123,7 +124,9 @@ _OVER = """
             ON d.chunk = i.chunk AND d.pack_no = i.pack_no AND d.start = i.start
             AND d.first_seen = i.first_seen
         WHERE d.healed_at IS NULL AND d.cleared_at IS NULL
-          AND d.chunk IN (SELECT chunk FROM maps)) AS d ON d.incident_no = n.incident_no
+          AND d.chunk IN (SELECT m.chunk FROM maps AS m
+              SEMI JOIN (SELECT chunk FROM damaged_chunks WHERE healed_at IS NULL) AS x
+                  ON x.chunk = m.chunk)) AS d ON d.incident_no = n.incident_no
     WHERE n.closed_at IS NULL"""
 
 

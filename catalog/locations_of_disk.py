@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from catalog.connection import CatalogLocation, reading
+from catalog.connection import CatalogLocation, Connection, reading
+from catalog.finding import MANY_PACKS, among
+from catalog.serving import of_disks
 from likeness.model.ids import DiskId, PackId, VersionId, as_uuid, random_name
 
 Numbers = npt.NDArray[np.uint32]
@@ -37,18 +39,20 @@ def locations_of_disk(catalog: CatalogLocation, version: VersionId, disk: DiskId
     """
     asked = f"places_{random_name()}"  # others may ask over the same connection
     with reading(catalog) as connection:
+        its_maps, in_packs = _narrowed(connection, as_uuid(version), as_uuid(disk))
         connection.execute(
             f"""CREATE TEMP TABLE {asked} AS
             WITH wanted AS (
                 SELECT m.chunk, min(m.position) AS position
-                FROM maps AS m
+                FROM (SELECT * FROM maps WHERE {its_maps}) AS m
                 JOIN disks AS d USING (disk_no)
                 JOIN versions AS v ON v.vm_no = d.vm_no AND m.since <= v.turn AND v.turn < m.until
-                WHERE v.version_id = ?::UUID AND d.disk_id = ?::UUID
+                WHERE v.version_id = ?::UUID
                 GROUP BY m.chunk)
             SELECT w.position, p.pack_no, p.start, p.length
-            FROM places AS p JOIN wanted AS w ON w.chunk = p.chunk""",  # noqa: S608  # our own word
-            [as_uuid(version), as_uuid(disk)],
+            FROM (SELECT * FROM places WHERE serves AND {in_packs}) AS p
+            JOIN wanted AS w ON w.chunk = p.chunk""",  # noqa: S608  # our own words and numbers
+            [as_uuid(version)],
         )
         known = connection.execute(
             f"""SELECT pack_no, pack_id FROM packs SEMI JOIN {asked} USING (pack_no)
@@ -75,3 +79,25 @@ def locations_of_disk(catalog: CatalogLocation, version: VersionId, disk: DiskId
         offset=taken(rows["start"]),
         length=taken(rows["length"]),
     )
+
+
+def _narrowed(connection: Connection, version: str, disk: str) -> tuple[str, str]:
+    """Conditions on `maps` and `places` that keep what a disk of a version has, and little else."""
+    its_maps = of_disks(
+        connection,
+        f"""versions AS v JOIN disks AS d USING (vm_no)
+        WHERE v.version_id = '{version}'::UUID AND d.disk_id = '{disk}'::UUID""",
+        exact=True,
+    )
+    packs = connection.execute(
+        """SELECT DISTINCT u.pack_no FROM versions AS v JOIN pack_uses AS u
+            ON u.vm_no = v.vm_no AND u.since <= v.turn AND v.turn < u.until
+        WHERE v.version_id = ?::UUID ORDER BY u.pack_no""",
+        [version],
+    ).fetchnumpy()
+    numbers = packs["pack_no"]
+    if len(numbers) > MANY_PACKS:
+        near = f"pack_no BETWEEN {numbers[0]} AND {numbers[-1]}"
+    else:
+        near = among("pack_no", numbers.tolist())
+    return its_maps, near

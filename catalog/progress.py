@@ -6,7 +6,7 @@ from datetime import datetime
 
 from catalog.at_work import take_over_work
 from catalog.connection import CatalogLocation, from_utc, reading, to_utc, writing
-from catalog.serving import CLOCK_SLACK
+from catalog.serving import CLOCK_SLACK, few_rows, of_disks
 from likeness.model.ids import RunId
 
 
@@ -160,17 +160,27 @@ def disk_proofs(catalog: CatalogLocation, versions: Iterable[str]) -> list[DiskP
     with reading(catalog) as connection:
         connection.execute("CREATE OR REPLACE TEMP TABLE asked (id UUID)")
         connection.executemany("INSERT INTO asked VALUES (?)", [[each] for each in wanted])
+        its = "versions AS v SEMI JOIN asked AS a ON a.id = v.version_id"
+        near = of_disks(connection, f"{its} JOIN disks AS d USING (vm_no)")
+        in_packs = few_rows(
+            "pack_no",
+            connection,
+            f"""{its} JOIN pack_uses AS u
+                ON u.vm_no = v.vm_no AND u.since <= v.turn AND v.turn < u.until""",
+        )
         found = connection.execute(
-            """WITH needed AS (
+            f"""WITH its_maps AS (SELECT * FROM maps WHERE {near}
+            ), its_places AS (SELECT * FROM places WHERE serves AND {in_packs}
+            ), needed AS (
                 SELECT DISTINCT v.version_no, m.disk_no, p.pack_no
                 FROM versions AS v SEMI JOIN asked AS a ON a.id = v.version_id
-                JOIN disks AS d USING (vm_no) JOIN maps AS m USING (disk_no)
-                JOIN places AS p ON p.chunk = m.chunk AND p.serves
+                JOIN disks AS d USING (vm_no) JOIN its_maps AS m USING (disk_no)
+                JOIN its_places AS p ON p.chunk = m.chunk
                 WHERE m.since <= v.turn AND v.turn < m.until
             ), damaged_disks AS (
                 SELECT v.version_no, m.disk_no, count(*) AS chunks
                 FROM versions AS v SEMI JOIN asked AS a ON a.id = v.version_id
-                JOIN disks AS d USING (vm_no) JOIN maps AS m USING (disk_no)
+                JOIN disks AS d USING (vm_no) JOIN its_maps AS m USING (disk_no)
                 SEMI JOIN (SELECT chunk FROM damaged_chunks WHERE healed_at IS NULL) AS b
                     ON b.chunk = m.chunk
                 WHERE m.since <= v.turn AND v.turn < m.until GROUP BY ALL
@@ -187,7 +197,7 @@ def disk_proofs(catalog: CatalogLocation, versions: Iterable[str]) -> list[DiskP
             LEFT JOIN damaged_disks AS h ON h.version_no = w.version_no AND h.disk_no = w.disk_no
             GROUP BY v.version_id, v.version_no, v.vm_name, d.disk_id, w.disk_name, w.size_bytes,
                 w.plugged_at
-            ORDER BY v.vm_name, v.version_no, w.plugged_at"""
+            ORDER BY v.vm_name, v.version_no, w.plugged_at"""  # noqa: S608  # our own numbers
         ).fetchall()
     return [
         DiskProof(

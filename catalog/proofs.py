@@ -5,9 +5,11 @@ from datetime import datetime, timedelta
 
 from catalog.chunks import affected_versions
 from catalog.connection import CatalogLocation, Connection, from_utc, to_utc, writing
+from catalog.finding import NONE
 from catalog.serving import (
     CLOCK_SLACK,
     choose_serving,
+    few_rows,
     refresh_facts,
     refresh_facts_of_moved,
     versions_using,
@@ -97,7 +99,7 @@ def _record(
             WHERE version_id IN (SELECT id FROM asked_versions)
                OR version_id IN (SELECT version FROM document_checks)"""
     )
-    changes = _judge_all(connection, now, max_age)
+    changes = _judge_all(connection, stage, now, max_age)
     packs, proved_bytes, unreachable = counts or (0, 0, 0)
     return Proved(packs, int(proved_bytes), damaged, moved, unreachable, changes)
 
@@ -155,16 +157,22 @@ def _load(connection: Connection, stage: Stage, now: datetime) -> None:
 def _note_damage(connection: Connection) -> int:
     """Damage rows for what is damaged or missing; clear those of copies that are well again."""
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE damaged_now AS
+        """CREATE OR REPLACE TEMP TABLE not_well AS
+        SELECT * FROM checked WHERE finding IN ('missing', 'damaged')"""
+    )
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE damaged_now AS
         SELECT s.chunk, s.pack_no, s.start, c.seen_at,
             CASE c.finding WHEN 'missing' THEN 'missing' ELSE 'damaged' END AS kind,
             coalesce(any_value(f.cause), any_value(c.cause)) AS cause
-        FROM checked AS c
-        JOIN places AS s ON s.pack_no = c.pack_no
+        FROM not_well AS c
+        JOIN (SELECT * FROM places
+            WHERE {few_rows("pack_no", connection, "not_well", none=NONE)}) AS s
+            ON s.pack_no = c.pack_no
         LEFT JOIN found_damage AS f ON f.pack = c.pack AND f.chunk = s.chunk
         WHERE (c.finding = 'missing')
            OR (c.finding = 'damaged' AND (c.extent = 'all' OR f.chunk IS NOT NULL))
-        GROUP BY ALL"""
+        GROUP BY ALL"""  # noqa: S608
     )
     connection.execute(
         """UPDATE damaged_chunks SET last_seen = h.seen_at, cause = h.cause, kind = h.kind
@@ -223,9 +231,10 @@ def _distrust_the_future(connection: Connection, now: datetime) -> None:
 def _choose_again(connection: Connection, now: datetime) -> int:
     """Serve every chunk of the packs whose standing changed from its best copy."""
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE doubtful AS
+        f"""CREATE OR REPLACE TEMP TABLE doubtful AS
         SELECT DISTINCT s.chunk FROM places AS s
-        SEMI JOIN checked_packs AS c ON c.pack_no = s.pack_no"""
+        SEMI JOIN checked_packs AS c ON c.pack_no = s.pack_no
+        WHERE {few_rows("s.pack_no", connection, "checked_packs", none=NONE)}"""  # noqa: S608
     )
     moved = choose_serving(connection, "doubtful", now)
     refresh_facts_of_moved(connection)
@@ -251,7 +260,7 @@ def _note_documents(connection: Connection, now: datetime) -> None:
 
 
 def _judge_all(
-    connection: Connection, now: datetime, max_age: timedelta | None
+    connection: Connection, stage: Stage, now: datetime, max_age: timedelta | None
 ) -> tuple[VerdictChange, ...]:
     """Judge the versions in `to_judge`; what changed goes into the history."""
     rows = connection.execute(
@@ -277,7 +286,7 @@ def _judge_all(
         FROM to_judge AS j WHERE versions.version_no = j.version_no""",
         [to_utc(now)],
     )
-    _write_changes(connection, changed, now)
+    _write_changes(connection, stage, changed, now)
     return _with_ranges(connection, changed)
 
 
@@ -298,15 +307,11 @@ def _facts(row: list[object]) -> VerdictFacts:
 
 
 def _write_changes(
-    connection: Connection, changed: dict[int, VerdictChange], now: datetime
+    connection: Connection, stage: Stage, changed: dict[int, VerdictChange], now: datetime
 ) -> None:
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE judged (version_no INTEGER, verdict VARCHAR, reason VARCHAR)"
-    )
-    for number, change in changed.items():
-        connection.execute(
-            "INSERT INTO judged VALUES (?, ?, ?)", [number, change.after.value, change.reason]
-        )
+    rows = ((number, change.after.value, change.reason) for number, change in changed.items())
+    stage.rows("judged", rows)
+    stage.load(connection, "judged", version_no="INTEGER", verdict="VARCHAR", reason="VARCHAR")
     connection.execute(
         """UPDATE versions SET verdict = j.verdict FROM judged AS j
         WHERE versions.version_no = j.version_no"""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from catalog.connection import CatalogLocation, Connection, reading, to_utc, writing
-from catalog.recording import load_packs, stage_packs
+from catalog.finding import in_packs_of
+from catalog.recording_packs import load_packs, stage_packs
 from catalog.serving import (
     choose_serving,
     note_lost,
@@ -126,9 +127,13 @@ def versions_are_back(
             JOIN back AS b ON b.vm_no = d.vm_no AND m.since <= b.turn AND b.turn < m.until"""
         )
         note_lost(connection, "back_chunks", now)
+        near = in_packs_of(connection, "back_chunks", "p.pack_no")
         connection.execute(
-            """CREATE OR REPLACE TEMP TABLE use_pairs AS
-            SELECT DISTINCT vm_no, 0 AS pack_no FROM back"""
+            f"""CREATE OR REPLACE TEMP TABLE use_pairs AS
+            SELECT DISTINCT d.vm_no, p.pack_no
+            FROM (SELECT DISTINCT vm_no FROM back) AS b JOIN disks AS d USING (vm_no)
+            JOIN maps AS m USING (disk_no) SEMI JOIN back_chunks AS c ON c.chunk = m.chunk
+            JOIN places AS p ON p.chunk = m.chunk AND p.serves WHERE {near}"""  # noqa: S608
         )
         refresh_uses(connection)
         refresh_facts(connection, "back")
@@ -181,23 +186,32 @@ def packs_are_back(catalog: CatalogLocation, packs: Iterable[KnownPack], now: da
         with writing(catalog) as connection:
             load_packs(connection, stage)
             connection.execute(
-                """CREATE OR REPLACE TEMP TABLE back AS SELECT k.pack_no, k.pack_id
+                """CREATE OR REPLACE TEMP TABLE back AS
+                SELECT k.pack_no AS before, k.pack_id, (SELECT max(pack_no) FROM packs)
+                    + row_number() OVER (ORDER BY k.pack_no) AS pack_no
                 FROM packs AS k SEMI JOIN new_packs AS n ON n.pack = k.pack_id
                 WHERE k.state IN ('gone', 'condemned')"""
             )
+            # Under new numbers: places are told once for each number, and numbers only grow.
             connection.execute(
-                """UPDATE packs SET state = 'live', gone_at = NULL, proved_at = NULL,
-                    checked_at = NULL, bad = false, unreachable = false, cause = ''
-                WHERE pack_no IN (SELECT pack_no FROM back)"""
+                """UPDATE packs SET pack_no = b.pack_no, state = 'live', gone_at = NULL,
+                    proved_at = NULL, checked_at = NULL, bad = false, unreachable = false,
+                    cause = ''
+                FROM back AS b WHERE packs.pack_no = b.before"""
             )
+            for table in ("damaged_chunks", "incident_damage"):
+                connection.execute(
+                    f"""UPDATE {table} SET pack_no = b.pack_no
+                    FROM back AS b WHERE {table}.pack_no = b.before"""  # noqa: S608
+                )
             connection.execute(
                 """INSERT INTO places (chunk, pack_no, start, length, serves)
                 SELECT DISTINCT n.chunk, b.pack_no, n.start, n.length, false
                 FROM new_places AS n JOIN back AS b ON b.pack_id = n.pack"""
             )
             connection.execute(
-                """CREATE OR REPLACE TEMP TABLE doubtful AS SELECT DISTINCT p.chunk
-                FROM places AS p SEMI JOIN back AS b ON b.pack_no = p.pack_no"""
+                """CREATE OR REPLACE TEMP TABLE doubtful AS SELECT DISTINCT n.chunk
+                FROM new_places AS n SEMI JOIN back AS b ON b.pack_id = n.pack"""
             )
             choose_serving(connection, "doubtful", now)
             refresh_facts_of_moved(connection)

@@ -11,11 +11,13 @@ from typing import Any
 import msgspec
 
 from catalog.connection import CatalogLocation, Connection, to_utc, writing
+from catalog.finding import NONE, in_packs_of
+from catalog.keeping_parts import keep_parts
+from catalog.recording_packs import AnyPack, add_packs, stage_packs
 from catalog.serving import (
     STILL,
-    choose_serving,
-    few_rows,
     note_lost,
+    of_disks,
     refresh_facts,
     refresh_facts_of_moved,
     refresh_uses,
@@ -26,33 +28,11 @@ from likeness.errors import BadInput
 from likeness.model.ids import CHUNK_ID_BYTES, RunId
 from likeness.store.format.documents import DiskRecord, VersionRecord
 from likeness.store.format.maps import Run, positions_of
-from likeness.store.format.pack import PackReceipt
-from likeness.store.read.index import KnownPack
 from likeness.store.read.versions import Version
 
-AnyPack = PackReceipt | KnownPack
 _HEX = 2 * CHUNK_ID_BYTES
 _ZERO = "0" * _HEX
 _KEY = CHUNK_ID_BYTES  # hex digits of the first 16 bytes
-
-
-def record_packs(catalog: CatalogLocation, packs: Iterable[AnyPack], now: datetime) -> int:
-    """Tell the catalog of packs that lie in the store; packs it knows are left as they are.
-
-    Args:
-        catalog: Which.
-        packs: In any order; consumed once, before the lock is taken.
-        now: The present.
-
-    Returns:
-        How many were new.
-    """
-    with staged(catalog) as stage:
-        stage_packs(stage, packs, run=None)
-        with writing(catalog) as connection:
-            new = add_packs(connection, stage, now)
-            refresh_facts_of_moved(connection)
-            return new
 
 
 def record_version(
@@ -79,22 +59,10 @@ def record_version(
         stage_packs(stage, packs, run=RunId(version.record.run))
         whole = _stage_maps(stage, version.record.disks, maps)
         with writing(catalog) as connection:
-            return _record(connection, stage, version, whole, now)
-
-
-def stage_packs(
-    stage: Stage, packs: Iterable[AnyPack], *, run: RunId | None, version: int = 0
-) -> None:
-    """Write packs and their places down, for `load_packs`; `version` is one of several."""
-    for nth, pack in enumerate(packs):
-        brought_by = run or (pack.run if isinstance(pack, KnownPack) else None) or None
-        digest = pack.digest.hex()
-        head = (version, nth, pack.pack, pack.size_bytes, digest, len(pack.locations), brought_by)
-        stage.rows("new_packs", [head])
-        stage.lines(
-            "new_places",
-            [f"{p.chunk.hex()[:_KEY]},{pack.pack},{p.offset},{p.length}\n" for p in pack.locations],
-        )
+            recorded = _record(connection, stage, version, whole, now)
+    if recorded.packs:
+        keep_parts(catalog)
+    return recorded
 
 
 def _stage_maps(
@@ -137,14 +105,10 @@ def _record(
     version_no = _insert_version(connection, vm_no, turn, version, now)
     _insert_disks(connection, stage, vm_no, version_no, version.record.disks, whole)
     packs = add_packs(connection, stage, now)
-    chunks = _change_maps(connection, stage, vm_no, turn)
-    connection.execute(
-        """CREATE OR REPLACE TEMP TABLE new_chunks AS SELECT DISTINCT chunk FROM maps
-        WHERE since = ? AND disk_no IN (SELECT disk_no FROM new_disks)""",
-        [turn],
-    )
-    lost = note_lost(connection, "new_chunks", now)
-    _note_uses(connection, vm_no, turn)
+    lost_disks = f"disks ANTI JOIN new_disks USING (disk_no) WHERE vm_no = {int(vm_no)}"
+    gone = of_disks(connection, lost_disks, exact=True)
+    chunks = _change_maps(connection, stage, gone, turn, version_no)
+    lost = _note_uses(connection, vm_no, gone, turn, now)
     connection.execute(
         """UPDATE packs SET version_no = ? WHERE version_no IS NULL AND (
             pack_id IN (SELECT pack FROM new_packs)
@@ -305,15 +269,29 @@ def _insert_disks(
     )
 
 
-def _change_maps(connection: Connection, stage: Stage, vm_no: int, turn: int) -> int:
-    """End the spans of what is not there any more, and begin those of what is new."""
+def _change_maps(
+    connection: Connection, stage: Stage, gone: str, turn: int, version_no: int
+) -> int:
+    """End the spans of what is not there any more, and begin those of what is new.
+
+    Args:
+        connection: In a transaction.
+        stage: Where `new_maps` waits.
+        gone: The condition that a row is of a disk which the VM has no more.
+        turn: The version's.
+        version_no: Its number.
+    """
     stage.load(connection, "new_maps", ordinal="INTEGER", position="UBIGINT", chunk="UUID")
     require_positions(connection, "ordinal")
+    if gone != NONE:
+        connection.execute(
+            f"UPDATE maps SET until = ? WHERE until = {STILL} AND {gone}",  # noqa: S608
+            [turn],
+        )
     connection.execute(
-        f"""UPDATE maps SET until = ? WHERE until = {STILL}
-        AND disk_no IN (SELECT disk_no FROM disks WHERE vm_no = ?)
-        AND disk_no NOT IN (SELECT disk_no FROM new_disks)""",  # noqa: S608
-        [turn, vm_no],
+        f"""CREATE OR REPLACE TEMP TABLE still AS
+        SELECT disk_no, position, chunk FROM maps
+        WHERE until = {STILL} AND {of_disks(connection, "new_disks", exact=True)}"""  # noqa: S608
     )
     connection.execute(
         """CREATE OR REPLACE TEMP TABLE changes AS
@@ -322,30 +300,31 @@ def _change_maps(connection: Connection, stage: Stage, vm_no: int, turn: int) ->
     )
     # What a whole map leaves out, and what lies beyond a disk that shrank, is told as zero.
     connection.execute(
-        f"""INSERT INTO changes (disk_no, position, chunk)
+        """INSERT INTO changes (disk_no, position, chunk)
         SELECT m.disk_no, m.position, NULL
-        FROM maps AS m JOIN new_disks AS n USING (disk_no)
+        FROM still AS m JOIN new_disks AS n USING (disk_no)
         ANTI JOIN changes AS t ON t.disk_no = m.disk_no AND t.position = m.position
-        WHERE m.until = {STILL} AND (n.entire OR m.position >= n.positions)"""  # noqa: S608
+        WHERE n.entire OR m.position >= n.positions"""
     )
     connection.execute(
-        f"""CREATE OR REPLACE TEMP TABLE changes AS
+        """CREATE OR REPLACE TEMP TABLE changes AS
         SELECT t.disk_no, t.position, t.chunk AS after, m.chunk AS before
-        FROM changes AS t LEFT JOIN maps AS m
-            ON m.disk_no = t.disk_no AND m.position = t.position AND m.until = {STILL}
-        WHERE t.chunk IS DISTINCT FROM m.chunk"""  # noqa: S608
+        FROM changes AS t LEFT JOIN still AS m
+            ON m.disk_no = t.disk_no AND m.position = t.position
+        WHERE t.chunk IS DISTINCT FROM m.chunk"""
     )
     connection.execute(
         f"""UPDATE maps SET until = ? FROM changes AS c
         WHERE maps.disk_no = c.disk_no AND maps.position = c.position AND maps.until = {STILL}
-          AND c.before IS NOT NULL""",  # noqa: S608
+          AND c.before IS NOT NULL
+          AND {of_disks(connection, "new_disks", prefix="maps.")}""",  # noqa: S608
         [turn],
     )
     connection.execute(
-        f"""INSERT INTO maps (disk_no, position, chunk, since, until)
-        SELECT disk_no, position, after, ?, {STILL} FROM changes WHERE after IS NOT NULL
+        f"""INSERT INTO maps (disk_no, position, chunk, since, until, version_no)
+        SELECT disk_no, position, after, ?, {STILL}, ? FROM changes WHERE after IS NOT NULL
         ORDER BY disk_no, position""",  # noqa: S608
-        [turn],
+        [turn, version_no],
     )
     return _one(connection, "SELECT count(*) FROM changes WHERE after IS NOT NULL")
 
@@ -374,73 +353,36 @@ def require_positions(connection: Connection, of_disk: str) -> None:
         )
 
 
-def load_packs(connection: Connection, stage: Stage) -> None:
-    """Temporary tables `new_packs` and `new_places` of what `stage_packs` wrote down."""
-    stage.load(
-        connection,
-        "new_packs",
-        version="UBIGINT",
-        nth="UBIGINT",
-        pack="UUID",
-        size_bytes="UINTEGER",
-        digest="VARCHAR",
-        chunks="UINTEGER",
-        run="UUID",
-    )
-    stage.load(
-        connection, "new_places", chunk="UUID", pack="UUID", start="UINTEGER", length="UINTEGER"
-    )
+def _note_uses(connection: Connection, vm_no: int, gone: str, turn: int, now: datetime) -> int:
+    """Bring `pack_uses` of the VM up to date for every pack that a changed chunk lies in.
 
-
-def add_packs(connection: Connection, stage: Stage, now: datetime) -> int:
-    """Packs and places that are not known yet; afterwards `moved` has what they changed."""
-    load_packs(connection, stage)
-    before = _one(connection, "SELECT max(pack_no) FROM packs")
+    Returns:
+        How many of the chunks that the version brought are in no pack.
+    """
     connection.execute(
-        """INSERT INTO packs (pack_no, pack_id, size_bytes, digest, chunks, run_id, recorded_at,
-            state, bad, unreachable, cause)
-        SELECT ? + row_number() OVER (ORDER BY min(version * 1000000 + nth)), pack,
-            any_value(size_bytes), unhex(any_value(digest)), any_value(chunks), any_value(run), ?,
-            'live', false, false, ''
-        FROM new_packs AS n ANTI JOIN packs AS k ON k.pack_id = n.pack GROUP BY pack""",
-        [before, to_utc(now)],
+        f"""CREATE OR REPLACE TEMP TABLE touched AS
+        SELECT chunk, bool_or(new) AS new FROM (
+            SELECT after AS chunk, true AS new FROM changes
+            UNION ALL SELECT before, false FROM changes
+            UNION ALL SELECT chunk, false FROM maps WHERE until = ? AND {gone})
+        WHERE chunk IS NOT NULL GROUP BY chunk""",  # noqa: S608
+        [turn],
     )
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE fresh AS
-        SELECT n.chunk, k.pack_no, n.start, n.length,
-            row_number() OVER (PARTITION BY n.chunk ORDER BY k.pack_no, n.start) = 1 AS first
-        FROM (SELECT DISTINCT * FROM new_places) AS n
-        JOIN packs AS k ON k.pack_id = n.pack WHERE k.pack_no > ?""",
-        [before],
+        f"""CREATE OR REPLACE TEMP TABLE its_places AS
+        SELECT p.chunk, p.pack_no, p.serves
+        FROM (SELECT * FROM places WHERE {in_packs_of(connection, "touched")}) AS p
+        SEMI JOIN touched AS t ON t.chunk = p.chunk"""  # noqa: S608
     )
+    lost = note_lost(connection, "(SELECT chunk FROM touched WHERE new)", now, "its_places")
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE doubtful AS
-        SELECT DISTINCT chunk FROM fresh WHERE chunk IN (SELECT chunk FROM places)"""
-    )
-    connection.execute(
-        """INSERT INTO places (chunk, pack_no, start, length, serves)
-        SELECT f.chunk, f.pack_no, f.start, f.length, f.first AND d.chunk IS NULL
-        FROM fresh AS f LEFT JOIN doubtful AS d ON d.chunk = f.chunk
-        ORDER BY f.pack_no, f.start"""
-    )
-    choose_serving(connection, "doubtful", now)
-    return _one(connection, "SELECT count(*) FROM packs WHERE pack_no > ?", before)
-
-
-def _note_uses(connection: Connection, vm_no: int, turn: int) -> None:
-    """Bring `pack_uses` of the VM up to date for every pack that a changed chunk lies in."""
-    connection.execute(
-        f"""CREATE OR REPLACE TEMP TABLE use_pairs AS
-        WITH touched AS (
-            SELECT DISTINCT chunk FROM maps
-            WHERE {few_rows("disk_no", connection, f"disks WHERE vm_no = {int(vm_no)}")}
-              AND (since = ? OR until = ?)
-        )
-        SELECT DISTINCT ?::INTEGER AS vm_no, p.pack_no
-        FROM places AS p SEMI JOIN touched AS t ON t.chunk = p.chunk WHERE p.serves""",  # noqa: S608
-        [turn, turn, vm_no],
+        """CREATE OR REPLACE TEMP TABLE use_pairs AS
+        SELECT DISTINCT ?::INTEGER AS vm_no, pack_no FROM its_places WHERE serves
+        UNION SELECT ?, 0 FROM lost""",
+        [vm_no, vm_no],
     )
     refresh_uses(connection)
+    return lost
 
 
 def _one(connection: Connection, query: str, *arguments: object) -> int:

@@ -11,15 +11,15 @@ from datetime import datetime
 import msgspec
 
 from catalog.connection import CatalogLocation, Connection, to_utc, writing
+from catalog.keeping_parts import keep_parts
 from catalog.recording import (
     TOLD_DISK,
-    add_packs,
     map_lines,
     require_positions,
-    stage_packs,
     tags_of,
     told_disk,
 )
+from catalog.recording_packs import add_packs, stage_packs
 from catalog.serving import STILL, note_lost, refresh_facts, refresh_facts_of_moved, refresh_uses
 from catalog.staging import Stage, staged
 from catalog.values import DiskMap
@@ -86,6 +86,8 @@ def record_new_vms(catalog: CatalogLocation, told: Iterable[Told], now: datetime
         if count:
             with writing(catalog) as connection:
                 _record(connection, stage, now)
+    if count:
+        keep_parts(catalog)
     return count
 
 
@@ -233,7 +235,7 @@ def _insert_maps(connection: Connection, stage: Stage) -> None:
     )
     _clear_what_is_not_told(connection)
     connection.execute(
-        f"""INSERT INTO maps (disk_no, position, chunk, since, until)
+        f"""INSERT INTO maps (disk_no, position, chunk, since, until, version_no)
         WITH one_by_one AS (
             SELECT *, lag(chunk) OVER (PARTITION BY disk_no, position ORDER BY turn) AS before
             FROM changes
@@ -241,8 +243,10 @@ def _insert_maps(connection: Connection, stage: Stage) -> None:
             SELECT *, lead(turn) OVER (PARTITION BY disk_no, position ORDER BY turn) AS after
             FROM one_by_one WHERE chunk IS DISTINCT FROM before
         )
-        SELECT disk_no, position, chunk, turn, coalesce(after, {STILL}) FROM spans
-        WHERE chunk IS NOT NULL ORDER BY disk_no, turn, position"""  # noqa: S608
+        SELECT s.disk_no, s.position, s.chunk, s.turn, coalesce(s.after, {STILL}), v.version_no
+        FROM spans AS s JOIN disks AS d USING (disk_no)
+        JOIN new_versions AS v ON v.vm_no = d.vm_no AND v.turn = s.turn
+        WHERE s.chunk IS NOT NULL ORDER BY v.version_no, s.disk_no, s.position"""  # noqa: S608
     )
 
 

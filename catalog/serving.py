@@ -6,13 +6,15 @@ among several; else one that was not read yet; a damaged one only when there is 
 on sets: the caller puts chunks into a temporary table, and never sees a single one.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from catalog.connection import Connection, to_utc
+from catalog.finding import ALL, NONE, among, in_packs_of, packs_holding
 
 STILL = 4294967295
 """`until` of what has not ended."""
-_FEW = 1000
+_FEW = 4000
 """Rows of which the numbers stand in a query."""
 CLOCK_SLACK = timedelta(minutes=5)
 """By how much two clocks of ours may differ. A proof from further in the future counts as none."""
@@ -34,17 +36,22 @@ def choose_serving(connection: Connection, chunks: str, now: datetime) -> int:
         How many chunks are served from elsewhere now. The temporary table `moved (chunk, pack_no)`
         has their old and new packs.
     """
-    _rank(connection, chunks, now)
-    if _revive(connection, chunks):
-        _rank(connection, chunks, now)
+    if not _count(connection, f"SELECT count(*) FROM {chunks}"):  # noqa: S608
+        connection.execute("CREATE OR REPLACE TEMP TABLE moved (chunk UUID, pack_no INTEGER)")
+        return 0
+    packs = packs_holding(connection, chunks)
+    near = ALL if packs is None else among("p.pack_no", packs)
+    _rank(connection, chunks, now, near)
+    if _revive(connection, chunks, near):
+        _rank(connection, chunks, now, near)
     connection.execute(
         """CREATE OR REPLACE TEMP TABLE moved AS
         SELECT chunk, pack_no FROM ranked WHERE serves <> best"""
     )
     connection.execute(
-        """UPDATE places SET serves = r.best FROM ranked AS r
+        f"""UPDATE places SET serves = r.best FROM ranked AS r
         WHERE places.chunk = r.chunk AND places.pack_no = r.pack_no AND places.start = r.start
-          AND r.serves <> r.best"""
+          AND r.serves <> r.best AND {few_rows("places.pack_no", connection, "moved")}"""  # noqa: S608
     )
     connection.execute(
         """UPDATE damaged_chunks SET healed_at = ?
@@ -58,11 +65,11 @@ def choose_serving(connection: Connection, chunks: str, now: datetime) -> int:
         """DELETE FROM places USING (SELECT chunk FROM ranked WHERE best AND pack_no <> 0) AS r
         WHERE places.pack_no = 0 AND places.chunk = r.chunk"""
     )
-    _note_uses_of_moved(connection)
+    _note_uses_of_moved(connection, packs)
     return _count(connection, "SELECT count(DISTINCT chunk) FROM moved")
 
 
-def _rank(connection: Connection, chunks: str, now: datetime) -> None:
+def _rank(connection: Connection, chunks: str, now: datetime, near: str) -> None:
     """Temporary table `ranked`: every usable copy, how good it is, and which is best."""
     connection.execute(
         f"""CREATE OR REPLACE TEMP TABLE ranked AS
@@ -78,6 +85,7 @@ def _rank(connection: Connection, chunks: str, now: datetime) -> None:
             JOIN packs AS k ON k.pack_no = p.pack_no AND k.state IN ('live', 'nowhere')
             LEFT JOIN damaged_chunks AS d ON d.chunk = p.chunk AND d.pack_no = p.pack_no
                 AND d.start = p.start AND d.cleared_at IS NULL
+            WHERE {near}
         )
         SELECT *, row_number() OVER (
             PARTITION BY chunk ORDER BY tier, pack_no, start) = 1 AS best
@@ -86,13 +94,14 @@ def _rank(connection: Connection, chunks: str, now: datetime) -> None:
     )
 
 
-def _revive(connection: Connection, chunks: str) -> int:
+def _revive(connection: Connection, chunks: str, near: str) -> int:
     """Packs that wait to be given back are kept when a chunk of theirs has no good copy left."""
     revived = connection.execute(
         f"""UPDATE packs SET state = 'live' WHERE state = 'redundant' AND pack_no IN (
             SELECT p.pack_no FROM places AS p
             SEMI JOIN {chunks} AS c ON c.chunk = p.chunk
-            ANTI JOIN (SELECT chunk FROM ranked WHERE tier <= 2) AS r ON r.chunk = p.chunk)"""  # noqa: S608
+            ANTI JOIN (SELECT chunk FROM ranked WHERE tier <= 2) AS r ON r.chunk = p.chunk
+            WHERE {near})"""  # noqa: S608
     ).fetchone()
     return int(revived[0]) if revived else 0
 
@@ -118,11 +127,20 @@ def _note_damage_anew(connection: Connection, now: datetime) -> None:
     )
 
 
-def note_lost(connection: Connection, chunks: str, now: datetime) -> int:
-    """Give the chunks of a temporary table that are in no pack at all their place nowhere."""
+def note_lost(connection: Connection, chunks: str, now: datetime, places: str = "") -> int:
+    """Give the chunks of a temporary table that are in no pack at all their place nowhere.
+
+    Args:
+        connection: In a transaction.
+        chunks: The table.
+        now: The present.
+        places: All of theirs, if the caller has them in a table.
+    """
+    places = places or f"(SELECT chunk FROM places WHERE {in_packs_of(connection, chunks)})"  # noqa: S608
     connection.execute(
         f"""CREATE OR REPLACE TEMP TABLE lost AS
-        SELECT DISTINCT c.chunk FROM {chunks} AS c ANTI JOIN places AS p ON p.chunk = c.chunk"""  # noqa: S608
+        SELECT DISTINCT c.chunk FROM {chunks} AS c
+        ANTI JOIN {places} AS p ON p.chunk = c.chunk"""  # noqa: S608
     )
     connection.execute(
         """INSERT INTO places (chunk, pack_no, start, length, serves)
@@ -136,15 +154,55 @@ def note_lost(connection: Connection, chunks: str, now: datetime) -> int:
     return _count(connection, "SELECT count(*) FROM lost")
 
 
-def _note_uses_of_moved(connection: Connection) -> None:
+def _note_uses_of_moved(connection: Connection, packs: Sequence[int] | None) -> None:
     if not _count(connection, "SELECT count(*) FROM moved"):
         return
+    near = of_disks_using(connection, packs)
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE use_pairs AS
+        f"""CREATE OR REPLACE TEMP TABLE use_pairs AS
         SELECT DISTINCT d.vm_no, v.pack_no
-        FROM moved AS v JOIN maps AS m USING (chunk) JOIN disks AS d USING (disk_no)"""
+        FROM moved AS v JOIN (SELECT * FROM maps WHERE {near}) AS m USING (chunk)
+        JOIN disks AS d USING (disk_no)"""  # noqa: S608
     )
     refresh_uses(connection)
+
+
+def of_disks_using(connection: Connection, packs: Sequence[int] | None) -> str:
+    """A condition on `maps` that keeps every row of chunks that some packs serve, or did just now.
+
+    Args:
+        connection: In a transaction.
+        packs: As `packs_holding` gives them for the chunks.
+    """
+    if packs is None:
+        return ALL
+    uses = f"SELECT vm_no FROM pack_uses WHERE {among('pack_no', packs)}"  # noqa: S608
+    its = f"disks SEMI JOIN ({uses}) AS u USING (vm_no)"
+    return of_disks(connection, its)
+
+
+def of_disks(connection: Connection, table: str, *, prefix: str = "", exact: bool = False) -> str:
+    """A condition on `maps` that only rows of the disks in a table are looked at.
+
+    Rows lie in the order of the versions that brought them, so these are named too.
+
+    Args:
+        connection: In a transaction.
+        table: What has the disks.
+        prefix: What the columns are to be preceded by.
+        exact: Leave out all others even where the disks are many.
+    """
+    rows = connection.execute(f"SELECT DISTINCT disk_no FROM {table}").fetchall()  # noqa: S608
+    if len(rows) > _FEW and not exact:
+        return ALL
+    numbers = [int(number) for (number,) in rows]
+    if not numbers:
+        return NONE
+    owners = f"SELECT vm_no FROM disks WHERE {among('disk_no', numbers)}"  # noqa: S608
+    brought = few_rows(
+        f"{prefix}version_no", connection, f"versions SEMI JOIN ({owners}) AS d USING (vm_no)"
+    )
+    return f"{among(f'{prefix}disk_no', numbers)} AND {brought}"
 
 
 def refresh_uses(connection: Connection) -> None:
@@ -157,7 +215,7 @@ def refresh_uses(connection: Connection) -> None:
         """DELETE FROM pack_uses USING use_pairs AS u
         WHERE pack_uses.vm_no = u.vm_no AND pack_uses.pack_no = u.pack_no"""
     )
-    of_disks = few_rows("disk_no", connection, "disks SEMI JOIN use_pairs USING (vm_no)")
+    its_maps = of_disks(connection, "disks SEMI JOIN use_pairs USING (vm_no)")
     in_packs = few_rows("pack_no", connection, "use_pairs")
     connection.execute(
         f"""INSERT INTO pack_uses (vm_no, pack_no, since, until)
@@ -167,7 +225,7 @@ def refresh_uses(connection: Connection) -> None:
             WHERE serves AND {in_packs}
         ), spans AS (
             SELECT DISTINCT d.vm_no, s.pack_no, m.since, m.until
-            FROM (SELECT * FROM maps WHERE {of_disks}) AS m
+            FROM (SELECT * FROM maps WHERE {its_maps}) AS m
             JOIN served AS s USING (chunk)
             JOIN disks AS d USING (disk_no)
             SEMI JOIN use_pairs AS u ON u.vm_no = d.vm_no AND u.pack_no = s.pack_no
@@ -187,16 +245,20 @@ def refresh_uses(connection: Connection) -> None:
     )
 
 
-def few_rows(column: str, connection: Connection, table: str) -> str:
+def few_rows(column: str, connection: Connection, table: str, *, none: str = ALL) -> str:
     """A condition that only these rows are looked at, where they are few; else none.
 
-    Numbers that stand in the query are compared while a table is scanned, and leave whole row
-    groups out; what comes from a join is compared afterwards.
+    Args:
+        column: Where the condition is to stand; `table` has a column of its last word.
+        connection: In a transaction.
+        table: What has the numbers.
+        none: The condition where it has none.
     """
-    found = connection.execute(f"SELECT DISTINCT {column} FROM {table} LIMIT {_FEW + 1}").fetchall()  # noqa: S608
-    if not 0 < len(found) <= _FEW:
-        return "true"
-    return f"{column} IN ({', '.join(str(int(number)) for (number,) in found)})"
+    name = column.rpartition(".")[2]
+    found = connection.execute(f"SELECT DISTINCT {name} FROM {table} LIMIT {_FEW + 1}").fetchall()  # noqa: S608
+    if not found:
+        return none
+    return ALL if len(found) > _FEW else among(column, [int(number) for (number,) in found])
 
 
 def versions_using(connection: Connection, packs: str, table: str) -> None:
@@ -212,6 +274,8 @@ def versions_using(connection: Connection, packs: str, table: str) -> None:
 
 def refresh_facts(connection: Connection, versions: str) -> None:
     """Work out again what the verdicts of the versions in a temporary table follow from."""
+    if not _count(connection, f"SELECT count(*) FROM {versions}"):  # noqa: S608
+        return
     connection.execute(
         f"""UPDATE versions SET
             packs = f.packs, unproved_packs = f.unproved, unreachable_packs = f.unreachable,
@@ -235,11 +299,13 @@ def refresh_facts(connection: Connection, versions: str) -> None:
         FROM {versions} AS w WHERE versions.version_no = w.version_no AND damaged"""  # noqa: S608
     )
     if _count(connection, "SELECT count(*) FROM damaged_chunks WHERE healed_at IS NULL"):
+        its = f"versions SEMI JOIN {versions} AS w USING (version_no)"
+        its_maps = of_disks(connection, f"disks SEMI JOIN ({its}) USING (vm_no)")
         connection.execute(
             f"""UPDATE versions SET damaged = true
             FROM (
                 SELECT DISTINCT v.version_no
-                FROM maps AS m
+                FROM (SELECT * FROM maps WHERE {its_maps}) AS m
                 SEMI JOIN (SELECT chunk FROM damaged_chunks WHERE healed_at IS NULL) AS b
                     ON b.chunk = m.chunk
                 JOIN disks AS d USING (disk_no)

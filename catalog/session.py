@@ -61,6 +61,7 @@ class SharedCatalog:
         """Open nothing yet."""
         self.sessions = 0
         self.openings = 0
+        self.opened_as = object()
         self._catalog = catalog
         self._changed = threading.Condition()
         self._writer = threading.Lock()
@@ -150,6 +151,7 @@ class SharedCatalog:
             connection = stack.enter_context(open_for_writing(self._catalog))
             self._open = stack.pop_all()
         self.openings += 1
+        self.opened_as = object()
         self._connection, self._wanted = connection, False
         self._inode = self._catalog.path.stat().st_ino
         if self._watcher is None and not self._ended.is_set():

@@ -18,7 +18,7 @@ from catalog.chunks import unreferenced_packs
 from catalog.dedup import packs_condemned, record_deleted_packs
 from catalog.mending import is_in_doubt
 from catalog.reconciling import KnownRecord
-from catalog.recording import record_packs
+from catalog.recording_packs import record_packs
 from likeness.clock import system_clock
 from likeness.errors import (
     CatalogBusy,

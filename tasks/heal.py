@@ -17,7 +17,7 @@ from catalog.audits import open_troubles, troubles_over
 from catalog.chunks import damaged_ids
 from catalog.planning import DocumentsDue, documents_to_heal
 from catalog.reconciling import versions_are_back
-from catalog.recording import record_packs
+from catalog.recording_packs import record_packs
 from likeness.clock import system_clock
 from likeness.errors import (
     Damaged,

@@ -10,7 +10,7 @@ from prefect import get_run_logger
 from blocks import Site
 from catalog import reconciling, space
 from catalog.dedup import packs_condemned, record_deleted_packs
-from catalog.recording import record_packs
+from catalog.recording_packs import record_packs
 from likeness.clock import system_clock
 from likeness.model.ids import PackId, RunId, VersionId
 from likeness.model.sizes import counted, readable_size

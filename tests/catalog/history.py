@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from catalog.connection import CatalogLocation
+from catalog.keeping_parts import keep_parts
 from catalog.recording import record_version
 from catalog.values import DiskMap, Recorded
 from likeness.model.ids import ChunkId, DiskId, PackId, VersionId
@@ -43,20 +44,26 @@ class Remembered:
 
 @dataclass
 class History:
-    """Every version that was recorded, beside the catalog that should know them."""
+    """Every version that was recorded, beside the catalog that should know them.
+
+    Attributes:
+        catalog: Which.
+        at_once: After how many places a part of the ids beside it is made; none are by default.
+    """
 
     catalog: CatalogLocation
+    at_once: int = 0
     versions: dict[VersionId, Remembered] = field(default_factory=dict)
     last: dict[str, Remembered] = field(default_factory=dict)
     packs: dict[PackId, PackReceipt] = field(default_factory=dict)
 
     @classmethod
-    def beside(cls, empty: CatalogLocation, folder: Path) -> "History":
+    def beside(cls, empty: CatalogLocation, folder: Path, *, at_once: int = 0) -> "History":
         """A history that begins with a copy of an empty catalog."""
         folder.mkdir(parents=True)
         catalog = CatalogLocation(folder / "catalog.duckdb")
         shutil.copyfile(empty.path, catalog.path)
-        return cls(catalog)
+        return cls(catalog, at_once)
 
     def back_up(
         self,
@@ -97,6 +104,8 @@ class History:
             for at, chunks in maps.items()
         ]
         done = record_version(self.catalog, record, told, receipts, now)
+        if self.at_once:
+            keep_parts(self.catalog, merge=len(self.versions) % 3 == 0, at_once=self.at_once)
         mine = Remembered(
             which,
             record.sequence,

@@ -14,7 +14,7 @@ from catalog.chunks import must_read
 from catalog.connection import CatalogLocation, reading
 from catalog.dedup import drop_duplicates, record_deleted_packs
 from catalog.proofs import record_proofs
-from catalog.recording import record_packs
+from catalog.recording_packs import record_packs
 from catalog.session import catalog_session
 from catalog.validation import packs_to_prove, proof_outlook
 from catalog.values import DocumentCheck, Proved, Verdict, VersionRow, Why
@@ -479,7 +479,7 @@ class Walk:
 
     def __init__(self, empty: CatalogLocation, folder: Path, seed: int) -> None:
         self.dice = random.Random(seed)
-        self.history = History.beside(empty, folder)
+        self.history = History.beside(empty, folder, at_once=seed % 4)
         self.catalog = self.history.catalog
         self.now = NOW
         self.proved_at: dict[tuple[PackId, bytes], datetime] = {}

@@ -21,8 +21,9 @@ from catalog.connection import CatalogLocation, reading
 from catalog.dedup import drop_duplicates, record_deleted_packs
 from catalog.proofs import record_proofs
 from catalog.reconciling import expire_versions
-from catalog.recording import record_packs, record_version
+from catalog.recording import record_version
 from catalog.recording_many import Told, record_new_vms
+from catalog.recording_packs import record_packs
 from catalog.values import DiskMap, Recorded, Verdict
 from catalog.versions import (
     find_version,
@@ -63,7 +64,7 @@ from tests.support.catalog_rows import (
 def random_history(empty: CatalogLocation, folder: Path, seed: int) -> History:
     """A few VMs with disks that come, go, grow and shrink."""
     dice = random.Random(seed)
-    history = History.beside(empty, folder)
+    history = History.beside(empty, folder, at_once=seed % 4)
     for _ in range(dice.randint(2, 5)):
         maps = {}
         sizes = {}

@@ -107,3 +107,36 @@ def test_a_catalog_of_the_second_schema_keeps_its_audits_as_those_of_packs(tmp_p
     assert last_audits(catalog) == (datetime(2030, 1, 1, tzinfo=UTC), None)
     assert list_work(catalog) == []
     assert open_troubles(catalog) == []
+
+
+def test_rows_of_maps_come_to_know_which_version_brought_them(tmp_path: Path) -> None:
+    catalog = CatalogLocation(tmp_path / "old" / "catalog.duckdb")
+    make_room(catalog)
+    lay_out(catalog, catalog.path, NOW, upto=8)
+    with opened(catalog, catalog.path, read_only=False) as connection:
+        for vm_no in (1, 2):
+            connection.execute("INSERT INTO disks VALUES (?, ?, uuid(), 65536)", [vm_no, vm_no])
+        for version_no, vm_no, turn in ((1, 2, 1), (2, 1, 1), (3, 2, 2)):
+            connection.execute(
+                """INSERT INTO versions BY NAME SELECT ? AS version_no, ? AS vm_no, ? AS turn,
+                    uuid() AS version_id, '' AS vm_name, 1 AS sequence, '' AS record,
+                    '' AS digest, now()::TIMESTAMP AS taken_at, now()::TIMESTAMP AS committed_at,
+                    now()::TIMESTAMP AS recorded_at, uuid() AS run_id, '' AS job,
+                    '' AS consistency, '' AS consistency_asked, '' AS note, '{}' AS counts,
+                    'committed' AS state, 0 AS packs, 0 AS unproved_packs,
+                    0 AS unreachable_packs, false AS damaged, 'good' AS verdict,
+                    false AS to_judge""",
+                [version_no, vm_no, turn],
+            )
+        for disk_no, since in ((1, 1), (2, 2), (2, 1)):
+            connection.execute("INSERT INTO maps VALUES (?, 5, uuid(), ?, 9)", [disk_no, since])
+
+    assert migrate(catalog, NOW)[0] == 9
+
+    with reading(catalog) as connection:
+        rows = connection.execute("SELECT version_no, disk_no, since, until FROM maps").fetchall()
+        nulls = connection.execute(
+            "SELECT count(*) FROM duckdb_columns() WHERE table_name = 'maps' AND is_nullable"
+        ).fetchone()
+    assert rows == [(1, 2, 1, 9), (2, 1, 1, 9), (3, 2, 2, 9)]
+    assert nulls == (0,)

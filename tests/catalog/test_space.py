@@ -15,6 +15,7 @@ from catalog.space import (
     freed_by,
     served_by_proved,
     spare_packs,
+    sparse_packs,
     versions_to_judge,
 )
 from catalog.values import Verdict
@@ -105,6 +106,35 @@ def test_what_forgetting_frees_is_what_nothing_else_needs(seed: int, tmp_path: P
             v for v in versions if v not in forgotten
         }
     assert forget_versions(kept.catalog, forgotten, NOW) == 0, "safe to repeat"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_is_worth_rewriting_is_what_little_is_needed_of(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catalog.space._SLICE_ROWS", 7)
+    kept = Kept(seed, tmp_path)
+    for number in range(1, 6):
+        for which in ("web", "db"):
+            kept.back_up(which, number)
+    validated(kept.catalog, proved(*kept.packs.values()), NOW, MONTH)
+    going = set(kept.dice.sample(list(kept.needs), 6))
+    forget_versions(kept.catalog, going, NOW)
+
+    needed = set().union(*(n for v, n in kept.needs.items() if v not in going))
+    shares: dict[PackId, float] = {}
+    served: set[ChunkId] = set()
+    for each in kept.packs.values():
+        own = {place.chunk for place in each.locations}
+        shares[each.pack] = len((own - served) & needed) / len(own)
+        served |= own
+    assert 0 < sum(0 < share < 0.9 for share in shares.values()) < len(shares)
+    order = list(kept.packs)
+    expected = sorted(
+        (each for each in order if 0 < shares[each] < 0.9),
+        key=lambda each: (shares[each], order.index(each)),
+    )
+    assert sparse_packs(kept.catalog, NOW, MONTH, live_share=0.9) == expected
 
 
 def test_a_copy_makes_up_for_another_only_while_its_proof_counts(tmp_path: Path) -> None:
