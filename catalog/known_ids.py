@@ -1,41 +1,88 @@
 """Known ids: chunks that the store has and that were proved, for sources that are trusted.
 
-They are asked for a range of packs at a time, since places lie in the order of their packs; so
-the catalog is never held for long, and all of it together costs one look at every place. Sorting is
-done outside: first into files by the first bits of the ids, then each file by itself.
+They lie in a folder, in files as `likeness.agent.known_ids` reads them, beside a list of the packs
+whose ids these are. To renew it, only packs are asked for that became reliable since, some at a
+time, so the catalog is never held for long; what is in it and is not reliable any more may stay for
+a while, since every commit looks again. Files that have grown as long as the ones before are
+merged. Sorting is done outside: first into files by the first bits of the ids, then each by itself.
 """
 
-from collections.abc import Iterator, Sequence
+import fcntl
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from catalog.connection import CatalogLocation, reading, to_utc
+from catalog.connection import CatalogLocation, Connection, is_taken, reading, to_utc
+from catalog.finding import MANY_PACKS, among, check_of_packs, halves
+from catalog.id_parts import first_to_merge
 from catalog.serving import CLOCK_SLACK
 from catalog.staging import private_folder
 
 Halves = npt.NDArray[np.uint64]
+Packs = npt.NDArray[np.uint32]
+ENDING = ".ids"
+_LISTED = "packs"
 _AT_ONCE = 1 << 20
-"""Ids asked for while the catalog is held once: less than a second, and 50 MB."""
 _MAX_BITS = 8
+_NOT_MANY = 1000
+"""Packs that are not reliable any more do no harm, if they are no more, or few of all."""
 _RELIABLE = "k.state = 'live' AND NOT k.bad AND NOT k.unreachable AND k.proved_at BETWEEN ? AND ?"
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Which packs' ids the files have.
+
+    Attributes:
+        packs: Their numbers, ascending.
+        last: The last number that any pack had.
+        check: Of the numbers and names of all packs up to that: whether they are still the same.
+    """
+
+    packs: Packs
+    last: int = 0
+    check: int = 0
+
+    @classmethod
+    def read(cls, folder: Path) -> "_Listed":
+        """What was written; none where it is not there, or torn."""
+        try:
+            numbers = np.fromfile(folder / _LISTED, np.uint64)
+        except FileNotFoundError:
+            return cls(np.zeros(0, np.uint32))
+        if len(numbers) < 3 or int(numbers[2]) != len(numbers) - 3:
+            return cls(np.zeros(0, np.uint32))
+        return cls(numbers[3:].astype(np.uint32), int(numbers[0]), int(numbers[1]))
+
+    def write(self, folder: Path) -> None:
+        """For `read`."""
+        draft = folder / f"{_LISTED}.new"
+        head = np.array([self.last, self.check, len(self.packs)], np.uint64)
+        np.concatenate([head, self.packs.astype(np.uint64)]).tofile(draft)
+        draft.replace(folder / _LISTED)
 
 
 def write_known_ids(
     catalog: CatalogLocation,
-    path: Path,
+    folder: Path,
     now: datetime,
     max_age: timedelta,
     *,
     at_once: int = _AT_ONCE,
 ) -> int:
-    """Write the ids that others may rely on, as `likeness.agent.known_ids` reads them.
+    """Bring the ids that others may rely on up to date.
+
+    Whoever comes while another one does so leaves it to that one.
 
     Args:
         catalog: Which.
-        path: The file; replaced when it is whole.
+        folder: Where they are; made if there is none.
         now: The present.
         max_age: How old the proof of what is relied on may be.
         at_once: About how many ids are asked for while the catalog is held.
@@ -43,56 +90,140 @@ def write_known_ids(
     Returns:
         How many there are.
     """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     times = [to_utc(now - max_age), to_utc(now + CLOCK_SLACK)]
-    ranges, most = _ranges(catalog, times, at_once)
-    bits = min(max((most // at_once).bit_length(), 0), _MAX_BITS)
-    with private_folder(catalog) as scratch:
-        parts = [scratch / f"{nth}.ids" for nth in range(1 << bits)]
-        for first, last in ranges:
-            _append(_halves(catalog, first, last, times), parts, bits)
-        seconds, draft = scratch / "second", path.with_name(f"{path.name}.new")
-        count = 0
-        with draft.open("wb") as first_file, seconds.open("w+b") as second_file:
-            for ids in map(_sorted, parts):
-                first_file.write(ids[:, 0].tobytes())
-                second_file.write(ids[:, 1].tobytes())
-                count += len(ids)
-            second_file.seek(0)
-            while piece := second_file.read(1 << 24):
-                first_file.write(piece)
-        draft.replace(path)
-    return count
+    with _alone(folder) as mine:
+        if mine:
+            _renew(catalog, folder, times, at_once)
+    return sum(path.stat().st_size for path in files_of(folder)) // 16
 
 
-def _ranges(
-    catalog: CatalogLocation, times: Sequence[datetime], at_once: int
-) -> tuple[list[tuple[int, int]], int]:
-    """Ranges of packs with about so many data blocks each, and how many there are in all."""
+def files_of(folder: Path) -> list[Path]:
+    """The files of ids, oldest first."""
+    return sorted(folder.glob(f"*{ENDING}"))
+
+
+@contextmanager
+def _alone(folder: Path) -> Generator[bool, None, None]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield is_taken(handle, fcntl.LOCK_EX)
+    finally:
+        os.close(handle)
+
+
+def _renew(catalog: CatalogLocation, folder: Path, times: Sequence[datetime], at_once: int) -> None:
+    listed = _Listed.read(folder)
+    files = files_of(folder)
     with reading(catalog) as connection:
-        rows = connection.execute(
-            f"""SELECT min(pack_no), max(pack_no), sum(chunks) FROM (
-                SELECT pack_no, chunks,
-                    (sum(chunks) OVER (ORDER BY pack_no) - 1) // {int(at_once)} AS part
-                FROM packs AS k WHERE {_RELIABLE})
-            GROUP BY part ORDER BY 1""",  # noqa: S608  # our own words
-            list(times),
-        ).fetchall()
-    return [(first, last) for first, last, _ in rows], sum(int(chunks) for *_, chunks in rows)
+        reliable, chunks = _reliable(connection, times)
+        last, check = _check(connection, None)
+        same = not listed.last or _check(connection, listed.last) == (listed.last, listed.check)
+    left = np.setdiff1d(listed.packs, reliable, assume_unique=True)
+    if not same or len(left) > max(_NOT_MANY, len(listed.packs) // 10):
+        listed, merged, kept = _Listed(np.zeros(0, np.uint32)), [], []
+    else:
+        new_ids = int(chunks[~np.isin(reliable, listed.packs)].sum())
+        start = first_to_merge([*(path.stat().st_size // 16 for path in files), new_ids])
+        kept, merged = files[:start], files[start:]
+    new = ~np.isin(reliable, listed.packs)
+    if new.any() or not files or kept != files:
+        with private_folder(catalog) as scratch:
+            ids = _ids_of(catalog, reliable[new], chunks[new], times, at_once)
+            many = int(chunks[new].sum()) + sum(path.stat().st_size // 16 for path in merged)
+            draft = scratch / "ids"
+            _write_sorted(draft, scratch, ids, merged, many // at_once)
+            draft.replace(folder / f"{_next_number(files):08}{ENDING}")
+        for path in files:
+            if path not in kept:
+                path.unlink(missing_ok=True)
+    _Listed(np.union1d(listed.packs, reliable[new]).astype(np.uint32), last, check).write(folder)
 
 
-def _halves(catalog: CatalogLocation, first: int, last: int, times: Sequence[datetime]) -> Halves:
-    """Both halves of the ids that a range of packs serves, in no order."""
-    with reading(catalog) as connection:
-        found = connection.execute(
-            f"""SELECT (id >> 64)::UBIGINT AS first,
-                (id & 18446744073709551615::UHUGEINT)::UBIGINT AS second
-            FROM (SELECT p.chunk::BLOB::BIT::UHUGEINT AS id
-                FROM places AS p JOIN packs AS k USING (pack_no)
-                WHERE p.pack_no BETWEEN ? AND ? AND p.serves AND {_RELIABLE}
-                  AND p.chunk NOT IN (SELECT chunk FROM damaged_chunks WHERE healed_at IS NULL))""",  # noqa: S608
-            [first, last, *times],
-        ).fetchnumpy()
-    return np.stack([found["first"], found["second"]], axis=1).astype(np.uint64, copy=False)
+def _next_number(files: Sequence[Path]) -> int:
+    return int(files[-1].stem) + 1 if files else 1
+
+
+def _reliable(
+    connection: Connection, times: Sequence[datetime]
+) -> tuple[Packs, npt.NDArray[np.int64]]:
+    """The packs that may be relied on, and how many data blocks each has."""
+    rows = connection.execute(
+        f"SELECT pack_no, chunks FROM packs AS k WHERE {_RELIABLE} ORDER BY pack_no",  # noqa: S608
+        list(times),
+    ).fetchnumpy()
+    return rows["pack_no"].astype(np.uint32), rows["chunks"].astype(np.int64)
+
+
+def _check(connection: Connection, last: int | None) -> tuple[int, int]:
+    """The last number of a pack, up to one or of all, and the check of the packs up to there."""
+    row = connection.execute(
+        f"SELECT max(pack_no), {check_of_packs()} FROM packs WHERE ? IS NULL OR pack_no <= ?",  # noqa: S608
+        [last, last],
+    ).fetchone()
+    return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def _ids_of(
+    catalog: CatalogLocation,
+    packs: Packs,
+    chunks: npt.NDArray[np.int64],
+    times: Sequence[datetime],
+    at_once: int,
+) -> Iterator[Halves]:
+    """Both halves of the ids that some packs serve, in no order, a few packs at a time."""
+    start = 0
+    while start < len(packs):
+        many = int(np.searchsorted(np.cumsum(chunks[start : start + MANY_PACKS]), at_once)) + 1
+        some = packs[start : start + min(many, MANY_PACKS)].tolist()
+        with reading(catalog) as connection:
+            places = f"""(SELECT p.chunk FROM places AS p JOIN packs AS k USING (pack_no)
+                WHERE p.pack_no BETWEEN {some[0]} AND {some[-1]} AND {among("p.pack_no", some)}
+                  AND p.serves AND {_RELIABLE} AND p.chunk NOT IN (
+                    SELECT chunk FROM damaged_chunks WHERE healed_at IS NULL))"""  # noqa: S608
+            found = connection.execute(halves(places), list(times)).fetchnumpy()
+        yield np.stack([found["firsts"], found["seconds"]], axis=1).astype(np.uint64, copy=False)
+        start += len(some)
+
+
+def _write_sorted(
+    path: Path, scratch: Path, ids: Iterator[Halves], files: Sequence[Path], large: int
+) -> None:
+    """One file of some ids, and of those in other files, ascending, each once."""
+    bits = min(max(large.bit_length(), 0), _MAX_BITS)
+    parts = [scratch / f"{nth}.part" for nth in range(1 << bits)]
+    for some in ids:
+        _append(some, parts, bits)
+    for file in files:
+        for some in _read(file):
+            _append(some, parts, bits)
+    seconds = scratch / "second"
+    with path.open("wb") as first_file, seconds.open("w+b") as second_file:
+        for rows in map(_sorted, parts):
+            first_file.write(rows[:, 0].tobytes())
+            second_file.write(rows[:, 1].tobytes())
+        second_file.seek(0)
+        while piece := second_file.read(1 << 24):
+            first_file.write(piece)
+        first_file.flush()
+        os.fsync(first_file.fileno())
+
+
+def one_file(files: Sequence[Path], path: Path, scratch: Path) -> None:
+    """Make one file of several, as `likeness.agent.known_ids` reads it."""
+    many = sum(each.stat().st_size // 16 for each in files)
+    _write_sorted(path, scratch, iter(()), files, many // _AT_ONCE)
+
+
+def _read(path: Path) -> Iterator[Halves]:
+    """The ids of a file, some at a time."""
+    count = path.stat().st_size // 16
+    for start in range(0, count, _AT_ONCE):
+        some = min(_AT_ONCE, count - start)
+        columns = (start, count + start)
+        yield np.stack(
+            [np.fromfile(path, np.uint64, some, offset=8 * at) for at in columns], axis=1
+        )
 
 
 def _append(ids: Halves, parts: Sequence[Path], bits: int) -> None:

@@ -64,6 +64,32 @@ class KnownIds:
             self._handle, self._count = -1, 0
 
 
+class SeveralKnownIds:
+    """The ids in several files; for many threads."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        """Open the files at `paths`; they may be deleted meanwhile."""
+        self._files: list[KnownIds] = []
+        try:
+            for path in paths:
+                self._files.append(KnownIds(path))
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        return sum(map(len, self._files))
+
+    def __contains__(self, chunk: object) -> bool:
+        """Whether an id, or one that begins with these 16 bytes, is in one of them."""
+        return any(chunk in each for each in self._files)
+
+    def close(self) -> None:
+        """Let go of the files; safe to repeat."""
+        for each in self._files:
+            each.close()
+
+
 class UnsortedIds:
     """Ids in whatever order they come, however many: on disk until one file is made of them."""
 

@@ -4,19 +4,22 @@ import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catalog import known_ids
 from catalog.chunks import damaged_ids, unreferenced_packs
 from catalog.connection import CatalogLocation
 from catalog.dedup import drop_duplicates, holders, record_deleted_packs
+from catalog.finding import halves
 from catalog.incidents import list_incidents, note_incidents
-from catalog.known_ids import write_known_ids
+from catalog.known_ids import files_of, one_file, write_known_ids
 from catalog.session import catalog_session
 from catalog.validation import packs_to_prove
 from catalog.values import Verdict
 from catalog.versions import list_versions
-from likeness.agent.known_ids import KnownIds
+from likeness.agent.known_ids import KnownIds, SeveralKnownIds
 from likeness.model.ids import ChunkId, PackId, RunId
 from likeness.store.format.pack import PackReceipt
 from tests.catalog.history import CHUNKS, History, random_map
@@ -26,6 +29,7 @@ from tests.catalog.scenes import (
     NOW,
     damaged,
     missing,
+    new_catalog,
     proved,
     unreachable,
     validated,
@@ -304,9 +308,51 @@ def test_ids_that_others_may_rely_on_are_those_that_are_proved_and_whole(
     validated(catalog, [missing(packs[4])], NOW, MONTH)
 
     for at_once in (1 << 20, 3):
-        path = tmp_path / "ids"
-        count = write_known_ids(catalog, path, NOW, MONTH, at_once=at_once)
-        ids = KnownIds(path)
-        found = [chunk for chunk in CHUNKS if chunk in ids]
-        assert found == CHUNKS[:2]
-        assert count == len(ids) == 2
+        folder = tmp_path / str(at_once)
+        assert write_known_ids(catalog, folder, NOW, MONTH, at_once=at_once) == 2
+        assert known_in(folder) == CHUNKS[:2]
+
+
+def known_in(folder: Path) -> list[ChunkId]:
+    ids = SeveralKnownIds(files_of(folder))
+    found = [chunk for chunk in CHUNKS if chunk in ids]
+    assert len(ids) == len(found)
+    ids.close()
+    return found
+
+
+def test_known_ids_are_brought_up_to_date_by_what_changed(
+    catalog: CatalogLocation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History(catalog)
+    folder = tmp_path / "ids"
+    asked: list[str] = []
+
+    def noted(source: str) -> str:
+        asked.append(source)
+        return halves(source)
+
+    monkeypatch.setattr(known_ids, "halves", noted)
+    for at in range(7):
+        history.back_up(f"vm {at}", {0: {n: CHUNKS[2 * at + n] for n in range(2)}})
+        (pack,) = list(history.packs.values())[at:]
+        validated(catalog, proved(pack), NOW, MONTH)
+        write_known_ids(catalog, folder, NOW, MONTH, at_once=4)
+        assert known_in(folder) == CHUNKS[: 2 * at + 2]
+        assert len(asked) == at + 1
+        assert f"BETWEEN {at + 1} AND {at + 1}" in asked[-1], "it asked for more than what is new"
+    write_known_ids(catalog, folder, NOW, MONTH)
+    assert len(asked) == 7, "it asked again for what it had"
+    assert len(files_of(folder)) <= 3
+
+    one_file(files_of(folder), tmp_path / "one", tmp_path)
+    one = KnownIds(tmp_path / "one")
+    assert [chunk for chunk in CHUNKS if chunk in one] == CHUNKS
+    one.close()
+
+    (folder / "packs").write_bytes(b"torn")
+    write_known_ids(catalog, folder, NOW, MONTH)
+    assert known_in(folder) == CHUNKS
+    other = new_catalog(tmp_path / "other")
+    write_known_ids(other, folder, NOW, MONTH)
+    assert known_in(folder) == [], "these are another catalog's"

@@ -1,5 +1,6 @@
 """The global deduplication: what another VM has already is kept once, as soon as that is proved."""
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_without_a_list_of_what_is_there_clones_send_all_and_it_is_dropped_and_c
     def busy(*_told: Any) -> int:
         raise CatalogBusy("somebody else holds it")
 
-    (site.site.catalog.scratch.parent / "known ids").unlink()
+    shutil.rmtree(site.site.catalog.scratch.parent / "known ids")
     monkeypatch.setattr("tasks.known_ids.write_known_ids", busy)
     ended = site.back_up(*CLONES, concurrency=len(CLONES))
 
