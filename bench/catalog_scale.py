@@ -5,7 +5,8 @@ does with it what a job does, with the calls a job makes; DuckDB has 2 GB and tw
 
     python -m bench.catalog_scale [--chunks 1000000 10000000] [--folder /var/tmp]
 
-Each figure is the median of five in one session, as a job has it, the opening left out.
+The stores take turns; each figure is the median of ten in sessions, as a job has them, the opening
+left out. What is done once a validation or a reclaim is measured once.
 """
 
 import argparse
@@ -17,16 +18,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from string import Template
 
 from catalog.chunks import affected_versions, must_read
-from catalog.connection import CatalogLocation, reading, writing
+from catalog.connection import CatalogLocation, Connection, reading, writing
 from catalog.dedup import drop_duplicates
+from catalog.finding import folder_of
+from catalog.keeping_parts import keep_parts
 from catalog.known_ids import write_known_ids
 from catalog.proofs import record_proofs
 from catalog.recording import record_version
 from catalog.schema import create
 from catalog.session import catalog_session
-from catalog.space import served_by_proved, spare_packs
+from catalog.space import freed_by, served_by_proved, spare_packs, sparse_packs
 from catalog.values import DiskMap
 from likeness.clock import stopwatch
 from likeness.model.ids import ChunkId, DiskId, PackId, RunId, VersionId, VmId
@@ -49,47 +53,70 @@ def _name(*words: object) -> str:
 
 
 def fill(catalog: CatalogLocation, chunks: int) -> None:
-    """A store of which seven tenths came with first versions, the rest with 29 later ones."""
+    """A store of which seven tenths came with first versions, the rest with 29 later ones.
+
+    Each night's VMs end in another order, so rows lie by night, then by VM in no order.
+    """
     create(catalog, NOW)
     base = chunks * 7 // 10 // VMS
     later = max(chunks * 3 // 10 // VMS // (VERSIONS - 1), 1)
-    with writing(catalog) as connection:
-        for statement in _FILL.split(";"):
-            if statement.strip():
-                text = statement.replace("$base", str(base)).replace("$later", str(later))
-                connection.execute(text.replace("$vms", str(VMS)).replace("$turns", str(VERSIONS)))
+    with catalog_session(catalog):
+        for turn in range(1, VERSIONS + 1):
+            batch = 50 if turn == 1 else VMS
+            for first in range(0, VMS, batch):
+                with writing(catalog) as connection:
+                    last = first + batch
+                    _execute(connection, _ONE_VM, base, later)
+                    _execute(connection, _ONE_TURN, base, later, turn=turn, first=first, last=last)
+        with writing(catalog) as connection:
+            _execute(connection, _ONE_VM + ";" + _REST, base, later)
 
 
-_FILL = """
-CREATE TEMP TABLE told AS
-    SELECT vm::INTEGER AS vm, 1::UINTEGER AS turn, position::UINTEGER AS position,
-        md5(concat(vm, '/', position))::UUID AS chunk
-    FROM range(1, $vms + 1) AS v(vm), range($base) AS p(position)
-    UNION ALL
-    SELECT vm::INTEGER, turn::UINTEGER, ((turn * 7919 + nth * 31) % $base)::UINTEGER,
-        md5(concat(vm, '/', turn, '/', nth))::UUID
-    FROM range(2, $turns + 1) AS t(turn), range(1, $vms + 1) AS v(vm), range($later) AS n(nth)
-    QUALIFY row_number() OVER (PARTITION BY vm, turn, (turn * 7919 + nth * 31) % $base) = 1;
-INSERT INTO maps
-    SELECT vm, position, chunk, turn, coalesce(lead(turn) OVER (
-        PARTITION BY vm, position ORDER BY turn), 4294967295)
-    FROM told ORDER BY turn, vm, position;
-CREATE TEMP TABLE packed AS
-    SELECT *, dense_rank() OVER (ORDER BY turn, vm, (nth // 64))::INTEGER AS pack_no
-    FROM (SELECT *, row_number() OVER (PARTITION BY turn, vm ORDER BY position) - 1 AS nth
-          FROM told);
-INSERT INTO places
-    SELECT chunk, pack_no, 164 + (nth % 64) * 100000, 100000, true FROM packed
-    ORDER BY pack_no, nth;
+def _execute(connection: Connection, text: str, base: int, later: int, **words: int) -> None:
+    told = {"base": base, "later": later, "vms": VMS, "turns": VERSIONS, **words}
+    for statement in Template(text).substitute(told).split(";"):
+        if statement.strip():
+            connection.execute(statement)
+
+
+_ONE_VM = """
+CREATE OR REPLACE TEMP TABLE one_vm AS
+    SELECT *, coalesce(lead(turn) OVER (PARTITION BY position ORDER BY turn), 4294967295) AS until
+    FROM (
+        SELECT 1::UINTEGER AS turn, position::UINTEGER AS position, position AS nth
+        FROM range($base) AS p(position)
+        UNION ALL
+        SELECT turn::UINTEGER, ((turn * 7919 + nth * 31) % $base)::UINTEGER, nth
+        FROM range(2, $turns + 1) AS t(turn), range($later) AS n(nth)
+        QUALIFY row_number() OVER (PARTITION BY turn, (turn * 7919 + nth * 31) % $base) = 1);
+CREATE OR REPLACE TEMP TABLE order_of_turn AS
+    SELECT turn, vm::INTEGER AS vm, row_number() OVER (
+        PARTITION BY turn ORDER BY hash(vm * 1000 + turn)) - 1 AS place
+    FROM range(1, $turns + 1) AS t(turn), range(1, $vms + 1) AS v(vm)
+"""
+"""What one VM's map looks like, which all have; and in which order they end each night."""
+
+_ONE_TURN = """
+CREATE OR REPLACE TEMP TABLE told AS
+    SELECT o.vm, v.position, v.until, v.nth, ($turn - 1) * $vms + o.place + 1 AS version_no,
+        md5(concat(o.vm, '/', v.turn, '/', v.nth))::UUID AS chunk,
+        (SELECT max(pack_no) FROM packs) + v.nth // 64 + 1 + (o.place - $first)
+            * (SELECT (count(*) + 63) // 64 FROM one_vm WHERE turn = $turn) AS pack_no
+    FROM order_of_turn AS o JOIN one_vm AS v USING (turn)
+    WHERE turn = $turn AND place >= $first AND place < $last
+    ORDER BY o.place, v.nth;
+INSERT INTO maps SELECT vm, position, chunk, $turn, until, version_no FROM told;
+INSERT INTO places SELECT chunk, pack_no, 164 + (nth % 64) * 100000, 100000, true FROM told;
+INSERT INTO pack_uses SELECT vm, pack_no, $turn, max(until) FROM told
+    GROUP BY vm, pack_no ORDER BY pack_no;
 INSERT INTO packs
     SELECT pack_no, md5(concat('pack', pack_no))::UUID, 100000 * count(*) + 500, ''::BLOB, count(*),
-        md5(concat('run', any_value(turn)))::UUID, NULL, '2030-05-01', 'live', '2030-05-20',
-        '2030-05-20', false, false, '', NULL
-    FROM packed GROUP BY pack_no ORDER BY pack_no;
-INSERT INTO pack_uses
-    SELECT p.vm, p.pack_no, min(m.since), max(m.until) FROM packed AS p
-    JOIN maps AS m ON m.disk_no = p.vm AND m.position = p.position AND m.since = p.turn
-    GROUP BY p.vm, p.pack_no ORDER BY p.pack_no;
+        md5(concat('run', $turn))::UUID, any_value(version_no), '2030-05-01', 'live',
+        '2030-05-20', '2030-05-20', false, false, '', NULL
+    FROM told GROUP BY pack_no ORDER BY pack_no
+"""
+
+_REST = """
 INSERT INTO vms SELECT vm, md5(concat('vm', vm))::UUID, concat('vm', vm)
     FROM range(1, $vms + 1) AS v(vm);
 INSERT INTO disks SELECT vm, vm, md5(concat('disk', vm))::UUID, 262144
@@ -98,12 +125,12 @@ INSERT INTO versions (version_no, version_id, vm_no, turn, vm_name, sequence, re
         taken_at, committed_at, recorded_at, run_id, job, consistency, consistency_asked, note,
         counts, state, packs, unproved_packs, unreachable_packs, damaged, verdict, judged_at,
         to_judge, keep, tags)
-    SELECT (turn - 1) * $vms + vm, md5(concat('version', vm, '/', turn))::UUID, vm, turn,
+    SELECT (turn - 1) * $vms + place + 1, md5(concat('version', vm, '/', turn))::UUID, vm, turn,
         concat('vm', vm), turn, concat('record', vm, '/', turn), repeat('0', 64),
         '2030-05-01', '2030-05-01', '2030-05-01', md5(concat('run', turn))::UUID, 'nightly',
         'standard', 'standard', '', '{}', 'committed', 1, 0, 0, false, 'good', '2030-05-20',
         false, '', '[]'
-    FROM range(1, $turns + 1) AS t(turn), range(1, $vms + 1) AS v(vm);
+    FROM order_of_turn ORDER BY turn, place;
 INSERT INTO version_disks SELECT version_no, vm_no, $base::UBIGINT * 262144, 'root', '0'
     FROM versions
 """
@@ -175,38 +202,88 @@ def held_by(catalog: CatalogLocation, chunks: list[ChunkId]) -> int:
         return len(affected_versions(connection, "asked"))
 
 
-def measured(catalog: CatalogLocation, chunks: int, folder: Path) -> dict[str, float]:
-    """Seconds of each question, the median of a few."""
-    base = chunks * 7 // 10 // VMS
-    times: dict[str, list[float]] = {}
+def blast_radius(catalog: CatalogLocation, pack: PackId) -> int:
+    """How many versions need a pack."""
+    with reading(catalog) as connection:
+        connection.execute(
+            f"""CREATE OR REPLACE TEMP TABLE asked AS SELECT DISTINCT chunk FROM places
+            WHERE pack_no = (SELECT pack_no FROM packs WHERE pack_id = '{pack}'::UUID)"""
+        )
+        return len(affected_versions(connection, "asked"))
 
-    def timed(what: str, work: Callable[[], object]) -> None:
+
+def oldest(catalog: CatalogLocation) -> list[VersionId]:
+    """The first version of each VM: what a policy of 29 gives up."""
+    with reading(catalog) as connection:
+        rows = connection.execute("SELECT version_id FROM versions WHERE turn = 1").fetchall()
+    return [VersionId(version.hex) for (version,) in rows]
+
+
+class Timed:
+    """How long each piece of work took, time after time."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    def __call__(self, what: str, work: Callable[[], object]) -> None:
+        """Do it, and note how long it took."""
         begun = stopwatch()
         work()
-        times.setdefault(what, []).append(stopwatch() - begun)
+        self.seconds.setdefault(what, []).append(stopwatch() - begun)
 
-    for nth in range(ROUNDS):
-        vm = 101 + 97 * nth
-        version, changes, pack = tonight(vm, VERSIONS + 1, base)
-        some = [ChunkId(each.chunk) for each in pack.locations[:100]]
-        old = [PackId(_name(f"pack{1 + nth * PROOFS + at}")) for at in range(PROOFS)]
-        proofs = [PackProof(each, Finding.PROVED, NOW, 6_400_500, 64) for each in old]
-        newest = [pack.pack]
-        work: dict[str, Callable[[], object]] = {
-            "must read of a VM": partial(must_read, catalog, VmId(version.clear.vm)),
-            f"record a version, {CHANGED} changed": partial(
-                record_version, catalog, version, [changes], [pack], NOW
-            ),
-            "deduplicate its pack": partial(drop_duplicates, catalog, NOW, packs=newest),
-            f"record {PROOFS} proofs": partial(record_proofs, catalog, proofs, NOW, MONTH),
-            "who holds 100 data blocks": partial(held_by, catalog, some),
-            "where are 100 data blocks": partial(served_by_proved, catalog, some, NOW, MONTH),
-        }
-        for what, each in work.items():
-            timed(what, each)
-    timed("known ids for a job", partial(write_known_ids, catalog, folder / "ids", NOW, MONTH))
+
+def for_each_vm(catalog: CatalogLocation, chunks: int, nth: int, timed: Timed) -> None:
+    """What a job does for one VM, the `nth` that is backed up tonight."""
+    base = chunks * 7 // 10 // VMS
+    version, changes, pack = tonight(101 + 97 * nth % 800, VERSIONS + 1, base)
+    some = [ChunkId(each.chunk) for each in pack.locations[:100]]
+    one = PackId(_name(f"pack{2 + nth * 7 * base // 64}"))
+    old = [PackId(_name(f"pack{1 + nth * PROOFS + at}")) for at in range(PROOFS)]
+    proofs = [PackProof(each, Finding.PROVED, NOW, 6_400_500, 64) for each in old]
+    work: dict[str, Callable[[], object]] = {
+        "what a VM must read again": partial(must_read, catalog, VmId(version.clear.vm)),
+        f"record a version, {CHANGED} changed": partial(
+            record_version, catalog, version, [changes], [pack], NOW
+        ),
+        "deduplicate its pack": partial(drop_duplicates, catalog, NOW, packs=[pack.pack]),
+        f"record {PROOFS} proofs": partial(record_proofs, catalog, proofs, NOW, MONTH),
+        "which versions hold 100 data blocks": partial(held_by, catalog, some),
+        "where 100 data blocks are": partial(served_by_proved, catalog, some, NOW, MONTH),
+        "blast radius of a pack": partial(blast_radius, catalog, one),
+    }
+    for what, each in work.items():
+        timed(what, each)
+
+
+def for_all(catalog: CatalogLocation, folder: Path, timed: Timed) -> None:
+    """What a validation, a policy, a reclaim and a compaction ask once."""
+    known = partial(write_known_ids, catalog, folder / "ids", NOW, MONTH)
+    timed("known ids, the first time", known)
+    proof = PackProof(PackId(_name("new pack", 101, 31)), Finding.PROVED, NOW, 1, CHANGED)
+    record_proofs(catalog, [proof], NOW, MONTH)
+    timed(f"known ids, {CHANGED} more proved", known)
+    timed("preview, a version of each VM", partial(freed_by, catalog, oldest(catalog), NOW, MONTH))
     timed("what nothing needs", partial(spare_packs, catalog, NOW, MONTH))
-    return {what: statistics.median(taken) for what, taken in times.items()}
+    timed("what is worth compacting", partial(sparse_packs, catalog, NOW, MONTH, live_share=0.7))
+
+
+def made(folder: Path, chunks: int) -> CatalogLocation:
+    """A catalog of so many data blocks, with the files beside it."""
+    catalog = CatalogLocation(
+        folder / str(chunks) / "catalog.duckdb", memory_bytes=2 << 30, threads=2
+    )
+    begun = stopwatch()
+    fill(catalog, chunks)
+    filled = stopwatch()
+    keep_parts(catalog, merge=True)
+    beside = sum(path.stat().st_size for path in folder_of(catalog.path).glob("*"))
+    print(
+        f"{chunks:,} data blocks: {catalog.path.stat().st_size >> 20} MB, made in"
+        f" {filled - begun:.0f} s; ids beside it {beside >> 20} MB, made in"
+        f" {stopwatch() - filled:.0f} s",
+        flush=True,
+    )
+    return catalog
 
 
 def main() -> None:
@@ -215,24 +292,28 @@ def main() -> None:
     words.add_argument("--chunks", type=int, nargs="+", default=[1_000_000, 10_000_000])
     words.add_argument("--folder", default=None)
     asked = words.parse_args()
-    found: dict[int, dict[str, float]] = {}
-    for chunks in asked.chunks:
-        with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-            catalog = CatalogLocation(
-                Path(folder) / "catalog" / "catalog.duckdb", memory_bytes=2 << 30, threads=2
-            )
-            fill(catalog, chunks)
+    found = {chunks: Timed() for chunks in asked.chunks}
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        stores = {chunks: made(Path(folder), chunks) for chunks in asked.chunks}
+        for turn in range(ROUNDS):
+            for chunks, catalog in stores.items():
+                with catalog_session(catalog):
+                    for_each_vm(catalog, chunks, 3 * turn, Timed())  # opens the file
+                    for nth in (1, 2):
+                        for_each_vm(catalog, chunks, 3 * turn + nth, found[chunks])
+        for chunks, catalog in stores.items():
             with catalog_session(catalog):
-                found[chunks] = measured(catalog, chunks, Path(folder))
-            size = catalog.path.stat().st_size >> 20
+                for_all(catalog, catalog.path.parent, found[chunks])
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-            print(f"{chunks:,} chunks: file {size} MB, peak {peak} MB", flush=True)
-    few, many = min(found), max(found)
+            print(f"{chunks:,} data blocks: {peak} MB at most", flush=True)
+    medians = [
+        {what: statistics.median(taken) for what, taken in each.seconds.items()}
+        for each in found.values()
+    ]
     print("| seconds |", " | ".join(f"{each:,}" for each in found), "| ratio |")
-    for what in found[few]:
-        row = " | ".join(f"{each[what]:.3f}" for each in found.values())
-        ratio = found[many][what] / found[few][what]
-        print(f"| {what} | {row} | {ratio:.1f} |")
+    for what in medians[0]:
+        row = " | ".join(f"{each[what]:.3f}" for each in medians)
+        print(f"| {what} | {row} | {medians[-1][what] / medians[0][what]:.1f} |")
 
 
 if __name__ == "__main__":

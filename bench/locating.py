@@ -85,10 +85,11 @@ def _make(catalog: CatalogLocation, chunks: int) -> None:
         )
         connection.execute(
             """INSERT INTO maps
-            SELECT 1, i::UINTEGER, md5((i * ?)::VARCHAR)::UUID, 1, 4294967295
+            SELECT 1, i::UINTEGER, md5((i * ?)::VARCHAR)::UUID, 1, 4294967295, 1
             FROM range(?) AS t(i)""",
             [max(chunks // DISK_CHUNKS, 1), min(DISK_CHUNKS, chunks)],
         )
+        connection.execute("INSERT INTO pack_uses SELECT 1, pack_no, 1, 4294967295 FROM packs")
 
 
 def _ask(folder: Path) -> None:
