@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -16,7 +16,10 @@ from likeness.errors import BadInput, LikenessError
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.owning import Fence, owner_of
+from likeness.store.format.public_view import PublicStore
 from likeness.store.format.turns import Pens
+from likeness.store.format.vault_file import VaultFile, is_vault_file, read_vault_file
+from likeness.store.format.vault_file import open_without_key as opened_without_key
 from likeness.transport.base import Transport
 from likeness.transport.place import BucketServer, open_place
 
@@ -54,7 +57,8 @@ class _WithKey(_Account):
     key_file: str = Field(
         title="Key file",
         description="The file on this machine with the store's key, readable by its owner alone,"
-        " such as /var/lib/likeness/store.key.",
+        " such as /var/lib/likeness/store.key; on a machine that only fills a vault, the vault file"
+        " that likeness vault-file made.",
         pattern="^/",
     )
 
@@ -164,6 +168,11 @@ class DataStoreShare(SchemaMadeOnce, Share, _WithKey, Block):
 
     @contextmanager
     def _opened(self) -> Generator[DataStore, None, None]:
+        if self.without_key:
+            raise BadInput(
+                f"this machine holds no key of the data store at {self.place}, only a vault file:"
+                " it fills a vault and checks it; do this where the jobs run"
+            )
         transport = self.connect()
         try:
             store = open_store_with_key_file(transport, Path(self.key_file))
@@ -179,13 +188,45 @@ class DataStoreShare(SchemaMadeOnce, Share, _WithKey, Block):
         finally:
             transport.close()
 
+    @property
+    def without_key(self) -> bool:
+        """Whether this machine has a vault file in place of a key."""
+        return is_vault_file(Path(self.key_file))
+
+    def vault_file(self) -> VaultFile:
+        """What the vault file says.
+
+        Raises:
+            BadInput: There is none.
+        """
+        return read_vault_file(Path(self.key_file))
+
+    @contextmanager
+    def open_without_key(self) -> Generator[PublicStore, None, None]:
+        """The store as seen without any secret, under the keys that the vault file pins.
+
+        Raises:
+            StoreMissing: There is none.
+            WrongFingerprint: It has other keys, or is another store.
+            ShareUnreachable: The server does not answer.
+        """
+        transport = self.connect()
+        try:
+            yield opened_without_key(transport, self.vault_file())
+        finally:
+            transport.close()
+
+    def look(self) -> AbstractContextManager[DataStore | PublicStore]:
+        """Open it with whatever this machine has: its key, or public keys alone."""
+        return self.open_without_key() if self.without_key else self.open()
+
     def was_just_well(self) -> bool:
         """Whether the session right before this one had it open to its end."""
         return was_just_well(self)
 
     def owner(self) -> str:
         """The installation that the store says it belongs to; empty if it does not say."""
-        with self.open() as store:
+        with self.look() as store:
             return owner_of(store)
 
 

@@ -174,6 +174,20 @@ def damaged_ids(catalog: CatalogLocation) -> set[bytes]:
     return {row[0].bytes for row in rows}
 
 
+def whole_in_damaged_packs(catalog: CatalogLocation) -> set[bytes]:
+    """First 16 bytes of every chunk id that versions rely on, whole, in a damaged pack."""
+    with reading(catalog) as connection:
+        rows = connection.execute(
+            """SELECT DISTINCT p.chunk FROM places AS p
+            JOIN packs AS k ON k.pack_no = p.pack_no AND k.bad AND k.state = 'live'
+            SEMI JOIN pack_uses AS u ON u.pack_no = p.pack_no
+            ANTI JOIN (SELECT * FROM damaged_chunks WHERE cleared_at IS NULL) AS d
+                ON d.chunk = p.chunk AND d.pack_no = p.pack_no AND d.start = p.start
+            WHERE p.serves"""
+        ).fetchall()
+    return {row[0].bytes for row in rows}
+
+
 def unreferenced_packs(catalog: CatalogLocation, recorded_before: datetime) -> list[PackFact]:
     """Packs of which no chunk is referred to by a committed version.
 

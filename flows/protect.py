@@ -9,6 +9,7 @@ from flows.forms import SiteName
 from flows.runs import our_flow, this_run
 from tasks.claims import run_claimed
 from tasks.mend_catalog import ready_catalog
+from tasks.needs_lists import renew_needs_lists
 from tasks.outcomes import protected_state, rehearsed_state
 from tasks.protect_catalog import copy_catalog
 from tasks.rehearse import rehearse_recovery
@@ -35,7 +36,8 @@ def protect(site: SiteName = "main") -> State[Any]:
 def rehearse(site: SiteName = "main") -> State[Any]:
     """Make the catalog anew, of its newest copy and of the store alone, and compare it.
 
-    Changes nothing. Ends *Failed* when a lost installation would not come back as it is.
+    Changes nothing, but writes needs lists anew that omit something. Ends *Failed* when a lost
+    installation would not come back as it is.
 
     Args:
         site: Name of the Site block.
@@ -45,4 +47,6 @@ def rehearse(site: SiteName = "main") -> State[Any]:
         ready_catalog(here)
         found = rehearse_recovery(site=here)
         show_rehearsal(found, site=here)
+        if found.short_lists:
+            renew_needs_lists([vm for vm, _ in found.short_lists], site=here)
     return rehearsed_state(found)

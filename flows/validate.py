@@ -13,7 +13,7 @@ from tasks.afterwards import Afterwards
 from tasks.catch_up import catch_up_and_list
 from tasks.claims import run_claimed
 from tasks.dedup import drop_duplicates
-from tasks.heal import heal_damage
+from tasks.heal import heal_damage, leave_damaged_packs
 from tasks.known_ids import renew_known_ids
 from tasks.notify import tell_people
 from tasks.protect_catalog import copy_catalog
@@ -30,6 +30,7 @@ from tasks.validate import (
 NEXT = "the next run does it"
 NOT_DEDUPLICATED = ("what other VMs have too was not dropped", NEXT)
 NOT_COPIED = ("no copy of the catalog was made", NEXT)
+NOT_LEFT = ("versions still need damaged packs", NEXT)
 NOT_LISTED = ("what need not be sent again was not listed", "the next job does it")
 NOT_SHOWN = ("the pages were not written", NEXT)
 
@@ -82,6 +83,7 @@ def validate(
             stop.stop()
             raise
         told = tell_people(site=here)
+        after.attempt(*NOT_LEFT, leave_damaged_packs, this, site=here, stop=stop)
         after.attempt(*NOT_DEDUPLICATED, drop_duplicates, None, site=here)
         after.attempt(*NOT_LISTED, renew_known_ids, this, site=here)
         after.attempt(*NOT_COPIED, copy_catalog, this, site=here)

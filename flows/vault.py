@@ -14,10 +14,11 @@ from tasks.elsewhere import copy_elsewhere
 from tasks.mend_catalog import ready_catalog
 from tasks.outcomes import checked_vault_state, kept_vault_state, vaulted_state
 from tasks.reporting import show_vault, show_versions
-from tasks.vault import VaultTally, copy_versions, version_called
+from tasks.vault import copy_versions, version_called
 from tasks.vault_check import check_contents
 from tasks.vault_keep import keep_by_rules, wanted_there
 from tasks.vault_refill import doubt_all, refill_store
+from tasks.vault_tally import VaultTally
 
 
 @our_flow("vault {site}")
@@ -35,7 +36,7 @@ def vault(
     """
     here, stop = Site.named(site), StopToken()
     with here.session(), run_claimed(here, this_run()):
-        if here.data_store.read_only:
+        if here.data_store.read_only and not here.data_store.without_key:
             catch_up(site=here)  # no job here does
         else:
             ready_catalog(here)
@@ -43,7 +44,7 @@ def vault(
             by_rules = wanted_there(site=here)
             only = frozenset([version_called(version, site=here)]) if version.strip() else by_rules
             tally = VaultTally()
-            if here.vault_on_workers and only is None:
+            if here.vault_on_workers and only is None and not here.data_store.without_key:
                 copy_elsewhere(this_run(), site=here, stop=stop, tally=tally)
             copied = copy_versions(
                 site=here,

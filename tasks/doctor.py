@@ -264,6 +264,12 @@ def _pool(site: Site) -> Iterator[Checked]:
 
 def _data_store(site: Site) -> Iterator[Checked]:
     block = site.data_store
+    if block.read_only:
+        with block.look():
+            how = "verifies, without any key" if block.without_key else "opens"
+            yield Checked("data store", WELL, f"{block.place}: {how}, and is only read from here")
+        yield from _encrypted("data store", block)
+        return
     with closing(block.connect()) as place:
         try_out(place)
         yield from _room("data store", place.space().total_bytes, place.space().free_bytes)
@@ -306,7 +312,9 @@ def _key_file(site: Site) -> Iterator[Checked]:
     path = Path(site.data_store.key_file)
     facts = path.stat()
     mode = stat.S_IMODE(facts.st_mode)
-    if mode & 0o077:
+    if site.data_store.without_key:
+        yield Checked("key file", WELL, f"{path} is a vault file, and opens nothing")
+    elif mode & 0o077:
         yield Checked(
             "key file", WRONG, f"others may use {path} (mode {mode:o})", f"chmod 600 {path}"
         )

@@ -34,13 +34,14 @@ from tasks.restore import DisksDone, RestoredDisk, restore_version_disks
 from tasks.restore_sources import Chosen, Notes
 from tasks.restore_vm import VmBack, VmRestore, restored_vm
 from tasks.retries import ONCE, task
-from tasks.vault import VaultTally, vault_of
+from tasks.vault import vault_of
 from tasks.vault_elsewhere import (
     CopiedElsewhere,
     VersionsToVault,
     copy_for_host,
     shares_to_copy,
 )
+from tasks.vault_tally import VaultTally
 
 ELSEWHERE_FLOW = "work-elsewhere"
 Work = Literal["restore disks", "restore a VM", "look into files", "copy to the vault"]

@@ -144,7 +144,7 @@ def _letter(site: Site, failure: FailedRun, made: Sequence[VersionRow]) -> Messa
 def _of_the_store(site: Site) -> list[str]:
     """What people should know about a data store that cannot be opened; nothing if it can."""
     try:
-        with site.data_store.open():
+        with site.data_store.look():
             return []
     except LikenessError as cause:
         place, vault = site.place_of("data_store"), site.place_of("vault")

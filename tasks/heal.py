@@ -14,7 +14,7 @@ from prefect import get_run_logger
 
 from blocks import Site
 from catalog.audits import open_troubles, troubles_over
-from catalog.chunks import damaged_ids
+from catalog.chunks import damaged_ids, whole_in_damaged_packs
 from catalog.planning import DocumentsDue, documents_to_heal
 from catalog.reconciling import versions_are_back
 from catalog.recording_packs import record_packs
@@ -34,6 +34,7 @@ from likeness.store.format.data_store import DataStore
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.repair.healing import heal_chunks
 from likeness.store.repair.healing_documents import DocumentHealer
+from likeness.store.write.needs_listing import has_needs_lists
 from tasks.ages import age_limit
 from tasks.proving import Prover, Validated
 from tasks.retries import STEP, task
@@ -91,6 +92,25 @@ def heal_damage(this: RunId, *, site: Site, stop: StopToken) -> Healed:
     return Healed(len(chunks), found, len(documents), len(put_back), proved.and_then(proved_too))
 
 
+@task(task_run_name="leave damaged packs", **STEP)
+def leave_damaged_packs(this: RunId, *, site: Site, stop: StopToken) -> int:
+    """Seal what versions need of damaged packs anew, so that they need none of those any more.
+
+    Only where needs lists are written: who holds no key copies whole packs alone. What is damaged
+    itself waits for the vault or the next backup. Safe to repeat.
+
+    Returns:
+        How many data blocks are proved in new packs.
+    """
+    with site.data_store.open() as store:
+        wanted = whole_in_damaged_packs(site.catalog.file) if has_needs_lists(store) else set()
+        if not wanted:
+            return 0
+        found, _ = _Healer(site, store, store, this, stop).chunks(wanted)
+    get_run_logger().info("%d data blocks left damaged packs for new ones", found)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Healer:
     site: Site
@@ -145,7 +165,7 @@ class _Healer:
 
 
 def _say(problem: str) -> None:
-    get_run_logger().warning("the vault too: %s", problem)
+    get_run_logger().warning("there too: %s", problem)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from likeness.clock import system_clock
 from likeness.errors import BadInput, Damaged, ObjectMissing, ObjectUnreadable, StoreTooNew
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.observations import Weight
+from likeness.store.format.public_view import SignedView
 from likeness.store.write.catalog_copies import fetch_newest
 from tasks.claims import is_live
 from tasks.logs import step_logger
@@ -45,12 +46,12 @@ def ready_catalog(site: Site) -> CatalogLocation:
             raise Damaged(str(file.path), problem)
         return site.catalog.ready(system_clock)
     except Damaged as cause:
-        with site.data_store.open() as store:
+        with site.data_store.look() as store:
             _replace(site, store, str(cause), damaged=True)
         return site.catalog.ready(system_clock)
 
 
-def require_catalog_of(site: Site, store: DataStore) -> None:
+def require_catalog_of(site: Site, store: SignedView) -> None:
     """Make sure that the catalog is the store's; another store's is set aside."""
     file = site.catalog.file
     known = store_of(file)
@@ -65,7 +66,7 @@ def require_catalog_of(site: Site, store: DataStore) -> None:
         note_store(file, store.store_id)
 
 
-def _replace(site: Site, store: DataStore, cause: str, *, damaged: bool) -> None:
+def _replace(site: Site, store: SignedView, cause: str, *, damaged: bool) -> None:
     file, now = site.catalog.file, system_clock()
     with private_folder(file) as folder:
         draft = mending.draft_in(folder, file)
@@ -73,7 +74,8 @@ def _replace(site: Site, store: DataStore, cause: str, *, damaged: bool) -> None
         if damaged and mending.without_its_log(file, draft, now):
             source = "the file without the log that it was torn in"
         else:
-            source = newest_copy(store, folder, draft) or WHAT_THE_STORE_SAYS
+            copy = newest_copy(store, folder, draft) if isinstance(store, DataStore) else ""
+            source = copy or WHAT_THE_STORE_SAYS
         kept = mending.replace_with(file, draft, now, store=store.store_id)
     if kept is not None:
         _say(site, cause, source, kept)

@@ -382,6 +382,10 @@ def rehearsed_state(found: Rehearsed) -> State[Any]:
     )
     if found.problems:
         message = f"a recovery would not bring all back: {'; '.join(found.problems[:_SHOWN])}"
+    if found.short_lists:
+        said = "; ".join(each for _, each in found.short_lists[:_SHOWN])
+        message = f"{message}; written anew for vault hosts without a key: {said}"
+    if found.problems or found.short_lists:
         return Failed(message=message, data=NotRecoverable(message))
     return Completed(message=message, data=found)
 

@@ -185,7 +185,7 @@ def store_problem(site: Site) -> str:
     if site.data_store.was_just_well():
         return ""
     try:
-        with site.data_store.open():
+        with site.data_store.look():
             return ""
     except LikenessError as cause:
         return str(cause)
@@ -235,7 +235,7 @@ def vault_lines(site: Site, rows: Sequence[VersionRow]) -> Iterator[str]:
 def arrived_line(site: Site) -> str:
     """What lies in the store's inboxes."""
     try:
-        with site.data_store.open() as store:
+        with site.data_store.look() as store:
             sizes = [entry.size_bytes for entry in store.transport.entries(layout.INBOX)]
     except LikenessError as cause:
         return f"⚠ The data store does not answer: {cause}."

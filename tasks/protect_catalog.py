@@ -12,6 +12,7 @@ from likeness.store.write.heads import write_head
 from likeness.store.write.kept_installation import FILE, seal_installation
 from tasks.claims import store_claimed
 from tasks.installation import installation_of
+from tasks.needs_lists import write_needs_lists
 from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
 
@@ -34,6 +35,7 @@ def copy_catalog(run: RunId, *, site: Site) -> str:
         (scratch / "catalog" / FILE).write_bytes(seal_installation(store, said))
         copy = put_copy(store, scratch / "catalog", clock=system_clock)
         head_state = write_head(store, clock=system_clock)
+        write_needs_lists(store, site=site)
     if head_state.problem:
         get_run_logger().error("the data store lost something: %s; validate it", head_state.problem)
     size = readable_size(copy.size_bytes)

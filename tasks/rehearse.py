@@ -15,12 +15,14 @@ from catalog.staging import private_folder
 from catalog.values import VersionRow
 from catalog.versions import list_versions
 from likeness.clock import stopwatch, system_clock
+from likeness.model.ids import VmId
 from likeness.model.sizes import counted
 from likeness.store.format.data_store import DataStore
 from likeness.store.write.heads import read_head_state
 from likeness.store.write.kept_installation import newest_installation
 from tasks.catch_up import bring_together
 from tasks.mend_catalog import WHAT_THE_STORE_SAYS, newest_copy
+from tasks.needs_lists import short_lists
 from tasks.retries import STEP, task
 
 _STALE = timedelta(days=30)
@@ -38,6 +40,7 @@ class Rehearsed:
         copy_seconds: How long its versions took to come back.
         store_seconds: How long they took without any copy.
         problems: In what the two differ from the live catalog, in words.
+        short_lists: VMs whose needs list omits something, or is damaged, and that in words.
     """
 
     versions: int
@@ -46,18 +49,21 @@ class Rehearsed:
     copy_seconds: float
     store_seconds: float
     problems: tuple[str, ...]
+    short_lists: tuple[tuple[VmId, str], ...] = ()
 
 
 @task(task_run_name="rehearse a recovery", **STEP)
 def rehearse_recovery(*, site: Site) -> Rehearsed:
     """Make the catalog of its newest copy, and once more of the store alone, in scratch files.
 
-    Changes neither the store nor the catalog.
+    With the second, what needs lists say is compared, too. Changes neither the store nor the
+    catalog.
     """
     before = _facts(site)
     with site.data_store.open() as store:
         copy, copy_seconds, of_copy, problems = _made(site, store, with_copy=True)
-        _, store_seconds, of_store, more = _made(site, store, with_copy=False)
+        short: dict[VmId, str] = {}
+        _, store_seconds, of_store, more = _made(site, store, with_copy=False, short=short)
         head = read_head_state(store).short
         if not newest_installation(store):
             problems.append("no copy of the catalog says which blocks and jobs there are")
@@ -66,10 +72,16 @@ def rehearse_recovery(*, site: Site) -> Rehearsed:
         problems.append("no copy of the catalog is of use")
     for source, found in (("of the copy", of_copy), ("of the store alone", of_store)):
         problems += _differences(source, found, before, after)
-    for each in dict.fromkeys((*problems, *more)):
+    for each in dict.fromkeys((*problems, *more, *short.values())):
         get_run_logger().error("%s", each)
     return Rehearsed(
-        len(after), head, copy, copy_seconds, store_seconds, tuple(dict.fromkeys(problems + more))
+        len(after),
+        head,
+        copy,
+        copy_seconds,
+        store_seconds,
+        tuple(dict.fromkeys(problems + more)),
+        tuple(short.items()),
     )
 
 
@@ -86,7 +98,10 @@ def _told(row: VersionRow) -> tuple[object, ...]:
     return (row.vm, row.vm_name, row.sequence, row.record, row.digest, row.taken_at, row.disks)
 
 
-def _made(site: Site, store: DataStore, *, with_copy: bool) -> tuple[str, float, _Facts, list[str]]:
+def _made(
+    site: Site, store: DataStore, *, with_copy: bool, short: dict[VmId, str] | None = None
+) -> tuple[str, float, _Facts, list[str]]:
+    """A catalog made anew; with it `short` is told of needs lists that omit something."""
     began, memory = stopwatch(), WHAT_THE_STORE_SAYS
     with TemporaryDirectory(prefix="likeness-rehearsal-") as scratch:
         catalog = CatalogFile(folder=str(Path(scratch).absolute()))
@@ -98,6 +113,8 @@ def _made(site: Site, store: DataStore, *, with_copy: bool) -> tuple[str, float,
         here = Site(xen_pool="not needed", data_store=site.data_store, catalog=catalog)
         with catalog_session(catalog.file):  # opened once for all versions
             _, left_out = bring_together(here, store)
+            if short is not None:
+                short.update(short_lists(store, catalog.file))
         found = _facts(here)
     return memory, stopwatch() - began, found, list(left_out)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from prefect import get_run_logger
 
@@ -29,9 +29,9 @@ from likeness.model.sizes import readable_size
 from likeness.pacing import BandwidthCap
 from likeness.stopping import StopToken
 from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
 from likeness.store.format.vaults import vault_at
 from likeness.store.repair.copying import Manner, PauseHours, copy_to_vault
-from likeness.store.repair.vault_mending import Copied
 from likeness.store.write.heads import write_head
 from likeness.transport.base import Transport
 from tasks.ages import is_hour
@@ -39,6 +39,8 @@ from tasks.claims import vault_claimed
 from tasks.progress import shown
 from tasks.retries import STEP, task
 from tasks.vault_locks import lock_versions
+from tasks.vault_tally import VaultTally
+from tasks.vault_without_key import copy_listed, require_no_rules, version_listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,42 +58,6 @@ class Vaulted:
     copied_bytes: int
     problems: tuple[str, ...]
     left_bytes: int = 0
-
-
-@dataclass
-class VaultTally:
-    """What came of a vaulting so far, all attempts together."""
-
-    objects: int = 0
-    copied_bytes: int = 0
-    pack_bytes: int = 0
-    planned_bytes: int = 0
-    problems: list[str] = field(default_factory=list)
-    versions: list[VersionId] = field(default_factory=list)
-    waiting: set[VersionId] = field(default_factory=set)
-
-    def begin(self) -> None:
-        """Another attempt: what it finds wrong is told anew, what was copied stays counted."""
-        self.problems, self.waiting = [], set()
-
-    def plan(self, lacking_bytes: int) -> None:
-        """How many bytes of packs the vault lacks now."""
-        self.planned_bytes = self.pack_bytes + lacking_bytes
-
-    def add(self, copied: Copied) -> None:
-        """One object more."""
-        version = VersionId(copied.name.rpartition("-")[2])
-        is_version = copied.name.startswith(f"{layout.VERSIONS}/")
-        if copied.problem:
-            get_run_logger().warning("%s (%s)", copied.problem, copied.name)
-            self.problems.append(copied.problem)
-            self.waiting.update([version] if is_version else [])
-            return
-        self.objects += 1
-        self.copied_bytes += copied.size_bytes
-        if copied.name.startswith(f"{layout.PACKS}/"):
-            self.pack_bytes += copied.size_bytes
-        self.versions += [version] if is_version else []
 
 
 @task(task_run_name="copy to the vault", **STEP)
@@ -120,6 +86,8 @@ def copy_versions(
         CatalogBusy: Another process holds the catalog; tried again.
     """
     block = vault_of(site)
+    if site.data_store.without_key:
+        require_no_rules(block.keep)
     vault, catalog = block.connect(), site.catalog.file
     tally.begin()
     left, trusted = 0, last_was_whole(catalog, block.place)
@@ -151,6 +119,10 @@ def copy_versions(
 
 def _copy(site: Site, vault: Transport, manner: Manner, tally: VaultTally, stop: StopToken) -> None:
     with ExitStack() as held:
+        if site.data_store.without_key:
+            held.enter_context(progress_of(tally))
+            copy_listed(site, vault, manner, tally, stop)
+            return
         if manner.own_history:
             held.enter_context(vault_claimed(site))
         store = held.enter_context(site.data_store.open())
@@ -168,9 +140,10 @@ def _record(site: Site, block: Vault, vault: Transport, tally: VaultTally, *, wh
     record_vault_contents(catalog, block.place, there, system_clock())
     vault_reading.judge_vault(catalog, block.place)
     if block.locked_days:
-        with site.data_store.open() as store:
+        with site.data_store.look() as store:
             to_lock = _to_lock(there, tally, site, block)
-            lock_versions(to_lock, vault_at(store, vault), site=site, block=block)
+            place = vault_at(store, vault) if isinstance(store, DataStore) else store.over(vault)
+            lock_versions(to_lock, place, site=site, block=block)
     note_vaulting(catalog, block.place, system_clock(), whole=whole and not tally.problems)
 
 
@@ -226,5 +199,7 @@ def version_called(version: str, *, site: Site) -> VersionId:
     Raises:
         UnknownVersion: None, or several.
     """
+    if site.data_store.without_key:
+        return version_listed(version, site=site)
     asked = version.strip().lower().replace("-", "")
     return find_version(site.catalog.file, asked, system_clock(), None).version

@@ -13,11 +13,13 @@ from likeness.errors import LikenessError, ObjectMissing
 from likeness.stopping import StopToken
 from likeness.store.check.reading_back import ReadBack, read_back
 from likeness.store.format import layout
-from likeness.store.format.data_store import DataStore, set_aside
+from likeness.store.format.data_store import set_aside
+from likeness.store.format.public_view import SignedView
 from likeness.store.format.vaults import vault_at
 from tasks.ages import age_limit, is_hour
 from tasks.retries import STEP, task
 from tasks.vault import cap_of, vault_of
+from tasks.vault_without_key import vault_as_seen
 
 _WRITTEN_EVERY = 20.0
 """Seconds; what was read back until a crash is not read again."""
@@ -62,6 +64,9 @@ def check_contents(
     block = vault_of(site)
     transport = block.connect()
     try:
+        if site.data_store.without_key:
+            seen = vault_as_seen(transport, site=site)
+            return _Check(site, block, seen, stop, prove=prove).run(max_bytes)
         with site.data_store.open() as store:
             vault = vault_at(store, transport)
             return _Check(site, block, vault, stop, prove=prove).run(max_bytes)
@@ -71,7 +76,7 @@ def check_contents(
 
 class _Check:
     def __init__(
-        self, site: Site, block: Vault, vault: DataStore, stop: StopToken, *, prove: bool
+        self, site: Site, block: Vault, vault: SignedView, stop: StopToken, *, prove: bool
     ) -> None:
         self._prove = prove
         self._catalog, self._block, self._vault, self._stop = (
@@ -113,7 +118,7 @@ class _Check:
     def _due(self) -> list[tuple[str, int]]:
         there = [
             (entry.name, entry.size_bytes)
-            for folder in (layout.VERSIONS, layout.PACKS)
+            for folder in (layout.VERSIONS, layout.PACKS, layout.NEEDS)
             for entry in self._vault.transport.entries(folder)
             if layout.is_known(entry.name)
         ]

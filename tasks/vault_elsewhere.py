@@ -13,7 +13,8 @@ from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.repair.copying import Manner, PauseHours, copy_to_vault
 from tasks.ages import is_hour
-from tasks.vault import VaultTally, vault_of
+from tasks.vault import vault_of
+from tasks.vault_tally import VaultTally
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from tasks.claims import vault_claimed
 from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
 from tasks.vault import vault_of
+from tasks.vault_without_key import require_no_rules
 
 _REASON = "the vault's own rules keep it no longer"
 _MAX_SHARE = 1.0
@@ -82,6 +83,8 @@ def wanted_there(*, site: Site) -> frozenset[VersionId] | None:
     What the vault gave up once it does not take again, whatever its rules say now.
     """
     block = vault_of(site)
+    if site.data_store.without_key:
+        require_no_rules(block.keep)
     rules = rules_of(block)
     if rules is None:
         return None
@@ -115,6 +118,8 @@ def keep_by_rules(run: RunId, *, site: Site, stop: StopToken) -> VaultKept:
         ShareUnreachable: The vault does not answer; tried again.
     """
     block = vault_of(site)
+    if site.data_store.without_key:
+        require_no_rules(block.keep)
     rules = rules_of(block)
     if rules is None:
         return VaultKept()

@@ -1,17 +1,22 @@
 """Locks: what a version in the vault needs cannot be deleted before the version's time is up."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 
 from blocks import Site, Vault
 from catalog.vault_locks import not_locked_until, note_locks, packs_of_versions
 from likeness.clock import system_clock
+from likeness.codec.documents import Kind
 from likeness.errors import BadInput
-from likeness.model.ids import VersionId
+from likeness.model.ids import VersionId, VmId
 from likeness.pipelining import bounded_map
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
+from likeness.store.format.documents import VersionClear
+from likeness.store.format.needs_lists import lists_of
 from likeness.store.format.observations import UNREADABLE
+from likeness.store.format.public_view import SignedView
 from likeness.store.read.versions import read_version
 
 _LOCKERS = 4
@@ -19,7 +24,7 @@ _NOTED_AT_ONCE = 1000
 
 
 def lock_versions(
-    versions: Iterable[VersionId], vault: DataStore, *, site: Site, block: Vault
+    versions: Iterable[VersionId], vault: SignedView, *, site: Site, block: Vault
 ) -> int:
     """Keep what versions need undeletable for as long as the vault's block says.
 
@@ -64,17 +69,26 @@ def lock_versions(
     return len(done)
 
 
-def _documents(vault: DataStore, versions: set[VersionId]) -> list[str]:
+def _documents(vault: SignedView, versions: set[VersionId]) -> list[str]:
     """Records of the versions, their block maps, and the index segments they brought in."""
     found: dict[str, None] = {}
     for entry in vault.transport.entries(layout.VERSIONS):
         if not layout.is_known(entry.name) or entry.name.rpartition("-")[2] not in versions:
             continue
-        try:
-            version = read_version(vault, entry.name)
-        except UNREADABLE:
-            continue  # the check of the vault tells of it
-        parts = [part for disk in version.record.disks for part in disk.parts]
-        names = [entry.name, *version.clear.objects, *(c for p in parts for c in p.copies)]
-        found.update(dict.fromkeys(names))
+        with suppress(*UNREADABLE):  # the check of the vault tells of it
+            found.update(dict.fromkeys((entry.name, *_needed_documents(vault, entry.name))))
     return list(found)
+
+
+def _needed_documents(vault: SignedView, record: str) -> Iterator[str]:
+    if isinstance(vault, DataStore):
+        version = read_version(vault, record)
+        yield from version.clear.objects
+        yield from (c for disk in version.record.disks for p in disk.parts for c in p.copies)
+        return
+    clear, _ = vault.read_surely(record, Kind.VERSION, VersionClear)
+    yield from clear.objects
+    for each in lists_of(vault, VmId(clear.vm), []):
+        yield each.name
+        if (version_id := VersionId(clear.version)) in each:
+            yield from (c for p in each.needed(version_id).maps for c in p.copies)

@@ -12,7 +12,8 @@ from likeness.store.format.opening import claimed_store, open_store_with_key_fil
 from likeness.store.repair.copying import Manner, copy_to_vault
 from likeness.transport.base import Transport
 from tasks.retries import STEP, task
-from tasks.vault import Vaulted, VaultTally, cap_of, progress_of, vault_of
+from tasks.vault import Vaulted, cap_of, progress_of, vault_of
+from tasks.vault_tally import VaultTally
 
 
 @task(task_run_name="refill the data store from the vault", **STEP)

@@ -327,6 +327,18 @@ def _keys() -> list[Command]:
             [Option("--to", type=PATH, required=True, metavar="FILE", help="a new file")],
         ),
         verb(
+            "vault-file",
+            "Make the file that the host of a vault needs in place of a key: it can fetch and"
+            " check copies with it, and open none. From then on each job's end says in the store"
+            " what its versions need, and earlier releases cannot write there any more.",
+            key_commands.vault_file,
+            [
+                Option("--to", type=PATH, required=True, metavar="FILE", help="a new file"),
+                *place_options(),
+                *key_options(),
+            ],
+        ),
+        verb(
             "sheet",
             "Print the recovery sheet.",
             key_commands.sheet,

@@ -13,6 +13,7 @@ from likeness.errors import BadInput
 from likeness.stopping import StopToken
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.opening import create_store
+from likeness.store.format.vault_file import write_vault_file
 from likeness.store.keys.keyring import (
     SHORTEST_PASSPHRASE,
     add_escrow,
@@ -26,6 +27,7 @@ from likeness.store.keys.keyring import (
 )
 from likeness.store.keys.recovery_sheet import recovery_sheet
 from likeness.store.write.heads import write_head
+from likeness.store.write.needs_listing import begin_needs_lists, make_vault_file
 
 SLOT_ACTIONS = (*("list", "add-passphrase", "add-words", "add-key-file", "add-escrow", "remove"),)
 _ATTEMPTS = 3
@@ -82,6 +84,18 @@ def escrow_key(options: Options, _stop: StopToken) -> int:
     say(codec_slots.escrow_public_key(private).hex())
     tell(
         f"{options.to} opens every store this is added to: put it into a safe, not on this machine"
+    )
+    return 0
+
+
+def vault_file(options: Options, _stop: StopToken) -> int:
+    """Make the file for a new vault whose host holds no key."""
+    store = opened(options)
+    begin_needs_lists(store)
+    write_vault_file(options.to.absolute(), make_vault_file(store, clock=system_clock))
+    tell(
+        f"copy {options.to} to the vault's host, for likeness pull --vault-file; it opens nothing."
+        " Start the deployment protect once, so that the store says what its versions need"
     )
     return 0
 

@@ -44,6 +44,7 @@ class Kind(IntEnum):
     HOLD = 13
     CONDEMNED = 14
     VAULT_KEYS = 15
+    NEEDS = 16
 
 
 OF_VAULTS = frozenset({Kind.INDEX, Kind.HEAD, Kind.SWEPT, Kind.FORGET, Kind.HOLD, Kind.CONDEMNED})

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,16 @@ from likeness.store.check.reading_back import read_back
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.opening import open_store_with_key_file
-from likeness.store.read.versions import read_version
+from likeness.store.format.vault_file import write_vault_file
+from likeness.store.read.versions import Version, read_version
 from likeness.store.repair.copying import Manner, PauseHours, copy_to_vault
 from likeness.store.repair.vault_mending import Copied
+from likeness.store.write.needs_listing import make_vault_file
 from likeness.transport.base import Transport
 from likeness.transport.local import LocalTransport
 from tests.support.faulty import FaultyTransport
 from tests.support.memory import MemoryTransport
+from tests.unit.test_vault_without_key import write_lists
 from tests.unit.workshop import CHUNK, Workshop, flipped, noise
 
 HERE = Path(__file__).parent.parent.parent
@@ -142,9 +146,47 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.torture)])
+_COPYING_WITHOUT_KEY = """
+import sys
+from pathlib import Path
+from likeness.pacing import BandwidthCap
+from likeness.stopping import StopToken
+from likeness.store.format.vault_file import open_without_key, read_vault_file
+from likeness.store.repair.copying import Manner
+from likeness.store.repair.copying_without_key import copy_without_key
+from likeness.transport.local import LocalTransport
+said = read_vault_file(Path(sys.argv[2]))
+store = open_without_key(LocalTransport(Path(sys.argv[1])), said)
+manner = Manner(cap=BandwidthCap(float(sys.argv[4])))
+vault = LocalTransport(Path(sys.argv[3]))
+for each in copy_without_key(store, vault, said, stop=StopToken(), manner=manner):
+    assert not each.problem
+print("done")
+"""
+
+
+def opener_for(program: str, workshop: Workshop, versions: Iterable[Version]) -> Path:
+    """The key file, or a vault file and needs lists."""
+    if program == _COPYING:
+        return workshop.key_file
+    path = workshop.folder / "vault-file"
+    for version in versions:
+        write_lists(workshop, version.vm)
+    write_vault_file(path, make_vault_file(workshop.store, clock=workshop.clock))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kills", "program"),
+    [
+        (3, _COPYING),
+        pytest.param(20, _COPYING, marks=pytest.mark.torture),
+        pytest.param(20, _COPYING_WITHOUT_KEY, marks=pytest.mark.torture),
+    ],
+    ids=["3", "20", "20 without key"],
+)
 def test_a_killed_vaulting_goes_on_without_sending_finished_packs_again(
-    tmp_path: Path, kills: int
+    tmp_path: Path, kills: int, program: str
 ) -> None:
     workshop = Workshop(tmp_path, transport=LocalTransport(tmp_path / "store", make=True))
     (tmp_path / "vault").mkdir()
@@ -154,7 +196,8 @@ def test_a_killed_vaulting_goes_on_without_sending_finished_packs_again(
     }
     size = {e.name: e.size_bytes for e in workshop.transport.entries(layout.PACKS)}
     rate = sum(size.values()) / kills / 1.2
-    command = [sys.executable, "-c", _COPYING, str(tmp_path / "store"), str(workshop.key_file)]
+    opener = opener_for(program, workshop, versions)
+    command = [sys.executable, "-c", program, str(tmp_path / "store"), str(opener)]
     command += [str(tmp_path / "vault")]
 
     def finished() -> dict[Path, int]:

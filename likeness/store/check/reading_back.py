@@ -5,14 +5,14 @@ version records and block maps with their signatures. Whoever has the store's ke
 data block opened and hashed as well. Damage is believed when it was read twice.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from likeness.codec.documents import Kind
 from likeness.codec.hashing import digest
-from likeness.errors import Damaged, LikenessError, ObjectUnreadable
-from likeness.model.ids import PackId
+from likeness.errors import BadInput, Damaged, LikenessError, ObjectUnreadable
+from likeness.model.ids import PackId, VersionId, VmId
 from likeness.pacing import BandwidthCap
 from likeness.pipelining import bounded_map
 from likeness.stopping import StopToken
@@ -20,10 +20,11 @@ from likeness.store.check.proving import require_proved
 from likeness.store.format import layout
 from likeness.store.format.believing import LOST, read_surely, surely
 from likeness.store.format.data_store import DataStore
-from likeness.store.format.documents import IndexClear
+from likeness.store.format.documents import IndexClear, MapPart, VersionClear
+from likeness.store.format.needs_lists import NeededMap, NeedsList, lists_of, read_list
 from likeness.store.format.observations import UNREADABLE, cause_of
 from likeness.store.format.pack import MAX_PACK_BYTES
-from likeness.store.read.index import segments
+from likeness.store.format.public_view import SignedView
 from likeness.store.read.versions import read_version
 
 _READERS = 3
@@ -49,43 +50,50 @@ class ReadBack:
 
 
 def read_back(
-    vault: DataStore,
+    vault: SignedView,
     names: Iterable[str],
     *,
     stop: StopToken,
     cap: BandwidthCap | None = None,
     prove: bool = False,
 ) -> Iterator[ReadBack]:
-    """Read packs and version records, in order.
+    """Read packs, version records and needs lists, in order.
 
     Args:
-        vault: Where.
+        vault: Where; seen without a key, needs lists in it say which block maps versions need.
         names: Which.
         stop: Looked at before every object.
         cap: How fast to read; as fast as it goes if none.
         prove: Open every data block with the store's key, too, and hash it.
 
     Raises:
+        BadInput: Blocks are to be opened, and there is no key.
         ShareUnreachable: The vault does not answer.
         Stopped: On request.
     """
+    if prove and not isinstance(vault, DataStore):
+        raise BadInput("this machine holds no key, so it opens no data block; leave that out")
     reading = _Reading(vault, stop, cap, prove=prove)
     yield from bounded_map(reading.look, names, workers=_READERS, name="read-back")
 
 
 class _Reading:
     def __init__(
-        self, vault: DataStore, stop: StopToken, cap: BandwidthCap | None, *, prove: bool
+        self, vault: SignedView, stop: StopToken, cap: BandwidthCap | None, *, prove: bool
     ) -> None:
         self._vault, self._stop, self._cap, self._prove = vault, stop, cap, prove
         self._digests: dict[PackId, bytes] | None = None
         self._maps: dict[str, LikenessError | None] = {}
+        self._lists: dict[VmId, list[NeedsList]] = {}
 
     def look(self, name: str) -> ReadBack:
         self._stop.check()
         try:
             if name.startswith(f"{layout.PACKS}/"):
                 return ReadBack(name, self._pack(name))
+            if name.startswith(f"{layout.NEEDS}/"):
+                read_list(self._vault, name)
+                return ReadBack(name, self._paid(self._vault.transport.size(name)))
             return self._record(name)
         except UNREADABLE as cause:
             return ReadBack(name, 0, cause_of(cause), isinstance(cause, LOST))
@@ -98,7 +106,7 @@ class _Reading:
         def judge(data: bytes) -> int:
             if digest([data]) != expected:
                 raise Damaged(name, "its bytes are not what its index segment signed for")
-            if self._prove:
+            if self._prove and isinstance(self._vault, DataStore):
                 require_proved(self._vault, data, name)
             return self._paid(len(data))
 
@@ -106,22 +114,35 @@ class _Reading:
 
     def _record(self, name: str) -> ReadBack:
         """A version's record, and both copies of each part of its block maps; one is enough."""
-        version = surely(lambda at: read_version(at, name), self._vault)
+        parts = self._parts(name)
         read = self._paid(self._vault.transport.size(name))
         spoilt: list[str] = []
         problem: LikenessError | None = None
-        for disk in version.record.disks:
-            for part in disk.parts:
-                for copy, size, signed in zip(part.copies, part.sizes, part.digests, strict=True):
-                    read += self._look_at_copy(copy, size, signed)
-                found = {copy: self._maps[copy] for copy in part.copies}
-                spoilt += [copy for copy, bad in found.items() if isinstance(bad, LOST)]
-                if all(found.values()):
-                    problem = next(filter(None, found.values()))
+        for part in parts:
+            for copy, size, signed in zip(part.copies, part.sizes, part.digests, strict=True):
+                read += self._look_at_copy(copy, size, signed)
+            found = {copy: self._maps[copy] for copy in part.copies}
+            spoilt += [copy for copy, bad in found.items() if isinstance(bad, LOST)]
+            if all(found.values()):
+                problem = next(filter(None, found.values()))
         if problem is None:
             return ReadBack(name, read, spoilt=tuple(spoilt))
         said = f"a block map is {cause_of(problem)}"
         return ReadBack(name, 0, said, isinstance(problem, LOST), tuple(spoilt))
+
+    def _parts(self, name: str) -> Sequence[MapPart | NeededMap]:
+        """The block maps of a version, once its record was verified."""
+        if isinstance(self._vault, DataStore):
+            version = surely(lambda at: read_version(at, name), self._vault)
+            return [part for disk in version.record.disks for part in disk.parts]
+        clear, _ = self._vault.read_surely(name, Kind.VERSION, VersionClear)
+        vm, version_id = VmId(clear.vm), VersionId(clear.version)
+        if vm not in self._lists:
+            self._lists[vm] = list(lists_of(self._vault, vm, []))
+        for each in self._lists[vm]:
+            if version_id in each:
+                return each.needed(version_id).maps
+        raise ObjectUnreadable("no needs list in the vault names it; run vault again")
 
     def _look_at_copy(self, copy: str, size: int, signed: str) -> int:
         """Copies are shared by versions, and read once."""
@@ -144,7 +165,9 @@ class _Reading:
     def _expected(self) -> dict[PackId, bytes]:
         if self._digests is None:
             found: dict[PackId, bytes] = {}
-            for name in segments(self._vault):
+            for entry in self._vault.transport.entries(layout.INDEX):
+                if not layout.is_known(name := entry.name):
+                    continue
                 try:
                     clear, _ = self._vault.read_surely(name, Kind.INDEX, IndexClear)
                 except UNREADABLE:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -254,7 +254,14 @@ def require_unchanged(transport: Transport, store_id: StoreId) -> None:
         )
 
 
-def set_aside(store: DataStore, name: str) -> None:
+class Writable(Protocol):
+    """A place that may be changed."""
+
+    def for_writing(self) -> Transport:
+        """The transport, for everybody who creates, renames or deletes an object."""
+
+
+def set_aside(store: Writable, name: str) -> None:
     """Move an object that is surely not whole out of the way; nothing damaged is ever deleted."""
     with suppress(ObjectMissing):
         store.for_writing().rename(name, f"{layout.QUARANTINE}/{random_name()}")

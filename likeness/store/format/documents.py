@@ -329,6 +329,48 @@ class CondemnedDocument(Document, frozen=True):
     spared: bool = False
 
 
+class NeedsMap(Document, frozen=True):
+    """One part of a block map that some versions of a needs list need; either copy will do.
+
+    Attributes:
+        copies: Both objects.
+        digests: BLAKE3 of each copy.
+        sizes: Length of each copy, in bytes.
+        since: Counted in the list's versions: the first that needs it.
+        until: The first after it that does not.
+    """
+
+    copies: tuple[ObjectName, ObjectName]
+    digests: tuple[Hex64, Hex64]
+    sizes: tuple[Count, Count]
+    since: Count
+    until: Count
+
+
+class NeedsPack(Document, frozen=True):
+    """A pack that the versions `since` to before `until` of a needs list need."""
+
+    pack: Hex32
+    since: Count
+    until: Count
+
+
+class NeedsDocument(Document, frozen=True):
+    """`needs/…/…`: what each version of a VM needs, for vault hosts that hold no key.
+
+    Attributes:
+        versions: Their ids; of others of the VM it says nothing.
+        maps: Every part of their block maps, and which of them need it.
+        packs: Every pack they need, likewise; one may stand there several times.
+    """
+
+    vm: Hex32
+    made_at: Moment
+    versions: Annotated[tuple[Hex32, ...], Meta(max_length=1 << 17)]
+    maps: Annotated[tuple[NeedsMap, ...], Meta(max_length=1 << 20)]
+    packs: Annotated[tuple[NeedsPack, ...], Meta(max_length=1 << 20)]
+
+
 class CatalogCopyDocument(Document, frozen=True):
     """`catalog/…`: one copy of the catalog, in sealed parts."""
 

@@ -11,6 +11,10 @@ from likeness.errors import StoreTooNew
 from likeness.store.format.documents import FormatDocument
 
 STORE_FORMAT = 1
+NEEDS_LISTS = "needs lists"
+"""A feature: the store says for each version which objects it needs; see `needs_lists`."""
+_WRITTEN = frozenset({NEEDS_LISTS})
+"""Features that this release knows all about when it changes a store."""
 
 
 def require_reader(facts: FormatDocument) -> None:
@@ -46,7 +50,7 @@ def require_writer(facts: FormatDocument) -> None:
         StoreTooNew: It may read it only.
     """
     require_reader(facts)
-    if facts.oldest_writer > STORE_FORMAT or facts.must_know_to_write:
+    if facts.oldest_writer > STORE_FORMAT or set(facts.must_know_to_write) - _WRITTEN:
         raise StoreTooNew(
             f"data store {facts.store[:8]} was written by a later release; this one can read and"
             " restore from it, but not write to it: install a later release"

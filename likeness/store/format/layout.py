@@ -15,9 +15,10 @@ KEYS, OWNER, INBOX, PACKS, MAPS = "keys", "owner", "in", "packs", "maps"
 INDEX, VERSIONS, HEADS, SWEPT, CATALOG = "index", "versions", "heads", "gc", "catalog"
 QUARANTINE, ADOPTED = "quarantine", "adopted"
 FORGETS, FORGOTTEN, HOLDS, CONDEMNED = "forgets", "forgotten", "holds", "condemned"
+NEEDS = "needs"
 FOLDERS = (
     *(KEYS, OWNER, INBOX, PACKS, MAPS, INDEX, VERSIONS, HEADS, SWEPT, CATALOG),
-    *(QUARANTINE, ADOPTED, FORGETS, FORGOTTEN, HOLDS, CONDEMNED),
+    *(QUARANTINE, ADOPTED, FORGETS, FORGOTTEN, HOLDS, CONDEMNED, NEEDS),
 )
 NUMBERED = (HEADS, SWEPT, CATALOG, FORGETS, HOLDS, CONDEMNED)
 """Folders of documents that count up, besides `OWNER`."""
@@ -38,6 +39,7 @@ _KINDS = {
     FORGOTTEN: Kind.VERSION,
     HOLDS: Kind.HOLD,
     CONDEMNED: Kind.CONDEMNED,
+    NEEDS: Kind.NEEDS,
 }
 
 _KINDS_OF_KEYS = {"slot": Kind.SLOT, "pub": Kind.PUBLIC_KEYS, "vault": Kind.VAULT_KEYS}
@@ -50,7 +52,7 @@ _KNOWN = re.compile(
     r"|owner/[0-9a-f]{16}-[0-9a-f]{16}"
     r"|in/[0-9a-f]{32}/[0-9a-f]{32}"
     r"|packs/[0-9a-f]{2}/[0-9a-f]{32}"
-    r"|maps/[0-9a-f]{32}/[0-9a-f]{32}"
+    r"|maps/[0-9a-f]{32}/[0-9a-f]{32}|needs/[0-9a-f]{32}/[0-9a-f]{16}"
     r"|index/[0-9a-f]{32}|quarantine/[0-9a-f]{32}"
     r"|(?:versions|forgotten)/[0-9a-f]{32}/[0-9a-f]{16}-[0-9a-f]{32})\Z"
 )
@@ -79,6 +81,11 @@ def arriving_pack(run: RunId, pack_id: PackId) -> str:
 def map_object(disk: DiskId, name: str) -> str:
     """One part of a block map, one of its two copies."""
     return f"{MAPS}/{disk}/{name}"
+
+
+def needs_list(vm: VmId, stamp: str) -> str:
+    """What a VM's versions need; `stamp` is 16 hex digits, others for another list."""
+    return f"{NEEDS}/{vm}/{stamp}"
 
 
 def index_segment(name: str) -> str:

@@ -17,11 +17,12 @@ from likeness.store.format.adopted import found_there
 from likeness.store.format.believing import LOST
 from likeness.store.format.data_store import DataStore, set_aside
 from likeness.store.format.documents import AdoptedDocument, OwnerDocument
+from likeness.store.format.public_view import SignedView
 from likeness.store.format.turns import Pens, Turns
 
 
 def newest_owner(
-    store: DataStore, listed: Iterable[str] | None = None
+    store: SignedView, listed: Iterable[str] | None = None
 ) -> tuple[OwnerDocument | None, int]:
     """The owner document with the highest number that is whole, and the epoch it was signed in.
 
@@ -43,13 +44,13 @@ def newest_owner(
     return None, FIRST_EPOCH
 
 
-def owner_of(store: DataStore) -> str:
+def owner_of(store: SignedView) -> str:
     """The installation that owns a store, as 32 hex digits; empty when no document says so."""
     owner, _ = newest_owner(store)
     return owner.installation if owner else ""
 
 
-def owners(store: DataStore) -> list[OwnerDocument]:
+def owners(store: SignedView) -> list[OwnerDocument]:
     """Every owner there ever was whose document is whole, oldest first."""
     found = []
     for name in _names(store):
@@ -151,7 +152,7 @@ class Fence:
             self._turns.require_ours(store, self._number, names)
 
 
-def require_no_other_owner(store: DataStore, vault: DataStore) -> None:
+def require_no_other_owner(store: SignedView, vault: SignedView) -> None:
     """Return, if nobody made a data store of his own of a vault.
 
     Raises:
@@ -164,13 +165,13 @@ def require_no_other_owner(store: DataStore, vault: DataStore) -> None:
         raise StoreTakenOver(_refusal(vault, owner))
 
 
-def _unread(store: DataStore) -> set[str]:
+def _unread(store: SignedView) -> set[str]:
     """Owner documents that are there and not whole: what they said, nobody knows."""
     whole = {layout.numbered(layout.OWNER, each.number) for each in owners(store)}
     return set(_names(store)) - whole
 
 
-def _refusal(store: DataStore, owner: OwnerDocument) -> str:
+def _refusal(store: SignedView, owner: OwnerDocument) -> str:
     where = f" on {owner.host[:60]}" if owner.host else ""
     return (
         f"data store {store.store_id[:8]} was taken over by installation"
@@ -179,6 +180,6 @@ def _refusal(store: DataStore, owner: OwnerDocument) -> str:
     )
 
 
-def _names(store: DataStore) -> list[str]:
+def _names(store: SignedView) -> list[str]:
     entries = store.transport.entries(layout.OWNER)
     return sorted(entry.name for entry in entries if layout.is_owner(entry.name))

@@ -15,7 +15,7 @@ import msgspec
 
 from likeness.codec.documents import MAX_DOCUMENT_BYTES, Frame, Kind
 from likeness.codec.keys import FIRST_EPOCH, PublicKeys
-from likeness.errors import BadInput, Damaged, WrongFingerprint
+from likeness.errors import BadInput, Damaged, ShareRefused, WrongFingerprint
 from likeness.model.ids import StoreId
 from likeness.store.format import layout
 from likeness.store.format.adopted import Past
@@ -78,11 +78,17 @@ class SignedView(Protocol):
             StoreTooNew: A later release wrote it.
         """
 
+    def read_unchanging(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
+        """As `read_surely`, for what never changes."""
+
     def again(self) -> AbstractContextManager[Self]:
         """The same store over a connection of its own, for a second look; see `believing`."""
 
     def over(self, transport: Transport) -> Self:
         """The same store over another transport that leads to it."""
+
+    def for_writing(self) -> Transport:
+        """The transport, for everybody who creates, renames or deletes an object."""
 
 
 class PublicStore:
@@ -95,11 +101,12 @@ class PublicStore:
         keys: Mapping[int, PublicKeys],
         *,
         past: Past | None = None,
+        vault: str | None = None,
     ) -> None:
-        """Use `open_public`."""
+        """Use `open_public`; `vault` is which vault it is, where that is known already."""
         self.transport, self.store_id, self.keys = transport, store_id, dict(keys)
         self.past = past or Past()
-        self._vault: str | None = None
+        self._vault = vault
 
     def __repr__(self) -> str:
         return f"PublicStore({self.store_id} on {self.transport!r})"
@@ -146,6 +153,16 @@ class PublicStore:
             raise Damaged(name, "it holds the keys of another vault")
         return PublicKeys(self.store_id, epoch, self.keys[epoch].box, bytes.fromhex(said.verify))
 
+    def for_writing(self) -> Transport:
+        """The transport, for the host of a vault; it looked whose vault it is.
+
+        Raises:
+            ShareRefused: It is the data store itself.
+        """
+        if not self.vault:
+            raise ShareRefused("whoever holds no key of a data store changes nothing there")
+        return self.transport
+
     def read(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
         """See `SignedView.read`."""
         data = self.transport.read(name, 0, MAX_DOCUMENT_BYTES + 1)
@@ -159,6 +176,10 @@ class PublicStore:
 
         return read_surely(self, name, judge)
 
+    def read_unchanging(self, name: str, kind: Kind, clear: type[_D]) -> tuple[_D, Frame]:
+        """The same; who holds no key reads little, and remembers nothing."""
+        return self.read_surely(name, kind, clear)
+
     @contextmanager
     def again(self) -> Generator["PublicStore", None, None]:
         """See `SignedView.again`."""
@@ -168,7 +189,7 @@ class PublicStore:
 
     def over(self, transport: Transport) -> "PublicStore":
         """See `SignedView.over`."""
-        return PublicStore(transport, self.store_id, self.keys, past=self.past)
+        return PublicStore(transport, self.store_id, self.keys, past=self.past, vault=self._vault)
 
 
 def open_public(transport: Transport, *, fingerprint: str | None = None) -> PublicStore:

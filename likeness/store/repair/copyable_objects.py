@@ -31,7 +31,7 @@ from likeness.store.write.forgetting import read_forgotten
 from likeness.transport.base import Entry, Transport
 
 _MAX_REMEMBERED = 1 << 17
-_MAX_BYTES = max(MAX_BLOB_BYTES, MAX_DOCUMENT_BYTES, MAX_PACK_BYTES)
+MAX_BYTES = max(MAX_BLOB_BYTES, MAX_DOCUMENT_BYTES, MAX_PACK_BYTES)
 _WORDS = {
     layout.KEYS: "a key of the data store",
     layout.OWNER: "the document that says who owns the data store",
@@ -108,11 +108,7 @@ class CopyableObjects:
 
     def put(self, name: str, data: bytes) -> Copied:
         """Write an object to the vault, or say that it takes none."""
-        try:
-            _put(self._vault.transport, name, data)
-        except (ObjectUnreadable, NameTaken, ObjectMissing):
-            return Copied(name, 0, f"the vault could not take {_words(name)}; look at its disks")
-        return Copied(name, len(data))
+        return put(self._vault.transport, name, data)
 
     def take(self, name: str) -> Copied:
         """Copy a pack that no index segment knows, and that was found whole.
@@ -194,7 +190,7 @@ class CopyableObjects:
             self._require_whole(name, data)
             return data
 
-        return read_surely(self._store, name, judge, max_bytes=_MAX_BYTES)
+        return read_surely(self._store, name, judge, max_bytes=MAX_BYTES)
 
     def _does_without(self, name: str) -> bool:
         """Whether the vault lacks nothing although an object is not whole here.
@@ -343,7 +339,7 @@ def _pack_of(name: str) -> PackId:
 
 def _read(transport: Transport, name: str) -> bytes:
     """An object, or of one that is longer than any may be only so much that it is refused."""
-    return transport.read(name, 0, _MAX_BYTES + 1)
+    return transport.read(name, 0, MAX_BYTES + 1)
 
 
 def _has(transport: Transport, name: str) -> bool:
@@ -352,6 +348,15 @@ def _has(transport: Transport, name: str) -> bool:
     except ObjectMissing:
         return False
     return True
+
+
+def put(vault: Transport, name: str, data: bytes) -> Copied:
+    """Write an object to the vault, or say that it takes none."""
+    try:
+        _put(vault, name, data)
+    except (ObjectUnreadable, NameTaken, ObjectMissing):
+        return Copied(name, 0, f"the vault could not take {_words(name)}; look at its disks")
+    return Copied(name, len(data))
 
 
 def _put(vault: Transport, name: str, data: bytes) -> None:

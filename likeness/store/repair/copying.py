@@ -218,7 +218,7 @@ class _Copying:
 
     def _each_lacking(self, *folders: str) -> Iterator[Entry]:
         for folder in folders:
-            yield from _lacking(self._store.transport, self._vault.transport, folder)
+            yield from lacking(self._store.transport, self._vault.transport, folder)
 
     def _copy(self, entries: Iterable[Entry]) -> Iterator[Copied]:
         def copy(entry: Entry) -> Copied | None:
@@ -267,7 +267,7 @@ def _is_of_its_place(name: str) -> bool:
     return layout.is_turn(name) or layout.is_vault_keys(name)
 
 
-def _lacking(store: Transport, vault: Transport, folder: str) -> Iterator[Entry]:
+def lacking(store: Transport, vault: Transport, folder: str) -> Iterator[Entry]:
     """Objects of ours that the vault lacks, or has in another length (torn in mid-write)."""
     there = vault.entries(folder)
     theirs = next(there, None)

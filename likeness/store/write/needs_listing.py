@@ -1,0 +1,168 @@
+"""Writing needs lists: what each version of a VM needs, for vault hosts that hold no key."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+
+from likeness.clock import Clock
+from likeness.codec.documents import Kind, write_document
+from likeness.model.ids import PackId, VmId, random_name
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore, set_aside
+from likeness.store.format.documents import (
+    NeedsDocument,
+    NeedsMap,
+    NeedsPack,
+    VaultKeysDocument,
+    encode,
+)
+from likeness.store.format.guard import NEEDS_LISTS
+from likeness.store.format.needs_lists import list_names
+from likeness.store.format.observations import UNREADABLE
+from likeness.store.format.vault_file import VaultFile
+from likeness.store.format.vaults import format_document
+from likeness.store.read.versions import Version, read_version_surely
+
+STAMP_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """What is known of a VM's versions, without their block maps.
+
+    Attributes:
+        records: Names of their records, in order.
+        packs: Packs, each with the first version that needs it and the first after it that does
+            not, counted in `records`.
+    """
+
+    records: Sequence[str]
+    packs: Sequence[tuple[PackId, int, int]]
+
+
+def has_needs_lists(store: DataStore) -> bool:
+    """Whether the store says what its versions need."""
+    return NEEDS_LISTS in store.facts.must_know_to_write
+
+
+def begin_needs_lists(store: DataStore) -> None:
+    """From now on each job's end writes needs lists; safe to repeat.
+
+    Releases that do not know them may read the store and not change it any more.
+
+    Raises:
+        ShareUnreachable: Nobody knows how far it came; repeat.
+    """
+    if has_needs_lists(store):
+        return
+    features = (*store.facts.must_know_to_write, NEEDS_LISTS)
+    facts = msgspec.structs.replace(store.facts, must_know_to_write=features)
+    data = format_document(DataStore(store.transport, facts, store.keys, past=store.past))
+    for name in reversed(layout.FORMAT_COPIES):
+        set_aside(store, name)
+        store.for_writing().create(name, [data])
+    store.facts = facts
+
+
+def make_vault_file(store: DataStore, *, clock: Clock) -> VaultFile:
+    """A new vault of the store, for a host that is to fill it without any key."""
+    vault = random_name()
+    facts = msgspec.structs.replace(store.facts, vault=vault)
+    keys = VaultKeysDocument(
+        store=store.store_id,
+        epoch=store.keys.epoch,
+        vault=vault,
+        verify=store.keys.public(vault=vault).verify.hex(),
+        made_at=clock().isoformat(),
+    )
+    said = write_document(
+        Kind.VAULT_KEYS,
+        layout.vault_keys(store.keys.epoch),
+        encode(keys),
+        keys=store.keys,
+        suite=store.suite,
+        owner=store.past.owner_now(store),
+    )
+    of_vault = DataStore(store.transport, facts, store.keys, past=store.past)
+    return VaultFile(
+        store=store.store_id,
+        vault=vault,
+        fingerprint=store.keys.public().fingerprint,
+        format=format_document(of_vault).hex(),
+        epoch=store.keys.epoch,
+        keys=said.hex(),
+    )
+
+
+def lists_to_write(store: DataStore, stamps: Mapping[VmId, str]) -> list[VmId]:
+    """VMs without the list of their stamp; lists of VMs that have no stamp are deleted.
+
+    Args:
+        store: Where.
+        stamps: 16 hex digits for each VM with versions, others whenever what they need changes.
+    """
+    there = set(list_names(store))
+    for name in there:
+        if VmId(name.split("/")[1]) not in stamps:
+            store.for_writing().delete(name)
+    return [vm for vm, stamp in stamps.items() if layout.needs_list(vm, stamp) not in there]
+
+
+def write_list(store: DataStore, vm: VmId, stamp: str, uses: Uses, *, clock: Clock) -> str:
+    """Write a VM's list, and delete those that it takes the place of; its name.
+
+    A version whose record cannot be read is left out, and the list is written anew next time.
+    """
+    whole: list[tuple[int, Version]] = []
+    for at, name in enumerate(uses.records):
+        with suppress(*UNREADABLE):
+            whole.append((at, read_version_surely(store, name)))
+    if len(whole) < len(uses.records):
+        stamp = random_name()[:STAMP_DIGITS]
+    places = [at for at, _ in whole]
+    document = NeedsDocument(
+        vm=vm,
+        made_at=clock().isoformat(),
+        versions=tuple(version.version for _, version in whole),
+        maps=_maps([version for _, version in whole]),
+        packs=tuple(_packs(uses.packs, places)),
+    )
+    before = list_names(store, vm)
+    name = layout.needs_list(vm, stamp)
+    if name in before:
+        set_aside(store, name)
+    store.write(name, Kind.NEEDS, document)
+    for old in before:
+        if old != name:
+            store.for_writing().delete(old)
+    return name
+
+
+def _packs(packs: Iterable[tuple[PackId, int, int]], places: Sequence[int]) -> Iterable[NeedsPack]:
+    """The same, counted in the versions that are listed."""
+    for pack, first, end in packs:
+        since, until = bisect_left(places, first), bisect_left(places, end)
+        if since < until:
+            yield NeedsPack(pack=pack, since=since, until=until)
+
+
+def _maps(versions: Sequence[Version]) -> tuple[NeedsMap, ...]:
+    found: dict[tuple[str, str], list[NeedsMap]] = {}
+    for at, version in enumerate(versions):
+        for disk in version.record.disks:
+            for part in disk.parts:
+                spans = found.setdefault(part.copies, [])
+                since = spans.pop().since if spans and spans[-1].until >= at else at
+                spans.append(
+                    NeedsMap(
+                        copies=part.copies,
+                        digests=part.digests,
+                        sizes=part.sizes,
+                        since=since,
+                        until=at + 1,
+                    )
+                )
+    return tuple(span for spans in found.values() for span in spans)
