@@ -80,7 +80,7 @@ def listed_short(
                     SEMI JOIN told_versions AS t ON t.version = v.version_id
                     JOIN pack_uses AS u
                         ON u.vm_no = v.vm_no AND u.since <= v.turn AND v.turn < u.until
-                    WHERE x.vm_id = ?
+                    WHERE x.vm_id = ? AND u.pack_no <> 0
                 ), other AS (
                     SELECT * FROM used AS u ANTI JOIN has AS h
                         ON h.version = u.version_id AND h.pack_no = u.pack_no

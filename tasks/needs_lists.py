@@ -7,6 +7,7 @@ from catalog.connection import CatalogLocation
 from catalog.needs import listed_short, stamps_of_needs, uses_of_vm
 from likeness.clock import system_clock
 from likeness.model.ids import VersionId, VmId, as_uuid, random_name
+from likeness.store.format import layout
 from likeness.store.format.believing import LOST
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.needs_lists import NeedsList, list_names, read_list
@@ -51,14 +52,20 @@ def renew_needs_lists(vms: Iterable[VmId], *, site: Site) -> None:
             write_list(store, vm, random_name()[:STAMP_DIGITS], uses, clock=system_clock)
 
 
-def short_lists(store: DataStore, catalog: CatalogLocation) -> Iterator[tuple[VmId, str]]:
+def short_lists(
+    store: DataStore, live: CatalogLocation, of_store: CatalogLocation
+) -> Iterator[tuple[VmId, str]]:
     """VMs whose needs list is damaged, or omits what a version needs, and that in words.
+
+    A list that is out of date is passed over: the end of the job under way writes it anew.
 
     Args:
         store: Where, with its key: records say which block maps a version needs.
-        catalog: Made of that store alone.
+        live: The catalog that lists are written from.
+        of_store: One that was made of the store alone.
     """
-    for name in list_names(store):
+    current = {layout.needs_list(vm, stamp) for vm, stamp in stamps_of_needs(live).items()}
+    for name in current.intersection(list_names(store)):
         vm = VmId(name.split("/")[1])
         try:
             listed = read_list(store, name)
@@ -70,7 +77,7 @@ def short_lists(store: DataStore, catalog: CatalogLocation) -> Iterator[tuple[Vm
             step_logger().warning("%s; what it says was not compared", cause)
             continue
         needed = {version: listed.needed(version).packs for version in listed.versions}
-        short = {*listed_short(catalog, vm, needed), *_short_of_maps(store, vm, listed)}
+        short = {*listed_short(of_store, vm, needed), *_short_of_maps(store, vm, listed)}
         if short:
             shown = ", ".join(sorted(each[:8] for each in short)[:_MAX_SHOWN])
             yield vm, f"the needs list of VM {as_uuid(vm)} omits what versions need: {shown}"

@@ -114,7 +114,7 @@ def _made(
         with catalog_session(catalog.file):  # opened once for all versions
             _, left_out = bring_together(here, store)
             if short is not None:
-                short.update(short_lists(store, catalog.file))
+                short.update(short_lists(store, site.catalog.file, catalog.file))
         found = _facts(here)
     return memory, stopwatch() - began, found, list(left_out)
 
