@@ -65,7 +65,7 @@ def short_lists(
         of_store: One that was made of the store alone.
     """
     current = {layout.needs_list(vm, stamp) for vm, stamp in stamps_of_needs(live).items()}
-    for name in current.intersection(list_names(store)):
+    for name in sorted(current.intersection(list_names(store))):
         vm = VmId(name.split("/")[1])
         try:
             listed = read_list(store, name)

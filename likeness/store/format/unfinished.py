@@ -4,8 +4,7 @@ from likeness.codec.blobs import is_unfinished_blob
 from likeness.codec.documents import Frame
 from likeness.errors import Damaged, ObjectMissing
 from likeness.store.format import layout
-from likeness.store.format.believing import read_surely
-from likeness.store.format.data_store import DataStore
+from likeness.store.format.believing import ReopenableStore, read_surely
 from likeness.store.format.observations import UNKNOWN
 
 
@@ -21,7 +20,7 @@ def is_unfinished(name: str, data: bytes) -> bool:
     return Frame.is_unfinished(data)
 
 
-def is_torn(store: DataStore, name: str) -> bool:
+def is_torn(store: ReopenableStore, name: str) -> bool:
     """Whether a document is not whole, seen twice.
 
     One that is whole and not to be believed is no torn one: a store that was opened before a new

@@ -93,7 +93,7 @@ def list_records(store: DataStore, vm: VmId) -> ListedRecords:
     )
 
 
-def record_names(store: DataStore, vm: VmId) -> list[str]:
+def record_names(store: SignedView, vm: VmId) -> list[str]:
     """Names of a VM's version records, oldest first; not yet believed."""
     names = (entry.name for entry in store.transport.entries(layout.versions_of(vm)))
     return sorted(name for name in names if layout.is_known(name))

@@ -14,6 +14,7 @@ from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import CatalogCopyDocument, HeadDocument
 from likeness.store.format.observations import UNREADABLE
+from likeness.store.format.public_view import SignedView
 from likeness.store.format.unfinished import is_unfinished
 from likeness.store.read.versions import record_names
 from likeness.store.write.heads import FIRST, read_head_state
@@ -23,7 +24,7 @@ from likeness.store.write.torn_records import torn_records
 _MAX_BYTES = max(MAX_BLOB_BYTES, MAX_DOCUMENT_BYTES)
 
 
-def is_begun_for_nothing(store: DataStore, name: str) -> bool:
+def is_begun_for_nothing(store: SignedView, name: str) -> bool:
     """Whether an object was never finished, and no version and no head knows of it."""
     folder, _, rest = name.partition("/")
     if not _is_unfinished(store, name):
@@ -52,13 +53,13 @@ def holds_now(store: DataStore) -> Mapping[str, Sequence[Hold]]:
         return holds_on(store, but=begun)
 
 
-def _is_unfinished(store: DataStore, name: str) -> bool:
+def _is_unfinished(store: SignedView, name: str) -> bool:
     with suppress(*UNREADABLE):
         return is_unfinished(name, store.transport.read(name, 0, _MAX_BYTES + 1))
     return False
 
 
-def _begins_anew_after(store: DataStore, number: int) -> bool:
+def _begins_anew_after(store: SignedView, number: int) -> bool:
     """Whether no head goes on from this one: there is none after it, or one that begins anew."""
     try:
         after = layout.numbered(layout.HEADS, number + 1)
@@ -70,7 +71,7 @@ def _begins_anew_after(store: DataStore, number: int) -> bool:
     return head.previous == FIRST
 
 
-def _parts(store: DataStore, copy: str) -> Sequence[str]:
+def _parts(store: SignedView, copy: str) -> Sequence[str]:
     """What a copy of the catalog consists of."""
     with suppress(*UNREADABLE):
         document, _ = store.read(copy, Kind.CATALOG_COPY, CatalogCopyDocument)
@@ -78,7 +79,7 @@ def _parts(store: DataStore, copy: str) -> Sequence[str]:
     return ()
 
 
-def _is_told_of(store: DataStore, name: str) -> bool:
+def _is_told_of(store: SignedView, name: str) -> bool:
     try:
         return name in read_head_state(store).objects
     except UNREADABLE:

@@ -39,6 +39,8 @@ from likeness.store.format.vault_file import (
     require_own_documents,
     vault_without_key,
 )
+from likeness.store.prune.sweeping import deleted_objects
+from likeness.store.repair.begun_for_nothing import is_begun_for_nothing
 from likeness.store.repair.copyable_objects import MAX_BYTES, not_listed, put
 from likeness.store.repair.copying import AT_ONCE, Manner, PauseHours, lacking
 from likeness.store.repair.needed_objects import NeededObjects, pack_of, vm_of
@@ -207,16 +209,21 @@ class _Copying:
                 lambda data: self._judged(entry.name, data),
                 max_bytes=MAX_BYTES,
             )
-            copied = put(self._vault.transport, entry.name, data)
         except _Waits as cause:
             return Copied(entry.name, 0, str(cause))
+        except UNREADABLE as cause:
+            return self._left_out(entry.name, cause)
+        return self._given(entry.name, data)
+
+    def _given(self, name: str, data: bytes) -> Copied | None:
+        """Give the vault an object; none if it takes nothing more."""
+        try:
+            copied = put(self._vault.transport, name, data)
         except (ShareFull, ShareRefused) as cause:
             self._refused = self._refused or cause
             self._refusals += 1
-            self._needed.why[entry.name] = "the vault takes nothing more at the moment"
+            self._needed.why[name] = "the vault takes nothing more at the moment"
             return None
-        except UNREADABLE as cause:
-            return self._left_out(entry.name, cause)
         self._refusals = 0
         return copied
 
@@ -256,11 +263,20 @@ class _Copying:
         if why := self._needed.what_lacks(VmId(clear.vm), version):
             raise _Waits(_waits(clear, why))
 
+    def _does_without(self, name: str, cause: Exception) -> bool:
+        """Whether the vault lacks nothing: it has the object whole, or it went meanwhile."""
+        if isinstance(cause, ObjectMissing) or name in deleted_objects(self._store):
+            return True
+        with suppress(*UNREADABLE, _Waits):
+            data = self._vault.transport.read(name, 0, MAX_BYTES + 1)
+            return bool(self._judged(name, data))
+        return False
+
     def _left_out(self, name: str, cause: Exception) -> Copied | None:
         """What to say of an object that is not whole here; versions speak for what they need."""
         folder, what = name.partition("/")[0], in_words(cause)
-        if isinstance(cause, ObjectMissing):
-            return None  # it went meanwhile
+        if self._does_without(name, cause) or is_begun_for_nothing(self._store, name):
+            return None
         if folder in (layout.PACKS, layout.MAPS):
             kind = "a pack" if folder == layout.PACKS else "a block map"
             self._needed.why[name] = (

@@ -26,6 +26,7 @@ from likeness.store.format import layout
 from likeness.store.format.believing import LOST, exists_surely
 from likeness.store.format.data_store import DataStore, read_frame, set_aside
 from likeness.store.format.documents import HeadDocument, HeadObject, HeadVm, VersionClear
+from likeness.store.format.public_view import SignedView
 from likeness.store.format.unfinished import is_torn
 from likeness.store.read.versions import record_names, vms
 from likeness.store.write.forgetting import Forgotten, read_forgotten
@@ -66,7 +67,7 @@ class HeadState:
         return f"head {self.number} {self.digest[:8]}"
 
 
-def read_head_state(store: DataStore) -> HeadState:
+def read_head_state(store: SignedView) -> HeadState:
     """Put the present state together from the newest heads.
 
     Raises:
@@ -230,7 +231,7 @@ def _name(number: int) -> str:
     return layout.numbered(layout.HEADS, number)
 
 
-def _numbers(store: DataStore) -> list[int]:
+def _numbers(store: SignedView) -> list[int]:
     return sorted(
         layout.number_of(entry.name)
         for entry in store.transport.entries(layout.HEADS)

@@ -3,15 +3,15 @@
 from itertools import takewhile
 
 from likeness.model.ids import VmId
-from likeness.store.format.data_store import DataStore
 from likeness.store.format.observations import UNREADABLE
+from likeness.store.format.public_view import SignedView
 from likeness.store.format.unfinished import is_torn
 from likeness.store.write.forgetting import read_forgotten
 from likeness.store.write.heads import read_head_state
 from likeness.store.write.history import covered_records
 
 
-def torn_records(store: DataStore, vm: VmId, names: list[str]) -> set[str]:
+def torn_records(store: SignedView, vm: VmId, names: list[str]) -> set[str]:
     """Records at the end of a VM's that are not whole, and that no head covers.
 
     Args:
