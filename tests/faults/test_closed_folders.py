@@ -30,7 +30,10 @@ IN_THEM: dict[str, Callable[[Filled], str]] = {
     "some packs": lambda filled: filled.names(layout.PACKS)[0].rpartition("/")[0],
 }
 WHOLE = layout.FOLDERS
-NOT_VAULTED = (layout.INBOX, layout.QUARANTINE, layout.FORGOTTEN, layout.CONDEMNED)
+NOT_VAULTED = (
+    *(layout.INBOX, layout.QUARANTINE, layout.FORGOTTEN, layout.CONDEMNED),
+    layout.NEEDS,
+)
 ERRORS: dict[str, Callable[[str], LikenessError]] = {
     "EIO": lambda name: ObjectUnreadable(f"{name}: Input/output error"),
     "no rights": lambda name: ShareRefused(f"{name}: permission denied"),
