@@ -134,13 +134,12 @@ class _Copying:
 
     def _fill(self, versions: list[Entry]) -> Iterator[Copied]:
         """Maps, packs, index and lists of all VMs that are looked at; again where data moved."""
-        known: set[str] = set()
-        self._needed.look()
+        known: set[str] | None = None
         for _ in range(_ROUNDS):
             lists = self._needed.make_plan(versions)
-            if lists <= known:
+            if known is not None and lists <= known:
                 return  # nothing is known now that was not before
-            known |= lists
+            known = lists | (known or set())
             maps = [e for e in self._lacking(layout.MAPS) if e.name in self._needed.plan.maps]
             yield from self._copy(maps)
             packs = self._needed.lacking_packs()

@@ -92,19 +92,19 @@ class NeededObjects:
         return names
 
     def lacking_packs(self) -> list[Entry]:
-        """Packs to be copied; what those must be like that are not the same in both places."""
+        """Packs to be copied: all that are committed, as heads are copied too, or those needed.
+
+        What those must be like that are not the same in both places, is learnt.
+        """
         entries = self._store.transport.entries(layout.PACKS)
-        mine = {each.name: each for each in entries}
+        mine = {each.name: each for each in entries if layout.is_known(each.name)}
         self.look()
-        self._differ = {
-            pack
-            for pack in self.plan.packs
-            if (name := layout.pack(pack)) not in mine
-            or mine[name].size_bytes != self._sizes.get(name)
-        }
+        alike = {n for n, each in mine.items() if each.size_bytes == self._sizes.get(n)}
+        wanted = set() if self._manner.only is not None else {pack_of(n) for n in mine}
+        self._differ = {p for p in self.plan.packs | wanted if layout.pack(p) not in alike}
         self._learn(self._differ)
-        names = sorted(layout.pack(each) for each in self._differ)
-        return [mine[name] for name in names if name in mine]
+        todo = self._differ & (self.digests.keys() | self.plan.packs)
+        return [mine[name] for name in sorted(map(layout.pack, todo)) if name in mine]
 
     def look(self) -> None:
         """What packs the vault has, by their length."""
@@ -112,11 +112,15 @@ class NeededObjects:
         self._sizes = {each.name: each.size_bytes for each in entries}
 
     def _learn(self, wanted: set[PackId]) -> None:
-        """What packs must hash to, by the index: what is new of it first."""
-        there = [e.name for e in self._vault.transport.entries(layout.INDEX)]
+        """What packs must hash to, by the index: what is new of it first.
+
+        The rest of it only knows more where something was left out, or moved.
+        """
+        there = {e.name for e in self._vault.transport.entries(layout.INDEX)}
         mine = [e.name for e in self._store.transport.entries(layout.INDEX)]
-        new = [name for name in mine if name not in set(there)]
-        for name in dict.fromkeys((*new, *mine, *there)):
+        for name in dict.fromkeys((*(n for n in mine if n not in there), *mine, *sorted(there))):
+            if name in there and self._manner.trusted:
+                wanted = wanted & self.plan.packs
             if not wanted - self.digests.keys():
                 return
             if layout.is_known(name) and name not in self._read:
@@ -132,8 +136,11 @@ class NeededObjects:
                 return
 
     def segments_to_copy(self) -> Iterator[Entry]:
-        """Those that the vault lacks and that speak of a pack it is to have."""
+        """Those that the vault lacks; of some versions alone, those that speak of their packs."""
         for entry in lacking(self._store.transport, self._vault.transport, layout.INDEX):
+            if self._manner.only is None:
+                yield entry
+                continue
             with suppress(*UNREADABLE):
                 clear, _ = self._store.read_surely(entry.name, Kind.INDEX, IndexClear)
                 if any(PackId(pack.pack) in self.plan.packs for pack in clear.packs):
