@@ -98,4 +98,4 @@ def lists_of(view: SignedView, vm: VmId, problems: list[LikenessError]) -> Itera
 def remove_list(view: SignedView, name: str) -> None:
     """Delete a list that another one has taken the place of; it may stay, too."""
     with suppress(*UNREADABLE):
-        view.transport.delete(name)
+        view.for_writing().delete(name)
