@@ -4,46 +4,54 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_URL
 
+from blocks import DataStoreShare, Site, Vault
 from catalog.values import VersionRow
+from catalog.vault_reading import vault_ages
 from flows.protect import protect, rehearse
+from flows.pull import set_up_pull
+from flows.vault import check_vault, vault
 from likeness.codec.documents import Frame, Kind, write_document
 from likeness.codec.slots import read_key_file
 from likeness.store.format.documents import NeedsDocument, decode, encode
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.versions import find_version
 from likeness.transport.local import LocalTransport
-from tests.cli.conftest import ROOT
+from tests.cli.conftest import ROOT, Shell
 from tests.flows.scene import Scene, noise
 from tests.smb.server import SmbServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.smb, pytest.mark.lab]
 FAR = """
 import sys
+from pathlib import Path
 from blocks import Site
 from catalog.vault_reading import vault_ages
-from catalog.versions import list_versions
+from flows.pull import COMMAND
 from flows.vault import check_vault, vault
-from likeness.clock import system_clock
+from likeness.cli.running import run_alone
 from likeness.errors import BadInput
-name, site = sys.argv[1], Site.named(sys.argv[1])
+name, *words = sys.argv[1:]
+sys.argv[1:] = ["--name", name, *words]
+assert run_alone(COMMAND) == 0
+site = Site.named(name)
 try:
     with site.data_store.open():
         print("OPENED")
 except BadInput as cause:
     print(cause)
-for flow in (vault, check_vault, vault):
-    ended = flow(site=name, return_state=True)
-    print(flow.name, ended.name, ended.message, sep=": ")
-ages = vault_ages(site.catalog.file, site.place_of("vault"))
-print("there and read back", ages.there, ages.read_back)
-for row in list_versions(site.catalog.file, system_clock(), None):
-    print("version", row.version, row.vm_name, row.vaults != (), len(row.read_back))
+for _ in sys.stdin:
+    for flow in (vault, check_vault, vault):
+        ended = flow(site=name, return_state=True)
+        print(flow.name, ended.name, ended.message, sep=": ")
+    ages = vault_ages(site.catalog.file, site.place_of("vault"))
+    print("there and read back", ages.there, ages.read_back, flush=True)
 """
 
 
@@ -61,45 +69,35 @@ def server(site: Scene) -> Generator[SmbServer, None, None]:
 
 
 class FarHost:
-    """The host of the vault: processes of its own, and a folder without any key."""
+    """The host of the vault: a folder without any key."""
 
-    def __init__(self, site: Scene, server: SmbServer) -> None:
-        self.site, self.server = site, server
+    def __init__(self, site: Scene) -> None:
+        self.site = site
         self.name = f"{site.name}-far"
         self.folder, self.vault = site.folder / "far-here", site.folder / "far"
         self.folder.mkdir(mode=0o700)
         self.vault.mkdir()
-
-    def run(self, *command: str, given: str = "") -> str:
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        self.file = self.folder / "far.vault"
+        words = ["--store", site.place, "--key-file", site.site.data_store.key_file]
+        done = Shell(site.folder).run("vault-file", *words, "--to", self.file)
         assert done.returncode == 0, done.stderr
-        return done.stdout
 
     def set_up(self) -> None:
-        """As docs/operating.md says: a file made where the key is, and then `likeness pull`."""
-        made = self.folder / "store.vault"
-        key = self.site.site.data_store.key_file
-        place = str(self.site.place)
-        words = ("-m", "likeness", "vault-file", "--store", place, "--key-file", key)
-        self.run(*words, "--to", str(made))
-        share = f"smb://127.0.0.1:{self.server.port}/ads"
-        words = ("-m", "likeness", "pull", "--name", self.name, "--store", share)
-        words = (*words, "--store-account", self.server.username, "--vault-file", str(made))
-        words = (*words, "--vault", str(self.vault), "--folder", str(self.folder))
-        self.run(*words, given=f"{self.server.password}\n")
+        """As `likeness pull` does, in this process, and with the store's folder itself."""
+        set_up_pull(
+            self.name,
+            data_store=DataStoreShare(place=str(self.site.place), key_file=str(self.file)),
+            vault=Vault(place=str(self.vault)),
+            folder=self.folder,
+        )
 
-    def fill(self) -> list[str]:
-        """Run `vault`, `check-vault` and `vault` there; what came of it."""
-        return self.run("-c", FAR, self.name).splitlines()
+    def fill(self) -> tuple[str, int]:
+        """Run `vault` and `check-vault` here; what the first said, and what is whole there."""
+        said = str(vault(site=self.name, return_state=True).message)
+        check_vault(site=self.name, return_state=True)
+        ages = vault_ages(Site.named(self.name).catalog.file, str(self.vault))
+        assert ages.there == ages.read_back
+        return said, ages.there
 
     def holds(self, secret: bytes) -> bool:
         """Whether any file of the host or its vault has these bytes, or their digits."""
@@ -107,6 +105,41 @@ class FarHost:
         files = (path for each in places for path in each.rglob("*") if path.is_file())
         wanted = (secret, secret.hex().encode())
         return any(each in path.read_bytes() for path in files for each in wanted)
+
+
+@contextmanager
+def in_its_own_process(far: FarHost, server: SmbServer) -> Generator[Callable[[], list[str]], None]:
+    """`likeness pull` from the share, and then `vault`, `check-vault` and `vault` when called."""
+    share = f"smb://127.0.0.1:{server.port}/ads"
+    words = ["--store", share, "--store-account", server.username, "--vault-file", str(far.file)]
+    words += ["--vault", str(far.vault), "--folder", str(far.folder)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", FAR, far.name, *words],
+        cwd=ROOT,
+        env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(f"{server.password}\n")
+
+    def fill() -> list[str]:
+        process.stdin.write("again\n")
+        said: list[str] = []
+        for line in process.stdout:
+            said.append(line.rstrip())
+            if line.startswith("there and read back"):
+                break
+        return said
+
+    try:
+        yield fill
+    finally:
+        process.stdin.close()
+        process.wait(60)
 
 
 def short_of_a_pack(site: Scene) -> Path:
@@ -134,26 +167,25 @@ def short_of_a_pack(site: Scene) -> Path:
 def test_a_host_without_any_key_fills_a_vault_from_which_every_version_restores(
     site: Scene, server: SmbServer
 ) -> None:
-    far = FarHost(site, server)
-    far.set_up()
+    far = FarHost(site)
     assert site.back_up("web", "db", validated=True).name == "Completed"
     disks = {site.newest(vm).version: site.disks(vm) for vm in ("web", "db")}
     with site.store() as store:
         master, chunks = store.keys.master, store.keys.chunk_id_key
 
-    said = far.fill()
-
-    assert "this machine holds no key of the data store" in said[0]
-    assert [line.split(": ")[:2] for line in said[1:4]] == [
-        ["vault", "Completed"],
-        ["check-vault", "Completed"],
-        ["vault", "Completed"],
-    ], said
-    assert "there and read back 2 2" in said
-    site.pool.write("db", disk=0, offset=0, data=noise("second", 300_000))
-    assert site.back_up("db", validated=True).name == "Completed"
-    disks[site.newest("db").version] = site.disks("db")
-    assert "there and read back 3 3" in far.fill()
+    with in_its_own_process(far, server) as fill:
+        said = fill()
+        assert any("this machine holds no key of the data store" in line for line in said), said
+        assert [line.split(": ")[:2] for line in said[-4:-1]] == [
+            ["vault", "Completed"],
+            ["check-vault", "Completed"],
+            ["vault", "Completed"],
+        ], said
+        assert said[-1] == "there and read back 2 2"
+        site.pool.write("db", disk=0, offset=0, data=noise("second", 300_000))
+        assert site.back_up("db", validated=True).name == "Completed"
+        disks[site.newest("db").version] = site.disks("db")
+        assert fill()[-1] == "there and read back 3 3"
 
     for secret in (master, chunks, read_key_file(Path(site.site.data_store.key_file))):
         assert not far.holds(secret)
@@ -168,15 +200,15 @@ def test_a_host_without_any_key_fills_a_vault_from_which_every_version_restores(
 
 
 def test_a_list_that_omits_data_is_found_where_the_key_is_and_the_vault_gets_the_rest(
-    site: Scene, server: SmbServer
+    site: Scene,
 ) -> None:
-    far = FarHost(site, server)
+    far = FarHost(site)
     far.set_up()
     assert site.back_up("db").name == "Completed"
     version, content = site.newest("db").version, site.disks("db")
     assert rehearse(site=site.name, return_state=True).is_completed()
     lie = short_of_a_pack(site)
-    assert "there and read back 1 1" in far.fill(), "without a key nobody can know"
+    assert far.fill()[1] == 1, "without a key nobody can know"
 
     found = rehearse(site=site.name, return_state=True)
 
@@ -184,7 +216,7 @@ def test_a_list_that_omits_data_is_found_where_the_key_is_and_the_vault_gets_the
     assert f"omits what versions need: {version[:8]}" in str(found.message)
     assert not lie.exists()
     assert rehearse(site=site.name, return_state=True).is_completed()
-    assert "there and read back 1 1" in far.fill()
+    assert far.fill()[1] == 1
     copied = open_store_with_key_file(
         LocalTransport(far.vault), Path(site.site.data_store.key_file)
     )
@@ -194,9 +226,9 @@ def test_a_list_that_omits_data_is_found_where_the_key_is_and_the_vault_gets_the
 
 
 def test_a_pack_that_was_damaged_before_it_was_fetched_holds_nothing_up_once_it_is_healed(
-    site: Scene, server: SmbServer
+    site: Scene,
 ) -> None:
-    far = FarHost(site, server)
+    far = FarHost(site)
     far.set_up()
     assert site.back_up("web", "db").name == "Completed"
     pack = site.packs()[0]
@@ -205,14 +237,13 @@ def test_a_pack_that_was_damaged_before_it_was_fetched_holds_nothing_up_once_it_
     pack.chmod(0o600)
     pack.write_bytes(spoilt)
 
-    said = far.fill()
+    said, whole = far.fill()
 
-    assert "a pack it needs is damaged in the data store" in said[1]
-    assert "there and read back 1 1" in said
+    assert "a pack it needs is damaged in the data store" in said
+    assert whole == 1
     site.validate()
     assert site.back_up("web", "db", validated=True).name == "Completed"
-    said = far.fill()
-    assert "there and read back 4 4" in said
+    assert far.fill()[1] == 4
     copied = open_store_with_key_file(
         LocalTransport(far.vault), Path(site.site.data_store.key_file)
     )

@@ -102,11 +102,12 @@ class PublicStore:
         *,
         past: Past | None = None,
         vault: str | None = None,
+        unfinished: bool = False,
     ) -> None:
-        """Use `open_public`; `vault` is which vault it is, where that is known already."""
+        """Use `open_public`; of a vault that is being filled, `vault` says which it is."""
         self.transport, self.store_id, self.keys = transport, store_id, dict(keys)
         self.past = past or Past()
-        self._vault = vault
+        self._vault, self._unfinished = vault, unfinished
 
     def __repr__(self) -> str:
         return f"PublicStore({self.store_id} on {self.transport!r})"
@@ -184,12 +185,20 @@ class PublicStore:
     def again(self) -> Generator["PublicStore", None, None]:
         """See `SignedView.again`."""
         with self.transport.again() as transport:
-            require_unchanged(transport, self.store_id)
+            if not self._unfinished:
+                require_unchanged(transport, self.store_id)
             yield self.over(transport)
 
     def over(self, transport: Transport) -> "PublicStore":
         """See `SignedView.over`."""
-        return PublicStore(transport, self.store_id, self.keys, past=self.past, vault=self._vault)
+        return PublicStore(
+            transport,
+            self.store_id,
+            self.keys,
+            past=self.past,
+            vault=self._vault,
+            unfinished=self._unfinished,
+        )
 
 
 def open_public(transport: Transport, *, fingerprint: str | None = None) -> PublicStore:

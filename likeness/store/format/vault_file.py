@@ -155,7 +155,7 @@ def vault_without_key(store: PublicStore, place: Transport, said: VaultFile) -> 
     Raises:
         NoVault: The place is another store's, another vault, or a data store itself.
     """
-    view = PublicStore(place, store.store_id, store.keys, vault=said.vault)
+    view = PublicStore(place, store.store_id, store.keys, vault=said.vault, unfinished=True)
     for copy in layout.FORMAT_COPIES:
         try:
             data = place.read(copy, 0, MAX_DOCUMENT_BYTES + 1)
