@@ -122,14 +122,15 @@ def in_its_own_process(far: FarHost, server: SmbServer) -> Generator[Callable[[]
         text=True,
         bufsize=1,
     )
-    assert process.stdin
-    assert process.stdout
-    process.stdin.write(f"{server.password}\n")
+    given, answers = process.stdin, process.stdout
+    assert given
+    assert answers
+    given.write(f"{server.password}\n")
 
     def fill() -> list[str]:
-        process.stdin.write("again\n")
+        given.write("again\n")
         said: list[str] = []
-        for line in process.stdout:
+        for line in answers:
             said.append(line.rstrip())
             if line.startswith("there and read back"):
                 break
@@ -138,7 +139,7 @@ def in_its_own_process(far: FarHost, server: SmbServer) -> Generator[Callable[[]
     try:
         yield fill
     finally:
-        process.stdin.close()
+        given.close()
         process.wait(60)
 
 
