@@ -141,6 +141,7 @@ def in_its_own_process(far: FarHost, server: SmbServer) -> Generator[Callable[[]
         yield fill
     finally:
         given.close()
+        answers.close()
         process.wait(60)
 
 
