@@ -53,6 +53,28 @@ assert findings == [Finding.PROVED] * len(packs), findings
 told(len(packs))
 """
 
+LARGE_MAP = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from likeness.store.format.maps import FlatMap
+from likeness.store.read.locating import DiskChunks
+def most():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
+chunk_map = FlatMap(Path(sys.argv[1]) / "large-map", 1 << 21)
+for at in range(0, 1 << 21, 1 << 16):
+    chunk_map.write(at, b"".join(os.urandom(32) + bytes(15 * 32) for _ in range(1 << 12)))
+before = most()
+chunks = DiskChunks(chunk_map)
+numbers = range(0, chunks.count, 7)
+assert all(chunks.numbers_of(np.frombuffer(chunks.chunk(at), "<u8").reshape(1, 4))[1] == [at]
+           for at in numbers[:500])
+assert len({chunks.chunk(at) for at in numbers}) == len(numbers)
+chunk_map.close()
+print(most() - before, chunks.count)
+"""
+
 DENSE_AT = [(at * 16_000 * MIB // 24, at) for at in range(24)]  # spread over 16 GB
 
 
@@ -119,3 +141,8 @@ def test_proving_stays_under_300_megabytes(
     assert backup_megabytes
 
     assert megabytes(PROVE, folder, image) < 300
+
+
+def test_the_map_of_a_large_disk_is_not_held_in_memory(folder: Path) -> None:
+    """One of 512 GiB has 64 MiB, which would count as memory of whoever looks at all of it."""
+    assert megabytes(LARGE_MAP, folder) < 45

@@ -4,6 +4,7 @@ A disk's block map names its chunks by position; index segments say which pack h
 One pass over the index joins the two: 12 bytes a distinct chunk, whatever the size of the store.
 """
 
+import mmap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,11 +25,21 @@ from likeness.store.read.index import segments
 _WORDS = CHUNK_ID_BYTES // 8
 _PLACE = np.dtype([("chunk", "<u8", (_WORDS,)), ("offset", "<u4"), ("length", "<u4")])
 _WINDOW = 1 << 18
+_ROWS = 1 << 13  # of a map, far from each other, each in pages of its own
 _NOWHERE = np.uint32(0xFFFFFFFF)
 
 Ids = npt.NDArray[np.uint64]
 """Chunk ids as rows of four little-endian words."""
 Numbers = npt.NDArray[np.uint32]
+
+
+def _mapped(chunk_map: FlatMap) -> mmap.mmap | None:
+    """A map's file in memory; nothing if it is empty."""
+    length = chunk_map.positions * CHUNK_ID_BYTES
+    if not length:
+        return None
+    with chunk_map.path.open("rb") as file:
+        return mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ)
 
 
 class DiskChunks:
@@ -43,11 +54,9 @@ class DiskChunks:
 
     def __init__(self, chunk_map: FlatMap) -> None:
         """Number the chunks of a map; its file must outlive this."""
-        self._ids: Ids = np.zeros((0, _WORDS), dtype="<u8")
-        if chunk_map.positions:
-            shape = (chunk_map.positions, _WORDS)
-            mapped = np.memmap(chunk_map.path, dtype="<u8", mode="r", shape=shape)
-            self._ids = mapped.view(np.ndarray)  # a row of a memmap costs several times as much
+        self._map, self._mapped = chunk_map, _mapped(chunk_map)
+        rows = b"" if self._mapped is None else self._mapped
+        self._ids: Ids = np.frombuffer(rows, dtype="<u8").reshape(-1, _WORDS)
         used = self._used()
         for word in range(_WORDS):
             if self._numbered_by(word, used):
@@ -55,29 +64,44 @@ class DiskChunks:
         raise Damaged(str(chunk_map.path), "it cannot be the map of a disk")
 
     def _used(self) -> npt.NDArray[np.int64]:
-        found = [
-            first + np.flatnonzero(self._ids[first : first + _WINDOW].any(axis=1))
-            for first in range(0, len(self._ids), _WINDOW)
-        ]
+        found = []
+        for first in range(0, len(self._ids), _WINDOW):
+            found.append(first + np.flatnonzero(self._ids[first : first + _WINDOW].any(axis=1)))
+            self._let_go()
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+    def _let_go(self) -> None:
+        """Have no page of the map count as memory of this process; it is read again at need."""
+        if self._mapped is not None:
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def _numbered_by(self, word: int, used: npt.NDArray[np.int64]) -> bool:
         """Tell chunks apart by one word of their ids; whether that word does tell them apart."""
         keys, first, number = np.unique(
-            np.ascontiguousarray(self._ids[used, word]), return_index=True, return_inverse=True
+            self._words(word, used), return_index=True, return_inverse=True
         )
         self._word, self._keys, self._where = word, keys, used[first]
         self.count = len(keys)
         self.at: Numbers = np.full(len(self._ids), self.ZERO, dtype=np.uint32)
         self.at[used] = number.astype(np.uint32)
-        return all(
-            np.array_equal(self._ids[part], self._ids[self._where[self.at[part]]])
-            for part in (used[at : at + _WINDOW] for at in range(0, len(used), _WINDOW))
-        )
+        for at in range(0, len(used), _ROWS):
+            part = used[at : at + _ROWS]
+            if not np.array_equal(self._ids[part], self._ids[self._where[self.at[part]]]):
+                return False
+            self._let_go()
+        return True
+
+    def _words(self, word: int, used: npt.NDArray[np.int64]) -> Ids:
+        """One word of the ids at some positions."""
+        found = np.empty(len(used), dtype=np.uint64)
+        for at in range(0, len(used), _ROWS):
+            found[at : at + _ROWS] = self._ids[used[at : at + _ROWS], word]
+            self._let_go()
+        return found
 
     def chunk(self, number: int) -> ChunkId:
         """The id of a chunk."""
-        return ChunkId(self._ids[self._where[number]].tobytes())
+        return ChunkId(self._map.ids(int(self._where[number]), 1))
 
     def numbers_of(self, ids: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Which rows of `ids` are chunks of this disk: their rows, and their numbers here."""
@@ -88,6 +112,7 @@ class DiskChunks:
         rows = np.flatnonzero(self._keys[at] == keys)
         numbers = at[rows]
         same = (self._ids[self._where[numbers]] == ids[rows]).all(axis=1)
+        self._let_go()
         return rows[same], numbers[same]
 
     def positions(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
