@@ -9,8 +9,9 @@ own (`bench.settling`): what is new is proved, what two VMs share is kept once, 
 use are rewritten; from then on sources are told what the store has. The peers have no such step.
 One that is not installed is left out, and the table says so. borg has chunks of 1 MiB, as its
 manual advises for disks of VMs, and restic its own; what they restore is flushed, as ours is, and
-sparse where they can. *Bare* is the same work without a program around it (`bench.vms`). Programs
-alternate, figures are medians, and a ratio is the other's time by ours: above 1 we are faster.
+sparse where they can. *Bare* is the same work without a program around it (`bench.vms`). Every step
+is done by one program right after the other, so that what else the machine does hits all of them;
+figures are medians, and a ratio is the other's time by ours: above 1 we are faster.
 """
 
 import argparse
@@ -82,9 +83,7 @@ def main() -> None:
     made = [likeness("sampled"), likeness("all"), borg(), restic(), bare()]
     tools = [tool for tool in made if tool is not None]
     load = os.getloadavg()[0]
-    rounds = [
-        {tool.name: series(tool, asked.images) for tool in tools} for _ in range(asked.rounds)
-    ]
+    rounds = [one_round(tools, asked.images) for _ in range(asked.rounds)]
     text = table([tool.name for tool in tools], rounds)
     print(text)
     CHART.write_text(chart([tool.name for tool in tools], rounds))
@@ -108,31 +107,49 @@ def _how(folder: Path, rounds: int, load: float) -> str:
     )
 
 
-def series(tool: Tool, source: Path) -> dict[str, Taken]:
-    """All steps of one tool, from fresh disks to the restored one."""
+def one_round(tools: Sequence[Tool], source: Path) -> dict[str, dict[str, Taken]]:
+    """Every step by one tool after the other, from fresh disks to the restored one."""
     folder = Path(tempfile.mkdtemp(prefix="likeness-peers-"))
+    found: dict[str, dict[str, Taken]] = {tool.name: {} for tool in tools}
     try:
+        (folder / "disks").mkdir()
         for name in images.NAMES:
-            words: list[str | Path] = ["cp", "--sparse=always", source / f"{name}.raw", folder]
-            subprocess.run(words, check=True)
-        if (begin := tool.begin(folder)) is not None:
-            run(begin, folder)
-        found = {}
+            words: list[str | Path] = ["cp", "--sparse=always", source / f"{name}.raw"]
+            subprocess.run([*words, folder / "disks"], check=True)
+        for at, tool in enumerate(tools):
+            _begin(tool, folder / str(at), folder / "disks")
         for step in STEPS:
             if step == DAY_2:
-                images.age(folder)
-            command = tool.command(folder, step)
-            os.sync()
-            if command is not None:
-                found[step] = run(command, folder)
-        if RESTORE in found and differ(folder / "web01.raw", folder / "restored.raw"):
-            raise SystemExit(f"{tool.name} restored another disk than it backed up")
-        size = sum(path.stat().st_size for path in (folder / tool.store).rglob("*"))
-        found["kept"] = Taken(size / (1 << 20), 0, 0)
+                images.age(folder / "disks")
+            for at, tool in enumerate(tools):
+                _do(tool, step, folder / str(at), found[tool.name])
+        for at, tool in enumerate(tools):
+            kept = sum(path.stat().st_size for path in (folder / str(at) / tool.store).rglob("*"))
+            found[tool.name]["kept"] = Taken(kept / (1 << 20), 0, 0)
     finally:
         shutil.rmtree(folder)
-    print(f"{tool.name} done", file=sys.stderr)
     return found
+
+
+def _begin(tool: Tool, folder: Path, disks: Path) -> None:
+    """A folder of its own, with the same disks as all others have."""
+    folder.mkdir()
+    for disk in disks.iterdir():
+        (folder / disk.name).hardlink_to(disk)
+    if (begin := tool.begin(folder)) is not None:
+        run(begin, folder)
+
+
+def _do(tool: Tool, step: str, folder: Path, found: dict[str, Taken]) -> None:
+    if (command := tool.command(folder, step)) is None:
+        return
+    os.sync()
+    found[step] = run(command, folder)
+    if step == RESTORE:
+        if differ(folder / "web01.raw", folder / "restored.raw"):
+            raise SystemExit(f"{tool.name} restored another disk than it backed up")
+        (folder / "restored.raw").unlink()
+    print(f"{tool.name}: {step} {found[step].seconds:.2f} s", file=sys.stderr)
 
 
 def run(command: Command, folder: Path) -> Taken:

@@ -36,8 +36,9 @@ def keep(name: str, how: str, table: str) -> None:
 
 def kind_of_place() -> str:
     """The file system that benchmarks work on."""
-    asking = ["stat", "-f", "-c", "%T", tempfile.gettempdir()]
-    return subprocess.run(asking, capture_output=True, text=True, check=True).stdout.strip()
+    asking = ["df", "--output=fstype", tempfile.gettempdir()]
+    told = subprocess.run(asking, capture_output=True, text=True, check=True).stdout
+    return told.split()[-1]
 
 
 def peak_bytes() -> int:
