@@ -58,7 +58,7 @@ def lay_out(
     for left in (draft, draft.with_name(f"{draft.name}.wal")):
         left.unlink(missing_ok=True)
     with opened(catalog, draft, read_only=False) as connection:
-        run_pending(connection, now, newest() if upto is None else upto)
+        run_pending(connection, now, newest() if upto is None else upto, draft=True)
     install_catalog(draft, path)
 
 
@@ -104,15 +104,24 @@ def _keep_copy(path: Path, before: int) -> None:
     draft.replace(kept)
 
 
-def run_pending(connection: Connection, now: datetime, upto: int) -> list[int]:
+def run_pending(
+    connection: Connection, now: datetime, upto: int, *, draft: bool = False
+) -> list[int]:
     """Run what an open catalog lacks, up to a schema: each step one transaction, durable at once.
+
+    Args:
+        connection: Of the catalog.
+        now: The present.
+        upto: The last migration to run.
+        draft: Nobody relies on the file before all of them ran: it becomes durable once, then.
 
     Returns:
         The migrations that ran.
     """
     done = []
+    found = schema_version(connection)
     for number, path in migrations().items():
-        if schema_version(connection) < number <= upto:
+        if found < number <= upto:
             with transaction(connection):
                 connection.execute(_LEDGER)
                 connection.execute(path.read_text())
@@ -120,6 +129,9 @@ def run_pending(connection: Connection, now: datetime, upto: int) -> list[int]:
                     "INSERT INTO schema_migrations (version, name, applied_at) VALUES (?, ?, ?)",
                     [number, path.stem, to_utc(now)],
                 )
-            connection.execute("CHECKPOINT")
+            if not draft:
+                connection.execute("CHECKPOINT")
             done.append(number)
+    if draft:
+        connection.execute("CHECKPOINT")
     return done
