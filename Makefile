@@ -45,10 +45,10 @@ cover: $(READY) ## run the tests and measure what they reach
 	@$(BIN)/coverage report
 
 check: $(READY) ## style, types and the rules of who imports whom
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
+	@# The types are looked at beside the rest: each needs one core only.
+	@$(BIN)/mypy & types=$$!; right=0; \
+	{ $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo; } || right=$$?; \
+	wait $$types && exit $$right
 
 fix: $(READY) ## format, and repair what can be repaired without thinking
 	@$(BIN)/ruff check --fix .
