@@ -1,7 +1,10 @@
 """A store in a real folder, with history: two VMs, four versions, heads, a copy of the catalog."""
 
+import tempfile
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.observations import Observation, Weight
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.public_view import PublicStore, open_public
 from likeness.store.read.versions import Version
 from likeness.store.write.catalog_copies import put_copy
@@ -63,7 +67,49 @@ def filled(tmp_path: Path) -> Filled:
 
 
 def fill(tmp_path: Path) -> Filled:
-    """Make the store below a folder."""
+    """Lay the store out below a folder: a copy of the one that this process made."""
+    made = _made_once()
+    for name, content in made.kept.items():
+        path = tmp_path / name
+        if content is None:
+            path.mkdir(mode=0o700)
+        else:
+            path.write_bytes(content)
+            path.chmod(0o600)
+    workshop = copy(made.filled.workshop)
+    workshop.folder, workshop.key_file = tmp_path, tmp_path / workshop.key_file.name
+    workshop.clock, workshop.disk_ids = copy(workshop.clock), copy(workshop.disk_ids)
+    workshop.transport = LocalTransport(tmp_path / "store")
+    workshop.store = open_store_with_key_file(workshop.transport, workshop.key_file)
+    return Filled(tmp_path / "store", workshop, list(made.filled.versions))
+
+
+@dataclass
+class _Made:
+    """A store, its key file and what a copy of the catalog was made of; a folder has no content."""
+
+    filled: Filled
+    kept: dict[str, bytes | None]
+
+
+@cache
+def _made_once() -> _Made:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        filled = _make(folder)
+        wanted = [filled.workshop.key_file]
+        for top in (folder / "store", folder / "catalog"):
+            wanted += [top, *sorted(top.rglob("*"))]
+        return _Made(
+            filled,
+            {
+                str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
+                for path in wanted
+            },
+        )
+
+
+def _make(tmp_path: Path) -> Filled:
     root = tmp_path / "store"
     workshop = Workshop(tmp_path, transport=LocalTransport(root, make=True))
     other = VmId(random_name())

@@ -53,11 +53,16 @@ def run(number: object) -> RunId:
 def new_catalog(folder: Path, **settings: object) -> CatalogLocation:
     """An empty catalog under `folder`."""
     catalog = CatalogLocation(folder / "catalog" / "catalog.duckdb", **settings)  # type: ignore[arg-type]
+    put_empty(catalog)
+    return catalog
+
+
+def put_empty(catalog: CatalogLocation) -> None:
+    """Put an empty catalog where there is none."""
     make_room(catalog)
     catalog.path.write_bytes(_empty_catalog())
     catalog.path.chmod(0o600)
     catalog.lock_path.touch(mode=0o600)
-    return catalog
 
 
 @cache

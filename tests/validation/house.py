@@ -14,7 +14,6 @@ from catalog import planning
 from catalog.chunks import damaged_ids
 from catalog.planning import ReadingPlan
 from catalog.recording import record_version
-from catalog.schema import create
 from catalog.session import catalog_session
 from catalog.values import DiskMap, Verdict, VersionRow
 from catalog.versions import list_versions
@@ -32,6 +31,7 @@ from likeness.transport.metered import MeteredTransport
 from tasks.ages import AgeLimit
 from tasks.auditing import look_at_everything, look_at_packs_and_records
 from tasks.proving import Prover, Validated
+from tests.catalog.scenes import put_empty
 from tests.support.memory import MemoryTransport
 from tests.unit.workshop import Workshop
 
@@ -79,7 +79,7 @@ class House:
             vault=Vault(place=str(folder / "vault")),
         )
         self.catalog = self.site.catalog.file
-        create(self.catalog, self.clock())
+        put_empty(self.catalog)
         self.reads = MeteredTransport(self.place, folder=layout.PACKS)
         self.vms: dict[str, VmId] = {}
         self.disks: dict[str, dict[VersionId, tuple[bytes, ...]]] = {}
