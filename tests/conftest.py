@@ -1,7 +1,9 @@
 """What every test stands on: a private Prefect home, hypothesis profiles, loud skips."""
 
+import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,6 +13,9 @@ from typing import Any
 
 import certifi
 
+# Processes that tests start find modules compiled, and so does the next run of the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Prefect reads these when it is first imported, so they come before any other import of ours.
 _PREFECT_HOME = tempfile.mkdtemp(prefix="likeness-tests-prefect-")
 # A client of Prefect reads every authority anew, also where it speaks plain HTTP: 17 ms each time.
@@ -21,6 +26,7 @@ os.environ.update(
     PREFECT_HOME=_PREFECT_HOME,
     PREFECT_API_SSL_CERT_FILE=str(_ONE_AUTHORITY),
     PREFECT_LOGGING_COLORS="false",
+    PREFECT_LOGGING_TO_API_ENABLED="false",  # only the whole installation's logs are looked at
     PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW="ignore",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     PREFECT_SERVER_EPHEMERAL_ENABLED="false",  # a flow called by accident fails at once
@@ -92,6 +98,11 @@ def pytest_make_collect_report(
         report.outcome = "failed"
         report.longrepr = f"{collector.nodeid} must run in CI, but: {reason}"
     return report
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay until the end: no garbage collection looks at them again."""
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
