@@ -31,28 +31,33 @@ Serving = dict[ChunkId, Copy]
 
 
 def prove_all(store: DataStore, packs: list[PackId] | None = None) -> list[PackId]:
-    """Read packs back, all of them if none are named.
+    """Read packs back, all that are there if none are named.
 
     Raises:
         SystemExit: One is not whole.
     """
-    names = [pack.pack for pack in known_packs(store)] if packs is None else packs
-    proofs = prove_packs(store, names, clock=system_clock, stop=StopToken())
-    if any(proof.finding is not Finding.PROVED for proof in proofs):
-        raise SystemExit("a pack that was just written does not prove")
+    names = [pack.pack for pack in _kept_packs(store)] if packs is None else packs
+    for proof in prove_packs(store, names, clock=system_clock, stop=StopToken()):
+        if proof.finding is not Finding.PROVED:
+            raise SystemExit(f"pack {proof.pack} that was just written does not prove: {proof}")
     return names
+
+
+def _kept_packs(store: DataStore) -> list[KnownPack]:
+    """What the index knows, less what was given back since."""
+    left = {entry.name for entry in store.transport.entries(layout.PACKS)}
+    return [pack for pack in known_packs(store) if layout.pack(pack.pack) in left]
 
 
 def settle(store: DataStore, folder: Path) -> None:
     """Prove what is there, keep what several packs hold once, and note what may be relied on."""
     prove_all(store)
-    packs = list(known_packs(store))
+    packs = _kept_packs(store)
     serving = _serving(packs)
     held = _held_elsewhere(packs, serving)
     delete_redundant_packs(store, lambda: held, reason="held twice", clock=system_clock)
     _compact(store, folder, [pack for pack in packs if pack.pack not in held], serving)
-    left = {entry.name for entry in store.transport.entries(layout.PACKS)}
-    serving = _serving(pack for pack in known_packs(store) if layout.pack(pack.pack) in left)
+    serving = _serving(_kept_packs(store))
     (folder / "copies").write_bytes(pickle.dumps(serving))
     keys = np.frombuffer(b"".join(chunk[:16] for chunk in serving), ">u8").reshape(-1, 2)
     keys = keys[np.lexsort((keys[:, 1], keys[:, 0]))].astype(np.uint64)
