@@ -49,7 +49,8 @@ def renew_needs_lists(vms: Iterable[VmId], *, site: Site) -> None:
     with site.data_store.open() as store, store_claimed(site):
         for vm in vms:
             uses = uses_of_vm(site.catalog.file, vm)
-            write_list(store, vm, random_name()[:STAMP_DIGITS], uses, clock=system_clock)
+            stamp = random_name()[:STAMP_DIGITS]
+            write_list(store, vm, stamp, uses, clock=system_clock, anew=True)
 
 
 def short_lists(

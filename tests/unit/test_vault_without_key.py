@@ -12,6 +12,7 @@ from likeness.stopping import StopToken
 from likeness.store.check.reading_back import read_back
 from likeness.store.format import layout
 from likeness.store.format.guard import require_writer
+from likeness.store.format.needs_lists import read_list
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.vault_file import (
     VaultFile,
@@ -341,3 +342,34 @@ def test_versions_that_the_store_forgot_stay_known_by_an_older_list(
     for name, disk in disks.items():
         opened = open_store_with_key_file(vault, workshop.key_file)
         assert workshop.restore(read_version(opened, name), store=opened) == disk
+
+
+def test_a_list_is_written_from_the_last_one_and_what_is_new(workshop: Workshop) -> None:
+    for night in range(3):
+        workshop.back_up(changed(DISK, (night * CHUNK, bytes([night + 1]) * 9)))
+    write_lists(workshop)
+    workshop.back_up(OTHER)
+    names = record_names(workshop.store, workshop.vm)
+    counted = FaultyTransport(workshop.transport, counting={"read"})
+    store = workshop.store.over(counted)
+
+    uses = Uses(names, [])
+    short = write_list(store, workshop.vm, "0" * 16, uses, clock=workshop.clock)
+
+    read = [each.name for each in counted.operations if each.name.startswith("versions/")]
+    assert read == [names[-1]]
+    maps = {
+        VersionId(name.rpartition("-")[2]): {
+            part.copies
+            for disk in read_version(workshop.store, name).record.disks
+            for part in disk.parts
+        }
+        for name in names
+    }
+    listed = read_list(workshop.store, short)
+    assert {v: {m.copies for m in listed.needed(v).maps} for v in listed.versions} == maps
+    counted.operations.clear()
+    write_list(store, workshop.vm, "1" * 16, uses, clock=workshop.clock, anew=True)
+    read = [each.name for each in counted.operations if each.name.startswith("versions/")]
+    assert read == names
+    assert short not in workshop.objects

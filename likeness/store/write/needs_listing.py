@@ -9,10 +9,11 @@ import msgspec
 
 from likeness.clock import Clock
 from likeness.codec.documents import Kind, write_document
-from likeness.model.ids import PackId, VmId, random_name
+from likeness.model.ids import PackId, VersionId, VmId, random_name
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore, set_aside
 from likeness.store.format.documents import (
+    MapPart,
     NeedsDocument,
     NeedsMap,
     NeedsPack,
@@ -20,11 +21,11 @@ from likeness.store.format.documents import (
     encode,
 )
 from likeness.store.format.guard import NEEDS_LISTS
-from likeness.store.format.needs_lists import list_names
+from likeness.store.format.needs_lists import NeededMap, list_names, lists_of
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.vault_file import VaultFile
 from likeness.store.format.vaults import format_document
-from likeness.store.read.versions import Version, read_version_surely
+from likeness.store.read.versions import read_version_surely
 
 STAMP_DIGITS = 16
 
@@ -111,26 +112,38 @@ def lists_to_write(store: DataStore, stamps: Mapping[VmId, str]) -> list[VmId]:
     return [vm for vm, stamp in stamps.items() if layout.needs_list(vm, stamp) not in there]
 
 
-def write_list(store: DataStore, vm: VmId, stamp: str, uses: Uses, *, clock: Clock) -> str:
+def write_list(
+    store: DataStore, vm: VmId, stamp: str, uses: Uses, *, clock: Clock, anew: bool = False
+) -> str:
     """Write a VM's list, and delete those that it takes the place of; its name.
 
     A version whose record cannot be read is left out, and the list is written anew next time.
+
+    Args:
+        store: Where.
+        vm: Whose.
+        stamp: 16 hex digits, which `lists_to_write` will know.
+        uses: What its versions need.
+        clock: The present.
+        anew: Read every record, and rely on no list that is there.
     """
-    whole: list[tuple[int, Version]] = []
+    before = list_names(store, vm)
+    last = None if anew else next(lists_of(store, vm, []), None)
+    whole: list[tuple[int, VersionId, Sequence[MapPart | NeededMap]]] = []
     for at, name in enumerate(uses.records):
+        version = VersionId(name.rpartition("-")[2])
         with suppress(*UNREADABLE):
-            whole.append((at, read_version_surely(store, name)))
+            parts = last.needed(version).maps if last and version in last else _parts(store, name)
+            whole.append((at, version, parts))
     if len(whole) < len(uses.records):
         stamp = random_name()[:STAMP_DIGITS]
-    places = [at for at, _ in whole]
     document = NeedsDocument(
         vm=vm,
         made_at=clock().isoformat(),
-        versions=tuple(version.version for _, version in whole),
-        maps=_maps([version for _, version in whole]),
-        packs=tuple(_packs(uses.packs, places)),
+        versions=tuple(version for _, version, _ in whole),
+        maps=_maps([parts for _, _, parts in whole]),
+        packs=tuple(_packs(uses.packs, [at for at, _, _ in whole])),
     )
-    before = list_names(store, vm)
     name = layout.needs_list(vm, stamp)
     if name in before:
         set_aside(store, name)
@@ -141,6 +154,11 @@ def write_list(store: DataStore, vm: VmId, stamp: str, uses: Uses, *, clock: Clo
     return name
 
 
+def _parts(store: DataStore, record: str) -> Sequence[MapPart]:
+    version = read_version_surely(store, record)
+    return [part for disk in version.record.disks for part in disk.parts]
+
+
 def _packs(packs: Iterable[tuple[PackId, int, int]], places: Sequence[int]) -> Iterable[NeedsPack]:
     """The same, counted in the versions that are listed."""
     for pack, first, end in packs:
@@ -149,20 +167,19 @@ def _packs(packs: Iterable[tuple[PackId, int, int]], places: Sequence[int]) -> I
             yield NeedsPack(pack=pack, since=since, until=until)
 
 
-def _maps(versions: Sequence[Version]) -> tuple[NeedsMap, ...]:
+def _maps(versions: Sequence[Sequence[MapPart | NeededMap]]) -> tuple[NeedsMap, ...]:
     found: dict[tuple[str, str], list[NeedsMap]] = {}
-    for at, version in enumerate(versions):
-        for disk in version.record.disks:
-            for part in disk.parts:
-                spans = found.setdefault(part.copies, [])
-                since = spans.pop().since if spans and spans[-1].until >= at else at
-                spans.append(
-                    NeedsMap(
-                        copies=part.copies,
-                        digests=part.digests,
-                        sizes=part.sizes,
-                        since=since,
-                        until=at + 1,
-                    )
+    for at, parts in enumerate(versions):
+        for part in parts:
+            spans = found.setdefault(part.copies, [])
+            since = spans.pop().since if spans and spans[-1].until >= at else at
+            spans.append(
+                NeedsMap(
+                    copies=part.copies,
+                    digests=part.digests,
+                    sizes=part.sizes,
+                    since=since,
+                    until=at + 1,
                 )
+            )
     return tuple(span for spans in found.values() for span in spans)
