@@ -31,7 +31,7 @@ from tasks.announcing import announce_commit
 from tasks.catch_up import catch_up_and_list
 from tasks.claims import job_claimed, run_claimed, vm_claimed, wait_for_earlier
 from tasks.commit import Committed, commit_version, made_by_this_run, record_committed
-from tasks.dashboard import job_shown
+from tasks.dashboard import job_shown, redrawn
 from tasks.dedup import DedupOutcome, drop_duplicates
 from tasks.delegate_machines import machines_kept
 from tasks.delegates import delegate_for, require_enhanced
@@ -90,7 +90,8 @@ def backup_job(
     with here.session(), run_claimed(here, run):
         with job_claimed(here, job.name):
             outcomes = back_up(job, run, site, here, after)
-            report(job, run, outcomes, here, after)
+            with redrawn(site=here):
+                report(job, run, outcomes, here, after)
         afterwards = []
         if validation == "in this run":
             afterwards.append(validate(site=site, run=run, return_state=True))

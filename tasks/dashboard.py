@@ -83,17 +83,39 @@ def reading_shown(site: Site, run: RunId, reading: Reading) -> Generator[None, N
 def job_shown(
     vms: Sequence[NamedVm], job: BackupJob, run: RunId, *, site: Site
 ) -> Generator[None, None, None]:
-    """Show the VMs of a job, waiting and in flight, while the `with` lasts."""
+    """Show the VMs of a job, waiting and in flight, while the `with` lasts.
+
+    What comes then of the job is `redrawn`, so the page is not written at its end.
+    """
     with board(run, COMMIT) as on:
         for vm in vms:
             on.put(vm.vm, f"{vm.name} (job {job.name})", "waiting")
-        with _kept(site, on):
+        with _kept(site, on, drawn_last=False):
             yield
 
 
 @contextmanager
-def _kept(site: Site, on: Board) -> Generator[None, None, None]:
-    """Save a board and keep the page up to date while the `with` lasts."""
+def redrawn(*, site: Site) -> Generator[None, None, None]:
+    """Keep the page up to date while the `with` lasts, by a run that is nearly over."""
+    page = Page(site)
+
+    def draw() -> None:
+        with suppress(Exception):
+            page.update()
+
+    with every_few_seconds(draw, "dashboard", then=lambda: None):
+        yield
+
+
+@contextmanager
+def _kept(site: Site, on: Board, *, drawn_last: bool = True) -> Generator[None, None, None]:
+    """Save a board and keep the page up to date while the `with` lasts.
+
+    Args:
+        site: The installation.
+        on: The board.
+        drawn_last: Draw the page once more at the end; not if it is `redrawn` from then on.
+    """
     page = Page(site)
 
     def draw() -> None:
@@ -105,10 +127,18 @@ def _kept(site: Site, on: Board) -> Generator[None, None, None]:
         _forget_the_dead(site)
         on.save(site)
         page.put()
-    with every_few_seconds(draw, "dashboard"):
-        yield
-    on.clear()  # and not where it failed: whoever goes on there begins at what was reached
-    draw()
+    try:
+        with every_few_seconds(draw, "dashboard", then=lambda: None):
+            yield
+    except BaseException:
+        draw()  # and the board is as it was: whoever goes on there begins at what was reached
+        raise
+    on.clear()
+    if drawn_last:
+        draw()
+    else:
+        with suppress(Exception):
+            on.save(site)
 
 
 def _forget_the_dead(site: Site) -> None:

@@ -50,6 +50,16 @@ QUICK: Mapping[str, Any] = {
 }
 
 
+def left_in(pool: Pool) -> dict[str, int]:
+    """What a backup must not leave: snapshots, and frozen disks with data."""
+    db = pool.db
+    frozen = db.where("VDI", is_a_snapshot=True, managed=True)
+    return {
+        "snapshots": len(db.where("VM", is_a_snapshot=True)),
+        "frozen disks": sum(db.get("VDI", each, "type") != "cbt_metadata" for each in frozen),
+    }
+
+
 def noise(seed: int | str, size: int) -> bytes:
     """Bytes that do not compress, the same for the same seed."""
     return random.Random(seed).randbytes(size)
@@ -130,12 +140,7 @@ class Scene:
 
     def left_in_the_pool(self) -> dict[str, int]:
         """What a backup must not leave: snapshots, and frozen disks with data."""
-        db = self.pool.db
-        frozen = db.where("VDI", is_a_snapshot=True, managed=True)
-        return {
-            "snapshots": len(db.where("VM", is_a_snapshot=True)),
-            "frozen disks": sum(db.get("VDI", each, "type") != "cbt_metadata" for each in frozen),
-        }
+        return left_in(self.pool)
 
     def records_of_changes(self) -> int:
         """Frozen disks without data, which the next run compares with."""

@@ -20,7 +20,7 @@ from lab.serving import LabServer
 from lab.settings import Settings
 from tests.flows.browser import browser
 from tests.flows.installation import ROOT, Installation
-from tests.flows.scene import NOTHING_LEFT, QUICK, image, noise
+from tests.flows.scene import NOTHING_LEFT, QUICK, image, left_in, noise
 from tests.flows.waiting import wait_until
 from tests.validation.mail_server import ACCOUNT, PASSWORD, MailServer
 
@@ -115,15 +115,6 @@ def installation(
     assert made.errors_of_the_server() == []
 
 
-def left_in_the_pool(lab: LabServer) -> dict[str, int]:
-    db = lab.pool.db
-    frozen = db.where("VDI", is_a_snapshot=True, managed=True)
-    return {
-        "snapshots": len(db.where("VM", is_a_snapshot=True)),
-        "frozen disks": sum(db.get("VDI", each, "type") != "cbt_metadata" for each in frozen),
-    }
-
-
 def job(name: str, *vms: str, **more: object) -> dict[str, object]:
     return {"job": {"name": name, "vms": list(vms), **more}}
 
@@ -145,7 +136,7 @@ def test_a_deployed_job_is_validated_by_its_commit_event_and_its_versions_turn_g
         "db",
     ]
     assert "good" in installation.artifact("validation-report")["data"]
-    assert left_in_the_pool(lab) == NOTHING_LEFT
+    assert left_in(lab.pool) == NOTHING_LEFT
 
 
 def in_mid_transfer(installation: Installation, lab: LabServer, name: str) -> str:
@@ -156,7 +147,7 @@ def in_mid_transfer(installation: Installation, lab: LabServer, name: str) -> st
     exported = lab.pool.counters()["exported_bytes"]
     wait_until(
         lambda: (
-            left_in_the_pool(lab)["snapshots"] == 2
+            left_in(lab.pool)["snapshots"] == 2
             and sum(lab.pool.counters()["exported_bytes"].values()) > sum(exported.values())
         ),
         "two VMs are in mid-transfer",
@@ -203,7 +194,7 @@ def test_cancelling_in_mid_transfer_drops_every_snapshot(
         f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}}
     )
     wait_until(
-        lambda: left_in_the_pool(lab) == NOTHING_LEFT,
+        lambda: left_in(lab.pool) == NOTHING_LEFT,
         "no snapshot is left",
         seconds=CANCELLED_WITHIN_SECONDS,
     )
@@ -225,7 +216,7 @@ def test_a_job_whose_process_is_killed_is_told_by_mail_and_swept(
 
     assert installation.ended(run)["type"] == "CRASHED"
     assert told_of(mail_server, "orphan") == "Likeness: job orphan: Crashed"
-    wait_until(lambda: left_in_the_pool(lab) == NOTHING_LEFT, "the sweep came", seconds=180)
+    wait_until(lambda: left_in(lab.pool) == NOTHING_LEFT, "the sweep came", seconds=180)
 
 
 def test_a_job_that_dies_with_its_worker_is_told_by_the_next_sweep_and_hinders_no_other(
@@ -244,7 +235,7 @@ def test_a_job_that_dies_with_its_worker_is_told_by_the_next_sweep_and_hinders_n
     assert told_of(mail_server, "widow") == "Likeness: job widow: Crashed"
     (mail,) = [m for m in mail_server.inbox if "job widow:" in m["Subject"]]
     assert run.replace("-", "") in mail.get_content()
-    assert left_in_the_pool(lab) == NOTHING_LEFT
+    assert left_in(lab.pool) == NOTHING_LEFT
     assert installation.ended(run)["type"] == "CRASHED"
     again = installation.run("backup-job/nightly", job("nightly", "db"))
     assert installation.ended(again)["name"] == "Completed"

@@ -19,7 +19,7 @@ from lab.settings import Settings
 from tests.figures import FIGURES
 from tests.flows.browser import Browser, browser
 from tests.flows.installation import ROOT, Installation
-from tests.flows.scene import MIB, NOTHING_LEFT, QUICK, image, noise
+from tests.flows.scene import MIB, NOTHING_LEFT, QUICK, image, left_in, noise
 from tests.flows.waiting import wait_until
 
 pytestmark = [
@@ -51,11 +51,11 @@ set_up_site(
 print("{}")
 """
 COUNTED = """
-CREATE TABLE written (at REAL);
+CREATE TABLE written (at REAL, key TEXT);
 CREATE TRIGGER counted_new AFTER INSERT ON artifact
-    BEGIN INSERT INTO written VALUES (julianday('now') * 86400); END;
+    BEGIN INSERT INTO written VALUES (julianday('now') * 86400, NEW.key); END;
 CREATE TRIGGER counted_changed AFTER UPDATE ON artifact
-    BEGIN INSERT INTO written VALUES (julianday('now') * 86400); END;
+    BEGIN INSERT INTO written VALUES (julianday('now') * 86400, NEW.key || ' changed'); END;
 """
 
 
@@ -82,15 +82,22 @@ def lab(folder: Path) -> Generator[LabServer, None, None]:
         yield server
 
 
+def start_deployed(made: Installation, lab: LabServer, *pools: str) -> None:
+    """A server, with a site in the folder above and all that `prefect.yaml` deploys; no worker."""
+    made.start()
+    for name in pools or ("here",):
+        made.command("work-pool", "create", name, "--type", "process")
+    folder = str(made.folder.parent)
+    given = {"url": lab.url, "user": lab.username, "pool": PASSWORD, "folder": folder}
+    made.python(SET_UP, json.dumps(given))
+    made.command("deploy", "--all", "--no-prompt")
+
+
 @pytest.fixture(scope="module")
 def installation(folder: Path, lab: LabServer) -> Generator[Installation, None, None]:
     made = Installation(folder / "owner")
     try:
-        made.start()
-        made.command("work-pool", "create", "here", "--type", "process")
-        given = {"url": lab.url, "user": lab.username, "pool": PASSWORD, "folder": str(folder)}
-        made.python(SET_UP, json.dumps(given))
-        made.command("deploy", "--all", "--no-prompt")
+        start_deployed(made, lab)
         made.start_worker()
         yield made
     finally:
@@ -128,15 +135,6 @@ def backed_up(installation: Installation, run: str) -> set[str]:
     return {row["VM"] for row in table}
 
 
-def left_in_the_pool(lab: LabServer) -> dict[str, int]:
-    db = lab.pool.db
-    frozen = db.where("VDI", is_a_snapshot=True, managed=True)
-    return {
-        "snapshots": len(db.where("VM", is_a_snapshot=True)),
-        "frozen disks": sum(db.get("VDI", each, "type") != "cbt_metadata" for each in frozen),
-    }
-
-
 def all_four(installation: Installation, name: str) -> None:
     """The report of a job: each VM has a version, and none was left out silently."""
     report = json.loads(installation.artifact(f"job-{name}")["data"])
@@ -163,8 +161,8 @@ def test_twenty_vms_in_one_job(installation: Installation, lab: LabServer) -> No
         )
         epoch = 2440587.5 * 86400
         writes = [
-            at - epoch
-            for (at,) in counting.execute("SELECT at FROM written")
+            (round(at - epoch - begun, 2), key)
+            for at, key in counting.execute("SELECT at, key FROM written")
             if begun - 1 <= at - epoch <= over + 1
         ]
     wait_until(
@@ -193,7 +191,7 @@ def test_twenty_vms_in_one_job(installation: Installation, lab: LabServer) -> No
     assert runs <= 10 * MANY
     assert len(writes) <= max(seconds, 1.0)
     assert seconds / MANY < 1.5
-    assert left_in_the_pool(lab) == NOTHING_LEFT
+    assert left_in(lab.pool) == NOTHING_LEFT
 
 
 @pytest.mark.needs("chromium", "chromedriver")
@@ -287,7 +285,7 @@ def test_a_job_outlives_its_server(installation: Installation, lab: LabServer) -
 
     assert installation.ended(run, seconds=600)["name"] == "Completed"
     all_four(installation, "headless")
-    assert left_in_the_pool(lab) == NOTHING_LEFT
+    assert left_in(lab.pool) == NOTHING_LEFT
     the_next_one_runs(installation)
 
 
@@ -301,7 +299,7 @@ def test_a_job_outlives_a_locked_database(installation: Installation, lab: LabSe
 
     assert installation.ended(run, seconds=600)["name"] == "Completed"
     all_four(installation, "locked")
-    assert left_in_the_pool(lab) == NOTHING_LEFT
+    assert left_in(lab.pool) == NOTHING_LEFT
     the_next_one_runs(installation)
 
 
@@ -314,7 +312,7 @@ def test_a_job_whose_worker_is_killed_ends_and_is_swept(
     installation.start_worker()
     swept = installation.run("sweep/sweep", {})
     assert installation.ended(swept)["type"] == "COMPLETED"
-    assert left_in_the_pool(lab) == NOTHING_LEFT
+    assert left_in(lab.pool) == NOTHING_LEFT
     assert ended["type"] in ("COMPLETED", "CRASHED"), ended
     FIGURES.append(f"the run of a killed worker ends {ended['name']}: {ended['message']}")
     the_next_one_runs(installation)
@@ -327,5 +325,5 @@ def test_a_job_whose_worker_is_killed_ends_and_is_swept(
     swept = installation.run("sweep/sweep", {})
     assert installation.ended(swept)["type"] == "COMPLETED"
     assert installation.ended(lost)["type"] == "CRASHED"
-    assert left_in_the_pool(lab) == NOTHING_LEFT
+    assert left_in(lab.pool) == NOTHING_LEFT
     the_next_one_runs(installation)

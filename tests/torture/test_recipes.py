@@ -20,7 +20,7 @@ from lab.settings import Settings
 from tests.flows.installation import ROOT, Installation, free_port
 from tests.flows.scene import MIB, QUICK, image, noise
 from tests.flows.waiting import wait_until
-from tests.torture.test_operator_day import PASSWORD, SET_UP, job
+from tests.torture.test_operator_day import PASSWORD, job, start_deployed
 
 pytestmark = [
     pytest.mark.torture,
@@ -52,13 +52,8 @@ def installation(tmp_path: Path) -> Installation:
 @contextmanager
 def backed_up_and_green(made: Installation, lab: LabServer) -> Generator[None, None, None]:
     """Start all of it: a job by its deployment, and the validation that its event starts."""
-    folder = made.folder.parent
     try:
-        made.start()
-        made.command("work-pool", "create", "here", "--type", "process")
-        given = {"url": lab.url, "user": lab.username, "pool": PASSWORD, "folder": str(folder)}
-        made.python(SET_UP, json.dumps(given))
-        made.command("deploy", "--all", "--no-prompt")
+        start_deployed(made, lab)
         made.start_worker()
         run = made.run("backup-job/nightly", job("nightly", "web"))
         assert made.ended(run)["name"] == "Completed"

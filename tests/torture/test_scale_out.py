@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -21,10 +21,10 @@ from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
 from tests.figures import FIGURES
-from tests.flows.installation import Installation, processes_of
+from tests.flows.installation import Installation
 from tests.flows.scene import MIB, QUICK, image, noise
 from tests.flows.waiting import wait_until
-from tests.torture.test_operator_day import PASSWORD, SET_UP, job
+from tests.torture.test_operator_day import PASSWORD, job, start_deployed
 
 pytestmark = [
     pytest.mark.torture,
@@ -67,12 +67,7 @@ def lab(folder: Path) -> Generator[LabServer, None, None]:
 def installation(folder: Path, lab: LabServer) -> Generator[Installation, None, None]:
     made = Installation(folder / "owner")
     try:
-        made.start()
-        for name in ("here", "others"):
-            made.command("work-pool", "create", name, "--type", "process")
-        given = {"url": lab.url, "user": lab.username, "pool": PASSWORD, "folder": str(folder)}
-        made.python(SET_UP, json.dumps(given))
-        made.command("deploy", "--all", "--no-prompt")
+        start_deployed(made, lab, "here", "others")
         for each in ("prove-packs/prove-packs", "work-elsewhere/work-elsewhere"):
             known = made.get(f"/deployments/name/{each}")["id"]
             made.post(f"/deployments/{known}", {"work_pool_name": "others"}, method="PATCH")
@@ -145,6 +140,33 @@ def test_two_workers_share_what_is_to_be_proved(installation: Installation, fold
     )
 
 
+def kill_one_that_proves(
+    installation: Installation, workers: Sequence[int], runs: Callable[[], Sequence[dict[str, Any]]]
+) -> bool:
+    """Kill a worker and its run in the midst of it; whether one was in the midst."""
+    proving = [each["id"] for each in runs() if each["state"]["type"] == "RUNNING"]
+    for run in proving:
+        with suppress(ValueError, OSError):  # it has just ended
+            process = installation.process_of_run(run)
+            os.kill(process, signal.SIGSTOP)  # so that it does not end while it is looked at
+            if installation.flow_run(run)["state"]["type"] == "RUNNING":
+                (worker,) = {*workers} & {*ancestors(process)}
+                for pid in (worker, process):
+                    os.kill(pid, signal.SIGKILL)
+                return True
+            os.kill(process, signal.SIGCONT)
+    return False
+
+
+def ancestors(pid: int) -> list[int]:
+    """Who began a process, who began that, and so on."""
+    found = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        found.append(pid)
+    return found
+
+
 def test_what_a_killed_worker_had_is_proved_by_the_other_and_damage_is_found(
     installation: Installation, folder: Path
 ) -> None:
@@ -161,13 +183,11 @@ def test_what_a_killed_worker_had_is_proved_by_the_other_and_damage_is_found(
         victim.write_bytes(hurt)
         run = installation.run("validate/check-everything", {})
         wait_until(
-            lambda: sum(each["state"]["type"] == "RUNNING" for each in new()) == 2,
-            "both prove",
+            lambda: kill_one_that_proves(installation, workers, new),
+            "one is killed",
             seconds=300,
-            pause=0.1,
+            pause=0.05,
         )
-        for pid in processes_of(workers[1]):
-            os.kill(pid, signal.SIGKILL)
         ended = installation.ended(run, seconds=900)
     assert ended["type"] == "FAILED", ended
     table = json.loads(installation.artifact("versions")["data"])
