@@ -52,11 +52,12 @@ def put_table(
 
 
 def _changed(client: SyncPrefectClient, key: str, change: ArtifactUpdate) -> bool:
-    """Change the newest artifact with a key; whether there is one."""
+    """Change the newest artifact with a key, unless it says so already; whether there is one."""
     named = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
     newest = client.read_latest_artifacts(artifact_filter=named, limit=1)
     for each in newest:
-        client.update_artifact(each.latest_id, change)
+        if (each.data, each.description) != (change.data, change.description):
+            client.update_artifact(each.latest_id, change)
     return bool(newest)
 
 

@@ -19,6 +19,7 @@ from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted, readable_size
 from tasks.ages import age_limit
 from tasks.artifacts import put_markdown, put_table, slug
+from tasks.dashboard import show_dashboard
 from tasks.heal import Healed
 from tasks.notify import Delivered
 from tasks.outcomes import DAMAGE_FOUND, HAD_WARNINGS, DamageFound
@@ -42,13 +43,14 @@ def show_job(
     head: str,
     warnings: Sequence[str] = (),
 ) -> None:
-    """The job's result as a table."""
+    """The job's result as a table, and the list of versions."""
     rows = [_outcome_row(outcome) for outcome in outcomes]
     description = (
         f"Job **{job.name}**: {counted(len(outcomes), 'VM')}; store at {head or 'no head'}"
     )
     description += "".join(f"\n\n⚠ {warning}" for warning in warnings)
     put_table(site.key_of(f"job-{slug(job.name)}"), rows, description)
+    show_versions(site=site)
 
 
 def _outcome_row(outcome: VmOutcome) -> dict[str, str]:
@@ -179,6 +181,7 @@ def show_validation(found: Validated, healed: Healed, *, site: Site) -> None:
         lines.append(f"- ✅ healed: {_damage(change)}")
     text = "\n\n".join(lines)
     put_markdown(site.key_of("validation-report"), text, "What one validation read and found")
+    show_dashboard(site=site)
 
 
 def _damage(change: Any) -> str:
