@@ -151,7 +151,7 @@ def start_delegate(
     Raises:
         BadInput: There is no template or network for it.
         AddressTaken: Another VM has the address.
-        HostBusy: It did not tell its address in time.
+        HostBusy: It did not tell its address in time, or ended before.
         HostRefused, HostUnreachable: The pool does not make it.
         Stopped: On request.
     """
@@ -204,7 +204,8 @@ def _awaited(
 ) -> XenDelegate:
     begun, told_at = stopwatch(), 0.0
     while True:
-        data = xen.call("VM.get_xenstore_data", ref)
+        record = xen.call("VM.get_record", ref)
+        data = record["xenstore_data"]
         told = {key: str(data.get(f"vm-data/{key}", "")) for key in TOLD_BY_GUEST}
         if told["assigned-ip"] and told["host-key"]:
             if wish.address and told["assigned-ip"] != wish.address.address:
@@ -217,6 +218,11 @@ def _awaited(
                 raise BadInput(f"{name} tells a port that is none: {port[:20]!r}; see its log")
             devices = told["devices"] or "/dev"
             return XenDelegate(ref, name, told["assigned-ip"], int(port), told["host-key"], devices)
+        if record["power_state"] != "Running":
+            raise HostBusy(
+                f"{name} is {record['power_state']} before it told its address; see its host's log,"
+                " then run the job again"
+            )
         waited = stopwatch() - begun
         if waited > wish.boot_seconds:
             see = "its console" if wish.address else "that its network has a DHCP server"

@@ -3,6 +3,7 @@
 import random
 import signal
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from lab.pool import Pool
 from lab.serving import LabServer
 from likeness.claims import is_claimed
+from likeness.errors import LikenessError
 from likeness.model.addresses import AddressGroup
 from likeness.xen.sweeping import sweep_snapshots
 from tasks.addresses import claim_of
@@ -75,11 +77,19 @@ def test_a_controller_killed_at_any_call_leaves_nothing_after_the_sweep(
 
 
 def kill_a_delegate(scene: Scene, job: BaseProcess, it_is_time: Callable[[], bool]) -> bool:
-    """Its whole machine at once, and say whether there was one; the job ends by itself."""
+    """Its machine, or all that runs in it, at once; say whether there was one.
+
+    The job ends by itself.
+    """
     wait_until(lambda: it_is_time() or not job.is_alive(), "the moment comes")
-    alive = [each.process for each in list(scene.pool.guests.running.values()) if each.process]
-    for process in alive[:1]:
-        process.kill()
+    alive = dict(scene.pool.guests.running)
+    for ref, guest in list(alive.items())[:1]:
+        listens = "vm-data/assigned-ip" in scene.pool.db.get("VM", ref, "xenstore_data")
+        if listens and guest.process and (job.pid or 0) % 2:
+            guest.process.kill()
+        else:
+            with scene.site.xen_pool.open() as xen, suppress(LikenessError):  # it has just gone
+                xen.call("VM.hard_shutdown", ref)
     job.join(HANG_SECONDS)
     assert job.exitcode is not None
     return bool(alive)

@@ -8,8 +8,16 @@ import pytest
 from abd.make_xva import main as make_archive
 from lab.pool import Pool
 from likeness.agent.protocol import PROTOCOL
-from likeness.errors import BadInput
-from likeness.xen.delegates import AGENT_TAG, DEFAULT_TAG, DelegateWish, find_template
+from likeness.errors import BadInput, HostBusy
+from likeness.stopping import StopToken
+from likeness.xen.delegates import (
+    AGENT_TAG,
+    DEFAULT_TAG,
+    DelegateWish,
+    find_template,
+    start_delegate,
+)
+from likeness.xen.marks import DELEGATE_NAME
 from tests.xen.conftest import MIB, Stage
 
 WISH = DelegateWish(protocol=PROTOCOL)
@@ -55,6 +63,30 @@ def test_of_two_templates_with_the_tag_none_is_taken(stage: Stage) -> None:
     template(stage.pool)
     with pytest.raises(BadInput, match="2 templates have the tag"):
         find_template(stage.xen, WISH)
+
+
+def test_one_that_ends_while_it_starts_is_not_waited_for(stage: Stage) -> None:
+    """As when its host runs out of memory, or somebody shuts it down."""
+    template(stage.pool)
+    before = stage.objects()
+
+    def shut_down(_: str) -> None:
+        for ref in stage.pool.db.where("VM", power_state="Running"):
+            if stage.pool.db.get("VM", ref, "name_label").startswith(DELEGATE_NAME):
+                stage.xen.call("VM.hard_shutdown", ref)
+
+    with pytest.raises(HostBusy, match="ABD for web-1 is Halted before it told its address"):
+        start_delegate(
+            stage.xen,
+            WISH,
+            vm_name="web-1",
+            vm_ref=stage.pool.vm("web-1"),
+            owner=stage.owner,
+            public_key="ssh-ed25519 AAAA",
+            stop=StopToken(),
+            say=shut_down,
+        )
+    assert stage.objects() == before
 
 
 def test_the_archive_of_the_image_is_the_same_again(tmp_path: Path) -> None:
