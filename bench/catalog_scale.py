@@ -238,8 +238,9 @@ def for_each_vm(catalog: CatalogLocation, chunks: int, nth: int, timed: Timed) -
     version, changes, pack = tonight(101 + 97 * nth % 800, VERSIONS + 1, base)
     some = [ChunkId(each.chunk) for each in pack.locations[:100]]
     one = PackId(_name(f"pack{2 + nth * 7 * base // 64}"))
-    old = [PackId(_name(f"pack{1 + nth * PROOFS + at}")) for at in range(PROOFS)]
+    old = [PackId(_name(f"pack{1 + nth * PROOFS + at}")) for at in range(1, PROOFS)]
     proofs = [PackProof(each, Finding.PROVED, NOW, 6_400_500, 64) for each in old]
+    proofs.append(PackProof(pack.pack, Finding.PROVED, NOW, pack.size_bytes, CHANGED))
     work: dict[str, Callable[[], object]] = {
         "what a VM must read again": partial(must_read, catalog, VmId(version.clear.vm)),
         f"record a version, {CHANGED} changed": partial(
@@ -255,11 +256,13 @@ def for_each_vm(catalog: CatalogLocation, chunks: int, nth: int, timed: Timed) -
         timed(what, each)
 
 
-def for_all(catalog: CatalogLocation, folder: Path, timed: Timed) -> None:
+def for_all(catalog: CatalogLocation, chunks: int, folder: Path, timed: Timed) -> None:
     """What a validation, a policy, a reclaim and a compaction ask once."""
     known = partial(write_known_ids, catalog, folder / "ids", NOW, MONTH)
     timed("known ids, the first time", known)
-    proof = PackProof(PackId(_name("new pack", 101, 31)), Finding.PROVED, NOW, 1, CHANGED)
+    version, changes, pack = tonight(7, VERSIONS + 1, chunks * 7 // 10 // VMS)
+    record_version(catalog, version, [changes], [pack], NOW)
+    proof = PackProof(pack.pack, Finding.PROVED, NOW, pack.size_bytes, CHANGED)
     record_proofs(catalog, [proof], NOW, MONTH)
     timed(f"known ids, {CHANGED} more proved", known)
     timed("preview, a version of each VM", partial(freed_by, catalog, oldest(catalog), NOW, MONTH))
@@ -303,7 +306,7 @@ def main() -> None:
                         for_each_vm(catalog, chunks, 3 * turn + nth, found[chunks])
         for chunks, catalog in stores.items():
             with catalog_session(catalog):
-                for_all(catalog, catalog.path.parent, found[chunks])
+                for_all(catalog, chunks, catalog.path.parent, found[chunks])
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
             print(f"{chunks:,} data blocks: {peak} MB at most", flush=True)
     medians = [

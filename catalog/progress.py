@@ -6,6 +6,7 @@ from datetime import datetime
 
 from catalog.at_work import take_over_work
 from catalog.connection import CatalogLocation, from_utc, reading, to_utc, writing
+from catalog.finding import NONE
 from catalog.serving import CLOCK_SLACK, few_rows, of_disks
 from likeness.model.ids import RunId
 
@@ -167,6 +168,7 @@ def disk_proofs(catalog: CatalogLocation, versions: Iterable[str]) -> list[DiskP
             connection,
             f"""{its} JOIN pack_uses AS u
                 ON u.vm_no = v.vm_no AND u.since <= v.turn AND v.turn < u.until""",
+            none=NONE,
         )
         found = connection.execute(
             f"""WITH its_maps AS (SELECT * FROM maps WHERE {near}

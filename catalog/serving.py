@@ -51,7 +51,8 @@ def choose_serving(connection: Connection, chunks: str, now: datetime) -> int:
     connection.execute(
         f"""UPDATE places SET serves = r.best FROM ranked AS r
         WHERE places.chunk = r.chunk AND places.pack_no = r.pack_no AND places.start = r.start
-          AND r.serves <> r.best AND {few_rows("places.pack_no", connection, "moved")}"""  # noqa: S608
+          AND r.serves <> r.best
+          AND {few_rows("places.pack_no", connection, "moved", none=NONE)}"""  # noqa: S608
     )
     connection.execute(
         """UPDATE damaged_chunks SET healed_at = ?
@@ -216,7 +217,7 @@ def refresh_uses(connection: Connection) -> None:
         WHERE pack_uses.vm_no = u.vm_no AND pack_uses.pack_no = u.pack_no"""
     )
     its_maps = of_disks(connection, "disks SEMI JOIN use_pairs USING (vm_no)")
-    in_packs = few_rows("pack_no", connection, "use_pairs")
+    in_packs = few_rows("pack_no", connection, "use_pairs", none=NONE)
     connection.execute(
         f"""INSERT INTO pack_uses (vm_no, pack_no, since, until)
         WITH served AS (

@@ -14,7 +14,7 @@ from catalog.finding import folder_of, in_packs_of, packs_holding
 from catalog.id_parts import ENDING
 from catalog.keeping_parts import keep_parts
 from catalog.reconciling import packs_are_back
-from catalog.serving import of_disks
+from catalog.serving import choose_serving, of_disks
 from catalog.session import catalog_session
 from likeness.model.ids import ChunkId, RunId
 from likeness.store.read.index import KnownPack
@@ -231,6 +231,20 @@ def test_to_find_ids_reads_no_more_where_the_store_is_larger(grown: list[Catalog
     assert many <= 3 * ROW_GROUP, "it looks at every place"
 
 
+def test_to_choose_which_copy_serves_reads_no_more_where_the_store_is_larger(
+    grown: list[CatalogLocation],
+) -> None:
+    for catalog in grown:
+        with writing(catalog) as connection:
+            connection.execute(
+                """CREATE OR REPLACE TEMP TABLE asked AS
+                SELECT chunk FROM places WHERE pack_no BETWEEN 1000 AND 1010"""
+            )
+            counting = Counting(connection, "places")
+            assert choose_serving(counting, "asked", NOW) == 0  # type: ignore[arg-type]
+            assert 0 < counting.rows <= 6 * ROW_GROUP
+
+
 def test_a_vms_maps_are_found_among_those_of_all_others(grown: list[CatalogLocation]) -> None:
     for catalog in grown:
         with reading(catalog) as connection:
@@ -275,7 +289,8 @@ class Counting:
 
     def execute(self, query: str, *more: object) -> "Counting":
         self.connection.execute(query, *more)
-        self.query = query
+        if not query.lstrip().startswith(("SELECT", "WITH")):
+            self._counted(None)  # nobody fetches anything
         return self
 
     def _counted(self, rows: object) -> object:
