@@ -8,6 +8,7 @@ rotten says so when it is read; it is thrown away then, since it can be made aga
 import os
 import weakref
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ Rows = tuple[Halves, Halves, Packs]
 """First and second halves of ids of 16 bytes, and numbers of packs."""
 
 ENDING = ".ids"
-_ROWS = 1024
-_ROW_BYTES = 8 + 8 + 4
-_BLOCK_BYTES = _ROWS * _ROW_BYTES
+_ROWS = 256
+_BLOCK = np.dtype([("first", "<u8", _ROWS), ("second", "<u8", _ROWS), ("pack", "<u4", _ROWS)])
+_BLOCK_BYTES = _BLOCK.itemsize
 _MAGIC = b"likeness ids 1\n"
 _WORD = 4
 _END_BYTES = 2 * _WORD + len(_MAGIC)
@@ -99,23 +100,28 @@ class Part:
         Raises:
             TornPart: A block is not what was written.
         """
+        begin = np.searchsorted(self.firsts, firsts, "left") - 1
+        end = np.searchsorted(self.firsts, firsts, "right")
+        order = np.argsort(firsts)  # of ids in one block the second one reads nothing
+        asked = zip(*(c[order].tolist() for c in (begin, end, firsts, seconds)), strict=True)
         found: set[int] = set()
-        if not self.said.count or not len(firsts):
-            return found
-        order = np.argsort(firsts)
-        firsts, seconds = firsts[order], seconds[order]
-        begin = np.maximum(np.searchsorted(self.firsts, firsts, "left").astype(np.int64) - 1, 0)
-        end = np.searchsorted(self.firsts, firsts, "right").astype(np.int64)
-        for block in _blocks(begin, end):
-            own, their, packs = self._block(block)
-            start = np.searchsorted(firsts, own[0], "left")
-            asked = firsts[start : np.searchsorted(firsts, own[-1], "right")]
-            low = np.searchsorted(own, asked, "left")
-            high = np.searchsorted(own, asked, "right")
-            for nth in np.flatnonzero(low < high):
-                at = slice(low[nth], high[nth])
-                found.update(packs[at][their[at] == seconds[start + nth]].tolist())
+        number, data = -1, memoryview(b"")
+        for low, high, first, second in asked:
+            for block in range(max(low, 0), high):
+                if block != number:
+                    number, data = block, memoryview(self._read(block, block + 1))
+                found.update(self._packs_in(data, block, first, second))
         return found
+
+    def _packs_in(self, data: memoryview, block: int, first: int, second: int) -> Iterator[int]:
+        """Packs that hold an id, by one block."""
+        used = min(_ROWS, self.said.count - block * _ROWS)
+        firsts = data[: 8 * used].cast("Q")
+        at = bisect_left(firsts, first)
+        while at < used and firsts[at] == first:
+            if data[8 * _ROWS : 16 * _ROWS].cast("Q")[at] == second:
+                yield data[16 * _ROWS :].cast("I")[at]
+            at += 1
 
     def rows(self, low: int, high: int) -> Rows:
         """All rows whose first half is from `low` to `high`, that not included.
@@ -127,37 +133,33 @@ class Part:
         end = len(self.firsts)
         if high < 1 << 64:
             end = int(np.searchsorted(self.firsts, np.uint64(high), "left"))
-        read = [self._block(block) for block in range(begin, end)] or [_NO_ROWS]
-        firsts, seconds, packs = (np.concatenate(column) for column in zip(*read, strict=True))
+        read = np.frombuffer(self._read(begin, end), _BLOCK)
+        used = min(len(read) * _ROWS, self.said.count - begin * _ROWS)
+        firsts, seconds, packs = (read[c].reshape(-1)[:used] for c in ("first", "second", "pack"))
         start = int(np.searchsorted(firsts, np.uint64(low), "left"))
         stop = len(firsts)
         if high < 1 << 64:
             stop = int(np.searchsorted(firsts, np.uint64(high), "left"))
         return firsts[start:stop], seconds[start:stop], packs[start:stop]
 
-    def _block(self, number: int) -> Rows:
+    def _read(self, begin: int, end: int) -> bytes:
+        """Some blocks, side by side."""
         try:
-            data = os.pread(self.handle, _BLOCK_BYTES, number * _BLOCK_BYTES)
+            data = os.pread(self.handle, (end - begin) * _BLOCK_BYTES, begin * _BLOCK_BYTES)
         except OSError as cause:
             raise TornPart(self.path) from cause
-        if len(data) != _BLOCK_BYTES or zlib.crc32(data) != self.checks[number]:
+        checks = self.checks[begin:end].tolist()
+        if len(data) != len(checks) * _BLOCK_BYTES or checks != _checks_of(data):
             raise TornPart(self.path)
-        used = min(_ROWS, self.said.count - number * _ROWS)
-        return (
-            np.frombuffer(data, np.uint64, used),
-            np.frombuffer(data, np.uint64, used, 8 * _ROWS),
-            np.frombuffer(data, np.uint32, used, 16 * _ROWS),
-        )
+        return data
+
+
+def _checks_of(blocks: bytes) -> list[int]:
+    view = memoryview(blocks)
+    return [zlib.crc32(view[at : at + _BLOCK_BYTES]) for at in range(0, len(view), _BLOCK_BYTES)]
 
 
 _NO_ROWS: Rows = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.uint32))
-
-
-def _blocks(begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> list[int]:
-    """Which blocks may hold any: an id stands in one, or in several where many are alike."""
-    alone = np.unique(begin).tolist()
-    longer = np.flatnonzero(end - begin > 1)
-    return sorted({*alone, *(at for n in longer for at in range(begin[n], end[n]))})
 
 
 def _described(path: Path, handle: int) -> tuple[Said, int, Halves, Packs]:
@@ -190,13 +192,13 @@ def write_part(path: Path, said: Said, rows: Iterable[Rows]) -> Said:
         for more in rows:
             joined = _joined([left, more])
             whole = len(joined[0]) // _ROWS * _ROWS
-            for at in range(0, whole, _ROWS):
-                file.write(_packed(joined, at, firsts, checks))
+            left = _cut(joined, whole, len(joined[0]))
             count += whole
-            left = _cut(joined, whole)
-        if len(left[0]):
-            file.write(_packed(left, 0, firsts, checks))
-            count += len(left[0])
+            file.write(
+                _packed((joined[0][:whole], joined[1][:whole], joined[2][:whole]), firsts, checks)
+            )
+        file.write(_packed(left, firsts, checks))
+        count += len(left[0])
         said = msgspec.structs.replace(said, count=count)
         tail = np.array(firsts, np.uint64).tobytes() + np.array(checks, np.uint32).tobytes()
         tail += msgspec.json.encode(said)
@@ -207,12 +209,16 @@ def write_part(path: Path, said: Said, rows: Iterable[Rows]) -> Said:
     return said
 
 
-def _packed(rows: Rows, at: int, firsts: list[int], checks: list[int]) -> bytes:
-    data = b"".join(
-        column[at : at + _ROWS].tobytes().ljust(_ROWS * column.itemsize, b"\xff") for column in rows
-    )
-    firsts.append(int(rows[0][at]))
-    checks.append(zlib.crc32(data))
+def _packed(rows: Rows, firsts: list[int], checks: list[int]) -> bytes:
+    """Rows as blocks, the last one filled up; their first ids and checksums go into the lists."""
+    blocks = np.zeros(-(-len(rows[0]) // _ROWS), _BLOCK)
+    for name, column in zip(("first", "second", "pack"), rows, strict=True):
+        padded = np.zeros(blocks.size * _ROWS, column.dtype)
+        padded[: len(column)] = column
+        blocks[name] = padded.reshape(-1, _ROWS)
+    data = blocks.tobytes()
+    firsts += rows[0][::_ROWS].tolist()
+    checks += _checks_of(data)
     return data
 
 
@@ -221,8 +227,8 @@ def _joined(rows: list[Rows]) -> Rows:
     return firsts, seconds, packs
 
 
-def _cut(rows: Rows, start: int) -> Rows:
-    return rows[0][start:], rows[1][start:], rows[2][start:]
+def _cut(rows: Rows, start: int, stop: int) -> Rows:
+    return rows[0][start:stop], rows[1][start:stop], rows[2][start:stop]
 
 
 def in_order(rows: Rows) -> Rows:
