@@ -212,8 +212,12 @@ def write_part(path: Path, said: Said, rows: Iterable[Rows]) -> Said:
 def _packed(rows: Rows, firsts: list[int], checks: list[int]) -> bytes:
     """Rows as blocks, the last one filled up; their first ids and checksums go into the lists."""
     blocks = np.zeros(-(-len(rows[0]) // _ROWS), _BLOCK)
-    for name, column in zip(("first", "second", "pack"), rows, strict=True):
-        padded = np.zeros(blocks.size * _ROWS, column.dtype)
+    for name, column in (
+        ("first", rows[0]),
+        ("second", rows[1]),
+        ("pack", rows[2].astype(np.uint64)),
+    ):
+        padded = np.zeros(blocks.size * _ROWS, np.uint64)
         padded[: len(column)] = column
         blocks[name] = padded.reshape(-1, _ROWS)
     data = blocks.tobytes()
