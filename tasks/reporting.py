@@ -19,7 +19,6 @@ from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted, readable_size
 from tasks.ages import age_limit
 from tasks.artifacts import put_markdown, put_table, slug
-from tasks.dashboard import show_dashboard
 from tasks.heal import Healed
 from tasks.notify import Delivered
 from tasks.outcomes import DAMAGE_FOUND, HAD_WARNINGS, DamageFound
@@ -181,7 +180,6 @@ def show_validation(found: Validated, healed: Healed, *, site: Site) -> None:
         lines.append(f"- ✅ healed: {_damage(change)}")
     text = "\n\n".join(lines)
     put_markdown(site.key_of("validation-report"), text, "What one validation read and found")
-    show_dashboard(site=site)
 
 
 def _damage(change: Any) -> str:
