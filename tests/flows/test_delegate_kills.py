@@ -120,11 +120,12 @@ def test_of_a_killed_job_or_delegate_nothing_is_left_after_the_sweep(
     try:
         with delegate_scene(tmp_path, server, vms, delegate_addresses=groups) as scene:
             for number in range(kills):
-                moment = progress(scene) + chance.randint(80, 320)
+                moment = progress(scene) + chance.randint(40, 200)
                 job = scene.job("web", "db", concurrency=2, source="enhanced")
                 process = start("backup", job=job.model_dump(), site=scene.name)
                 kill = kill_a_delegate if number % 2 else kill_job
                 hit += kill(scene, process, at(scene, moment))
+            print(f"{hit} of {kills} were killed at work")
             assert hit >= kills // 2 - 1  # some moments are behind the end
             wait_until(lambda: not asked_of(scene), "the pool has finished")
             sweep(site=scene.name)

@@ -114,18 +114,22 @@ def test_it_stops_when_its_hours_are_over_and_goes_on_in_the_next(workshop: Work
     assert {*workshop.pack_names()} == {name for name in vault.objects if name[:6] == "packs/"}
 
 
-def test_the_cap_holds_within_a_tenth(workshop: Workshop) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "least"), [(3, 0.5), pytest.param(12, 0.9, marks=pytest.mark.torture)]
+)
+def test_the_cap_holds_within_a_tenth(workshop: Workshop, seconds: int, least: float) -> None:
+    """From below in the long run alone: a busy machine may be slower for a moment."""
     for each in range(6):
         workshop.back_up(noise(each, 40 * CHUNK), vm=VmId(random_name()))
     size = sum(entry.size_bytes for entry in workshop.transport.entries(layout.PACKS))
-    rate = size / 3
+    rate = size / seconds
 
     begun = time.monotonic()
     copied = vaulted(workshop, MemoryTransport(), Manner(cap=BandwidthCap(rate)))
     took = time.monotonic() - begun
 
     moved = sum(each.size_bytes for each in copied)
-    assert moved / (took + 0.25) >= rate * 0.5, "a busy machine is slower, and not by much"
+    assert moved / (took + 0.25) >= rate * least
     assert moved / (took + 0.25) <= rate * 1.1, "a quarter of a second's worth passes at once"
 
 
