@@ -18,7 +18,8 @@ def vm_id(number: int) -> VmId:
 def fill(catalog: CatalogLocation, vms: int, nights: int, vault: str) -> None:
     """Fill an empty catalog; the last ones of the VMs are late, damaged, unchecked, or failed."""
     now = to_utc(system_clock())
-    arguments = {"vms": vms, "nights": nights, "now": now, "vault": vault}
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)  # the pages go by its nights
+    arguments = {"vms": vms, "nights": nights, "now": now, "today": today, "vault": vault}
     with writing(catalog) as connection:
         connection.execute(
             """INSERT INTO vms BY NAME SELECT n AS vm_no, printf('%032x', n)::UUID AS vm_id,
@@ -37,9 +38,9 @@ def fill(catalog: CatalogLocation, vms: int, nights: int, vault: str) -> None:
                 printf('%016x%016x', n + 1, d)::UUID AS version_id, n::INTEGER AS vm_no,
                 $nights - d AS turn, printf('server-%03d', n) AS vm_name, $nights - d AS sequence,
                 '' AS record, '' AS digest,
-                $now - to_days(d::INTEGER) - INTERVAL 3 HOUR AS taken_at,
-                $now - to_days(d::INTEGER) - INTERVAL 2 HOUR AS committed_at,
-                $now - to_days(d::INTEGER) - INTERVAL 2 HOUR AS recorded_at,
+                greatest($now - INTERVAL 3 HOUR, $today) - to_days(d::INTEGER) AS taken_at,
+                greatest($now - INTERVAL 2 HOUR, $today) - to_days(d::INTEGER) AS committed_at,
+                greatest($now - INTERVAL 2 HOUR, $today) - to_days(d::INTEGER) AS recorded_at,
                 printf('%032x', d)::UUID AS run_id, 'nightly' AS job, 'standard' AS consistency,
                 'standard' AS consistency_asked, '' AS note,
                 printf('{"disk_bytes":107374182400,"read_bytes":%d,"sent_bytes":%d}',
@@ -55,7 +56,7 @@ def fill(catalog: CatalogLocation, vms: int, nights: int, vault: str) -> None:
             FROM range($vms) AS v(n), range($nights) AS e(d)
             WHERE NOT (n = $vms - 1 AND d < 4) AND hash(n * 41 + d) % 29 <> 0 OR d = 0
             AND n <> $vms - 1""",
-            {key: arguments[key] for key in ("vms", "nights", "now")},
+            {key: arguments[key] for key in ("vms", "nights", "now", "today")},
         )
         connection.execute(
             """INSERT INTO version_disks BY NAME SELECT version_no, vm_no AS disk_no,
