@@ -91,6 +91,6 @@ def test_every_figure_of_the_board_is_there(house: House) -> None:
     ages = re.findall(
         r'^likeness_last_good_version_age_seconds\{.*vm="server-000"\} (.*)$', text, re.M
     )
-    assert [round(float(age) / 3600) for age in ages] == [3]
+    assert [0 <= float(age) < 3.5 * 3600 for age in ages] == [True]  # taken today
     assert 'likeness_vm_state{site="main",state="damaged"' in text
     assert 'likeness_versions{site="main",verdict="bad"} 2.0' in text
