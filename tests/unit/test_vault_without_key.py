@@ -21,6 +21,7 @@ from likeness.store.format.vault_file import (
     vault_without_key,
     write_vault_file,
 )
+from likeness.store.format.vaults import whole_format
 from likeness.store.keys.keyring import begin_epoch
 from likeness.store.read.packs_needed import packs_of
 from likeness.store.read.versions import Version, read_version, record_names
@@ -260,6 +261,35 @@ def test_a_store_says_that_it_has_needs_lists_and_they_follow_its_vms(workshop: 
     assert lists_to_write(store, {}) == []
     assert name not in workshop.objects
     assert VersionId(version.version) in version.name
+
+
+def test_saying_so_is_cut_short_anywhere_and_done_again(workshop: Workshop) -> None:
+    """No copy of the format document is missing for good, and one is whole at any moment."""
+
+    def as_before() -> MemoryTransport:
+        made = MemoryTransport()
+        made.objects.update(workshop.objects)
+        return made
+
+    def begun_over(transport: Transport) -> None:
+        begin_needs_lists(open_store_with_key_file(transport, workshop.key_file))
+
+    watched = FaultyTransport(as_before(), counting=CHANGING)
+    begun_over(watched)
+    steps = len(watched.operations)
+    for at in range(1, steps + 1):
+        for fault in (Fault.TORN_WRITE, Fault.RAISE_AFTER):
+            inner = as_before()
+            with pytest.raises(ShareUnreachable):
+                begun_over(FaultyTransport(inner, at=at, fault=fault, counting=CHANGING))
+            begun_over(inner)
+            opened = open_store_with_key_file(inner, workshop.key_file)
+            assert has_needs_lists(opened)
+            for copy in layout.FORMAT_COPIES:
+                whole = whole_format(opened, inner, copy)
+                assert whole is not None, (at, fault, copy)
+                assert whole.facts == opened.facts
+    assert steps == 2 * len(layout.FORMAT_COPIES)
 
 
 def test_what_is_asked_without_a_key_grows_with_what_is_new_and_not_with_the_store(

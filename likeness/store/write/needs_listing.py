@@ -24,7 +24,7 @@ from likeness.store.format.guard import NEEDS_LISTS
 from likeness.store.format.needs_lists import NeededMap, list_names, lists_of
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.vault_file import VaultFile
-from likeness.store.format.vaults import format_document
+from likeness.store.format.vaults import format_document, whole_format
 from likeness.store.read.versions import read_version_surely
 
 STAMP_DIGITS = 16
@@ -57,14 +57,14 @@ def begin_needs_lists(store: DataStore) -> None:
     Raises:
         ShareUnreachable: Nobody knows how far it came; repeat.
     """
-    if has_needs_lists(store):
-        return
-    features = (*store.facts.must_know_to_write, NEEDS_LISTS)
-    facts = msgspec.structs.replace(store.facts, must_know_to_write=features)
+    features = dict.fromkeys((*store.facts.must_know_to_write, NEEDS_LISTS))
+    facts = msgspec.structs.replace(store.facts, must_know_to_write=tuple(features))
     data = format_document(DataStore(store.transport, facts, store.keys, past=store.past))
     for name in reversed(layout.FORMAT_COPIES):
-        set_aside(store, name)
-        store.for_writing().create(name, [data])
+        there = whole_format(store, store.transport, name)
+        if there is None or NEEDS_LISTS not in there.facts.must_know_to_write:
+            set_aside(store, name)
+            store.for_writing().create(name, [data])
     store.facts = facts
 
 
