@@ -5,6 +5,7 @@ newest there is at least every five seconds while it lasts. Each draws all of it
 so it says the same whoever draws it; a lost page never fails anything.
 """
 
+import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -127,12 +128,10 @@ def _kept(site: Site, on: Board, *, drawn_last: bool = True) -> Generator[None, 
         _forget_the_dead(site)
         on.save(site)
         page.put()
-    try:
-        with every_few_seconds(draw, "dashboard", then=lambda: None):
-            yield
-    except BaseException:
-        draw()  # and the board is as it was: whoever goes on there begins at what was reached
-        raise
+    well = threading.Event()
+    with every_few_seconds(draw, "dashboard", then=lambda: None if well.is_set() else draw()):
+        yield  # where it fails the board is left as it was: whoever goes on there begins there
+        well.set()
     on.clear()
     if drawn_last:
         draw()

@@ -65,6 +65,19 @@ class Manner:
     only: frozenset[VersionId] | None = None
     own_history: bool = False
 
+    def wait_for_turn(self, size_bytes: int, *, stop: StopToken) -> None:
+        """Before an object is copied: as fast as the cap allows, and at the hours it may be.
+
+        Raises:
+            PauseHours: It is not to go on now.
+            Stopped: On request.
+        """
+        stop.check()
+        if not self.may_go_on():
+            raise PauseHours
+        if self.cap is not None:
+            self.cap.take(size_bytes, stop=stop)
+
 
 AT_ONCE = Manner()
 
@@ -222,13 +235,9 @@ class _Copying:
 
     def _copy(self, entries: Iterable[Entry]) -> Iterator[Copied]:
         def copy(entry: Entry) -> Copied | None:
-            self._stop.check()
-            if not self._manner.may_go_on():
-                raise PauseHours
             if self._refusals >= _MAX_REFUSALS and entry.name.startswith(f"{layout.PACKS}/"):
                 return None  # the versions that need it are told of
-            if self._manner.cap is not None:
-                self._manner.cap.take(entry.size_bytes, stop=self._stop)
+            self._manner.wait_for_turn(entry.size_bytes, stop=self._stop)
             try:
                 copied = self._copyable.copy(entry.name)
             except (ShareFull, ShareRefused) as cause:

@@ -42,7 +42,7 @@ from likeness.store.format.vault_file import (
 from likeness.store.prune.sweeping import deleted_objects
 from likeness.store.repair.begun_for_nothing import is_begun_for_nothing
 from likeness.store.repair.copyable_objects import MAX_BYTES, not_listed, put
-from likeness.store.repair.copying import AT_ONCE, Manner, PauseHours, lacking
+from likeness.store.repair.copying import AT_ONCE, Manner, lacking
 from likeness.store.repair.needed_objects import NeededObjects, pack_of, vm_of
 from likeness.store.repair.second_place import require_second_place
 from likeness.store.repair.vault_mending import Copied, in_words
@@ -194,13 +194,9 @@ class _Copying:
         yield from (each for each in found if each is not None)
 
     def _copied(self, entry: Entry) -> Copied | None:
-        self._stop.check()
-        if not self._manner.may_go_on():
-            raise PauseHours
         if self._refusals >= _MAX_REFUSALS and entry.name.startswith(f"{layout.PACKS}/"):
             return None  # the versions that need it are told of
-        if self._manner.cap is not None:
-            self._manner.cap.take(entry.size_bytes, stop=self._stop)
+        self._manner.wait_for_turn(entry.size_bytes, stop=self._stop)
         try:
             data = read_surely(
                 self._store,
