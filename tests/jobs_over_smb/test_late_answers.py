@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,13 +29,20 @@ class Stopped:
 
     def stop(self) -> None:
         """Stop them between two requests: inside one they may hold what new ones wait for."""
-        self.pids = self._server._serving()
+        looked = 0
+        while looked < 3:  # another thread of the job may just open its connection
+            self._stop_idle(new := set(self._server._serving()) - set(self.pids))
+            looked = 0 if new else looked + 1
+            time.sleep(0.05)
+
+    def _stop_idle(self, pids: Collection[int]) -> None:
         idle, until = 0, time.monotonic() + 30
-        while idle < 5 and time.monotonic() < until:
-            idle = idle + 1 if all(is_asleep(pid) for pid in self.pids) else 0
+        while pids and idle < 5 and time.monotonic() < until:
+            idle = idle + 1 if all(is_asleep(pid) for pid in pids) else 0
             time.sleep(0.002)
-        for pid in self.pids:
+        for pid in pids:
             os.kill(pid, signal.SIGSTOP)
+            self.pids.append(pid)
 
     def go_on(self) -> None:
         """Let them carry out what they were asked, and wait until they are done and gone."""
