@@ -43,7 +43,7 @@ from tasks.guests import (
     select_guests,
     transfer_guest,
 )
-from tasks.job_plan import note_plan, show_against_plan
+from tasks.job_plan import note_plan
 from tasks.journal import finish_run, journaled
 from tasks.known_ids import Sharing, known_ids_kept
 from tasks.limits import slots_held
@@ -65,7 +65,6 @@ AnyVm = XenVm | GuestVm
 Job = Annotated[BackupJob, titled("Job")]
 NOT_RECORDED = "the catalog does not know its version yet"
 NOT_PLANNED = ("what was expected of this job was not kept", "the next job's is")
-NOT_HELD = ("the job was not held against its plan", "the next one is")
 NOT_COMPARED = ("the night was not compared with others", "the watch does it")
 NOT_DEDUPLICATED = "what other VMs have too was not dropped"
 Validation = Annotated[WhenToValidate, titled("Validation")]
@@ -157,13 +156,13 @@ def report(
     head = after.attempt(
         "no copy of the catalog was made", "the next job makes one", copy_catalog, run, site=site
     )
-    after.attempt(*NOT_HELD, show_against_plan, run, outcomes, site=site)
     after.warnings += after.attempt(*NOT_COMPARED, unlike_nights_of, run, site=site) or []
     after.attempt(
         "the pages were not written",
         "the next job writes them",
         show_job,
         job,
+        run,
         outcomes,
         site=site,
         head=head or "",

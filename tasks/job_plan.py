@@ -15,7 +15,7 @@ from likeness.clock import system_clock
 from likeness.errors import LikenessError
 from likeness.model.ids import RunId, VmId, random_name
 from likeness.model.job import BackupJob
-from likeness.model.outcome import SizedVm, VmOutcome
+from likeness.model.outcome import SizedVm
 from likeness.model.sizes import readable_size
 from likeness.xen.inventory import XenVm
 from likeness.xen.preflight import preflight
@@ -191,9 +191,9 @@ def show_plan(plan: JobPlan, *, site: Site) -> None:
     put_markdown(key, plan_text(plan), "What a job would do if it began now")
 
 
-def plan_text(plan: JobPlan, actual: Mapping[VmId, VmOutcome] | None = None) -> str:
-    """A plan for people; against what came of it, once that is known."""
-    return render("plan.md.j2", plan=plan, actual=actual or {})
+def plan_text(plan: JobPlan) -> str:
+    """A plan for people."""
+    return render("plan.md.j2", plan=plan)
 
 
 def keep_plan(run: RunId, plan: JobPlan, *, site: Site) -> None:
@@ -221,12 +221,3 @@ def note_plan(job: BackupJob, run: RunId, vms: Sequence[SizedVm], *, site: Site)
     plan = planned(job, vms, free=_free(site), site=site)
     keep_plan(run, plan, site=site)
     return plan
-
-
-def show_against_plan(run: RunId, outcomes: Sequence[VmOutcome], *, site: Site) -> None:
-    """The plan of a run against what came of it."""
-    plan = kept_plan(run, site=site)
-    if plan is not None:
-        actual = {each.vm: each for each in outcomes}
-        key = site.key_of(f"plan-{slug(plan.job)}")
-        put_markdown(key, plan_text(plan, actual), "What was planned, and what came of it")

@@ -13,13 +13,14 @@ from catalog import versions as catalog_versions
 from catalog.incidents import Incident
 from catalog.values import Verdict, VersionRow
 from likeness.clock import system_clock
-from likeness.model.ids import VmId
+from likeness.model.ids import RunId, VmId
 from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted, readable_size
 from tasks.ages import age_limit
 from tasks.artifacts import put_markdown, put_table, slug
 from tasks.heal import Healed
+from tasks.job_plan import JobPlan, VmPlan, kept_plan
 from tasks.notify import Delivered
 from tasks.outcomes import DAMAGE_FOUND, HAD_WARNINGS, DamageFound
 from tasks.page import MARKS, age_of, store_problem
@@ -36,33 +37,50 @@ _VM_MARKS = {VmState.DONE: "✅", VmState.FAILED: "❌", VmState.STOPPED: "⏹"}
 
 def show_job(
     job: BackupJob,
+    run: RunId,
     outcomes: Sequence[VmOutcome],
     *,
     site: Site,
     head: str,
     warnings: Sequence[str] = (),
 ) -> None:
-    """The job's result as a table, and the list of versions."""
-    rows = [_outcome_row(outcome) for outcome in outcomes]
+    """The job's result against its plan as a table, and the list of versions."""
+    plan = kept_plan(run, site=site)
+    planned = {vm.vm: vm for vm in plan.vms} if plan else {}
+    rows = [_outcome_row(outcome, planned.get(outcome.vm)) for outcome in outcomes]
     description = (
         f"Job **{job.name}**: {counted(len(outcomes), 'VM')}; store at {head or 'no head'}"
     )
+    if plan:
+        description += f"\n\n{_against(plan, outcomes)}"
     description += "".join(f"\n\n⚠ {warning}" for warning in warnings)
     put_table(site.key_of(f"job-{slug(job.name)}"), rows, description)
     show_versions(site=site)
 
 
-def _outcome_row(outcome: VmOutcome) -> dict[str, str]:
+def _against(plan: JobPlan, outcomes: Sequence[VmOutcome]) -> str:
+    read, sent = sum(o.read_bytes for o in outcomes), sum(o.sent_bytes for o in outcomes)
+    return (
+        f"Planned: about {readable_size(plan.read_bytes)} to read and"
+        f" {readable_size(plan.sent_bytes)} to send until {plan.over_at:%Y-%m-%d %H:%M} UTC."
+        f" It was {readable_size(read)} and {readable_size(sent)}, until {_now(system_clock())}."
+    )
+
+
+def _outcome_row(outcome: VmOutcome, planned: VmPlan | None) -> dict[str, str]:
     return {
         "result": _VM_MARKS[outcome.state],
         "VM": outcome.name,
         "version": outcome.version[:8],
         "disks": readable_size(outcome.disk_bytes),
+        "planned to read": readable_size(planned.read_bytes) if planned else "–",
         "read": readable_size(outcome.read_bytes),
         "in the store already": readable_size(outcome.known_bytes),
+        "planned to send": readable_size(planned.sent_bytes) if planned else "–",
         "sent": readable_size(outcome.sent_bytes),
         "kept": readable_size(outcome.kept_bytes),
         "known elsewhere": readable_size(outcome.dropped_bytes),
+        "planned seconds": f"{planned.seconds:.0f}" if planned else "–",
         "snapshot seconds": f"{outcome.snapshot_seconds:.0f}",
         "read by": outcome.read_by,
         "CPU seconds": f"{outcome.cpu_seconds:.1f}",

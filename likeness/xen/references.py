@@ -192,15 +192,22 @@ def _stripped(xen: XenSession, ref: str, *, look: bool, pull: bool) -> bool:
         with suppress_gone():
             if look and is_held(xen, ref, pull=pull):
                 return False
-            run_task(xen, "VDI.data_destroy", ref, deadline_seconds=_STEP_SECONDS)
+            _drop_data(xen, ref)
     except Refusal as refusal:
         if refusal.code in IN_USE:
             return False
+        raise
+    return True
+
+
+def _drop_data(xen: XenSession, ref: str) -> None:
+    """Drop a frozen disk's data; where the pool has no record of its changes, all of it."""
+    try:
+        run_task(xen, "VDI.data_destroy", ref, deadline_seconds=_STEP_SECONDS)
+    except Refusal as refusal:
         if refusal.code not in NO_CHANGED_BLOCKS | NOT_OFFERED | {"OPERATION_NOT_ALLOWED"}:
             raise
-        with suppress_gone():
-            run_task(xen, "VDI.destroy", ref, deadline_seconds=_STEP_SECONDS)
-    return True
+        run_task(xen, "VDI.destroy", ref, deadline_seconds=_STEP_SECONDS)
 
 
 def _reference(

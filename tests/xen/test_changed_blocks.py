@@ -116,6 +116,20 @@ def test_a_reference_survives_the_sweep_and_one_that_still_has_data_does_not(
     assert {stage.pool.db.get("VDI", v, "type") for v in frozen} == {WITHOUT_DATA}
 
 
+def test_a_disk_that_is_still_held_when_its_record_of_changes_is_lost_is_waited_for(
+    stage: Stage,
+) -> None:
+    base = tracked_snapshot(stage)
+    stage.pool.faults.fail("VDI.data_destroy", "VDI_NO_CBT_METADATA", base.disks[0].ref)
+    stage.pool.faults.fail("VDI.destroy", "VDI_IN_USE", base.disks[0].ref, "destroy")
+
+    drop_snapshot(stage.xen, base, keep_references=True, pauses=Pauses(0.01, 0.01, tries=3))
+
+    assert [call["seen"] for call in stage.pool.faults.listing()["calls"]] == [3, 1]
+    left = stage.pool.db.where("VDI", is_a_snapshot=True)
+    assert {stage.pool.db.get("VDI", each, "type") for each in left} == {WITHOUT_DATA}
+
+
 def test_references_that_no_version_needs_are_dropped_and_others_kept(stage: Stage) -> None:
     old = tracked_snapshot(stage)
     drop(stage, old, keep_references=True)
