@@ -29,7 +29,7 @@ def plan(job: Job, site: SiteName = "main") -> State[Any]:
     """Resolve a job into its VMs, what is in their way, bytes, room and time; change nothing.
 
     Expectations follow from each VM's earlier backups. Ends *Failed* if the job cannot work as it
-    is. The plan is the artifact `plan-<job>`; the job's report holds its own against what came of it.
+    is. The plan is the artifact `plan-<job>`; what a job did is held against its own in its report.
 
     Args:
         job: What would be backed up, and how.

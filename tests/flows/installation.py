@@ -45,6 +45,7 @@ class Installation:
         self.secrets: list[str] = []
         self.login = ""
         self._running: list[subprocess.Popen[bytes]] = []
+        self._said: str | None = None  # the server's log until it was told to stop
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
             "PREFECT_HOME": str(folder / "prefect"),
@@ -64,6 +65,7 @@ class Installation:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
+        self._said = None
         self._start("server", "prefect", "server", "start", "--host", "127.0.0.1")
         self._running.insert(0, self._running.pop())
         wait_until(self._answers, "the Prefect server answers", seconds=180, pause=0.2)
@@ -119,9 +121,16 @@ class Installation:
         return self._running[-1].pid
 
     def stop(self) -> None:
-        """End the processes of this installation, the worker first."""
-        for process in reversed(self._running):
+        """End the processes of this installation, the worker first and the server last."""
+        for process in reversed(self._running[1:]):
             _end(process)
+        self._said = self._log_of_the_server()
+        for process in self._running[:1]:
+            _end(process)
+
+    def _log_of_the_server(self) -> str:
+        path = self.folder / "server.log"
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def stop_process(self, pid: int) -> None:
         """End one of them."""
@@ -132,9 +141,10 @@ class Installation:
     def errors_of_the_server(self) -> list[str]:
         """What the server, or a service in its background, logged as an error.
 
-        Not what a busy database refused: that is asked for again.
+        Not what a busy database refused: that is asked for again. Nor what it says of work that it
+        breaks off because it is told to stop.
         """
-        log = (self.folder / "server.log").read_text(errors="replace")
+        log = self._log_of_the_server() if self._said is None else self._said
         entries = re.split(r"^(?=\d\d:\d\d:\d\d\.\d+ \| |\[\d\d/)", log, flags=re.MULTILINE)
         wrong = [entry for entry in entries if re.search(r"\b(ERROR|CRITICAL)\b", entry[:80])]
         return [entry for entry in wrong if "database is locked" not in entry]
