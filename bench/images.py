@@ -1,9 +1,10 @@
 """Disks as VMs have them, to measure on: two servers with much in common, and a disk of files.
 
 Where root, debootstrap and a mirror are there, both servers are Debian with packages of their own;
-elsewhere they are made of this machine's own programs. Either way by `mke2fs -d`: nothing is
-mounted. What becomes of them in a day (`age`) is written straight into the images: pages of the
-database, and stretches of the others, half of which compress.
+elsewhere they are made of this machine's own programs. Either way by `mke2fs -d`, and the files are
+on NTFS where its tools are there: nothing is mounted. What becomes of them in a day (`age`) is
+written straight into the images: pages of the database, and stretches of the others, half of which
+compress.
 
     python -m bench.images [--folder bench/out/images] [--mib 8192] [--day 2] [--own]
 """
@@ -64,8 +65,11 @@ def make(folder: Path, mib: int, *, own: bool = False) -> str:
             _make_disk(folder / f"{name}.raw", tree, mib)
             shutil.rmtree(tree)
         _files(scratch / "files01", mib)
-        _make_disk(folder / "files01.raw", scratch / "files01", mib)
+        ntfs = _make_ntfs(folder / "files01.raw", scratch / "files01", mib)
+        if not ntfs:
+            _make_disk(folder / "files01.raw", scratch / "files01", mib)
     how = "debootstrap" if debian else "this machine's own programs, by mke2fs -d"
+    how += "; files on NTFS" if ntfs else "; files on ext4"
     (folder / "how").write_text(how)
     return how
 
@@ -149,12 +153,16 @@ def _fill(tree: Path, name: str, mib: int) -> None:
 
 
 def _files(tree: Path, mib: int) -> None:
-    """Archives that do not compress, documents that do, a folder twice, and written zeros."""
+    """Archives that do not compress, documents that do, a folder twice, and written zeros.
+
+    Of lengths as files have them, so that the second copy of one lies wherever it comes to lie.
+    """
     size = mib // 16 * MIB
     for folder in ("archives", "documents", "copy of archives", "zeros"):
         (tree / folder).mkdir(parents=True)
     for at in range(4):
         noise = b"".join(some_noise(at * 1000 + part, MIB) for part in range(size // 4 // MIB))
+        noise = noise[: -(at + 1) * 123_457]
         (tree / "archives" / f"{at}.deb").write_bytes(noise)
         if at % 2:
             (tree / "copy of archives" / f"{at}.deb").write_bytes(noise)
@@ -168,6 +176,22 @@ def _make_disk(image: Path, tree: Path, mib: int) -> None:
     path = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
     options = ["-q", "-t", "ext4", "-F", "-E", "lazy_itable_init=1", "-d"]
     subprocess.run(["mke2fs", *options, tree, image], check=True, env=path)
+
+
+def _make_ntfs(image: Path, tree: Path, mib: int) -> bool:
+    """The files of a tree on NTFS, side by side; whether the tools for that are there."""
+    path = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    if any(shutil.which(tool, path=path["PATH"]) is None for tool in ("mkntfs", "ntfscp")):
+        return False
+    with image.open("wb") as file:
+        file.truncate(mib * MIB)
+    words: list[list[str | Path]] = [["mkntfs", "-q", "-F", "-Q", image]]
+    for file_path in sorted(each for each in tree.rglob("*") if each.is_file()):
+        name = str(file_path.relative_to(tree)).replace("/", " - ")
+        words.append(["ntfscp", "-q", image, file_path, name])
+    for each in words:
+        subprocess.run(each, check=True, env=path, stdout=subprocess.DEVNULL)
+    return True
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ FIRST, SAME, DAY_2 = "first backup", "unchanged, all read again", "day 2 (2.5 % 
 SETTLE = "prove, keep once what VMs share"
 VERIFY, RESTORE = "verify everything", "restore web01"
 STEPS = (FIRST, SETTLE, SAME, DAY_2, VERIFY, RESTORE)
+RESTORES = 3
+"""Of so many the middle one counts: it is short, and a disk is not always equally fast."""
 CHART = Path(__file__).parent / "peers.svg"
 Command = tuple[Sequence[str | Path], Path]
 """What to run, and in which folder."""
@@ -121,8 +123,11 @@ def one_round(tools: Sequence[Tool], source: Path) -> dict[str, dict[str, Taken]
         for step in STEPS:
             if step == DAY_2:
                 images.age(folder / "disks")
-            for at, tool in enumerate(tools):
-                _do(tool, step, folder / str(at), found[tool.name])
+            times = RESTORES if step == RESTORE else 1
+            taken = [_in_turn(tools, step, folder) for _ in range(times)]
+            for tool in tools:
+                if each := [turn[tool.name] for turn in taken if tool.name in turn]:
+                    found[tool.name][step] = sorted(each, key=_seconds)[len(each) // 2]
         for at, tool in enumerate(tools):
             kept = sum(path.stat().st_size for path in (folder / str(at) / tool.store).rglob("*"))
             found[tool.name]["kept"] = Taken(kept / (1 << 20), 0, 0)
@@ -140,16 +145,28 @@ def _begin(tool: Tool, folder: Path, disks: Path) -> None:
         run(begin, folder)
 
 
-def _do(tool: Tool, step: str, folder: Path, found: dict[str, Taken]) -> None:
-    if (command := tool.command(folder, step)) is None:
-        return
-    os.sync()
-    found[step] = run(command, folder)
-    if step == RESTORE:
-        if differ(folder / "web01.raw", folder / "restored.raw"):
-            raise SystemExit(f"{tool.name} restored another disk than it backed up")
-        (folder / "restored.raw").unlink()
-    print(f"{tool.name}: {step} {found[step].seconds:.2f} s", file=sys.stderr)
+def _seconds(taken: Taken) -> float:
+    return taken.seconds
+
+
+def _in_turn(tools: Sequence[Tool], step: str, folder: Path) -> dict[str, Taken]:
+    """One step by each tool that has it; what each has taken."""
+    taken: dict[str, Taken] = {}
+    for at, tool in enumerate(tools):
+        if (command := tool.command(folder / str(at), step)) is None:
+            continue
+        os.sync()
+        taken[tool.name] = run(command, folder / str(at))
+        if step == RESTORE:
+            _require_whole(tool, folder / str(at))
+        print(f"{tool.name}: {step} {taken[tool.name].seconds:.2f} s", file=sys.stderr)
+    return taken
+
+
+def _require_whole(tool: Tool, folder: Path) -> None:
+    if differ(folder / "web01.raw", folder / "restored.raw"):
+        raise SystemExit(f"{tool.name} restored another disk than it backed up")
+    (folder / "restored.raw").unlink()
 
 
 def run(command: Command, folder: Path) -> Taken:
@@ -225,7 +242,7 @@ def borg() -> Tool | None:
             return ["borg", "check", "--verify-data", place], folder
         if step == RESTORE:
             words = f"borg extract --sparse '{place}::{DAY_2[:5]}' web01.raw"
-            (folder / "out").mkdir()
+            (folder / "out").mkdir(exist_ok=True)
             return ["sh", "-c", f"{words} && sync -d web01.raw && mv web01.raw ../restored.raw"], (
                 folder / "out"
             )

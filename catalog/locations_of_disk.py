@@ -11,6 +11,8 @@ from catalog.serving import of_disks
 from likeness.model.ids import DiskId, PackId, VersionId, as_uuid, random_name
 
 Numbers = npt.NDArray[np.uint32]
+_STRETCHES = 64
+"""So many parts of `places` are looked at; each costs a little by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def locations_of_disk(catalog: CatalogLocation, version: VersionId, disk: DiskId
     """
     asked = f"places_{random_name()}"  # others may ask over the same connection
     with reading(catalog) as connection:
-        its_maps, in_packs = _narrowed(connection, as_uuid(version), as_uuid(disk))
+        its_maps, near = _narrowed(connection, as_uuid(version), as_uuid(disk))
         connection.execute(
             f"""CREATE TEMP TABLE {asked} AS
             WITH wanted AS (
@@ -50,19 +52,20 @@ def locations_of_disk(catalog: CatalogLocation, version: VersionId, disk: DiskId
                 WHERE v.version_id = ?::UUID
                 GROUP BY m.chunk)
             SELECT w.position, p.pack_no, p.start, p.length
-            FROM (SELECT * FROM places WHERE serves AND {in_packs}) AS p
+            FROM ({near}) AS p
             JOIN wanted AS w ON w.chunk = p.chunk""",  # noqa: S608  # our own words and numbers
             [as_uuid(version)],
         )
         known = connection.execute(
-            f"""SELECT pack_no, pack_id FROM packs SEMI JOIN {asked} USING (pack_no)
+            f"""SELECT pack_no, replace(pack_id::VARCHAR, '-', '') AS name
+            FROM packs SEMI JOIN {asked} USING (pack_no)
             WHERE state IN ('live', 'redundant') AND NOT bad ORDER BY pack_no"""  # noqa: S608
-        ).fetchall()
+        ).fetchnumpy()
         rows = connection.execute(
             f"SELECT position, pack_no, start, length FROM {asked}"  # noqa: S608
         ).fetchnumpy()
         connection.execute(f"DROP TABLE {asked}")
-    numbers = np.array([row[0] for row in known], dtype=np.int64)
+    numbers = known["pack_no"]
     at = np.searchsorted(numbers, rows["pack_no"])
     there = np.zeros(len(rows["pack_no"]), dtype=bool)
     if len(numbers):
@@ -74,7 +77,7 @@ def locations_of_disk(catalog: CatalogLocation, version: VersionId, disk: DiskId
 
     return DiskLocations(
         positions=taken(rows["position"]),
-        packs=[PackId(row[1].hex) for row in known],
+        packs=known["name"].tolist(),
         pack=taken(at),
         offset=taken(rows["start"]),
         length=taken(rows["length"]),
@@ -82,7 +85,7 @@ def locations_of_disk(catalog: CatalogLocation, version: VersionId, disk: DiskId
 
 
 def _narrowed(connection: Connection, version: str, disk: str) -> tuple[str, str]:
-    """Conditions on `maps` and `places` that keep what a disk of a version has, and little else."""
+    """A condition on `maps`, and a part of `places`: what a disk of a version has, little else."""
     its_maps = of_disks(
         connection,
         f"""versions AS v JOIN disks AS d USING (vm_no)
@@ -96,8 +99,22 @@ def _narrowed(connection: Connection, version: str, disk: str) -> tuple[str, str
         [version],
     ).fetchnumpy()
     numbers = packs["pack_no"]
-    if len(numbers) > MANY_PACKS:
-        near = f"pack_no BETWEEN {numbers[0]} AND {numbers[-1]}"
+    if len(numbers) <= MANY_PACKS:
+        near = [among("pack_no", numbers.tolist())]
     else:
-        near = among("pack_no", numbers.tolist())
-    return its_maps, near
+        near = [f"pack_no BETWEEN {first} AND {last}" for first, last in _stretches(numbers)]
+    # Each stretch by itself, since of an OR no row group is left out.
+    return its_maps, " UNION ALL ".join(f"SELECT * FROM places WHERE serves AND {e}" for e in near)  # noqa: S608  # numbers
+
+
+def _stretches(numbers: npt.NDArray[np.integer]) -> list[tuple[int, int]]:
+    """First and last numbers of a few stretches that have all the numbers; ascending.
+
+    What a night brought lies side by side, and far from what the next one did.
+    """
+    gaps = np.diff(numbers)
+    widest = np.argsort(gaps, kind="stable")[::-1][: _STRETCHES - 1]
+    cuts = np.sort(widest[gaps[widest] > 1])
+    firsts = numbers[np.concatenate(([0], cuts + 1))]
+    lasts = numbers[np.concatenate((cuts, [len(numbers) - 1]))]
+    return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
