@@ -13,6 +13,7 @@ BENCHMARKS = {
     "peers": "disks of VMs through Likeness, borg and restic (those that are installed)",
     "growth": "each step by size of the disk, to 1 TiB and a million chunks (10 minutes)",
     "sources": "whole jobs, source direct and enhanced, side by side (needs samba)",
+    "stages": "each step by source and place, stage by stage, with the bottleneck (needs samba)",
     "smb_throughput": "sealed packs to a real smbd, beside smbclient put (needs samba)",
     "recovery": "a lost catalog, of a copy and of the store alone, by number of versions",
     "catalog_maps": "two ways of keeping block maps in the catalog",

@@ -28,7 +28,7 @@ from likeness.agent.reader import FileDiskReader
 from likeness.agent.transfer import Bundle, DiskJob, transfer
 from likeness.clock import system_clock
 from likeness.codec.records import Check
-from likeness.model.disk import DiskFacts, VmFacts
+from likeness.model.disk import DiskFacts, DiskReader, VmFacts
 from likeness.model.ids import DiskId, RunId, VmId, random_name
 from likeness.stopping import StopToken
 from likeness.store.format.copies import Copies, no_copies
@@ -135,12 +135,13 @@ def backup(
     check: Check = Check.SAMPLED,
     known: Container[bytes] = (),
     copies: Copies = no_copies,
+    reader: DiskReader | None = None,
 ) -> None:
     run = RunId(random_name())
     scratch = folder / run
     scratch.mkdir()
     last = last_version(store, vm)
-    with closing(FileDiskReader(folder / disk)) as reader:
+    with closing(reader or FileDiskReader(folder / disk)) as reader:
         facts = DiskFacts(_DISK, "disk", "0", reader.size_bytes)
         chunk_map = FlatMap(scratch / "map", positions_of(reader.size_bytes, store.chunk_bytes))
         previous = load_map(store, last.record.disks[0], scratch / "previous") if last else None
