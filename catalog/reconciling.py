@@ -175,6 +175,17 @@ def known_packs_by_state(catalog: CatalogLocation) -> dict[PackId, str]:
     return {PackId(pack.hex): state for pack, state in rows}
 
 
+def unknown_packs(catalog: CatalogLocation, packs: Iterable[PackId]) -> list[PackId]:
+    """Which of some packs the catalog was never told of."""
+    with staged(catalog) as stage, reading(catalog) as connection:
+        name_list(connection, stage, "asked_ids", packs)
+        rows = connection.execute(
+            """SELECT replace(id::VARCHAR, '-', '') FROM asked_ids
+            ANTI JOIN packs ON packs.pack_id = asked_ids.id ORDER BY id"""
+        ).fetchall()
+    return [PackId(pack) for (pack,) in rows]
+
+
 def packs_are_back(catalog: CatalogLocation, packs: Iterable[KnownPack], now: datetime) -> int:
     """Packs that were given back or condemned may serve again; proved they are not.
 

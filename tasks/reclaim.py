@@ -29,6 +29,7 @@ from tasks.progress import shown
 from tasks.proving import Prover, Validated
 from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
+from tasks.unknown_packs import unknown_for_long
 
 
 @task(task_run_name="reclaim", **STEP)
@@ -64,6 +65,7 @@ def reclaim_packs(run: RunId, *, site: Site, most_percent: int, stop: StopToken)
             copies=partial(copies_of, site),
             rewrite=moving.rewrite,
             is_live=partial(is_live, site),
+            unknown=lambda there: unknown_for_long(site, there, system_clock()),
             progress=done.reached,
             most_share=most_percent / 100,
         )

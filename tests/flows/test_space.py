@@ -1,5 +1,6 @@
 """From policy to free space by the flows: preview, forget, take back, reclaim, and what stays."""
 
+import errno
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -133,6 +134,33 @@ def test_a_pack_that_holds_little_is_rewritten_and_goes(
     assert site.validate().name == "Completed"
     assert site.verdicts() == [Verdict.GOOD]
     assert list_incidents(site.site.catalog.file) == []
+
+
+def test_what_a_job_left_that_never_got_to_its_index_goes(
+    new_site: Callable[..., Scene],
+    later: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = new_site({"web": [noise("web", MIB)]})
+    with monkeypatch.context() as broken:
+        broken.setattr("likeness.store.write.commit.write_index", _no_index)
+        assert site.back_up("web").name == "Failed"
+    (left,) = site.packs()
+    assert site.back_up("web", validated=True).name == "Completed"
+
+    condemned = []
+    for days in (0, 1, 5, 10):
+        later(days)
+        condemned.append(ran(reclaim, site=site, most_percent=100).condemned)
+
+    assert [len(each) for each in condemned] == [0, 1, 0, 0], "a commit may be under way at first"
+    assert not left.exists()
+    assert site.restore(site.newest("web").version) == site.disks("web")
+    assert damage(site) == []
+
+
+def _no_index(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, "the process is gone")
 
 
 @pytest.mark.torture

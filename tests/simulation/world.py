@@ -348,6 +348,7 @@ class World:
                 gate=lambda: self.alone(controller),
                 copies=controller.copies,
                 rewrite=partial(self._rewrite, controller),
+                unknown=lambda there: [p for p in there if p not in controller.sizes],
                 most_share=1.0,
                 wait=WAIT,
                 many=3,

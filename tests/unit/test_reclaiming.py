@@ -121,6 +121,45 @@ def test_the_newest_version_s_own_maps_go_with_it(workshop: Workshop) -> None:
     assert workshop.restore(one)
 
 
+@pytest.mark.parametrize("died", ["packs admitted", "index written"])
+def test_what_a_commit_left_that_died_goes_and_what_one_goes_on_with_stays(
+    workshop: Workshop, died: str
+) -> None:
+    kept = workshop.back_up(noise("kept", 3 * CHUNK))
+    known = set(all_packs(workshop))
+    receipts = []
+    for which in ("dies", "goes on"):
+        receipts.append(workshop.transfer(noise(which, 2 * CHUNK), vm=VmId(random_name())))
+        with pytest.raises(_Died):
+            workshop.commit(receipts[-1], step=_dying_at(died))
+    left = set(all_packs(workshop)) - known
+    assert len(left) == 2
+
+    def run() -> Reclaimed:
+        return reclaim(workshop, [], unknown=lambda there: set(there) - known)
+
+    assert set(run().condemned) == left
+    version = workshop.commit(receipts[1])
+    days_later(workshop, 4)
+    run()
+    days_later(workshop, 4)
+    done = run()
+
+    assert (len(done.deleted), len(done.spared)) == (1, 1)
+    assert set(all_packs(workshop)) - known == done.spared
+    assert workshop.restore(version) == noise("goes on", 2 * CHUNK)
+    assert workshop.restore(kept) == noise("kept", 3 * CHUNK)
+    assert damage(workshop) == []
+
+
+def _dying_at(step: str) -> Callable[[str], None]:
+    def die(name: str) -> None:
+        if name == step:
+            raise _Died
+
+    return die
+
+
 def bring_back(workshop: Workshop, version: Version) -> int:
     return len(
         undelete(

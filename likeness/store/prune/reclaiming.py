@@ -8,7 +8,7 @@ and forgetting go too: whoever holds it is alone. A few packs are deleted each t
 that nobody waits long. Everything may be stopped anywhere, and goes on with the next run.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,12 +17,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from likeness.clock import Clock
-from likeness.errors import ObjectUnreadable, ShareRefused
+from likeness.errors import LikenessError, ObjectUnreadable, ShareRefused
 from likeness.model.ids import ChunkId, PackId, RunId
 from likeness.stopping import StopToken
 from likeness.store.format import layout
 from likeness.store.format.copies import Copies, Copy, no_copies
 from likeness.store.format.data_store import DataStore
+from likeness.store.format.locations import PackLocations
+from likeness.store.format.observations import UNREADABLE
 from likeness.store.format.statements import set_aside_unfinished
 from likeness.store.prune.brakes import MAX_SHARE, require_all_in_order, require_few
 from likeness.store.prune.leftovers import Leftovers
@@ -30,6 +32,7 @@ from likeness.store.prune.marking import MAX_WANTED, Mark
 from likeness.store.prune.sweeping import state_swept
 from likeness.store.prune.tidying import MANY, Tidying
 from likeness.store.read.index import known_packs
+from likeness.store.read.salvaging import read_table
 from likeness.store.write.condemning import (
     RUNS,
     WAIT,
@@ -40,6 +43,7 @@ from likeness.store.write.condemning import (
 )
 from likeness.store.write.doomed import said_lately
 from likeness.store.write.forgetting import finish_moves
+from likeness.transport.base import Entry
 
 MAX_AT_ONCE = 64
 """Packs deleted while the gate is held once."""
@@ -52,6 +56,8 @@ Rewrite = Callable[[Mapping[PackId, Collection[ChunkId]]], Mapping[ChunkId, Copy
 """Moves what is needed of packs into new ones, and tells where it is now, proved."""
 Progress = Callable[[int, int], None]
 """Told how many packs are done, of how many."""
+Unknown = Callable[[Collection[PackId]], Collection[PackId]]
+"""Which of some packs nobody knows."""
 
 
 @dataclass
@@ -98,6 +104,8 @@ class Reclaim:
         copies: Where else data blocks are; by default nothing is relied on.
         rewrite: See `Rewrite`; by default nothing is.
         is_live: Whether a run of a job is still under way; its packs are left alone.
+        unknown: Told which packs lie there; those that nobody knows, and that have lain there for
+            longer than any commit takes: what was left by runs that died before their index.
         progress: Told how far it is.
         wait: How long a pack is condemned before it is deleted.
         runs: In how many later runs at the earliest.
@@ -114,6 +122,7 @@ class Reclaim:
     copies: Copies = no_copies
     rewrite: Rewrite = lambda _: {}
     is_live: Callable[[RunId], bool] = lambda _: False
+    unknown: Unknown = lambda _: ()
     progress: Progress = lambda _done, _of: None
     wait: timedelta = WAIT
     runs: int = RUNS
@@ -143,7 +152,7 @@ class Reclaim:
             set_aside_unfinished(self.store, layout.CONDEMNED)
         self._sizes = dict(self._listed())
         before = read_condemned(self.store)
-        self._condemn(candidates, before)
+        self._condemn([*candidates, *self.unknown(self._sizes)], before)
         self._compact(sparse)
         known = read_condemned(self.store)
         self._delete(known)
@@ -184,16 +193,31 @@ class Reclaim:
         """Packs with what is in them, so many at a time that one mark can tell of all."""
         part: dict[PackId, set[ChunkId]] = {}
         chunks = 0
-        for pack in known_packs(self.store, packs, damaged=lambda _: None):
-            if pack.pack in part or self.is_live(pack.run):
+        for pack, locations in self._with_content(packs):
+            if pack in part:
                 continue
-            part[pack.pack] = set(pack.locations.chunks())
-            chunks += len(pack.locations)
+            part[pack] = set(locations.chunks())
+            chunks += len(locations)
             if chunks >= MAX_WANTED:
                 yield part
                 part, chunks = {}, 0
         if part:
             yield part
+
+    def _with_content(self, packs: Collection[PackId]) -> Iterator[tuple[PackId, PackLocations]]:
+        """What the index says is in packs; of those that it does not know, what they say."""
+        left = set(packs)
+        unread: list[LikenessError] = []
+        for known in known_packs(self.store, packs, damaged=unread.append):
+            left.discard(known.pack)
+            if not self.is_live(known.run):
+                yield known.pack, known.locations
+        if unread:
+            return  # it may be the index that is not whole; the next run, then
+        for pack in sorted(left):
+            entry = Entry(layout.pack(pack), self._sizes.get(pack, 0))
+            with suppress(*UNREADABLE):  # what is torn can be salvaged, and stays
+                yield pack, read_table(self.store, entry)
 
     # compacting
 
