@@ -46,7 +46,7 @@ from likeness.store.write.history import expect_head, read_history
 from likeness.store.write.kept_installation import newest_installation
 from likeness.transport.base import Transport
 from tasks.catch_up import bring_together
-from tasks.installation import KeptInstallation, deploy_again, save_mail_account
+from tasks.installation import KeptInstallation, deploy_again, save_mail_account, save_webhook
 from tasks.mend_catalog import WHAT_THE_STORE_SAYS, newest_copy
 
 Opener = Callable[[Transport], DataStore]
@@ -161,6 +161,7 @@ def recover(
     if kept.mail_account and (mail := kept.block("mail")) is not None:
         blocks["mail"] = mail
         save_mail_account(kept, mail.server)
+    no_webhook = save_webhook(kept)
     save_site(name, blocks, kept.settings)
     made, problems = deploy_again(kept, name)
     if vault is not None:
@@ -170,7 +171,7 @@ def recover(
         found,
         site=Site.named(name),
         deployments=tuple(made),
-        left_out=(*found.left_out, *problems),
+        left_out=(*found.left_out, *filter(None, (no_webhook,)), *problems),
         kept=bool(kept.blocks),
     )
 

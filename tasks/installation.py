@@ -50,6 +50,7 @@ class KeptInstallation(BaseModel):
         settings: Of the site.
         blocks: Fields of its blocks, by role; passwords too.
         mail_account: Of the mail server.
+        webhook: Fields of the notification block that the settings name.
         deployments: Each with its flow's name, schedules and id.
         automations: What starts deployments by events.
     """
@@ -58,6 +59,7 @@ class KeptInstallation(BaseModel):
     settings: dict[str, Any] = Field(default={})
     blocks: dict[str, dict[str, Any]] = Field(default={}, repr=False)
     mail_account: dict[str, Any] = Field(default={}, repr=False)
+    webhook: dict[str, Any] = Field(default={}, repr=False)
     deployments: list[dict[str, Any]] = []
     automations: list[dict[str, Any]] = []
 
@@ -84,6 +86,7 @@ def installation_of(site: Site) -> KeptInstallation:
     account = getattr(blocks["mail"], "_account", None)
     if account is not None:
         kept.mail_account = _fields_of(account)
+    kept.webhook = _webhook_of(site)
     try:
         with get_client(sync_client=True) as client:
             kept.deployments = list(_deployments(client, site.name))
@@ -92,6 +95,17 @@ def installation_of(site: Site) -> KeptInstallation:
     except (HTTPError, RuntimeError) as cause:
         step_logger().warning("jobs and schedules are not in this copy: %s", cause)
     return kept
+
+
+def _webhook_of(site: Site) -> dict[str, Any]:
+    if not site.webhook:
+        return {}
+    try:
+        block: Any = Block.load(site.webhook)
+        return _fields_of(block)
+    except Exception as cause:  # noqa: BLE001  # any block there is, of whatever package
+        step_logger().warning("the webhook is not in this copy: %s", _wrong(cause))
+        return {}
 
 
 def _fields_of(block: Block) -> dict[str, Any]:
@@ -187,6 +201,18 @@ def _automate(
 def save_mail_account(kept: KeptInstallation, name: str) -> None:
     """Save the block with the account at the mail server."""
     EmailServerCredentials(**kept.mail_account).save(name, overwrite=True)
+
+
+def save_webhook(kept: KeptInstallation) -> str:
+    """Save the notification block under its name again; why it could not be, if so."""
+    kind, _, name = str(kept.settings.get("webhook", "")).partition("/")
+    if not name:
+        return ""
+    try:
+        Block.get_block_class_from_key(kind)(**kept.webhook).save(name, overwrite=True)
+    except Exception as cause:  # noqa: BLE001  # any block there is, of whatever package
+        return f"webhook {kind}/{name}: {_wrong(cause)}; save its block again"
+    return ""
 
 
 def _wrong(cause: Exception) -> str:

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
@@ -239,7 +241,11 @@ def test_a_rehearsal_changes_nothing(new_site: Callable[..., Scene]) -> None:
 
 def test_logins_settings_and_jobs_come_back_with_the_words(new_site: Callable[..., Scene]) -> None:
     site = new_site({"db": [noise("db", MIB)]})
-    site.set(alarm_after_hours=48)
+    hook = CustomWebhookNotificationBlock(
+        name="ops", url="https://hooks.example/T0/secret", json_data={"text": "{{subject}}"}
+    )
+    hook.save("ops", overwrite=True)
+    site.set(alarm_after_hours=48, webhook="custom-webhook/ops")
     job = {"name": f"nightly-{site.name}", "vms": ["db"]}
     with get_client(sync_client=True) as client:
         flow = client.create_flow_from_name("backup-job")
@@ -257,9 +263,11 @@ def test_logins_settings_and_jobs_come_back_with_the_words(new_site: Callable[..
     assert protect(site=site.name, return_state=True).is_completed()
     assert site.back_up("db", validated=True).name == "Completed"
     copies = [path.read_bytes() for path in (site.place / "catalog").iterdir()]
-    assert not any(site.lab.password.encode() in copy for copy in copies)
+    for secret in (site.lab.password, hook.url):
+        assert not any(secret.encode() in copy for copy in copies)
     with get_client(sync_client=True) as client:
         client.delete_deployment(made)
+    CustomWebhookNotificationBlock.delete("ops")
     lose(site)
     folder = site.folder / "there"
     opener = partial(open_store, opener=from_words(site.recovery_words))
@@ -276,7 +284,9 @@ def test_logins_settings_and_jobs_come_back_with_the_words(new_site: Callable[..
     again = Scene(site.name, Site.named(site.name), site.lab, site.folder, site.recovery_words)
     assert again.site.xen_pool.password.get_secret_value() == site.lab.password
     assert again.site.vault is not None
-    assert again.site.alarm_after_hours == 48
+    assert (again.site.alarm_after_hours, again.site.webhook) == (48, "custom-webhook/ops")
+    hook_again: Any = CustomWebhookNotificationBlock.load("ops")
+    assert hook_again.url == hook.url
     with get_client(sync_client=True) as client:
         there = client.read_deployment_by_name(found.deployments[0])
     assert there.parameters["job"] == job
