@@ -14,6 +14,7 @@ BENCHMARKS = {
     "growth": "each step by size of the disk, to 1 TiB and a million chunks (10 minutes)",
     "sources": "whole jobs, source direct and enhanced, side by side (needs samba)",
     "stages": "each step by source and place, stage by stage, with the bottleneck (needs samba)",
+    "nights": "what a night costs after 1 to 365 versions of a VM",
     "orchestration": "what a job and each VM cost beside their data, with a Prefect server",
     "smb_throughput": "sealed packs to a real smbd, beside smbclient put (needs samba)",
     "recovery": "a lost catalog, of a copy and of the store alone, by number of versions",
