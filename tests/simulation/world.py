@@ -9,7 +9,7 @@ takes a part of a second, and one that goes wrong goes wrong again.
 import hashlib
 import random
 from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -127,6 +127,15 @@ class World:
             self._happen()
         self.quiet = True
         self.look_for_losses()
+        self._end()
+
+    def _end(self) -> None:
+        """Nobody goes on; what stands still would keep all of this in memory."""
+        for actor in self.actors:
+            if actor.thread is not None and actor.thread.gr_frame is not None:
+                with suppress(Killed):
+                    actor.thread.throw(Killed)
+            actor.thread = None
 
     def _go_on(self, actor: Actor) -> None:
         if actor.thread is None or actor.thread.dead:
@@ -228,14 +237,17 @@ class World:
             last = last_version(store, vm)
             disk = DiskId(vm)
             previous = None
-            if last is not None:
-                path = self.folder / f"{self.name()}.previous"
-                previous = load_map(store, last.record.disks[0], path)
-            with suppress(LikenessError):
-                self._back_up(controller, vm, run, disk, previous, last)
+            with ExitStack() as held:  # whoever is killed leaves no open file behind
+                if last is not None:
+                    path = self.folder / f"{self.name()}.previous"
+                    previous = held.enter_context(load_map(store, last.record.disks[0], path))
+                chunk_map = held.enter_context(
+                    FlatMap(self.folder / f"{self.name()}.map", POSITIONS)
+                )
+                with suppress(LikenessError):
+                    self._back_up(controller, vm, run, disk, previous, last, chunk_map)
 
-    def _back_up(self, controller, vm, run, disk, previous, last) -> None:  # type: ignore[no-untyped-def]
-        chunk_map = FlatMap(self.folder / f"{self.name()}.map", POSITIONS)
+    def _back_up(self, controller, vm, run, disk, previous, last, chunk_map) -> None:  # type: ignore[no-untyped-def]
         new: dict[ChunkId, None] = {}
         for at in range(POSITIONS):
             before = previous.ids(at, 1) if previous else bytes(32)
