@@ -5,13 +5,14 @@ does with it what a job does, with the calls a job makes; DuckDB has 2 GB and tw
 
     python -m bench.catalog_scale [--chunks 1000000 10000000] [--folder /var/tmp]
 
-The stores take turns; each figure is the median of ten in sessions, as a job has them, the opening
+What was made in a folder stays there, and the next time only copies of it are used. The stores take turns; each figure is the median of ten in sessions, as a job has them, the opening
 left out. What is done once a validation or a reclaim is measured once.
 """
 
 import argparse
 import hashlib
 import resource
+import shutil
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -270,11 +271,25 @@ def for_all(catalog: CatalogLocation, chunks: int, folder: Path, timed: Timed) -
     timed("what is worth compacting", partial(sparse_packs, catalog, NOW, MONTH, live_share=0.7))
 
 
+def copied(kept: Path, folder: Path, chunks: int) -> CatalogLocation:
+    """A catalog of so many data blocks in `folder`, of the one that is kept elsewhere."""
+    if not (kept / str(chunks)).exists():
+        with tempfile.TemporaryDirectory(dir=kept) as draft:
+            made(Path(draft), chunks)
+            (Path(draft) / str(chunks)).rename(kept / str(chunks))
+    shutil.copytree(kept / str(chunks), folder / str(chunks))
+    return located(folder, chunks)
+
+
+def located(folder: Path, chunks: int) -> CatalogLocation:
+    """Where the catalog of so many data blocks is."""
+    path = folder / str(chunks) / "catalog.duckdb"
+    return CatalogLocation(path, memory_bytes=2 << 30, threads=2)
+
+
 def made(folder: Path, chunks: int) -> CatalogLocation:
     """A catalog of so many data blocks, with the files beside it."""
-    catalog = CatalogLocation(
-        folder / str(chunks) / "catalog.duckdb", memory_bytes=2 << 30, threads=2
-    )
+    catalog = located(folder, chunks)
     begun = stopwatch()
     fill(catalog, chunks)
     filled = stopwatch()
@@ -297,7 +312,12 @@ def main() -> None:
     asked = words.parse_args()
     found = {chunks: Timed() for chunks in asked.chunks}
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        stores = {chunks: made(Path(folder), chunks) for chunks in asked.chunks}
+        stores = {
+            chunks: copied(Path(asked.folder), Path(folder), chunks)
+            if asked.folder
+            else made(Path(folder), chunks)
+            for chunks in asked.chunks
+        }
         for turn in range(ROUNDS):
             for chunks, catalog in stores.items():
                 with catalog_session(catalog):
