@@ -25,6 +25,9 @@ _MANY_IDS = 50_000
 """More ids than these cost less with a look at every place."""
 MANY_PACKS = 4000
 """More packs than these are not named one by one."""
+_SIDE_BY_SIDE = 32
+"""Of packs whose numbers are so close the places are read together."""
+_MANY_RANGES = 64
 ALL = "true"
 """The condition that leaves nothing out."""
 NONE = "false"
@@ -72,6 +75,26 @@ def among(column: str, numbers: Sequence[int]) -> str:
     groups out; what comes from a join is compared afterwards.
     """
     return f"{column} IN ({', '.join(map(str, numbers))})" if numbers else NONE
+
+
+def rows_of(packs: Sequence[int]) -> str:
+    """The places of some packs, and perhaps of some between them, as a query.
+
+    Packs that were written together have numbers side by side. A range leaves out what lies before
+    and after it; a list leaves out only whole row groups.
+    """
+    ranges: list[tuple[int, int]] = []
+    for number in packs:
+        if ranges and number - ranges[-1][1] <= _SIDE_BY_SIDE:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    if not 0 < len(ranges) <= _MANY_RANGES:
+        return f"SELECT * FROM places WHERE {among('pack_no', packs)}"  # noqa: S608
+    return " UNION ALL ".join(
+        f"SELECT * FROM places WHERE pack_no BETWEEN {first} AND {last}"  # noqa: S608
+        for first, last in ranges
+    )
 
 
 def packs_holding(connection: Connection, chunks: str) -> list[int] | None:

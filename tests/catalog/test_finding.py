@@ -14,7 +14,7 @@ from catalog.finding import folder_of, in_packs_of, packs_holding
 from catalog.id_parts import ENDING
 from catalog.keeping_parts import keep_parts
 from catalog.reconciling import packs_are_back
-from catalog.serving import choose_serving, of_disks
+from catalog.serving import choose_serving, of_disks, refresh_uses
 from catalog.session import catalog_session
 from likeness.model.ids import ChunkId, RunId
 from likeness.store.read.index import KnownPack
@@ -49,6 +49,7 @@ def live_twice(empty: CatalogLocation, seed: int) -> None:
                     walk.step()
                 walk.finish()
                 ended.append(all_rows(walk.catalog))
+                assert uses_of_all(walk.catalog) == ended[-1]["pack_uses"]
             assert not at_once or parts_of(walk.catalog) or not ended[0]["places"]
     assert ended[0] == ended[1]
 
@@ -67,6 +68,17 @@ def all_rows(catalog: CatalogLocation) -> dict[str, list[tuple[object, ...]]]:
                 "versions": "* EXCLUDE (version_id, record)",
             }.items()
         }
+
+
+def uses_of_all(catalog: CatalogLocation) -> list[tuple[object, ...]]:
+    """Which packs each VM uses, worked out again from all of its maps."""
+    with writing(catalog) as connection:
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE use_pairs AS
+            SELECT DISTINCT vm_no, pack_no FROM vms, packs"""
+        )
+        refresh_uses(connection)
+    return all_rows(catalog)["pack_uses"]
 
 
 def parts_of(catalog: CatalogLocation) -> list[Path]:
