@@ -5,8 +5,9 @@ does with it what a job does, with the calls a job makes; DuckDB has 2 GB and tw
 
     python -m bench.catalog_scale [--chunks 1000000 10000000] [--folder /var/tmp]
 
-What was made in a folder stays there, and the next time only copies of it are used. The stores take turns; each figure is the median of ten in sessions, as a job has them, the opening
-left out. What is done once a validation or a reclaim is measured once.
+What was made in a folder stays there, and the next time only copies of it are used. The stores
+take turns; each figure is the median of ten in sessions, as a job has them, the opening left out.
+What is done once a validation or a reclaim is measured once.
 """
 
 import argparse
