@@ -4,12 +4,13 @@ They lie in a folder, in files as `likeness.agent.known_ids` reads them, beside 
 whose ids these are. To renew it, only packs are asked for that became reliable since, some at a
 time, so the catalog is never held for long; what is in it and is not reliable any more may stay for
 a while, since every commit looks again. Files that have grown as long as the ones before are
-merged. Sorting is done outside: first into files by the first bits of the ids, then each by itself.
+merged. Sorting is done outside: first into files by the first bits of the ids, then each by itself;
+the first time, all that `catalog.finding` has in order is taken from there.
 """
 
 import fcntl
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,8 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.connection import CatalogLocation, Connection, is_taken, reading, to_utc
-from catalog.finding import MANY_PACKS, among, check_of_packs, halves
-from catalog.id_parts import first_to_merge
+from catalog.finding import (
+    MANY_PACKS,
+    among,
+    check_of_packs,
+    covered_by_parts,
+    folder_of,
+    halves,
+)
+from catalog.id_parts import TornPart, first_to_merge, thrown_away
+from catalog.ids_in_order import in_order, of_parts
 from catalog.serving import CLOCK_SLACK
 from catalog.staging import private_folder
 
@@ -30,6 +39,8 @@ ENDING = ".ids"
 _LISTED = "packs"
 _AT_ONCE = 1 << 20
 _MAX_BITS = 8
+_FEW_IDS = 1 << 22
+"""May be sorted in memory."""
 _NOT_MANY = 1000
 """Packs that are not reliable any more do no harm, if they are no more, or few of all."""
 _RELIABLE = "k.state = 'live' AND NOT k.bad AND NOT k.unreachable AND k.proved_at BETWEEN ? AND ?"
@@ -128,11 +139,12 @@ def _renew(catalog: CatalogLocation, folder: Path, times: Sequence[datetime], at
         kept, merged = files[:start], files[start:]
     new = ~np.isin(reliable, listed.packs)
     if new.any() or not files or kept != files:
+        more = (reliable[new], chunks[new], times, at_once)
         with private_folder(catalog) as scratch:
-            ids = _ids_of(catalog, reliable[new], chunks[new], times, at_once)
-            many = int(chunks[new].sum()) + sum(path.stat().st_size // 16 for path in merged)
             draft = scratch / "ids"
-            _write_sorted(draft, scratch, ids, merged, many // at_once)
+            if merged or not _written_in_order(catalog, draft, scratch, *more):
+                many = int(chunks[new].sum()) + sum(path.stat().st_size // 16 for path in merged)
+                _write_sorted(draft, scratch, _ids_of(catalog, *more), merged, many // at_once)
             draft.replace(folder / f"{_next_number(files):08}{ENDING}")
         for path in files:
             if path not in kept:
@@ -186,6 +198,35 @@ def _ids_of(
         start += len(some)
 
 
+def _written_in_order(
+    catalog: CatalogLocation,
+    draft: Path,
+    scratch: Path,
+    packs: Packs,
+    chunks: npt.NDArray[np.int64],
+    times: Sequence[datetime],
+    at_once: int,
+) -> bool:
+    """Whether the ids that some packs serve could be had in order, and were written."""
+    with reading(catalog) as connection:
+        covered = covered_by_parts(connection, folder_of(catalog.path))
+        found = of_parts(connection, covered, packs, int(chunks.sum()))
+    if found is None:
+        return False
+    besides = (packs > covered.last_pack) | np.isin(packs, covered.besides)
+    if int(chunks[besides].sum()) > _FEW_IDS:
+        return False
+    some = [*_ids_of(catalog, packs[besides], chunks[besides], times, at_once)]
+    rest = np.concatenate([np.zeros((0, 2), np.uint64), *some])
+    rest = rest[np.lexsort((rest[:, 1], rest[:, 0]))]
+    try:
+        _write_columns(draft, scratch, in_order(found, rest))
+    except TornPart as torn:
+        thrown_away(torn.path)
+        return False
+    return True
+
+
 def _write_sorted(
     path: Path, scratch: Path, ids: Iterator[Halves], files: Sequence[Path], large: int
 ) -> None:
@@ -197,9 +238,14 @@ def _write_sorted(
     for file in files:
         for some in _read(file):
             _append(some, parts, bits)
+    _write_columns(path, scratch, map(_sorted, parts))
+
+
+def _write_columns(path: Path, scratch: Path, ids: Iterable[Halves]) -> None:
+    """First all first halves, then all second ones; durable when it returns."""
     seconds = scratch / "second"
     with path.open("wb") as first_file, seconds.open("w+b") as second_file:
-        for rows in map(_sorted, parts):
+        for rows in ids:
             first_file.write(rows[:, 0].tobytes())
             second_file.write(rows[:, 1].tobytes())
         second_file.seek(0)

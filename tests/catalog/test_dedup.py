@@ -14,6 +14,7 @@ from catalog.connection import CatalogLocation
 from catalog.dedup import drop_duplicates, holders, record_deleted_packs
 from catalog.finding import halves
 from catalog.incidents import list_incidents, note_incidents
+from catalog.keeping_parts import keep_parts
 from catalog.known_ids import files_of, one_file, write_known_ids
 from catalog.session import catalog_session
 from catalog.validation import packs_to_prove
@@ -311,6 +312,36 @@ def test_ids_that_others_may_rely_on_are_those_that_are_proved_and_whole(
         folder = tmp_path / str(at_once)
         assert write_known_ids(catalog, folder, NOW, MONTH, at_once=at_once) == 2
         assert known_in(folder) == CHUNKS[:2]
+
+
+def test_known_ids_are_the_same_from_the_files_in_order(
+    catalog: CatalogLocation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History(catalog)
+    twins = [CHUNKS[0], CHUNKS[3]]
+    for at, name in enumerate(("web", "old", "db", "damaged", "app")):
+        chunks = [*CHUNKS[2 * at : 2 * at + 2], *(twins if name == "db" else ())]
+        history.back_up(name, {0: dict(enumerate(chunks))})
+    packs = list(history.packs.values())
+    keep_parts(catalog, at_once=8)
+    validated(catalog, proved(packs[1]), NOW - 2 * MONTH, MONTH)
+    validated(catalog, proved(packs[0], packs[2], packs[4]), NOW, MONTH)
+    validated(catalog, [damaged(packs[3], packs[3].locations[0].chunk)], NOW, MONTH)
+    expected = {*CHUNKS[:2], *CHUNKS[4:6], *CHUNKS[8:10]}
+    asked: list[str] = []
+
+    def noted(source: str, also: str = "") -> str:
+        asked.append(source)
+        return halves(source, also)
+
+    monkeypatch.setattr(known_ids, "halves", noted)
+    for share, rows in ((8, 1 << 20), (8, 2), (0, 1)):
+        monkeypatch.setattr("catalog.ids_in_order._SHARE", share)
+        monkeypatch.setattr("catalog.ids_in_order._SLICE_ROWS", rows)
+        folder = tmp_path / f"{share} {rows}"
+        assert write_known_ids(catalog, folder, NOW, MONTH, at_once=3) == len(expected)
+        assert set(known_in(folder)) == expected
+        assert any("BETWEEN 1 AND" in each for each in asked) == (not share)
 
 
 def known_in(folder: Path) -> list[ChunkId]:
