@@ -23,6 +23,7 @@ from likeness.store.format.maps import (
     Run,
     decode_part,
     encode_part,
+    plain_part,
     positions_of,
 )
 from likeness.store.read.versions import stretches
@@ -135,8 +136,9 @@ def test_stretches_cover_every_position_once(positions: int) -> None:
 
 
 def part(runs: list[Run], *, first: int = 0, delta: bool = False, suite: Suite) -> bytes:
+    plain = plain_part(runs, first)
     return encode_part(
-        runs, disk=DISK, version=VERSION, first=first, delta=delta, keys=KEYS, suite=suite
+        plain, disk=DISK, version=VERSION, first=first, delta=delta, keys=KEYS, suite=suite
     )
 
 

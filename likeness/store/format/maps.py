@@ -14,6 +14,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import ne
 from pathlib import Path
 
 from likeness.codec.aead import Suite
@@ -26,6 +27,7 @@ from likeness.model.ids import CHUNK_ID_BYTES, ChunkId, DiskId, VersionId
 STRETCH = 1 << 18
 """Positions one part may speak of: at most 8 MiB of chunk ids."""
 _RUN = struct.Struct("<II")
+_ID = f"{CHUNK_ID_BYTES}s"
 _COUNT = struct.Struct("<I")
 _WINDOW = 1 << 12
 _ZERO_WINDOW = bytes(_WINDOW * CHUNK_ID_BYTES)
@@ -128,16 +130,14 @@ class FlatMap:
 
 
 def _unlike(start: int, mine: bytes, theirs: bytes) -> Iterator[Run]:
-    begun = -1
-    for at in range(0, len(mine), CHUNK_ID_BYTES):
-        end = at + CHUNK_ID_BYTES
-        if mine[at:end] != theirs[at:end]:
-            begun = at if begun < 0 else begun
-        elif begun >= 0:
-            yield Run(start + begun // CHUNK_ID_BYTES, mine[begun:at])
-            begun = -1
-    if begun >= 0:
-        yield Run(start + begun // CHUNK_ID_BYTES, mine[begun:])
+    apart = _ID * (len(mine) // CHUNK_ID_BYTES)
+    changed = bytes(map(ne, struct.unpack(apart, mine), struct.unpack(apart, theirs)))
+    begin = changed.find(1)
+    while begin >= 0:
+        end = changed.find(0, begin)
+        end = end if end >= 0 else len(changed)
+        yield Run(start + begin, mine[begin * CHUNK_ID_BYTES : end * CHUNK_ID_BYTES])
+        begin = changed.find(1, end)
 
 
 def positions_of(size_bytes: int, chunk_bytes: int) -> int:
@@ -145,8 +145,19 @@ def positions_of(size_bytes: int, chunk_bytes: int) -> int:
     return -(-size_bytes // chunk_bytes)
 
 
+def plain_part(runs: list[Run], first: int) -> bytes:
+    """The plaintext of a part that begins at a position."""
+    return b"".join(
+        (
+            _COUNT.pack(len(runs)),
+            b"".join(_RUN.pack(run.first - first, run.count) for run in runs),
+            b"".join(run.ids for run in runs),
+        )
+    )
+
+
 def encode_part(
-    runs: list[Run],
+    plain: bytes,
     *,
     disk: DiskId,
     version: VersionId,
@@ -156,13 +167,6 @@ def encode_part(
     suite: Suite,
 ) -> bytes:
     """Seal one part; two calls give two different objects of the same content."""
-    plain = b"".join(
-        (
-            _COUNT.pack(len(runs)),
-            b"".join(_RUN.pack(run.first - first, run.count) for run in runs),
-            b"".join(run.ids for run in runs),
-        )
-    )
     place = _place(disk, version, first, delta=delta)
     return write_blob(BlobKind.MAP, place, plain, keys=keys, suite=suite)
 

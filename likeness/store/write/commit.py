@@ -27,7 +27,7 @@ from likeness.store.format.documents import (
     VersionRecord,
     encode,
 )
-from likeness.store.format.maps import Run, encode_part
+from likeness.store.format.maps import Run, encode_part, plain_part
 from likeness.store.format.pack import PackReceipt
 from likeness.store.read.index import write_index
 from likeness.store.read.salvaging import read_table
@@ -328,11 +328,11 @@ def _write_part(
     delta: bool,
 ) -> MapPart:
     """Write one part in two copies, each sealed on its own."""
-    owner = DiskId(disk.facts.disk)
+    owner, plain = DiskId(disk.facts.disk), plain_part(runs, first)
     names, digests, sizes = [], [], []
     for _ in range(2):
         data = encode_part(
-            runs,
+            plain,
             disk=owner,
             version=version,
             first=first,
