@@ -39,7 +39,7 @@ _EVERY, _BLOCK = 1 << 20, 4 << 10
 class Nowhere:
     """A disk that nobody keeps."""
 
-    def reserve(self, extents: Iterable[Extent]) -> None:
+    def reserve(self, extents: Iterable[Extent], total_bytes: int) -> None:
         for _ in extents:
             pass
 

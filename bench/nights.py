@@ -47,9 +47,7 @@ def main() -> None:
         some = taken[max(end - AROUND, 1) : end]
         wall, cpu = (statistics.median(each[at] for each in some) for at in (0, 1))
         rows.append(f"| {end - 1} | {wall:.3f} | {cpu:.3f} |")
-    rows.append(
-        f"\nRestoring the last one takes {restored:.2f} s."
-    )
+    rows.append(f"\nRestoring the last one takes {restored:.2f} s.")
     text = "\n".join(rows)
     print(text)
     keep(

@@ -512,9 +512,9 @@ def test_room_is_set_aside_for_data_and_not_for_holes(workshop: Workshop, tmp_pa
     told: list[tuple[list[Extent], int]] = []
 
     class Looking(FileDiskWriter):
-        def reserve(self, extents: Iterable[Extent]) -> None:
+        def reserve(self, extents: Iterable[Extent], total_bytes: int) -> None:
             wanted = list(extents)
-            super().reserve(wanted)
+            super().reserve(wanted, total_bytes)
             (partial,) = tmp_path.glob("*.partial")
             told.append((wanted, partial.stat().st_blocks * 512))
 
@@ -578,7 +578,7 @@ def test_what_the_file_system_does_not_write_directly_is_written_all_the_same(
 
 def test_a_disk_too_large_for_the_place_does_not_fill_it(tmp_path: Path) -> None:
     writer = FileDiskWriter(tmp_path / "disk.raw", 1 << 40)
-    writer.reserve([Extent(0, 1 << 60)])
+    writer.reserve([Extent(0, 1 << 60)], 1 << 60)
     (partial,) = tmp_path.glob("*.partial")
 
     assert partial.stat().st_blocks == 0

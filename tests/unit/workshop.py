@@ -86,8 +86,9 @@ class DiskInMemory:
         self.whole: bytes | None = None
         self.lost: tuple[Extent, ...] = ()
 
-    def reserve(self, extents: Iterable[Extent]) -> None:
-        assert all(extent.end <= len(self._data) for extent in extents)
+    def reserve(self, extents: Iterable[Extent], total_bytes: int) -> None:
+        lengths = [extent.length for extent in extents if extent.end <= len(self._data)]
+        assert sum(lengths) == total_bytes
 
     def write(self, offset: int, data: bytes) -> None:
         self._data[offset : offset + len(data)] = data

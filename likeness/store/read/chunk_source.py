@@ -33,6 +33,7 @@ _GAP_BYTES = 1 << 20
 """Records closer than this are fetched with one read."""
 _MAX_READ_BYTES = 4 << 20
 _MAX_OPENERS = 512
+_EDGES = 1 << 16  # of runs of data, made into objects at once
 
 Numbers = npt.NDArray[np.int64]
 Accept = Callable[[int, bytes], None]
@@ -181,12 +182,13 @@ class ChunkSource:
 
     def data_extents(self) -> Iterator[Extent]:
         """Runs of the disk that are not zeros, in order."""
-        used = np.flatnonzero(self.chunks.at != self.chunks.ZERO)
-        size = self.disk.chunk_bytes
-        cuts = np.flatnonzero(np.diff(used) != 1) + 1
-        for run in np.split(used, cuts) if len(used) else ():
-            first, last = int(run[0]), int(run[-1])
-            yield Extent(first * size, (last - first) * size + self.length_at(last))
+        at, size, count = self.chunks.at, self.disk.chunk_bytes, len(self.chunks.at)
+        is_data = np.zeros(count + 2, dtype=bool)  # and zeros on both sides
+        np.not_equal(at, self.chunks.ZERO, out=is_data[1:-1])
+        edges = np.flatnonzero(is_data[1:] != is_data[:-1])
+        for some in range(0, len(edges), _EDGES):
+            for first, end in edges[some : some + _EDGES].reshape(-1, 2).tolist():
+                yield Extent(first * size, (end - 1 - first) * size + self.length_at(end - 1))
 
     def length_at(self, position: int) -> int:
         """How many bytes the chunk at a position has."""

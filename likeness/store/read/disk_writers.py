@@ -22,8 +22,8 @@ from likeness.transport.tuning import batches
 class DiskWriter(Protocol):
     """Takes a disk's data in any order; what is never written is zero."""
 
-    def reserve(self, extents: Iterable[Extent]) -> None:
-        """These ranges will be written; told before anything is."""
+    def reserve(self, extents: Iterable[Extent], total_bytes: int) -> None:
+        """These ranges, so many bytes in all, will be written; told before anything is."""
 
     def write(self, offset: int, data: bytes) -> None:
         """Put `data` at `offset`; may be called from several threads."""
@@ -131,17 +131,17 @@ class FileDiskWriter:
             if path.exists():
                 raise BadInput(f"{path} exists already; restore to another name or remove it first")
 
-    def reserve(self, extents: Iterable[Extent]) -> None:
+    def reserve(self, extents: Iterable[Extent], total_bytes: int) -> None:
         """See `DiskWriter.reserve`: room is set aside where the file system can.
 
         Not where there seems to be too little: one that compresses may have room all the same, and
         another would be full for everybody until it had found out.
         """
-        wanted, place = list(extents), os.fstatvfs(self._handle)
-        if sum(extent.length for extent in wanted) > place.f_bavail * place.f_frsize:
+        place = os.fstatvfs(self._handle)
+        if total_bytes > place.f_bavail * place.f_frsize:
             return
         with suppress(OSError):  # whatever it is, writing tells
-            for extent in wanted:
+            for extent in extents:
                 _set_aside(self._handle, extent)
 
     def write(self, offset: int, data: bytes) -> None:

@@ -95,7 +95,7 @@ def _write_all(
     size = source.disk.chunk_bytes
     telling = threading.Lock()
     progress(source.zero_bytes)
-    target.reserve(source.data_extents())
+    target.reserve(source.data_extents(), source.disk.size_bytes - source.zero_bytes)
 
     def write(number: int, plaintext: bytes) -> None:
         positions = source.positions(number).tolist()
