@@ -21,6 +21,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.restoring import restore, store_in
 from bench.results import keep, peak_bytes
 from bench.settling import prove_all
 from lab.demo_disks import some_noise, some_text
@@ -34,15 +35,11 @@ from likeness.stopping import StopToken
 from likeness.store.format.copies import Copies, no_copies
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.maps import FlatMap, positions_of
-from likeness.store.format.opening import create_store, open_store_with_key_file
 from likeness.store.format.pack_log import PackLog
 from likeness.store.format.relied_on import ReliedOn
-from likeness.store.read.disk_writers import FileDiskWriter
-from likeness.store.read.restoring import restore_disk
 from likeness.store.read.versions import last_version, load_map
 from likeness.store.write.commit import commit_version
 from likeness.store.write.receipts import DiskReceipt, TransferReceipt
-from likeness.transport.local import LocalTransport
 from likeness.transport.tuning import keep_large_buffers
 
 DISK_BYTES = 2 << 30
@@ -106,7 +103,7 @@ def _run_step(folder: Path, step: str) -> None:
     if step == "validate all":
         prove_all(store)
     elif step == "restore":
-        restore(store, folder)
+        restore(store, folder, vm=VM)
     else:
         backup(store, folder)
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -117,13 +114,6 @@ def _run_step(folder: Path, step: str) -> None:
         "peak_mib": peak_bytes() / (1 << 20),
     }
     print(json.dumps(result))
-
-
-def store_in(folder: Path) -> DataStore:
-    place = LocalTransport(folder / "store", make=True)
-    if (folder / "key").exists():
-        return open_store_with_key_file(place, folder / "key")
-    return create_store(place, key_file=folder / "key", clock=system_clock).store
 
 
 def backup(
@@ -179,15 +169,6 @@ def backup(
     )
     commit_version(store, receipt, clock=system_clock, copies=copies)
     receipt.discard()
-
-
-def restore(store: DataStore, folder: Path, *, vm: VmId = VM) -> None:
-    last = last_version(store, vm)
-    if last is None:
-        raise SystemExit("there is no version to restore")
-    disk = last.record.disks[0]
-    writer = FileDiskWriter(folder / "restored.raw", disk.size_bytes)
-    restore_disk(store, disk, writer, scratch=folder, stop=StopToken())
 
 
 def make_disk(path: Path) -> None:

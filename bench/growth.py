@@ -20,7 +20,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.chart import lines
-from bench.data_path import VM, backup, store_in
+from bench.data_path import VM, backup
+from bench.restoring import store_in
 from bench.results import keep, kind_of_place, peak_bytes
 from bench.settling import prove_all
 from likeness.model.disk import Extent

@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.data_path import backup, restore, store_in
+from bench.data_path import VM, backup
+from bench.restoring import restore, store_in
 from bench.results import keep, kind_of_place
 from lab.demo_disks import some_noise
 from likeness.transport.tuning import keep_large_buffers
@@ -37,7 +38,7 @@ def main() -> None:
     try:
         taken = [_night(folder, number) for number in range(nights)]
         begun = time.monotonic()
-        restore(store_in(folder), folder)
+        restore(store_in(folder), folder, vm=VM)
         restored = time.monotonic() - begun
     finally:
         shutil.rmtree(folder)

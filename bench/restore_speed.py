@@ -25,7 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.data_path import backup, restore, store_in
+from bench.data_path import VM, backup
+from bench.restoring import restore, store_in
 from bench.results import keep, kind_of_place, peak_bytes
 from bench.validate_speed import timed_parts
 from lab.demo_disks import some_noise, some_text
@@ -131,7 +132,7 @@ def _run(folder: Path, step: str) -> None:
             result: dict[str, Any] = {"parts": timed_parts(store, list(known_packs(store)), bare)}
         (folder / "bare.raw").unlink()
     elif step == "restore":
-        restore(store, folder)
+        restore(store, folder, vm=VM)
         result = {"wall": time.monotonic() - begun}
         (folder / "restored.raw").unlink()
     else:

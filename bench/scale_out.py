@@ -23,7 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from bench.data_path import backup, store_in
+from bench.data_path import backup
+from bench.restoring import store_in
 from bench.results import keep
 from bench.validate_speed import DISK_BYTES, _make_disk
 from likeness.clock import system_clock

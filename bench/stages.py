@@ -27,7 +27,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bench.data_path import backup, restore
+from bench.data_path import VM, backup
+from bench.restoring import restore
 from bench.results import keep, kind_of_place
 from bench.settling import prove_all
 from lab.demo_disks import some_noise, some_text
@@ -146,7 +147,7 @@ def _step(folder: Path, step: str, source: str) -> None:
     if step == VALIDATE:
         prove_all(store)
     elif step == RESTORE:
-        restore(store, folder)
+        restore(store, folder, vm=VM)
     else:
         with _opened(source, told, folder) as reader:
             backup(store, folder, reader=reader)

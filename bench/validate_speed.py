@@ -21,7 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bench.data_path import backup, store_in
+from bench.data_path import backup
+from bench.restoring import store_in
 from bench.results import keep, peak_bytes
 from lab.demo_disks import some_noise, some_text
 from likeness.clock import system_clock

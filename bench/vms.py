@@ -19,8 +19,9 @@ import zstandard
 from blake3 import blake3
 from nacl.bindings import crypto_aead_aegis256_encrypt
 
-from bench.data_path import backup, restore, store_in
+from bench.data_path import backup
 from bench.images import NAMES
+from bench.restoring import store_in
 from bench.settling import copies, known_ids, prove_all, settle
 from likeness.agent.reader import FileDiskReader
 from likeness.agent.transfer import SEGMENT_BYTES
@@ -29,6 +30,7 @@ from likeness.model.disk import Segment
 from likeness.model.ids import VmId
 from likeness.transport.tuning import keep_large_buffers
 
+VMS = {name: VmId(f"{at:032x}") for at, name in enumerate(NAMES, start=1)}
 _CHUNK = 256 << 10
 _PACK = 16 << 20
 _ZEROS = bytes(_CHUNK)
@@ -42,15 +44,12 @@ def main() -> None:
         _Bare(folder).run()
         return
     store = store_in(folder)
-    vms = {name: VmId(f"{at:032x}") for at, name in enumerate(NAMES, start=1)}
     if step == "verify everything":
         prove_all(store)
     elif step == "settle":
         settle(store, folder)
-    elif step == "restore web01":
-        restore(store, folder, vm=vms["web01"])
     else:
-        for name, vm in vms.items():
+        for name, vm in VMS.items():
             backup(
                 store,
                 folder,
