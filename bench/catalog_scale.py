@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from string import Template
 
+from catalog.all_blocks import sparse_packs
 from catalog.chunks import affected_versions, must_read
 from catalog.connection import CatalogLocation, Connection, reading, writing
 from catalog.dedup import drop_duplicates
@@ -32,7 +33,7 @@ from catalog.proofs import record_proofs
 from catalog.recording import record_version
 from catalog.schema import create
 from catalog.session import catalog_session
-from catalog.space import freed_by, served_by_proved, spare_packs, sparse_packs
+from catalog.space import freed_by, served_by_proved, spare_packs
 from catalog.values import DiskMap
 from likeness.clock import stopwatch
 from likeness.model.ids import ChunkId, DiskId, PackId, RunId, VersionId, VmId

@@ -9,19 +9,21 @@ turn, the next one that stays.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import UUID
 
 import msgspec
 
+from catalog.all_blocks import exclusive_bytes, next_turns
 from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc, writing
-from catalog.finding import in_packs_of
-from catalog.serving import CLOCK_SLACK
+from catalog.finding import in_packs_of, packs_holding
+from catalog.serving import CLOCK_SLACK, of_disks_using
+from catalog.slices import ranges_of
 from catalog.staging import name_list, staged
 from likeness.model.ids import ChunkId, PackId, VersionId, VmId
 from likeness.model.retention import Trust
 
-_SLICE_ROWS = 4 << 20
-"""Of the maps, looked at together: a few hundred MB."""
+_PACKS_AT_ONCE = 200_000
+_A_SPARE_COPY = 25
+"""A place that does not serve costs as much as so many packs."""
 _TRUST: Mapping[str, Trust] = {"good": "good", "bad": "damaged"}
 
 
@@ -96,7 +98,7 @@ class Freed:
 def freed_by(
     catalog: CatalogLocation, versions: Collection[VersionId], now: datetime, max_age: timedelta
 ) -> Freed:
-    """What forgetting these versions together frees, exactly.
+    """What forgetting these versions together frees, exactly, if nothing changes meanwhile.
 
     Args:
         catalog: Which.
@@ -104,129 +106,83 @@ def freed_by(
         now: The present.
         max_age: How old the proof of a copy that is relied on may be.
     """
-    with staged(catalog) as stage, reading(catalog) as connection:
-        name_list(connection, stage, "going_ids", versions)
-        _needs(connection, now, max_age)
-        row = connection.execute(
-            """SELECT count(*) FILTER (needed AND NOT stays),
-                coalesce(sum(size_bytes) FILTER (needed AND NOT stays), 0),
-                count(*) FILTER (NOT needed), coalesce(sum(size_bytes) FILTER (NOT needed), 0)
-            FROM pack_needs"""
-        ).fetchone()
-        exclusive = _exclusive_bytes(connection)
-    packs, size, waiting, waiting_bytes = row or (0, 0, 0, 0)
-    return Freed(packs, int(size), exclusive, waiting, int(waiting_bytes))
+    sums = [0, 0, 0, 0]
+    for within in _ranges_of_packs(catalog):
+        with staged(catalog) as stage, reading(catalog) as connection:
+            name_list(connection, stage, "going_ids", versions)
+            _needs(connection, now, max_age, within)
+            row = connection.execute(
+                """SELECT count(*) FILTER (needed AND NOT stays),
+                    coalesce(sum(size_bytes) FILTER (needed AND NOT stays), 0),
+                    count(*) FILTER (NOT needed), coalesce(sum(size_bytes) FILTER (NOT needed), 0)
+                FROM pack_needs"""
+            ).fetchone()
+        sums = [total + int(more) for total, more in zip(sums, row or sums, strict=True)]
+    packs, size, waiting, waiting_bytes = sums
+    return Freed(packs, size, exclusive_bytes(catalog, versions), waiting, waiting_bytes)
 
 
 def spare_packs(
     catalog: CatalogLocation, now: datetime, max_age: timedelta
 ) -> list[tuple[PackId, int]]:
     """Packs that nothing needs, with their sizes, oldest first."""
-    with staged(catalog) as stage, reading(catalog) as connection:
-        name_list(connection, stage, "going_ids", ())
-        _needs(connection, now, max_age)
-        rows = connection.execute(
-            """SELECT k.pack_id, k.size_bytes FROM packs AS k JOIN pack_needs AS n USING (pack_no)
-            WHERE NOT n.needed ORDER BY k.pack_no"""
-        ).fetchall()
-    return [(PackId(pack.hex), int(size)) for pack, size in rows]
+    found = []
+    for within in _ranges_of_packs(catalog):
+        with staged(catalog) as stage, reading(catalog) as connection:
+            name_list(connection, stage, "going_ids", ())
+            _needs(connection, now, max_age, within)
+            found += connection.execute(
+                """SELECT k.pack_id, k.size_bytes FROM packs AS k
+                JOIN pack_needs AS n USING (pack_no) WHERE NOT n.needed ORDER BY k.pack_no"""
+            ).fetchall()
+    return [(PackId(pack.hex), int(size)) for pack, size in found]
 
 
-def sparse_packs(
-    catalog: CatalogLocation, now: datetime, max_age: timedelta, *, live_share: float
-) -> list[PackId]:
-    """Packs of which less than a share is needed and served by them, the emptiest first.
-
-    A slice of ids at a time, so that neither memory nor anybody's patience has to grow with the
-    store.
-    """
+def _ranges_of_packs(catalog: CatalogLocation) -> list[str]:
+    """Conditions that each keep some packs, and few places of them that do not serve."""
     with reading(catalog) as connection:
-        row = connection.execute("SELECT count(*) FROM maps").fetchone()
-    slices = (int(row[0]) if row else 0) // _SLICE_ROWS + 1
-    idle = [_idle_in(catalog, nth, slices) for nth in range(slices)]
-    with staged(catalog) as stage, reading(catalog) as connection:
-        name_list(connection, stage, "going_ids", ())
-        stage.lines("idle", (line for lines in idle for line in lines))
-        stage.load(connection, "idle", pack_no="INTEGER", length="UBIGINT")
         rows = connection.execute(
-            """WITH unneeded AS (
-                SELECT pack_no, sum(length) AS length FROM idle GROUP BY pack_no
-            ), shares AS (
-                SELECT p.pack_no, sum(p.length) AS total,
-                    coalesce(sum(p.length) FILTER (p.serves), 0)
-                        - coalesce(any_value(u.length), 0) AS live
-                FROM places AS p LEFT JOIN unneeded AS u USING (pack_no) GROUP BY p.pack_no
-            )
-            SELECT k.pack_id FROM packs AS k JOIN shares AS s USING (pack_no)
-            WHERE k.state = 'live' AND NOT k.bad AND NOT k.unreachable AND k.proved_at <= ?
-              AND s.live > 0 AND s.live / s.total < ? ORDER BY s.live / s.total, k.pack_no""",
-            [to_utc(now + CLOCK_SLACK), live_share],
-        ).fetchall()
-    return [PackId(pack.hex) for (pack,) in rows]
+            """SELECT k.pack_no, 1 + ? * coalesce(s.many, 0) AS many FROM packs AS k LEFT JOIN (
+                SELECT pack_no, count(*) AS many FROM places WHERE NOT serves GROUP BY pack_no
+            ) AS s USING (pack_no) WHERE k.state IN ('live', 'redundant') ORDER BY k.pack_no""",
+            [_A_SPARE_COPY],
+        ).fetchnumpy()
+    found = ranges_of("pack_no", rows["pack_no"], rows["many"], _PACKS_AT_ONCE)
+    return [each.within for each in found]
 
 
-def _idle_in(catalog: CatalogLocation, nth: int, slices: int) -> list[str]:
-    """By pack, the sealed bytes that it serves and nobody needs, of one slice of all ids."""
-    within = f"chunk >= '{UUID(int=(nth << 128) // slices)}'::UUID"
-    if nth + 1 < slices:
-        within += f" AND chunk < '{UUID(int=((nth + 1) << 128) // slices)}'::UUID"
-    with staged(catalog) as stage, reading(catalog) as connection:
-        name_list(connection, stage, "going_ids", ())
-        _next_turns(connection)
-        rows = connection.execute(
-            f"""SELECT p.pack_no, sum(p.length)
-            FROM (SELECT * FROM places WHERE serves AND {within}) AS p
-            ANTI JOIN (
-                SELECT m.chunk FROM (SELECT * FROM maps WHERE {within}) AS m
-                JOIN row_needs AS r USING (disk_no, since) WHERE r.now < m.until
-            ) AS n ON n.chunk = p.chunk
-            GROUP BY p.pack_no"""  # noqa: S608  # our own numbers
-        ).fetchall()
-    return [f"{pack},{length}\n" for pack, length in rows]
-
-
-def _next_turns(connection: Connection) -> None:
-    """`next_turns` and `row_needs`: the next turn that is kept, now and without `going_ids`."""
-    connection.execute(
-        """CREATE OR REPLACE TEMP TABLE next_turns AS
-        SELECT vm_no, turn,
-            min(CASE WHEN state = 'committed' THEN turn END) OVER later AS now,
-            min(CASE WHEN state = 'committed' AND version_id NOT IN (SELECT id FROM going_ids)
-                THEN turn END) OVER later AS stays
-        FROM versions WINDOW later AS (
-            PARTITION BY vm_no ORDER BY turn ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)"""
-    )
-    connection.execute(
-        """CREATE OR REPLACE TEMP TABLE row_needs AS
-        SELECT d.disk_no, t.turn AS since, t.now, t.stays
-        FROM next_turns AS t JOIN disks AS d USING (vm_no)"""
-    )
-
-
-def _needs(connection: Connection, now: datetime, max_age: timedelta) -> None:
+def _needs(connection: Connection, now: datetime, max_age: timedelta, within: str) -> None:
     """`pack_needs (pack_no, size_bytes, needed, stays)`, now and without those in `going_ids`.
+
+    Of those packs that a condition keeps.
 
     What a pack serves is told by `pack_uses`; only copies that do not serve, and that no proved one
     makes up for, are looked for in the maps.
     """
-    _next_turns(connection)
+    next_turns(connection)
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE lone AS
-        WITH spare AS (SELECT pack_no, chunk FROM places WHERE NOT serves)
+        f"""CREATE OR REPLACE TEMP TABLE spare AS
+        SELECT pack_no, chunk FROM places WHERE NOT serves AND {within}"""  # noqa: S608
+    )
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE lone AS
         SELECT * FROM spare WHERE chunk NOT IN (
             SELECT p.chunk FROM places AS p SEMI JOIN spare AS s ON s.chunk = p.chunk
             JOIN packs AS k USING (pack_no)
             WHERE p.serves AND k.state = 'live' AND NOT k.bad AND NOT k.unreachable
-              AND k.proved_at BETWEEN ? AND ?)""",
+              AND k.proved_at BETWEEN ? AND ? AND {in_packs_of(connection, "spare", "p.pack_no")})
+        """,  # noqa: S608
         [to_utc(now - max_age), to_utc(now + CLOCK_SLACK)],
     )
+    near = of_disks_using(connection, packs_holding(connection, "lone"))
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE pack_needs AS
+        f"""CREATE OR REPLACE TEMP TABLE pack_needs AS
         WITH uses AS (
-            SELECT pack_no, vm_no, since, until FROM pack_uses
+            SELECT pack_no, vm_no, since, until FROM pack_uses WHERE {within}
             UNION ALL
             SELECT l.pack_no, d.vm_no, m.since, m.until
-            FROM lone AS l JOIN maps AS m ON m.chunk = l.chunk JOIN disks AS d USING (disk_no)
+            FROM lone AS l JOIN (SELECT * FROM maps WHERE {near}) AS m ON m.chunk = l.chunk
+            JOIN disks AS d USING (disk_no)
         ), needs AS (
             SELECT u.pack_no, bool_or(coalesce(t.now < u.until, false)) AS needed,
                 bool_or(coalesce(t.stays < u.until, false)) AS stays
@@ -236,28 +192,8 @@ def _needs(connection: Connection, now: datetime, max_age: timedelta) -> None:
         SELECT k.pack_no, k.size_bytes, coalesce(n.needed, false) AS needed,
             coalesce(n.stays, false) AS stays
         FROM packs AS k LEFT JOIN needs AS n USING (pack_no)
-        WHERE k.state IN ('live', 'redundant')"""
+        WHERE k.state IN ('live', 'redundant') AND {within}"""  # noqa: S608
     )
-
-
-def _exclusive_bytes(connection: Connection) -> int:
-    """Sealed bytes of what only the versions in `going_ids` need; after `_needs`."""
-    connection.execute(
-        """CREATE OR REPLACE TEMP TABLE left_alone AS
-        SELECT DISTINCT m.chunk FROM maps AS m
-        JOIN (SELECT * FROM row_needs WHERE now IS DISTINCT FROM stays) AS r USING (disk_no, since)
-        WHERE r.now < m.until AND NOT coalesce(r.stays < m.until, false)"""
-    )
-    connection.execute(
-        """DELETE FROM left_alone WHERE chunk IN (
-            SELECT m.chunk FROM maps AS m SEMI JOIN left_alone AS a ON a.chunk = m.chunk
-            JOIN row_needs AS r USING (disk_no, since) WHERE r.stays < m.until)"""
-    )
-    row = connection.execute(
-        """SELECT coalesce(sum(p.length), 0) FROM places AS p
-        SEMI JOIN left_alone AS a ON a.chunk = p.chunk WHERE p.serves"""
-    ).fetchone()
-    return int(row[0]) if row else 0
 
 
 def served_by_proved(

@@ -9,6 +9,7 @@ from prefect import get_run_logger
 
 from blocks import Site
 from catalog import reconciling, space
+from catalog.all_blocks import sparse_packs
 from catalog.dedup import packs_condemned, record_deleted_packs
 from catalog.recording_packs import record_packs
 from likeness.clock import system_clock
@@ -71,7 +72,7 @@ def reclaim_packs(run: RunId, *, site: Site, most_percent: int, stop: StopToken)
         )
         now, catalog = system_clock(), site.catalog.file
         candidates = [pack for pack, _ in space.spare_packs(catalog, now, age)]
-        sparse = space.sparse_packs(catalog, now, age, live_share=LIVE_SHARE)
+        sparse = sparse_packs(catalog, now, age, live_share=LIVE_SHARE)
         try:
             with shown(
                 f"reclaim-{run[:12]}", "Packs looked at once more and deleted", done.percent

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from catalog.all_blocks import sparse_packs
 from catalog.capacity import days_until_full, history, measure
+from catalog.connection import writing
 from catalog.dedup import drop_duplicates, packs_condemned, record_deleted_packs
 from catalog.reconciling import packs_are_back, versions_are_back
 from catalog.recording import record_version
+from catalog.slices import slices_of_maps
 from catalog.space import (
     forget_versions,
     freed_by,
     served_by_proved,
     spare_packs,
-    sparse_packs,
     versions_to_judge,
 )
 from catalog.values import Verdict
@@ -78,7 +80,12 @@ class Kept:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_what_forgetting_frees_is_what_nothing_else_needs(seed: int, tmp_path: Path) -> None:
+def test_what_forgetting_frees_is_what_nothing_else_needs(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if seed:  # a few rows at a time
+        monkeypatch.setattr("catalog.slices.AT_ONCE", 3)
+        monkeypatch.setattr("catalog.space._PACKS_AT_ONCE", 2)
     kept = Kept(seed, tmp_path)
     for number in range(1, 7):
         for which in ("web", "db"):
@@ -112,7 +119,7 @@ def test_what_forgetting_frees_is_what_nothing_else_needs(seed: int, tmp_path: P
 def test_what_is_worth_rewriting_is_what_little_is_needed_of(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("catalog.space._SLICE_ROWS", 7)
+    monkeypatch.setattr("catalog.slices.AT_ONCE", 3 + 4 * seed)
     kept = Kept(seed, tmp_path)
     for number in range(1, 6):
         for which in ("web", "db"):
@@ -135,6 +142,27 @@ def test_what_is_worth_rewriting_is_what_little_is_needed_of(
         key=lambda each: (shares[each], order.index(each)),
     )
     assert sparse_packs(kept.catalog, NOW, MONTH, live_share=0.9) == expected
+
+
+@pytest.mark.parametrize("many", [0, 1, 7, 100])
+def test_slices_of_a_table_keep_each_row_once(
+    many: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catalog.slices.AT_ONCE", 5)
+    dice = random.Random(many)
+    rows = [(dice.randrange(1, 9), dice.choice([0, 3, 40])) for _ in range(many)]
+    with writing(new_catalog(tmp_path)) as connection:
+        for version_no, position in rows:
+            connection.execute(
+                "INSERT INTO maps VALUES (1, ?, uuid(), 1, 2, ?)", [position, version_no]
+            )
+        slices = slices_of_maps(connection)
+        found: list[tuple[int, int]] = []
+        for each in slices:
+            query = f"SELECT version_no, position FROM maps WHERE {each.within}"
+            found += connection.execute(query).fetchall()
+    assert sorted(found) == sorted(rows)
+    assert len(slices) >= many // 15
 
 
 def test_a_copy_makes_up_for_another_only_while_its_proof_counts(tmp_path: Path) -> None:
