@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc, writing
 from catalog.serving import CLOCK_SLACK
+from catalog.slices import PACK_NAME, rows_of_packs
 from likeness.model.ids import PackId, VersionId
 from likeness.store.format.observations import Observation, Weight
 
@@ -34,12 +35,9 @@ class AuditTrouble:
 
 def packs_expected(catalog: CatalogLocation) -> Iterator[tuple[PackId, int]]:
     """Every pack that must be in the store and is not known to be bad, with its size in bytes."""
-    with reading(catalog) as connection:
-        rows = connection.execute(
-            "SELECT pack_id, size_bytes FROM packs WHERE state = 'live' AND NOT bad"
-        ).fetchall()
-    for pack, size_bytes in rows:
-        yield PackId(pack.hex), size_bytes
+    columns = f"{PACK_NAME}, size_bytes"
+    for pack, size_bytes in rows_of_packs(catalog, columns, "state = 'live' AND NOT bad"):
+        yield PackId(pack), size_bytes
 
 
 def records_expected(catalog: CatalogLocation) -> dict[str, VersionId]:

@@ -18,6 +18,7 @@ from catalog.serving import (
     refresh_facts_of_moved,
     refresh_uses,
 )
+from catalog.slices import PACK_NAME, rows_of_packs
 from catalog.staging import name_list, staged
 from likeness.model.ids import PackId, VersionId, VmId
 from likeness.store.read.index import KnownPack
@@ -170,9 +171,8 @@ def doubt_everything(catalog: CatalogLocation, now: datetime) -> None:
 
 def known_packs_by_state(catalog: CatalogLocation) -> dict[PackId, str]:
     """Every pack the catalog was told of: ``live``, ``redundant``, ``condemned`` or ``gone``."""
-    with reading(catalog) as connection:
-        rows = connection.execute("SELECT pack_id, state FROM packs WHERE pack_no <> 0").fetchall()
-    return {PackId(pack.hex): state for pack, state in rows}
+    rows = rows_of_packs(catalog, f"{PACK_NAME}, state", "pack_no <> 0")
+    return {PackId(pack): state for pack, state in rows}
 
 
 def unknown_packs(catalog: CatalogLocation, packs: Iterable[PackId]) -> list[PackId]:

@@ -5,16 +5,20 @@ a range of these numbers is read without a look at the rest. What comes meanwhil
 range; what moves meanwhile may be seen twice or not at all.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from catalog.connection import Connection
+from catalog.connection import CatalogLocation, Connection, reading
 
 AT_ONCE = 3 << 18
 """Rows that are read together: a fraction of a second."""
+PACKS_AT_ONCE = 200_000
+PACK_NAME = "lower(hex(pack_id::BLOB))"
+"""Of a pack, as the store names it; a uuid costs ten times as much to make in Python."""
 _MOST_BITS, _PROBES = 31, 2
 _NO_END = (1 << 31) - 1
 Keys = npt.NDArray[np.uint64]
@@ -77,6 +81,21 @@ def slices_of_maps(connection: Connection) -> list[Slice]:
     for each in ranges_of("version_no", rows["version_no"], rows["many"], AT_ONCE):
         found += [each] if each.rows <= 2 * AT_ONCE else _by_position(connection, each)
     return found
+
+
+def rows_of_packs(catalog: CatalogLocation, columns: str, where: str) -> Iterator[tuple[Any, ...]]:
+    """Of `packs` those that a condition keeps, in the order of their numbers."""
+    with reading(catalog) as connection:
+        row = connection.execute("SELECT max(pack_no) FROM packs").fetchone()
+    firsts = range(0, int(row[0] or 0) + 1 if row else 1, PACKS_AT_ONCE)
+    for first in firsts:
+        last = first + PACKS_AT_ONCE - 1 if first != firsts[-1] else _NO_END
+        with reading(catalog) as connection:
+            rows = connection.execute(
+                f"""SELECT {columns} FROM packs
+                WHERE pack_no BETWEEN {first} AND {last} AND {where}"""  # noqa: S608
+            ).fetchall()
+        yield from rows
 
 
 def _by_position(connection: Connection, each: Slice) -> list[Slice]:
