@@ -1,9 +1,15 @@
 """A copy of the catalog that travels: Parquet files and a manifest, for any later release.
 
-The copy is made under the shared lock, from one moment. Sealing it and putting it into the store
-is the store's business, and happens after the lock is free.
+The copy is made of one moment: under the shared lock, or, where the catalog is large, of a copy of
+its file, so that the lock is held no longer than that takes. Sealing it and putting it into the
+store is the store's business, and happens after the lock is free.
 """
 
+import errno
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +23,7 @@ from catalog.connection import (
     make_room,
     opened,
     reading,
+    require_schema,
     schema_version,
     transaction,
 )
@@ -28,6 +35,9 @@ from likeness.errors import BadInput, Damaged
 
 MANIFEST = "manifest.json"
 _LEDGER = "schema_migrations"
+LARGE_BYTES = 256 << 20
+"""A catalog of this size takes seconds to write down."""
+_AT_ONCE = 1 << 30
 
 
 class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +62,7 @@ def export_copy(catalog: CatalogLocation, folder: Path, now: datetime) -> Export
         raise BadInput(f"{folder} is not empty; a copy of the catalog needs a folder of its own")
     folder.chmod(0o700)
     rows: dict[str, int] = {}
-    with reading(catalog) as connection:
+    with _one_moment(catalog) as connection:
         schema = schema_version(connection)
         for table in _tables(connection):
             file = folder / f"{table}.parquet"
@@ -65,6 +75,39 @@ def export_copy(catalog: CatalogLocation, folder: Path, now: datetime) -> Export
     manifest.touch(mode=0o600)
     manifest.write_bytes(msgspec.json.encode(_Manifest(schema, now, rows)))
     return ExportedCopy(schema, now, rows, _size(folder))
+
+
+@contextmanager
+def _one_moment(catalog: CatalogLocation) -> Generator[Connection, None, None]:
+    """A connection that sees one moment of the catalog, and holds nobody up where it is large."""
+    size = catalog.path.stat().st_size if catalog.path.exists() else 0
+    if size < LARGE_BYTES or shutil.disk_usage(catalog.path.parent).free < 2 * size:
+        with reading(catalog) as connection:
+            yield connection
+        return
+    with private_folder(catalog) as scratch:
+        draft = scratch / "catalog.duckdb"
+        with catalog_locked(catalog, alone=True):  # whoever had it open has closed it
+            for ending in ("", ".wal"):
+                source = catalog.path.with_name(f"{catalog.path.name}{ending}")
+                if source.exists():
+                    _copy_file(source, draft.with_name(f"{draft.name}{ending}"))
+        with opened(catalog, draft, read_only=False) as connection:
+            require_schema(catalog, connection)
+            yield connection
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    """Share the blocks of a file where the file system can; for its owner alone."""
+    target.touch(mode=0o600)
+    try:
+        with source.open("rb") as file, target.open("r+b") as to:
+            while os.copy_file_range(file.fileno(), to.fileno(), _AT_ONCE):
+                pass
+    except OSError as cause:
+        if cause.errno not in (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        shutil.copyfile(source, target)
 
 
 def import_copy(folder: Path, into: CatalogLocation, now: datetime) -> ExportedCopy:

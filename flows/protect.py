@@ -28,7 +28,7 @@ def protect(site: SiteName = "main") -> State[Any]:
     here, run = Site.named(site), this_run()
     with here.session(), run_claimed(here, run):
         ready_catalog(here)
-        head = copy_catalog(run, site=here)
+        head = copy_catalog(run, site=here, always=True)
     return protected_state(head)
 
 

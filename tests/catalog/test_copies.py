@@ -5,11 +5,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from catalog.connection import CatalogLocation, reading, writing
-from catalog.copies import MANIFEST, export_copy, import_copy
+from catalog.connection import CatalogLocation, Connection, reading, schema_version, writing
+from catalog.copies import LARGE_BYTES, MANIFEST, export_copy, import_copy
 from catalog.dedup import drop_duplicates
 from catalog.proofs import record_proofs
 from catalog.runs import begin_run, finish_run, last_runs, record_outcome
+from catalog.session import catalog_session
 from catalog.vaulting import record_version_vaulted
 from catalog.versions import list_versions
 from likeness.errors import BadInput, Damaged
@@ -61,7 +62,11 @@ def everything(catalog: CatalogLocation) -> dict[str, list[tuple[object, ...]]]:
         }
 
 
-def test_p3_an_imported_copy_equals_the_original(full: History, tmp_path: Path) -> None:
+@pytest.mark.parametrize("large_from", [0, LARGE_BYTES])
+def test_p3_an_imported_copy_equals_the_original(
+    full: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large_from: int
+) -> None:
+    monkeypatch.setattr("catalog.copies.LARGE_BYTES", large_from)
     copy = export_copy(full.catalog, tmp_path / "copy", NOW)
     original = everything(full.catalog)
     assert all(original.values()), "a table is empty, so its copying is not tested"
@@ -81,6 +86,26 @@ def test_p3_an_imported_copy_equals_the_original(full: History, tmp_path: Path) 
     assert last_runs(other) == last_runs(full.catalog)
     for version in full.versions:
         assert verdict_history(other, version) == verdict_history(full.catalog, version)
+
+
+def test_a_large_catalog_is_copied_while_others_use_it(
+    full: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catalog.copies.LARGE_BYTES", 0)
+    with catalog_session(full.catalog):
+        many = len(list_versions(full.catalog, NOW, MONTH))
+
+        def others_write(connection: Connection) -> int:
+            full.back_up("web", {0: {0: CHUNKS[7]}, 1: {0: CHUNKS[9]}})
+            return schema_version(connection)
+
+        monkeypatch.setattr("catalog.copies.schema_version", others_write)
+        export_copy(full.catalog, tmp_path / "copy", NOW)
+    assert len(list_versions(full.catalog, NOW, MONTH)) == many + 1
+    other = CatalogLocation(tmp_path / "elsewhere" / "catalog.duckdb")
+    import_copy(tmp_path / "copy", other, NOW)
+    assert len(list_versions(other, NOW, MONTH)) == many
+    assert list(full.catalog.scratch.iterdir()) == []
 
 
 def test_work_goes_on_in_an_imported_copy(full: History, tmp_path: Path) -> None:
