@@ -7,24 +7,31 @@ does with it what a job does, with the calls a job makes; DuckDB has 2 GB and tw
 
 What was made in a folder stays there, and the next time only copies of it are used. The stores
 take turns; each figure is the median of ten in sessions, as a job has them, the opening left out.
-What is done once a validation or a reclaim is measured once.
+What is done once a validation or a reclaim is measured once, while another process reads a row and
+writes one, again and again: how long that took at most is told, too.
 """
 
 import argparse
 import hashlib
+import multiprocessing
 import resource
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from string import Template
 
 from catalog.all_blocks import sparse_packs
+from catalog.audits import packs_expected
 from catalog.chunks import affected_versions, must_read
 from catalog.connection import CatalogLocation, Connection, reading, writing
+from catalog.copies import export_copy
 from catalog.dedup import drop_duplicates
 from catalog.finding import folder_of
 from catalog.keeping_parts import keep_parts
@@ -223,10 +230,16 @@ def oldest(catalog: CatalogLocation) -> list[VersionId]:
 
 
 class Timed:
-    """How long each piece of work took, time after time."""
+    """How long each piece of work took, time after time, and how long others waited for it."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {}
+        self.waited: dict[str, list[float]] = {}
+
+    def beside(self, catalog: CatalogLocation, what: str, work: Callable[[], object]) -> None:
+        """The same while another process reads and writes."""
+        with beside(catalog, self.waited.setdefault(what, [])):
+            self(what, work)
 
     def __call__(self, what: str, work: Callable[[], object]) -> None:
         """Do it, and note how long it took."""
@@ -262,15 +275,51 @@ def for_each_vm(catalog: CatalogLocation, chunks: int, nth: int, timed: Timed) -
 def for_all(catalog: CatalogLocation, chunks: int, folder: Path, timed: Timed) -> None:
     """What a validation, a policy, a reclaim and a compaction ask once."""
     known = partial(write_known_ids, catalog, folder / "ids", NOW, MONTH)
-    timed("known ids, the first time", known)
+    timed.beside(catalog, "known ids, the first time", known)
     version, changes, pack = tonight(7, VERSIONS + 1, chunks * 7 // 10 // VMS)
     record_version(catalog, version, [changes], [pack], NOW)
     proof = PackProof(pack.pack, Finding.PROVED, NOW, pack.size_bytes, CHANGED)
     record_proofs(catalog, [proof], NOW, MONTH)
-    timed(f"known ids, {CHANGED} more proved", known)
-    timed("preview, a version of each VM", partial(freed_by, catalog, oldest(catalog), NOW, MONTH))
-    timed("what nothing needs", partial(spare_packs, catalog, NOW, MONTH))
-    timed("what is worth compacting", partial(sparse_packs, catalog, NOW, MONTH, live_share=0.7))
+    work: dict[str, Callable[[], object]] = {
+        f"known ids, {CHANGED} more proved": known,
+        "preview, a version of each VM": partial(freed_by, catalog, oldest(catalog), NOW, MONTH),
+        "what nothing needs (the mark)": partial(spare_packs, catalog, NOW, MONTH),
+        "what is worth compacting": partial(sparse_packs, catalog, NOW, MONTH, live_share=0.7),
+        "which packs must be there (the audit)": lambda: list(packs_expected(catalog)),
+        "a copy of the catalog": partial(export_copy, catalog, folder / "copy", NOW),
+    }
+    for what, each in work.items():
+        timed.beside(catalog, what, each)
+
+
+@contextmanager
+def beside(catalog: CatalogLocation, waited: list[float]) -> Generator[None, None, None]:
+    """While it lasts another process reads and writes; `waited` gets how long that took at most."""
+    context = multiprocessing.get_context("spawn")
+    stop, told = context.Event(), context.Queue()
+    other = context.Process(target=_read_and_write, args=(catalog, stop, told))
+    other.start()
+    told.get()  # it has begun
+    try:
+        yield
+    finally:
+        stop.set()
+        waited.append(told.get())
+        other.join()
+
+
+def _read_and_write(catalog: CatalogLocation, stop: Event, told: "Queue[float]") -> None:
+    longest = 0.0
+    told.put(longest)
+    while not stop.wait(0.5):
+        for turn in (reading, writing):
+            begun = stopwatch()
+            with turn(catalog) as connection:
+                if turn is writing:
+                    connection.execute("UPDATE vms SET vm_name = vm_name WHERE vm_no = 1")
+                connection.execute("SELECT max(version_no) FROM versions").fetchone()
+            longest = max(longest, stopwatch() - begun)
+    told.put(longest)
 
 
 def copied(kept: Path, folder: Path, chunks: int) -> CatalogLocation:
@@ -335,10 +384,12 @@ def main() -> None:
         {what: statistics.median(taken) for what, taken in each.seconds.items()}
         for each in found.values()
     ]
-    print("| seconds |", " | ".join(f"{each:,}" for each in found), "| ratio |")
+    print("| seconds |", " | ".join(f"{each:,}" for each in found), "| ratio | others wait |")
+    last = found[asked.chunks[-1]]
     for what in medians[0]:
         row = " | ".join(f"{each[what]:.3f}" for each in medians)
-        print(f"| {what} | {row} | {medians[-1][what] / medians[0][what]:.1f} |")
+        waited = f"{last.waited[what][-1]:.2f}" if what in last.waited else ""
+        print(f"| {what} | {row} | {medians[-1][what] / medians[0][what]:.1f} | {waited} |")
 
 
 if __name__ == "__main__":

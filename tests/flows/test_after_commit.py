@@ -13,6 +13,7 @@ from catalog.messages import recent_deliveries
 from catalog.runs import last_runs
 from catalog.values import Verdict
 from flows.backup import backup_job
+from flows.protect import protect
 from likeness.claims import claim
 from likeness.store.read.versions import Version
 from likeness.store.write.commit import commit_version
@@ -156,6 +157,22 @@ def test_versions_made_before_a_job_broke_off_are_announced_for_validation(
 
     assert ended.is_failed()
     assert announced == [(site.name, 1)]
+
+
+def test_a_large_catalog_is_not_copied_by_each_job(
+    site: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.protect_catalog.LARGE_BYTES", 0)
+    monkeypatch.setattr("tasks.protect_catalog.REST", 10**9)
+    copies = []
+    for _ in range(2):
+        assert site.back_up("db").name == "Completed"
+        copies.append(len(list((site.place / "catalog").glob("*"))))
+    assert protect(site=site.name, return_state=True).is_completed()
+    copies.append(len(list((site.place / "catalog").glob("*"))))
+
+    assert 0 < copies[0] == copies[1] < copies[2]
+    assert len(list((site.place / "heads").glob("*"))) >= 2
 
 
 def test_a_vm_that_was_renamed_is_backed_up_and_the_job_says_so(site: Scene) -> None:
