@@ -58,6 +58,13 @@ def show_job(
     show_versions(site=site)
 
 
+def _planned(vm: VmPlan | None) -> str:
+    if vm is None:
+        return "–"
+    read, sent = readable_size(vm.read_bytes), readable_size(vm.sent_bytes)
+    return f"read {read}, send {sent}, {vm.seconds:.0f} s"
+
+
 def _against(plan: JobPlan, outcomes: Sequence[VmOutcome]) -> str:
     read, sent = sum(o.read_bytes for o in outcomes), sum(o.sent_bytes for o in outcomes)
     return (
@@ -73,14 +80,12 @@ def _outcome_row(outcome: VmOutcome, planned: VmPlan | None) -> dict[str, str]:
         "VM": outcome.name,
         "version": outcome.version[:8],
         "disks": readable_size(outcome.disk_bytes),
-        "planned to read": readable_size(planned.read_bytes) if planned else "–",
         "read": readable_size(outcome.read_bytes),
         "in the store already": readable_size(outcome.known_bytes),
-        "planned to send": readable_size(planned.sent_bytes) if planned else "–",
         "sent": readable_size(outcome.sent_bytes),
         "kept": readable_size(outcome.kept_bytes),
         "known elsewhere": readable_size(outcome.dropped_bytes),
-        "planned seconds": f"{planned.seconds:.0f}" if planned else "–",
+        "planned": _planned(planned),
         "snapshot seconds": f"{outcome.snapshot_seconds:.0f}",
         "read by": outcome.read_by,
         "CPU seconds": f"{outcome.cpu_seconds:.1f}",

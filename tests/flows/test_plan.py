@@ -37,8 +37,8 @@ def test_a_plan_says_what_a_job_would_do_and_is_held_against_what_it_did(
     assert "Planned: about 3.0 MiB to read and 1.8 MiB to send until " in said
     assert "It was 3.0 MiB and " in said
     web, _db = json.loads(table)
-    assert (web["VM"], web["planned to read"], web["read"]) == ("web", "2.0 MiB", "2.0 MiB")
-    assert (web["planned to send"], web["planned seconds"]) == ("1.2 MiB", "0")
+    assert (web["VM"], web["read"]) == ("web", "2.0 MiB")
+    assert web["planned"] == "read 2.0 MiB, send 1.2 MiB, 0 s"
 
     wrong: Any = plan(site.job("web", "nowhere"), site=site.name, return_state=True)
     assert wrong.name == "Failed"
