@@ -1,6 +1,7 @@
 """Laying out a catalog, and bringing an older one up to date."""
 
 import shutil
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from catalog.connection import (
     make_room,
     opened,
     schema_version,
+    shared_openings,
     to_utc,
     transaction,
 )
@@ -79,6 +81,8 @@ def migrate(catalog: CatalogLocation, now: datetime) -> list[int]:
     Raises:
         BadInput: There is no catalog, or a later release made it.
     """
+    if _is_shared_and_ours(catalog):
+        return []
     with catalog_locked(catalog, alone=True):
         if not catalog.path.exists():
             raise BadInput(f"there is no catalog at {catalog.path}; create one")
@@ -94,6 +98,15 @@ def migrate(catalog: CatalogLocation, now: datetime) -> list[int]:
         _keep_copy(catalog.path, found + 1)
         with opened(catalog, catalog.path, read_only=False) as connection:
             return run_pending(connection, now, newest())
+
+
+def _is_shared_and_ours(catalog: CatalogLocation) -> bool:
+    """Whether a session has it open, or opens it now: it then has this release's schema."""
+    if (shared := shared_openings.of(catalog)) is None:
+        return False
+    with suppress(BadInput), shared.reading():
+        return True
+    return False
 
 
 def _keep_copy(path: Path, before: int) -> None:

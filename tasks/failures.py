@@ -84,7 +84,9 @@ def tell_failure(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's nam
 def _told(flow: str, flow_run: Any, state: Any) -> None:
     with suppress(Exception):
         failure = FailedRun.of(flow, flow_run, state)
-        tell_of(Site.named(failure.site), failure)
+        site = Site.named(failure.site)
+        with site.session():
+            tell_of(site, failure)
 
 
 def show_ended(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's names

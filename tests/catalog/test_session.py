@@ -5,14 +5,16 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from catalog.connection import CatalogLocation, reading, shared_openings, writing
 from catalog.copies import export_copy, import_copy
+from catalog.migrations import newest
 from catalog.runs import begin_run, last_runs
-from catalog.schema import migrate
+from catalog.schema import lay_out, migrate
 from catalog.session import SharedCatalog, catalog_session
 from likeness.clock import stopwatch
 from tests.catalog.scenes import NOW, run
@@ -134,6 +136,25 @@ def test_a_failed_transaction_leaves_nothing(
         fail()
     begin_run(catalog, run(1), "after", NOW)
     assert opening.openings == 1
+
+
+def test_a_catalog_that_a_session_has_open_is_of_this_release(
+    catalog: CatalogLocation, opening: SharedCatalog
+) -> None:
+    assert migrate(catalog, NOW) == []
+    begin_run(catalog, run(1), "nightly", NOW)
+    assert migrate(catalog, NOW) == []
+    assert opening.openings == 1
+
+
+def test_an_older_catalog_is_brought_up_to_this_release_in_a_session_too(
+    catalog: CatalogLocation, tmp_path: Path
+) -> None:
+    older = replace(catalog, path=tmp_path / "older.duckdb")
+    lay_out(older, older.path, NOW, upto=newest() - 1)
+    with catalog_session(older):
+        assert migrate(older, NOW) == [newest()]
+        begin_run(older, run(1), "nightly", NOW)
 
 
 def test_what_needs_the_file_for_itself_gets_it(
