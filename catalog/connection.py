@@ -32,6 +32,7 @@ if importlib.util.find_spec("pandas") is None:
 
 Connection = duckdb.DuckDBPyConnection
 _LOOK_SECONDS = 0.05
+_LARGE_BYTES = 32 << 20
 _BETWEEN_LOOKS = Pauses(0.002, 0.02, random=True)
 _threads_guard = threading.Lock()
 _threads: dict[Path, threading.Lock] = {}
@@ -213,7 +214,7 @@ def opened(
 ) -> Generator[Connection, None, None]:
     """Open the file `path` as a catalog; the turn must be held. Use `reading` or `writing`."""
     settings: dict[str, str | bool | int | float | list[str]] = {
-        "threads": catalog.threads,
+        "threads": catalog.threads if _is_large(path) else 1,
         "memory_limit": f"{catalog.memory_bytes // 1024} KiB",
         "temp_directory": str(catalog.scratch),
         "autoinstall_known_extensions": False,
@@ -231,6 +232,11 @@ def opened(
         if not read_only:
             _make_private(path)
         connection.close()
+
+
+def _is_large(path: Path) -> bool:
+    """Whether a second thread can bring more than waking it costs, with each statement."""
+    return path.exists() and path.stat().st_size >= _LARGE_BYTES
 
 
 def _make_private(path: Path) -> None:
