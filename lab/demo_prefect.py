@@ -45,12 +45,13 @@ def _serve(door: socket.socket) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
-    _make_database()
+    make_database()
     app = create_app(ephemeral=True, final=True)
     uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[door])
 
 
-def _make_database() -> None:
+def make_database() -> None:
+    """Make the database that the settings in force name."""
     import warnings
 
     import sqlalchemy

@@ -129,10 +129,11 @@ def prefect_server() -> Generator[None, None, None]:
     One for the whole process: Prefect's event client stays with the first server it meets.
     """
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
+
+    from tests.support.prefect_server import running_server
 
     with (
-        prefect_test_harness(server_startup_timeout=240),
+        running_server(Path(_PREFECT_HOME)),
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
         _types_of_blocks_registered_once(),
     ):

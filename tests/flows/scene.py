@@ -9,10 +9,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prefect.client.schemas.objects import State
 from pydantic import SecretStr
 
 from blocks import DataStoreShare, Site, Vault, XenPool
+from catalog import schema
 from catalog.values import Verdict, VersionRow
 from catalog.versions import list_versions
 from flows.backup import backup_job
@@ -35,6 +37,7 @@ from likeness.store.read.disk_writers import FileDiskWriter
 from likeness.store.read.restoring import restore_disk
 from likeness.store.read.versions import Version, read_version, record_names, vms
 from tasks.outcomes import JobHadErrors
+from tests.catalog.scenes import put_empty
 
 MIB = 1 << 20
 NOTHING_LEFT = {"snapshots": 0, "frozen disks": 0}
@@ -296,13 +299,15 @@ def _disk(folder: Path, vm: str, number: int, disk: bytes | int) -> Path | int:
 def new_scene(folder: Path, lab: LabServer) -> Scene:
     """A site for a pool that runs already; `folder` holds `store`, `vault` and `here`."""
     name = f"site-{random_name()[:12]}"
-    made = set_up_site(
-        name,
-        pool=XenPool(url=lab.url, username=lab.username, password=SecretStr(lab.password)),
-        data_store=DataStoreShare(
-            place=str(folder / "store"), key_file=str(folder / "here" / "store.key")
-        ),
-        vault=Vault(place=str(folder / "vault")),
-        folder=folder / "here",
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "create", lambda catalog, _now: put_empty(catalog))
+        made = set_up_site(
+            name,
+            pool=XenPool(url=lab.url, username=lab.username, password=SecretStr(lab.password)),
+            data_store=DataStoreShare(
+                place=str(folder / "store"), key_file=str(folder / "here" / "store.key")
+            ),
+            vault=Vault(place=str(folder / "vault")),
+            folder=folder / "here",
+        )
     return Scene(name, made.site, lab, folder, made.recovery_words)
