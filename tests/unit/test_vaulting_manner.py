@@ -95,8 +95,8 @@ def test_one_version_is_copied_with_what_it_needs_and_nothing_else(workshop: Wor
 
 
 def test_it_stops_when_its_hours_are_over_and_goes_on_in_the_next(workshop: Workshop) -> None:
-    for each in range(4):
-        workshop.back_up(noise(each, 4 * CHUNK), vm=VmId(random_name()))
+    for each in range(10):  # more than are under way at once when its hours are over
+        workshop.back_up(noise(each, CHUNK), vm=VmId(random_name()))
     vault = MemoryTransport()
     planned: list[int] = []
 
