@@ -6,12 +6,13 @@ from datetime import timedelta
 from typing import Any, ClassVar, TypeVar
 
 from prefect.blocks.core import Block
+from prefect.client.schemas.objects import BlockDocument
 from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, Field, PrivateAttr, field_validator
 
 from blocks.catalog_file import CatalogFile
 from blocks.data_store import DataStoreShare, Vault
-from blocks.loading import load_block, one_client
+from blocks.loading import load_block, one_client, saved_together
 from blocks.mail import Mail
 from blocks.schema import SchemaMadeOnce
 from blocks.session import sharing
@@ -197,8 +198,10 @@ class Site(SiteSettings):
             BadInput: There is none, or it is not complete.
         """
         saved = load_block(SiteBlock, name, made_by="likeness set-up")
+        documents = saved_together({kind: getattr(saved, role) for role, kind in ROLES.items()})
         blocks: dict[str, Any] = {
-            role: _loaded(kind, getattr(saved, role)) for role, kind in ROLES.items()
+            role: _loaded(kind, getattr(saved, role), documents.get(kind))
+            for role, kind in ROLES.items()
         }
         settings: dict[str, Any] = {
             each: getattr(saved, each) for each in SiteSettings.model_fields
@@ -320,12 +323,12 @@ _LATELY_SECONDS = 60.0
 _lately: dict[tuple[str | None, str], tuple[float, Site]] = {}
 
 
-def _loaded(kind: type[Block], name: str) -> Block | str | None:
+def _loaded(kind: type[Block], name: str, saved: BlockDocument | None) -> Block | str | None:
     """A block by its name, or why it cannot be used; nothing if the site has none for the role."""
     if not name:
         return None
     try:
-        found = load_block(kind, name)
+        found = load_block(kind, name, saved=saved)
         return found.with_account() if isinstance(found, Mail) else found
     except BadInput as problem:
         return str(problem)

@@ -8,7 +8,10 @@ from typing import Any
 
 import duckdb
 import pytest
+from prefect.client.base import PrefectHttpxSyncClient
 
+from blocks import Site
+from blocks.site import ROLES
 from catalog.connection import reading
 from catalog.serving import STILL
 from likeness.errors import StoreMissing
@@ -148,6 +151,28 @@ def test_an_unchanged_job_opens_and_asks_once_and_each_further_vm_opens_nothing(
     for found, backed_up in ((one, {web.vm}), (three, vms)):
         assert [name for name, times in found.read.items() if times > 1] == []
         assert found.listed_again == looks_that_are_rules(vms, backed_up)
+
+
+def test_a_site_is_asked_for_with_two_requests(
+    site: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    send = PrefectHttpxSyncClient.send
+
+    def noted(self: PrefectHttpxSyncClient, request: Any, *rest: Any, **more: Any) -> Any:
+        asked.append(f"{request.method} {request.url.path}")
+        return send(self, request, *rest, **more)
+
+    monkeypatch.setattr(PrefectHttpxSyncClient, "send", noted)
+    found = Site.named(site.name)
+
+    assert [each for each in asked if "/block" in each] == [
+        f"GET /api/block_types/slug/likeness-site/block_documents/name/{site.name}",
+        "POST /api/block_documents/filter",
+    ]
+    for role in ("xen-pool", "data-store", "catalog", "vault"):
+        kind = ROLES[role.replace("-", "_")]
+        assert found.usable(role.replace("-", "_")) == kind.load(f"{site.name}-{role}")
 
 
 def test_what_is_recorded_from_the_receipt_is_what_the_store_tells(site: Scene) -> None:
