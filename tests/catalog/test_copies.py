@@ -1,5 +1,8 @@
 """A copy of the catalog that travels says the same as the catalog."""
 
+import shutil
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,14 +19,26 @@ from catalog.versions import list_versions
 from likeness.errors import BadInput, Damaged
 from likeness.model.outcome import VmOutcome, VmState
 from tests.catalog.history import CHUNKS, History
-from tests.catalog.scenes import DAY, MONTH, NOW, damaged, proved, run, vm
+from tests.catalog.scenes import DAY, MONTH, NOW, damaged, new_catalog, proved, run, vm
 from tests.support.catalog_rows import damage_rows, verdict_history
 
 
 @pytest.fixture
-def full(catalog: CatalogLocation) -> History:
-    """A catalog with something in every table."""
-    history = History(catalog)
+def full(catalog: CatalogLocation, filled: History) -> History:
+    """A catalog with something in every table; a copy of one that was filled once."""
+    shutil.copyfile(filled.catalog.path, catalog.path)
+    return replace(deepcopy(filled), catalog=catalog)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> History:
+    catalog = new_catalog(tmp_path_factory.mktemp("filled"))
+    with catalog_session(catalog):
+        return fill(History(catalog))
+
+
+def fill(history: History) -> History:
+    catalog = history.catalog
     history.back_up("web", {0: {at: CHUNKS[at] for at in range(5)}}, packs=2)
     history.back_up("web", {0: {at: CHUNKS[at] for at in range(3)}, 1: {0: CHUNKS[9]}})
     history.back_up("db", {0: {at: CHUNKS[at] for at in range(5)}})
