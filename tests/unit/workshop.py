@@ -5,6 +5,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from likeness.store.format import layout
 from likeness.store.format.copies import Copies, Copy, no_copies
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.maps import FlatMap, positions_of
-from likeness.store.format.opening import create_store
+from likeness.store.format.opening import create_store, open_store_with_key_file
 from likeness.store.format.pack_log import PackLog
 from likeness.store.format.relied_on import ReliedOn
 from likeness.store.prune.sweeping import DeletedPacks, delete_redundant_packs
@@ -177,6 +178,15 @@ class Workshop:
         self.store, self.words = made.store, made.recovery_words
         self.disk_ids: dict[tuple[VmId, int], DiskId] = defaultdict(lambda: DiskId(random_name()))
         self.vm = VmId(random_name())
+
+    def copied(self, folder: Path, transport: Transport) -> "Workshop":
+        """The same over a copy of its folder, and of its store."""
+        made = copy(self)
+        made.folder, made.key_file = folder, folder / self.key_file.name
+        made.transport = transport
+        made.store = open_store_with_key_file(transport, made.key_file)
+        made.disk_ids = self.disk_ids.copy()
+        return made
 
     @property
     def objects(self) -> dict[str, bytes]:

@@ -1,7 +1,9 @@
 """A small store, its catalog and its vault, with a clock that goes where a test wants it."""
 
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -70,19 +72,28 @@ class House:
         self.workshop.clock = self.clock  # type: ignore[assignment]  # any clock will do
         self.limit = AgeLimit(age, age)
         self.stop = StopToken()
-        self.site = Site(
-            xen_pool=XenPool(url="https://pool.invalid", password=SecretStr("none")),
-            data_store=DataStoreShare(
-                place=str(folder / "store"), key_file=str(self.workshop.key_file)
-            ),
-            catalog=CatalogFile(folder=str(folder / "here")),
-            vault=Vault(place=str(folder / "vault")),
-        )
+        self.site = Site(**blocks_in(folder, self.workshop.key_file))
         self.catalog = self.site.catalog.file
         put_empty(self.catalog)
         self.reads = MeteredTransport(self.place, folder=layout.PACKS)
         self.vms: dict[str, VmId] = {}
         self.disks: dict[str, dict[VersionId, tuple[bytes, ...]]] = {}
+
+    def copied(self, folder: Path) -> "House":
+        """The same house at another place, as if everything had happened there."""
+        shutil.copytree(self.folder, folder)
+        made = copy(self)
+        made.folder, made.place = folder, LocalTransport(folder / "store")
+        made.workshop = self.workshop.copied(folder / "work", made.place)
+        made.clock = Moment(self.clock.now)
+        made.workshop.clock = made.clock  # type: ignore[assignment]  # any clock will do
+        made.stop = StopToken()
+        made.site = settings_of(self.site, **blocks_in(folder, made.workshop.key_file))
+        made.catalog = made.site.catalog.file
+        made.reads = MeteredTransport(made.place, folder=layout.PACKS)
+        made.vms = dict(self.vms)
+        made.disks = {vm: dict(versions) for vm, versions in self.disks.items()}
+        return made
 
     # -- what people do --------------------------------------------------------------------------
 
@@ -237,6 +248,16 @@ class House:
     def lose(self, pack: PackId) -> None:
         """A pack is gone."""
         self.place.delete(layout.pack(pack))
+
+
+def blocks_in(folder: Path, key_file: Path) -> dict[str, Any]:
+    """A site's blocks for places under a folder."""
+    return {
+        "xen_pool": XenPool(url="https://pool.invalid", password=SecretStr("none")),
+        "data_store": DataStoreShare(place=str(folder / "store"), key_file=str(key_file)),
+        "catalog": CatalogFile(folder=str(folder / "here")),
+        "vault": Vault(place=str(folder / "vault")),
+    }
 
 
 def settings_of(site: Site, **changes: Any) -> Site:

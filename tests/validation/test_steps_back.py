@@ -17,6 +17,7 @@ from catalog.dedup import drop_duplicates, record_deleted_packs
 from catalog.incidents import note_incidents, untold_incidents
 from catalog.messages import undelivered
 from catalog.reconciling import highest_sequence, known_records, store_of
+from catalog.session import catalog_session
 from catalog.values import Verdict
 from likeness.clock import system_clock
 from likeness.errors import WrongKey
@@ -85,17 +86,24 @@ def names(house: House, vm: object) -> list[str]:
     return record_names(house.workshop.store, vm)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def lived(house: House) -> House:
-    """Two VMs with two validated versions each, in a house whose clock is the real one."""
+@pytest.fixture(scope="module")
+def two_nights(tmp_path_factory: pytest.TempPathFactory) -> House:
+    house = House(tmp_path_factory.mktemp("lived") / "house")
     house.clock.now = system_clock()
-    for turn in range(2):
-        for vm, content in (("web", WEB), ("db", DB)):
-            house.back_up(vm, changed(content, (0, noise(f"{vm} {turn}", CHUNK))))
-    house.validate()
-    caught_up(house)
-    assert set(house.verdicts()["web"]) == {GOOD}
+    with disable_run_logger(), catalog_session(house.catalog):
+        for turn in range(2):
+            for vm, content in (("web", WEB), ("db", DB)):
+                house.back_up(vm, changed(content, (0, noise(f"{vm} {turn}", CHUNK))))
+        house.validate()
+        caught_up(house)
+        assert set(house.verdicts()["web"]) == {GOOD}
     return house
+
+
+@pytest.fixture
+def lived(two_nights: House, tmp_path: Path) -> House:
+    """Two VMs with two validated versions each, in a house whose clock is the real one."""
+    return two_nights.copied(tmp_path / "house")
 
 
 def live_on(house: House) -> list[Version]:

@@ -15,6 +15,7 @@ from catalog.audits import open_troubles
 from catalog.connection import reading
 from catalog.messages import undelivered
 from catalog.reconciling import store_of
+from catalog.session import catalog_session
 from catalog.staging import private_folder, sweep_left
 from catalog.values import Verdict
 from likeness.claims import claim, forget_claims, is_claimed
@@ -52,20 +53,27 @@ def _no_logger() -> Generator[None, None, None]:
         yield
 
 
-@pytest.fixture
-def lived(house: House, prefect_server: None) -> House:
-    """Two validated versions that a copy in the store knows, and a third that is newer."""
+@pytest.fixture(scope="module")
+def two_nights(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> House:
+    house = House(tmp_path_factory.mktemp("lived") / "house")
     house.clock.now = system_clock()
     house.site = settings_of(house.site, webhook="slack-webhook/ops")
-    house.back_up("web", noise("web", 3 * CHUNK))
-    house.back_up("db", noise("db", 2 * CHUNK))
-    house.validate()
-    catch_up.fn(site=house.site)
-    copy_catalog.fn(RunId(random_name()), site=house.site)
-    house.back_up("web", noise("web again", 3 * CHUNK))
-    house.validate()
-    assert house.verdicts() == {"web": [GOOD, GOOD], "db": [GOOD]}
+    with disable_run_logger(), catalog_session(house.catalog):
+        house.back_up("web", noise("web", 3 * CHUNK))
+        house.back_up("db", noise("db", 2 * CHUNK))
+        house.validate()
+        catch_up.fn(site=house.site)
+        copy_catalog.fn(RunId(random_name()), site=house.site)
+        house.back_up("web", noise("web again", 3 * CHUNK))
+        house.validate()
+        assert house.verdicts() == {"web": [GOOD, GOOD], "db": [GOOD]}
     return house
+
+
+@pytest.fixture
+def lived(two_nights: House, tmp_path: Path) -> House:
+    """Two validated versions that a copy in the store knows, and a third that is newer."""
+    return two_nights.copied(tmp_path / "house")
 
 
 def write_a_log(house: House) -> Path:
