@@ -22,6 +22,8 @@ from tasks.claims import version_read, vm_claimed
 from tasks.forget import plan_forget
 from tasks.space_pages import forget_page
 from tests.flows.scene import MIB, Scene, noise
+from tests.flows.test_parameters import DEPLOYMENTS
+from tests.flows.test_validate import artifacts
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 CHUNK = 256 << 10
@@ -40,6 +42,18 @@ def nights(site: Scene, count: int) -> list[list[str]]:
 def ran(flow: Any, *what: str, site: Scene, **more: Any) -> Any:
     """What a flow gives."""
     return flow(*what, site=site.name, **more)
+
+
+def as_deployed(name: str, *, site: Scene) -> Any:
+    """What a deployment's flow gives with the parameters that its form shows, run as they are."""
+    (parameters,) = (each["parameters"] for each in DEPLOYMENTS if each["name"] == name)
+    return forget(**{**parameters, "site": site.name})
+
+
+def shown(key: str, *, site: Scene) -> str:
+    """The page of that name in the UI."""
+    (only,) = artifacts(site.site.key_of(key))
+    return str(only.data)
 
 
 def damage(site: Scene) -> list[str]:
@@ -74,10 +88,11 @@ def test_what_a_policy_does_not_keep_goes_to_the_byte(
     ran(pin, versions[0][:8], note="kept for the audit", site=site)
     before = packs_bytes(site)
 
-    preview = ran(forget, site=site)
+    preview = as_deployed("forget-preview", site=site)
 
     assert [each.version.version for each in preview.going] == [versions[1]]
-    page = forget_page(preview)
+    page = shown("forget-preview", site=site)
+    assert page == forget_page(preview)
     assert f"{preview.freed.packs_bytes:,} bytes" in page
     assert "pinned: kept for the audit" in page
     assert "last 2 (job nightly)" in page
@@ -88,7 +103,9 @@ def test_what_a_policy_does_not_keep_goes_to_the_byte(
         plan_forget(site.site, keep="nonsense")
     assert len(site.listed()) == 4
 
-    ran(forget, site=site, preview=False)
+    done = as_deployed("forget", site=site)
+    assert (done.going, done.freed) == (preview.going, preview.freed), "it says what it does"
+    assert shown("forgotten", site=site) == page.replace("would be", "were")
     freed = 0
     for days in (0, 1, 8):
         later(days)
