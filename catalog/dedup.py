@@ -56,9 +56,12 @@ def drop_duplicates(
     with staged(catalog) as stage, writing(catalog) as connection:
         name_list(connection, stage, "asked_ids", packs or ())
         connection.execute(
-            """CREATE OR REPLACE TEMP TABLE asked AS SELECT pack_no FROM packs
-            WHERE state IN ('live', 'redundant') AND (? OR run_id = ?::UUID
-                OR pack_id IN (SELECT id FROM asked_ids))""",
+            """CREATE OR REPLACE TEMP TABLE asked AS
+            SELECT pack_no FROM packs SEMI JOIN asked_ids ON id = pack_id
+            WHERE state IN ('live', 'redundant')
+            UNION
+            SELECT pack_no FROM packs
+            WHERE state IN ('live', 'redundant') AND (? OR run_id = ?::UUID)""",
             [run is None and packs is None, run],
         )
         _find_copies(connection)
