@@ -20,6 +20,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from multiprocessing.queues import Queue
@@ -309,7 +310,7 @@ def beside(catalog: CatalogLocation, waited: list[float]) -> Generator[None, Non
 
 
 def _read_and_write(catalog: CatalogLocation, stop: Event, told: "Queue[float]") -> None:
-    longest = 0.0
+    longest, catalog = 0.0, replace(catalog, patience=timedelta(hours=1))
     told.put(longest)
     while not stop.wait(0.5):
         for turn in (reading, writing):

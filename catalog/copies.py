@@ -1,11 +1,10 @@
 """A copy of the catalog that travels: Parquet files and a manifest, for any later release.
 
 The copy is made of one moment: under the shared lock, or, where the catalog is large, of a copy of
-its file, so that the lock is held no longer than that takes. Sealing it and putting it into the
+its file, which others use meanwhile. Sealing it and putting it into the
 store is the store's business, and happens after the lock is free.
 """
 
-import errno
 import os
 import shutil
 from collections.abc import Generator
@@ -37,7 +36,9 @@ MANIFEST = "manifest.json"
 _LEDGER = "schema_migrations"
 LARGE_BYTES = 256 << 20
 """A catalog of this size takes seconds to write down."""
-_AT_ONCE = 1 << 30
+_AT_ONCE = 1 << 20
+_HEAD_BYTES = 3 << 12
+_TRIES = 4
 
 
 class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,27 +88,66 @@ def _one_moment(catalog: CatalogLocation) -> Generator[Connection, None, None]:
         return
     with private_folder(catalog) as scratch:
         draft = scratch / "catalog.duckdb"
-        with catalog_locked(catalog, alone=True):  # whoever had it open has closed it
-            for ending in ("", ".wal"):
-                source = catalog.path.with_name(f"{catalog.path.name}{ending}")
-                if source.exists():
-                    _copy_file(source, draft.with_name(f"{draft.name}{ending}"))
+        _copy_file(catalog, draft)
         with opened(catalog, draft, read_only=False) as connection:
             require_schema(catalog, connection)
             yield connection
 
 
-def _copy_file(source: Path, target: Path) -> None:
-    """Share the blocks of a file where the file system can; for its owner alone."""
-    target.touch(mode=0o600)
-    try:
-        with source.open("rb") as file, target.open("r+b") as to:
-            while os.copy_file_range(file.fileno(), to.fileno(), _AT_ONCE):
-                pass
-    except OSError as cause:
-        if cause.errno not in (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP):
-            raise
+def _copy_file(catalog: CatalogLocation, draft: Path) -> None:
+    """Copy the catalog's file while others use it; what they changed meanwhile, again.
+
+    Only where somebody writes all the time the lock is held for the last of it.
+    """
+    for _ in range(_TRIES):
+        before = _stamp(catalog)
+        _copy_blocks(catalog.path, draft)
+        if _stamp(catalog, draft) == before:
+            return
+    with catalog_locked(catalog, alone=True):
+        _copy_blocks(catalog.path, draft)
+        _copy_log(catalog, draft)
+
+
+def _stamp(catalog: CatalogLocation, draft: Path | None = None) -> tuple[object, ...]:
+    """Another one whenever the file was written to; for a draft its log is copied, too.
+
+    Whoever has the catalog open closes it, so nothing of it is still to be written.
+    """
+    with catalog_locked(catalog, alone=True), catalog.path.open("rb") as file:
+        if draft is not None:
+            _copy_log(catalog, draft)
+        log = _log_of(catalog.path)
+        at = log.stat() if log.exists() else None
+        now = os.fstat(file.fileno())
+        head = file.read(_HEAD_BYTES)  # it counts what was written, too
+    return now.st_ino, now.st_size, now.st_mtime_ns, head, at and (at.st_size, at.st_mtime_ns)
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.wal")
+
+
+def _copy_log(catalog: CatalogLocation, draft: Path) -> None:
+    _log_of(draft).unlink(missing_ok=True)
+    if _log_of(catalog.path).exists():
+        shutil.copyfile(_log_of(catalog.path), _log_of(draft))
+        _log_of(draft).chmod(0o600)
+
+
+def _copy_blocks(source: Path, target: Path) -> None:
+    """Copy a file, or of one that was copied before what differs; for its owner alone."""
+    if not target.exists():
+        target.touch(mode=0o600)
         shutil.copyfile(source, target)
+        return
+    with source.open("rb") as file, target.open("r+b") as to:
+        while block := file.read(_AT_ONCE):
+            if to.read(len(block)) != block:
+                to.seek(file.tell() - len(block))
+                to.write(block)
+                to.seek(file.tell())
+        to.truncate(file.tell())
 
 
 def import_copy(folder: Path, into: CatalogLocation, now: datetime) -> ExportedCopy:

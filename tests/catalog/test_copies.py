@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from catalog import copies
 from catalog.connection import CatalogLocation, Connection, reading, schema_version, writing
 from catalog.copies import LARGE_BYTES, MANIFEST, export_copy, import_copy
 from catalog.dedup import drop_duplicates
@@ -121,6 +122,28 @@ def test_a_large_catalog_is_copied_while_others_use_it(
     import_copy(tmp_path / "copy", other, NOW)
     assert len(list_versions(other, NOW, MONTH)) == many
     assert list(full.catalog.scratch.iterdir()) == []
+
+
+def test_what_others_write_while_the_file_is_copied_is_copied_again(
+    full: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catalog.copies.LARGE_BYTES", 0)
+    turns: list[Path] = []
+    copy_blocks = copies._copy_blocks
+
+    def others_write(source: Path, target: Path) -> None:
+        copy_blocks(source, target)
+        turns.append(target)
+        if len(turns) < 3:
+            full.back_up("web", {0: {0: CHUNKS[7 + len(turns)]}, 1: {0: CHUNKS[9]}})
+
+    monkeypatch.setattr("catalog.copies._copy_blocks", others_write)
+    with catalog_session(full.catalog):
+        export_copy(full.catalog, tmp_path / "copy", NOW)
+    assert len(turns) == 3
+    other = CatalogLocation(tmp_path / "elsewhere" / "catalog.duckdb")
+    import_copy(tmp_path / "copy", other, NOW)
+    assert list_versions(other, NOW, MONTH) == list_versions(full.catalog, NOW, MONTH)
 
 
 def test_work_goes_on_in_an_imported_copy(full: History, tmp_path: Path) -> None:
