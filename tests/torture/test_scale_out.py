@@ -149,13 +149,20 @@ def kill_one_that_proves(
         with suppress(ValueError, OSError):  # it has just ended
             process = installation.process_of_run(run)
             os.kill(process, signal.SIGSTOP)  # so that it does not end while it is looked at
-            if installation.flow_run(run)["state"]["type"] == "RUNNING":
+            if is_at_work(installation, run):
                 (worker,) = {*workers} & {*ancestors(process)}
                 for pid in (worker, process):
                     os.kill(pid, signal.SIGKILL)
                 return True
             os.kill(process, signal.SIGCONT)
     return False
+
+
+def is_at_work(installation: Installation, run: str) -> bool:
+    """Whether a run goes on, and has not handed back yet what it found."""
+    left = installation.post("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+    going_on = installation.flow_run(run)["state"]["type"] == "RUNNING"
+    return going_on and bool(left) and not any(each["data"] for each in left)
 
 
 def ancestors(pid: int) -> list[int]:
