@@ -77,6 +77,7 @@ class Installation:
         *,
         core: int | None = None,
         within: Sequence[str] = (),
+        limit: int = 0,
     ) -> int:
         """Start what runs the deployments, and wait until the server knows it; its process.
 
@@ -85,10 +86,12 @@ class Installation:
             name: Of the worker.
             core: The one that it and its runs may use; any if none.
             within: A command that it is started by.
+            limit: How many runs it takes at once; any number if 0.
         """
         log = "worker" if name == "one" else f"worker-{name}"
         before = self._heard_of(pool, name)
-        serve = ("prefect", "worker", "start", "--pool", pool, "--name", name)
+        serve = ["prefect", "worker", "start", "--pool", pool, "--name", name]
+        serve += ["--limit", str(limit)] if limit else []
         started = self._start(log, *serve, core=core, within=within)
         wait_until(
             lambda: self._heard_of(pool, name) != before,

@@ -98,7 +98,9 @@ def elsewhere(
         started = []
         for number in range(count):
             within = ("unshare", "--mount", "sh", "-c", setting + '"$0" "$@"')
-            pid = installation.start_worker("others", f"other{number}", core=number, within=within)
+            pid = installation.start_worker(
+                "others", f"other{number}", core=number, within=within, limit=1
+            )
             held.callback(installation.stop_process, pid)
             started.append(pid)
         yield started
