@@ -28,8 +28,8 @@ ALIVE_SECONDS = 5.0
 """How often the controller says that it is there, and the agent how far it is at the latest."""
 SILENCE_SECONDS = 20
 """An agent that hears nothing for so long ends."""
-AGENT_PACK_BYTES = 8 << 20
-"""When a pack is full: several are in memory at once, and a delegate has little of it."""
+AGENT_PACK_BYTES = 6 << 20
+"""When a pack is full: several are in memory at once, and a delegate has little of it (150 MB)."""
 DISTRUSTED_BYTES = 16
 MAX_SKIPS = 1 << 17
 """Ranges of a disk that need not be read: 16 MB in the agent. What is read in vain is not sent."""
