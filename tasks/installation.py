@@ -5,6 +5,7 @@ Sealed into every copy of the catalog, and made again by a recovery.
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -204,15 +205,25 @@ def save_mail_account(kept: KeptInstallation, name: str) -> None:
 
 
 def save_webhook(kept: KeptInstallation) -> str:
-    """Save the notification block under its name again; why it could not be, if so."""
+    """Save the notification block under its name again; why it could not be, if so.
+
+    One that is there already stays: it may be another site's, too.
+    """
     kind, _, name = str(kept.settings.get("webhook", "")).partition("/")
-    if not name:
+    if not name or _is_saved(f"{kind}/{name}"):
         return ""
     try:
-        Block.get_block_class_from_key(kind)(**kept.webhook).save(name, overwrite=True)
+        Block.get_block_class_from_key(kind)(**kept.webhook).save(name)
     except Exception as cause:  # noqa: BLE001  # any block there is, of whatever package
         return f"webhook {kind}/{name}: {_wrong(cause)}; save its block again"
     return ""
+
+
+def _is_saved(block: str) -> bool:
+    with suppress(Exception):
+        Block.load(block)
+        return True
+    return False
 
 
 def _wrong(cause: Exception) -> str:

@@ -58,7 +58,7 @@ def copy_catalog(run: RunId, *, site: Site, always: bool = False) -> str:
         scratch_folder(site, run) as scratch,
     ):
         said = installation_of(site).model_dump_json().encode()
-        copied = "no copy of the catalog yet, since it is large"
+        copied = "the catalog is large and was copied lately, so it is not copied now"
         if always or _is_due(site, store, said):
             copied = _copy(store, scratch / "catalog", said, site=site)
         head_state = write_head(store, clock=system_clock)

@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from prefect import get_run_logger
 
 from blocks import Site
 from catalog.reconciling import unknown_packs
-from likeness.model.ids import PackId, random_name
+from likeness.model.ids import PackId
 
 _FILE = "unknown-packs.json"
 _LEAST_AGE = timedelta(hours=20)
@@ -32,9 +33,13 @@ def unknown_for_long(site: Site, there: Collection[PackId], now: datetime) -> li
     path = site.catalog.file.path.with_name(_FILE)
     before = _noted(path)
     seen = {pack: before.get(pack, now) for pack in unknown_packs(site.catalog.file, there)}
-    draft = path.with_name(f"{_FILE}.{random_name()}")
-    draft.write_bytes(msgspec.json.encode(seen))
-    draft.replace(path)
+    draft = path.with_name(f"{_FILE}.new")
+    try:
+        draft.write_bytes(msgspec.json.encode(seen))
+        draft.replace(path)
+    except OSError as cause:
+        told = "which packs nobody knows cannot be noted at %s (%s), so none goes now; make room"
+        get_run_logger().warning(told, path, cause.strerror)
     return [pack for pack, first in seen.items() if now - first >= _LEAST_AGE]
 
 

@@ -32,6 +32,7 @@ from likeness.store.format import layout
 from likeness.store.format.opening import open_store
 from likeness.store.prune.sweeping import delete_redundant_packs
 from likeness.store.write.heads import write_head
+from tasks.installation import KeptInstallation, save_webhook
 from tests.flows.scene import MIB, Scene, noise, outcomes, sizes
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
@@ -287,6 +288,14 @@ def test_logins_settings_and_jobs_come_back_with_the_words(new_site: Callable[..
     assert (again.site.alarm_after_hours, again.site.webhook) == (48, "custom-webhook/ops")
     hook_again: Any = CustomWebhookNotificationBlock.load("ops")
     assert hook_again.url == hook.url
+    hook_again.url = "https://hooks.example/newer"
+    hook_again.save("ops", overwrite=True)
+    kept = KeptInstallation(settings={"webhook": "custom-webhook/ops"}, webhook={"url": hook.url})
+    assert save_webhook(kept) == "", "what is there already stays"
+    hook_again = CustomWebhookNotificationBlock.load("ops")
+    assert hook_again.url == "https://hooks.example/newer"
+    kept.settings["webhook"] = "of-no-package/ops"
+    assert save_webhook(kept).startswith("webhook of-no-package/ops: No block class found")
     with get_client(sync_client=True) as client:
         there = client.read_deployment_by_name(found.deployments[0])
     assert there.parameters["job"] == job

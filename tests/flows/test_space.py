@@ -165,6 +165,10 @@ def test_what_a_job_left_that_never_got_to_its_index_goes(
     (left,) = site.packs()
     assert site.back_up("web", validated=True).name == "Completed"
 
+    note = site.site.catalog.file.path.with_name("unknown-packs.json.new")
+    note.mkdir()  # it cannot be written, and the reclaim goes on
+    assert ran(reclaim, site=site, most_percent=100).condemned == []
+    note.rmdir()
     condemned = []
     for days in (0, 1, 5, 10):
         later(days)
