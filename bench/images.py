@@ -16,19 +16,28 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lab.demo_disks import some_noise, some_text
 
 FOLDER = Path(__file__).parent / "out" / "images"
 NAMES = ("web01", "db01", "files01")
+CLONES = ("web01", "db01", "mail01")
 MIB = 1 << 20
 _PAGE = 8 << 10
 _SUITE = "bookworm"
 _TEMPLATE = "openssh-server,python3-minimal,ca-certificates"
-_PACKAGES = {"web01": "nginx,php-cli,git,gcc", "db01": "postgresql,default-jre-headless"}
-_OWN = {"web01": ("python3", "git-core", "gcc"), "db01": ("postgresql", "jvm", "llvm-14")}
+_PACKAGES = {
+    "web01": "nginx,php-cli,git,gcc",
+    "db01": "postgresql,default-jre-headless",
+    "mail01": "postfix,dovecot-imapd,spamassassin",
+}
+_OWN = {
+    "web01": ("python3", "git-core", "gcc"),
+    "db01": ("postgresql", "jvm", "llvm-14"),
+    "mail01": ("dovecot", "postfix", "git-core"),
+}
 _EVERYWHERE = ("python3.11", "systemd", "x86_64-linux-gnu", "locale", "perl")
 
 
@@ -55,15 +64,7 @@ def make(folder: Path, mib: int, *, own: bool = False) -> str:
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="likeness-images-", dir=folder) as made:
         scratch = Path(made)
-        debian = not own
-        for name in ("web01", "db01"):
-            tree = scratch / name
-            debian = debian and _debian(tree, name)
-            if not debian:
-                _of_this_machine(tree, name, room=mib * MIB // 2)
-            _fill(tree, name, mib)
-            _make_disk(folder / f"{name}.raw", tree, mib)
-            shutil.rmtree(tree)
+        debian = servers(folder, ("web01", "db01"), scratch, mib, own=own)
         _files(scratch / "files01", mib)
         ntfs = _make_ntfs(folder / "files01.raw", scratch / "files01", mib)
         if not ntfs:
@@ -72,6 +73,20 @@ def make(folder: Path, mib: int, *, own: bool = False) -> str:
     how += "; files on NTFS" if ntfs else "; files on ext4"
     (folder / "how").write_text(how)
     return how
+
+
+def servers(folder: Path, names: Sequence[str], scratch: Path, mib: int, *, own: bool) -> bool:
+    """Make disks of servers with much in common; whether they are Debian, all of them."""
+    debian = not own
+    for name in names:
+        tree = scratch / name
+        debian = debian and _debian(tree, name)
+        if not debian:
+            _of_this_machine(tree, name, room=mib * MIB // 2)
+        _fill(tree, name, mib)
+        _make_disk(folder / f"{name}.raw", tree, mib)
+        shutil.rmtree(tree)
+    return debian
 
 
 def age(folder: Path) -> None:

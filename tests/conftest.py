@@ -131,8 +131,9 @@ def prefect_server() -> Generator[None, None, None]:
     """
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from tests.support.prefect_server import running_server
+    from tests.support.prefect_server import remember_time_zones, running_server
 
+    remember_time_zones()
     with (
         running_server(Path(_PREFECT_HOME)),
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),

@@ -39,6 +39,7 @@ restic     restic       the comparison with restic
 "
 [ "$purpose" != torture ] || needs+="\
 debootstrap debootstrap the image of delegates
+restic     restic       the comparison with restic
 syslinux   syslinux     the image of delegates
 syslinux   syslinux-common the image of delegates
 qemu-system-x86_64 qemu-system-x86 the image of delegates, booted

@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import Task
 
+from likeness.clock import system_clock
 from likeness.xen.snapshots import take_snapshot
 from tests.flows.scene import Scene, Vms, open_scene
 from tests.validation.mail_server import MailServer, account_of, mail_of
@@ -79,3 +81,16 @@ def mailed(
     site.set(mail=f"mail-{site.name}")
     yield server
     server.stop()
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the clock of a reclaim stand so many days later."""
+
+    def set_clock(days: int) -> None:
+        def clock() -> datetime:
+            return system_clock() + timedelta(days=days)
+
+        monkeypatch.setattr("tasks.reclaim.system_clock", clock)
+
+    return set_clock

@@ -41,8 +41,8 @@ from tests.catalog.scenes import put_empty
 
 MIB = 1 << 20
 NOTHING_LEFT = {"snapshots": 0, "frozen disks": 0}
-Vms = Mapping[str, Sequence[bytes | int]]
-"""Names of VMs to the content of their disks; a number is an empty disk of that many bytes."""
+Vms = Mapping[str, Sequence[bytes | int | Path]]
+"""Names of VMs to their disks: the content, an image, or the bytes that an empty one has."""
 
 QUICK: Mapping[str, Any] = {
     "wrong_password_seconds": 0.05,
@@ -292,8 +292,8 @@ def open_scene(
         yield new_scene(folder, lab)
 
 
-def _disk(folder: Path, vm: str, number: int, disk: bytes | int) -> Path | int:
-    return disk if isinstance(disk, int) else image(folder, f"{vm}-{number}", disk)
+def _disk(folder: Path, vm: str, number: int, disk: bytes | int | Path) -> Path | int:
+    return image(folder, f"{vm}-{number}", disk) if isinstance(disk, bytes) else disk
 
 
 def new_scene(folder: Path, lab: LabServer) -> Scene:

@@ -8,14 +8,17 @@ deployments and other people's calls, so it has to be made on purpose: change th
 look at the difference in the snapshot, and commit it together with a line in CHANGELOG.md.
 """
 
+import asyncio
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.server.schemas.schedules import CronSchedule
 from prefect.utilities.callables import parameter_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,3 +106,36 @@ def test_a_sample_starts_nothing_by_itself() -> None:
 
     assert schedules
     assert [each for each in schedules if each["active"]] == []
+
+
+def next_days(name: str) -> list[datetime]:
+    """When a deployment would run, once its only schedule is switched on."""
+    (known,) = (each for each in DEPLOYMENTS if each["name"] == name)
+    (schedule,) = known["schedules"]
+    cron = CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+    dates: list[datetime] = asyncio.run(cron.get_dates(3, start=datetime(2030, 6, 1, tzinfo=UTC)))
+    return dates
+
+
+@pytest.mark.parametrize("name", ["forget", "reclaim", "protect", "sweep", "watch", "revalidate"])
+def test_what_keeps_a_site_in_order_runs_every_day(name: str) -> None:
+    first, second, third = next_days(name)
+
+    assert max(second - first, third - second) <= timedelta(days=1)
+
+
+def test_every_day_room_is_reclaimed_after_versions_were_forgotten() -> None:
+    (forgotten, *_), (reclaimed, *_) = next_days("forget"), next_days("reclaim")
+
+    assert timedelta(0) < reclaimed - forgotten < timedelta(hours=12)
+
+
+def test_the_preview_of_forgetting_is_the_run_itself_but_for_one_field() -> None:
+    preview, run = (
+        next(each for each in DEPLOYMENTS if each["name"] == name)
+        for name in ("forget-preview", "forget")
+    )
+
+    assert (preview["entrypoint"], schema_of(preview)) == (run["entrypoint"], schema_of(run))
+    differing = preview["parameters"].items() ^ run["parameters"].items()
+    assert {name for name, _ in differing} == {"preview"}

@@ -2,7 +2,6 @@
 
 import errno
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from flows.forget import forget
 from flows.pin import pin
 from flows.reclaim import reclaim, undelete
 from flows.vault import vault
-from likeness.clock import system_clock
 from likeness.errors import BadInput, UnknownVersion
 from likeness.stopping import StopToken
 from likeness.store.check.auditing import audit_presence
@@ -64,19 +62,6 @@ def damage(site: Scene) -> list[str]:
 
 def packs_bytes(site: Scene) -> int:
     return sum(path.stat().st_size for path in site.packs())
-
-
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Let the clock of a reclaim stand so many days later."""
-
-    def set_clock(days: int) -> None:
-        def clock() -> datetime:
-            return system_clock() + timedelta(days=days)
-
-        monkeypatch.setattr("tasks.reclaim.system_clock", clock)
-
-    return set_clock
 
 
 def test_what_a_policy_does_not_keep_goes_to_the_byte(

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zoneinfo
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def remember_time_zones() -> None:
+    """Prefect reads the folders of all time zones anew for every schedule that it looks at."""
+    from prefect.types import _datetime
+
+    vars(_datetime)["available_timezones"] = cache(zoneinfo.available_timezones)
+
+
 def serve(door: socket.socket) -> None:
     """Serve whoever comes through a door until the process is told to end."""
     import uvicorn
@@ -116,6 +124,7 @@ def serve(door: socket.socket) -> None:
 
     from lab.demo_prefect import make_database
 
+    remember_time_zones()
     make_database()
     vars(background_workers)["Worker"] = partial(
         Worker, minimum_check_interval=_LOOK_EVERY, scheduling_resolution=_LOOK_EVERY
