@@ -66,6 +66,8 @@ _NAMES: dict[int, str] = {
     value: name for name, value in vars(NtStatus).items() if name.startswith("STATUS_")
 }
 _NAMES |= {
+    0xC0000007: "STATUS_PAGEFILE_QUOTA",
+    0xC0000017: "STATUS_NO_MEMORY",
     0xC000003E: "STATUS_DATA_ERROR",
     0xC000003F: "STATUS_CRC_ERROR",
     0xC0000044: "STATUS_QUOTA_EXCEEDED",
@@ -73,17 +75,28 @@ _NAMES |= {
     0xC000006E: "STATUS_ACCOUNT_RESTRICTION",
     0xC000006F: "STATUS_INVALID_LOGON_HOURS",
     0xC0000070: "STATUS_INVALID_WORKSTATION",
+    0xC000005E: "STATUS_NO_LOGON_SERVERS",
     0xC0000072: "STATUS_ACCOUNT_DISABLED",
     0xC00000A2: "STATUS_MEDIA_WRITE_PROTECTED",
+    0xC00000BE: "STATUS_BAD_NETWORK_PATH",
+    0xC00000BF: "STATUS_NETWORK_BUSY",
+    0xC00000C4: "STATUS_UNEXPECTED_NETWORK_ERROR",
     0xC00000CA: "STATUS_NETWORK_ACCESSDENIED",
+    0xC00000CE: "STATUS_TOO_MANY_SESSIONS",
     0xC00000E9: "STATUS_UNEXPECTED_IO_ERROR",
+    0xC000011F: "STATUS_TOO_MANY_OPENED_FILES",
+    0xC000012D: "STATUS_COMMITMENT_LIMIT",
+    0xC000015A: "STATUS_TOO_MANY_CONTEXT_IDS",
     0xC000015B: "STATUS_LOGON_TYPE_NOT_GRANTED",
     0xC0000185: "STATUS_IO_DEVICE_ERROR",
     0xC0000193: "STATUS_ACCOUNT_EXPIRED",
+    0xC0000192: "STATUS_NETLOGON_NOT_STARTED",
     0xC000020C: "STATUS_CONNECTION_DISCONNECTED",
     0xC000020D: "STATUS_CONNECTION_RESET",
     0xC0000224: "STATUS_PASSWORD_MUST_CHANGE",
     0xC0000234: "STATUS_ACCOUNT_LOCKED_OUT",
+    0xC0000241: "STATUS_CONNECTION_ABORTED",
+    0xC00002FE: "STATUS_SHUTDOWN_IN_PROGRESS",
     0xC000035C: "STATUS_NETWORK_SESSION_EXPIRED",
     0xC0000802: "STATUS_DISK_QUOTA_EXCEEDED",
 }
@@ -132,13 +145,29 @@ _SESSION_LOST = _codes(
     "FILE_CLOSED",
     "INVALID_HANDLE",
     "CANCELLED",
-    "REQUEST_NOT_ACCEPTED",
-    "SERVER_UNAVAILABLE",
-    "INSUFFICIENT_RESOURCES",
-    "INSUFF_SERVER_RESOURCES",
     "IO_TIMEOUT",
     "DFS_UNAVAILABLE",
 )
+_AT_ITS_LIMIT = _codes(
+    "SERVER_UNAVAILABLE",
+    "REQUEST_NOT_ACCEPTED",
+    "INSUFF_SERVER_RESOURCES",
+    "INSUFFICIENT_RESOURCES",
+    "NO_MEMORY",
+    "COMMITMENT_LIMIT",
+    "PAGEFILE_QUOTA",
+    "TOO_MANY_OPENED_FILES",
+    "TOO_MANY_CONTEXT_IDS",
+    "TOO_MANY_SESSIONS",
+    "NETWORK_BUSY",
+    "UNEXPECTED_NETWORK_ERROR",
+    "BAD_NETWORK_PATH",
+    "CONNECTION_ABORTED",
+    "SHUTDOWN_IN_PROGRESS",
+    "NO_LOGON_SERVERS",
+    "NETLOGON_NOT_STARTED",
+)
+"""A server that is short of something, goes down, or has nobody to ask: later it may answer."""
 _DISK_TROUBLE = _codes("DATA_ERROR", "CRC_ERROR", "UNEXPECTED_IO_ERROR", "IO_DEVICE_ERROR")
 
 
@@ -155,7 +184,7 @@ def status_name(status: int) -> str:
 def loses_connection(cause: BaseException) -> bool:
     """Whether the connection it happened on is of no further use."""
     status = status_of(cause)
-    return status is None or status in _SESSION_LOST
+    return status is None or status in _SESSION_LOST | _AT_ITS_LIMIT
 
 
 def may_repeat(cause: BaseException) -> bool:
@@ -247,6 +276,11 @@ _SENTENCES: tuple[tuple[frozenset[int], type[LikenessError], str], ...] = (
         _SESSION_LOST,
         ShareUnreachable,
         "the server dropped the session; run again",
+    ),
+    (
+        _AT_ITS_LIMIT,
+        ShareUnreachable,
+        "the server is at its limit or goes down; see what it lacks, then run again",
     ),
     (
         _DISK_TROUBLE,
