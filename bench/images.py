@@ -16,28 +16,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from lab.demo_disks import some_noise, some_text
 
 FOLDER = Path(__file__).parent / "out" / "images"
 NAMES = ("web01", "db01", "files01")
-CLONES = ("web01", "db01", "mail01")
 MIB = 1 << 20
 _PAGE = 8 << 10
-_SUITE = "bookworm"
-_TEMPLATE = "openssh-server,python3-minimal,ca-certificates"
-_PACKAGES = {
-    "web01": "nginx,php-cli,git,gcc",
-    "db01": "postgresql,default-jre-headless",
-    "mail01": "postfix,dovecot-imapd,spamassassin",
-}
-_OWN = {
-    "web01": ("python3", "git-core", "gcc"),
-    "db01": ("postgresql", "jvm", "llvm-14"),
-    "mail01": ("dovecot", "postfix", "git-core"),
-}
+SUITE = "bookworm"
+TEMPLATE = "openssh-server,python3-minimal,ca-certificates"
+_PACKAGES = {"web01": "nginx,php-cli,git,gcc", "db01": "postgresql,default-jre-headless"}
+_OWN = {"web01": ("python3", "git-core", "gcc"), "db01": ("postgresql", "jvm", "llvm-14")}
 _EVERYWHERE = ("python3.11", "systemd", "x86_64-linux-gnu", "locale", "perl")
 
 
@@ -64,7 +55,15 @@ def make(folder: Path, mib: int, *, own: bool = False) -> str:
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="likeness-images-", dir=folder) as made:
         scratch = Path(made)
-        debian = servers(folder, ("web01", "db01"), scratch, mib, own=own)
+        debian = not own
+        for name in ("web01", "db01"):
+            tree = scratch / name
+            debian = debian and _debian(tree, name)
+            if not debian:
+                _of_this_machine(tree, name, room=mib * MIB // 2)
+            _fill(tree, name, mib)
+            _make_disk(folder / f"{name}.raw", tree, mib)
+            shutil.rmtree(tree)
         _files(scratch / "files01", mib)
         ntfs = _make_ntfs(folder / "files01.raw", scratch / "files01", mib)
         if not ntfs:
@@ -73,20 +72,6 @@ def make(folder: Path, mib: int, *, own: bool = False) -> str:
     how += "; files on NTFS" if ntfs else "; files on ext4"
     (folder / "how").write_text(how)
     return how
-
-
-def servers(folder: Path, names: Sequence[str], scratch: Path, mib: int, *, own: bool) -> bool:
-    """Make disks of servers with much in common; whether they are Debian, all of them."""
-    debian = not own
-    for name in names:
-        tree = scratch / name
-        debian = debian and _debian(tree, name)
-        if not debian:
-            _of_this_machine(tree, name, room=mib * MIB // 2)
-        _fill(tree, name, mib)
-        _make_disk(folder / f"{name}.raw", tree, mib)
-        shutil.rmtree(tree)
-    return debian
 
 
 def age(folder: Path) -> None:
@@ -128,8 +113,8 @@ def _debian(tree: Path, name: str) -> bool:
     """Whether a Debian with the packages of a VM could be made there."""
     if os.geteuid() or shutil.which("debootstrap") is None:
         return False
-    options = ["--variant=minbase", f"--include={_TEMPLATE},{_PACKAGES[name]}"]
-    words: list[str | Path] = ["debootstrap", *options, _SUITE, tree]
+    options = ["--variant=minbase", f"--include={TEMPLATE},{_PACKAGES[name]}"]
+    words: list[str | Path] = ["debootstrap", *options, SUITE, tree]
     done = subprocess.run(words, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if done.returncode:
         print("debootstrap did not work here; this machine's own programs do", file=sys.stderr)
