@@ -125,12 +125,17 @@ def closest_vm(catalog: CatalogLocation, chunks: Iterable[ChunkId], but: VmId) -
     return str(row[0]) if row else ""
 
 
+_ANY_DAMAGE = "SELECT 1 FROM damaged_chunks WHERE healed_at IS NULL LIMIT 1"
+
+
 def must_read(catalog: CatalogLocation, vm: VmId) -> dict[DiskId, list[Extent]]:
     """Byte ranges of a VM's last version whose chunk is damaged, missing or lost.
 
     The next backup reads them whatever the hypervisor says has changed, and sends them again.
     """
     with reading(catalog) as connection:
+        if not connection.execute(_ANY_DAMAGE).fetchone():
+            return {}
         connection.execute(
             """CREATE OR REPLACE TEMP TABLE last_of_vm AS
             SELECT version_no FROM versions AS v JOIN vms AS x USING (vm_no)

@@ -11,12 +11,12 @@ import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import duckdb
 
@@ -31,6 +31,7 @@ if importlib.util.find_spec("pandas") is None:
     sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # how Python notes "not there"
 
 Connection = duckdb.DuckDBPyConnection
+T = TypeVar("T")
 _LOOK_SECONDS = 0.05
 _LARGE_BYTES = 32 << 20
 _BETWEEN_LOOKS = Pauses(0.002, 0.02, random=True)
@@ -93,6 +94,9 @@ class SharedConnection(Protocol):
 
     def let_go(self) -> None:
         """Close as soon as no call is under way."""
+
+    def lately(self, what: str, ask: Callable[[Connection], T], *, few: Callable[[T], bool]) -> T:
+        """See `read_lately`."""
 
 
 class SharedOpenings:
@@ -265,6 +269,27 @@ def reading(catalog: CatalogLocation) -> Generator[Connection, None, None]:
         yield connection
 
 
+def read_lately(
+    catalog: CatalogLocation,
+    what: str,
+    ask: Callable[[Connection], T],
+    *,
+    few: Callable[[T], bool],
+) -> T:
+    """Look something up; within a session what it was, as long as nobody has written since.
+
+    Args:
+        catalog: Which.
+        what: Is asked.
+        ask: Asks it.
+        few: Whether what was found is little enough to be kept in memory.
+    """
+    if (shared := shared_openings.of(catalog)) is not None:
+        return shared.lately(what, ask, few=few)
+    with reading(catalog) as connection:
+        return ask(connection)
+
+
 @contextmanager
 def writing(catalog: CatalogLocation) -> Generator[Connection, None, None]:
     """One transaction: all of it is durable when the `with` ends, or nothing.
@@ -319,14 +344,12 @@ def schema_version(connection: Connection) -> int:
     Raises:
         Damaged: It is a database of somebody else.
     """
-    tables = {
-        row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
-    }
-    if not tables:
-        return 0
-    if "schema_migrations" not in tables:
-        raise Damaged("the catalog", "its file is the database of another program")
-    row = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
+    try:
+        row = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
+    except duckdb.CatalogException as cause:
+        if not connection.execute("SELECT table_name FROM duckdb_tables()").fetchall():
+            return 0
+        raise Damaged("the catalog", "its file is the database of another program") from cause
     return int(row[0]) if row else 0
 
 

@@ -18,6 +18,8 @@ from catalog.values import PackToProve, Why
 from likeness.model.ids import PackId, VersionId
 
 _DAY = timedelta(days=1)
+_WHOLE = "state = 'live' AND NOT bad AND NOT unreachable AND proved_at <= $later"
+"""Packs that grow old: proved, and nothing the matter with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +109,13 @@ def _old_packs(connection: Connection, now: datetime, max_age: timedelta, pause:
     What falls due before the next turn must be read now, so no pack has less than a pause left.
     """
     connection.execute(
-        """CREATE OR REPLACE TEMP TABLE old AS
+        f"""CREATE OR REPLACE TEMP TABLE old AS
         SELECT pack_id, pack_no, size_bytes, digest, chunks, proved_at, checked_at,
             proved_at <= $due AS late,
             sum(size_bytes) OVER (
                 ORDER BY proved_at, pack_no ROWS UNBOUNDED PRECEDING)::DOUBLE AS upto,
             greatest(epoch(proved_at - $due), $pause) / 86400.0 AS days_left
-        FROM packs
-        WHERE state = 'live' AND NOT bad AND NOT unreachable AND proved_at <= $later""",
+        FROM packs WHERE {_WHOLE}""",  # noqa: S608  # our own words
         {
             "due": to_utc(now - max_age),
             "later": to_utc(now + CLOCK_SLACK),
@@ -178,18 +179,32 @@ class WhatIf:
 def what_if(
     catalog: CatalogLocation, now: datetime, ages: Iterable[timedelta]
 ) -> tuple[WhatIf, ...]:
-    """The pace that each of some age limits would ask for."""
-    found = []
+    """The pace that each of some age limits would ask for, of one look at all packs."""
+    asked = tuple(ages)
+    paces = "".join(
+        f", max(upto / (greatest(epoch(proved_at - $due_{at}), 86400) / 86400.0))"
+        for at in range(len(asked))
+    )
     with reading(catalog) as connection:
-        for age in ages:
-            _old_packs(connection, now, age, _DAY)
-            row = connection.execute(
-                """SELECT coalesce(sum(size_bytes), 0) FROM packs WHERE state = 'live'"""
-            ).fetchone()
-            live = int(row[0]) if row else 0
-            pace = max(_pace(connection), live / max(age / _DAY, 1.0))
-            found.append(WhatIf(age, round(pace), pace / live if live else 0.0))
-    return tuple(found)
+        row = connection.execute(
+            f"""SELECT (SELECT sum(size_bytes) FROM packs WHERE state = 'live'){paces}
+            FROM (SELECT proved_at, sum(size_bytes) OVER (
+                    ORDER BY proved_at, pack_no ROWS UNBOUNDED PRECEDING)::DOUBLE AS upto
+                FROM packs WHERE {_WHOLE})""",  # noqa: S608  # our own words
+            {
+                "later": to_utc(now + CLOCK_SLACK),
+                **{f"due_{at}": to_utc(now - age) for at, age in enumerate(asked)},
+            },
+        ).fetchone()
+    live, *found = row or (0, *(0 for _ in asked))
+    return tuple(
+        _what_if(age, pace or 0.0, int(live or 0)) for age, pace in zip(asked, found, strict=True)
+    )
+
+
+def _what_if(age: timedelta, pace: float, live: int) -> WhatIf:
+    pace = max(pace, live / max(age / _DAY, 1.0))
+    return WhatIf(age, round(pace), pace / live if live else 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import TypeVar, cast
 
 import duckdb
 
@@ -25,6 +26,7 @@ from catalog.translating import errors_translated
 from likeness.clock import stopwatch
 from likeness.errors import CatalogBusy
 
+T = TypeVar("T")
 _LOOK_SECONDS = 0.1
 _PAUSE_FOR_OTHERS_SECONDS = 0.05
 
@@ -61,12 +63,15 @@ class SharedCatalog:
         """Open nothing yet."""
         self.sessions = 0
         self.openings = 0
+        self.writes = 0
         self.opened_as = object()
         self._catalog = catalog
         self._changed = threading.Condition()
         self._writer = threading.Lock()
         self._open: ExitStack | None = None
         self._connection: Connection | None = None
+        self._readers: list[Connection] = []
+        self._known: dict[str, tuple[object, object]] = {}
         self._inode = 0
         self._calls = 0
         self._wanted = False
@@ -76,7 +81,7 @@ class SharedCatalog:
     @contextmanager
     def reading(self) -> Generator[Connection, None, None]:
         """A connection that sees one moment of the catalog."""
-        with self._call() as connection:
+        with self._call(reads=True) as connection:
             connection.begin()
             try:
                 yield connection
@@ -94,10 +99,34 @@ class SharedCatalog:
                 f" {patience:.0f} s; try again"
             )
         try:
-            with self._call() as connection, transaction(connection):
+            with self._call(reads=False) as connection, transaction(connection):
                 yield connection
         finally:
+            self.writes += 1
             self._writer.release()
+
+    def lately(self, what: str, ask: Callable[[Connection], T], *, few: Callable[[T], bool]) -> T:
+        """What was found when it was asked for last, if nobody has written since.
+
+        Args:
+            what: Is asked.
+            ask: Asks it.
+            few: Whether what was found is little enough to be kept in memory.
+        """
+        before = self._moment()
+        at, known = self._known.get(what, (None, None))
+        if before is not None and at == before:
+            return cast(T, known)
+        with self.reading() as connection:
+            found = ask(connection)
+        if before is not None and few(found):
+            self._known[what] = (before, found)
+        return found
+
+    def _moment(self) -> tuple[object, int] | None:
+        """What the catalog holds is the same while this is; none while it is not open."""
+        with self._changed:
+            return (self.opened_as, self.writes) if self._connection is not None else None
 
     def let_go(self) -> None:
         """Close as soon as no call is under way; the next call opens again."""
@@ -116,18 +145,24 @@ class SharedCatalog:
             watcher.join()
 
     @contextmanager
-    def _call(self) -> Generator[Connection, None, None]:
-        connection = self._enter()
+    def _call(self, *, reads: bool) -> Generator[Connection, None, None]:
+        """A cursor of the opening; what only read leaves nothing behind, and is used again."""
+        connection = self._enter(reads=reads)
+        well = False
         try:
             with errors_translated(self._catalog.path):
                 yield connection
+            well = True
         finally:
-            connection.close()
+            if not (well and reads):
+                connection.close()
             with self._changed:
+                if well and reads:
+                    self._readers.append(connection)
                 self._calls -= 1
                 self._close_if_idle()
 
-    def _enter(self) -> Connection:
+    def _enter(self, *, reads: bool) -> Connection:
         deadline = stopwatch() + max(self._catalog.patience.total_seconds(), 0)
         with self._changed:
             self._wanted = self._wanted or self._is_replaced()
@@ -142,7 +177,7 @@ class SharedCatalog:
                 self._open_again()
             self._calls += 1
             assert self._connection is not None  # noqa: S101  # opened above, or it raised
-            return self._connection.cursor()
+            return self._readers.pop() if reads and self._readers else self._connection.cursor()
 
     def _open_again(self) -> None:
         if _others_wait(self._catalog):
@@ -173,7 +208,10 @@ class SharedCatalog:
         """Close, if somebody wants it and no call is under way; the condition must be held."""
         if self._wanted and self._calls == 0 and self._open is not None:
             opened, self._open, self._connection = self._open, None, None
+            self._known.clear()
             try:
+                while self._readers:
+                    self._readers.pop().close()
                 opened.close()
             finally:
                 self._changed.notify_all()

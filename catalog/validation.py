@@ -1,6 +1,7 @@
 """What should be read back next, how old the proofs are, and what was found wrong."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc
@@ -130,8 +131,7 @@ def proof_outlook(
         ).fetchone()
     packs, live, unproved, unproved_bytes, due, oldest = row or (0, 0, 0, 0, 0, None)
     oldest_at = from_utc(oldest)
-    days = int(live) / bytes_per_day if bytes_per_day else None
-    return ProofOutlook(
+    seen = ProofOutlook(
         packs=packs,
         live_bytes=int(live),
         unproved_packs=unproved,
@@ -139,6 +139,20 @@ def proof_outlook(
         due_bytes=int(due),
         oldest_proof_at=oldest_at,
         oldest_age=max(now - oldest_at, timedelta()) if oldest_at else None,
+        days_per_round=None,
+        reachable=None,
+        reachable_age=None,
+    )
+    return at_pace(seen, max_age, bytes_per_day)
+
+
+def at_pace(
+    seen: ProofOutlook, max_age: timedelta | None, bytes_per_day: int | None
+) -> ProofOutlook:
+    """The same outlook, and what reading so much a day comes to; see `proof_outlook`."""
+    days = seen.live_bytes / bytes_per_day if bytes_per_day else None
+    return replace(
+        seen,
         days_per_round=days,
         reachable=None if days is None or max_age is None else timedelta(days=days) <= max_age,
         reachable_age=timedelta(days=days) if days is not None else None,

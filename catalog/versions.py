@@ -1,11 +1,14 @@
 """Lists for people and for the next backup: VMs, their versions, and how good they are."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 import msgspec
 
-from catalog.connection import CatalogLocation, Connection, from_utc, reading
+from catalog.connection import CatalogLocation, Connection, from_utc, read_lately, reading
 from catalog.values import DiskRow, VersionRow, VmRow
 from catalog.verdicts import VerdictFacts, judge
 from likeness.errors import UnknownVersion
@@ -13,19 +16,11 @@ from likeness.model.ids import DiskId, RunId, VersionId, VmId
 from likeness.store.format.documents import Counts
 
 Row = dict[str, object]
+_FEW = 5000
+"""So many versions are kept in memory, from one question to the next."""
+_BY_AGE = " ORDER BY v.taken_at DESC, v.turn DESC"
 _VERSIONS = """
-SELECT v.*, x.vm_id, kept.kept_bytes,
-    (SELECT string_agg(w.vault, chr(10) ORDER BY w.vault) FROM vaulted_versions AS w
-     WHERE w.version_no = v.version_no) AS vaults,
-    (SELECT list({'vault': w.vault, 'at': w.read_back_at}) FROM vaulted_versions AS w
-     WHERE w.version_no = v.version_no AND w.read_back_at IS NOT NULL) AS read_back
-FROM versions AS v
-JOIN vms AS x USING (vm_no)
-LEFT JOIN (
-    SELECT version_no, sum(size_bytes) AS kept_bytes FROM packs
-    WHERE state = 'live' GROUP BY version_no
-) AS kept ON kept.version_no = v.version_no
-WHERE v.state = 'committed'
+SELECT v.*, x.vm_id FROM versions AS v JOIN vms AS x USING (vm_no) WHERE v.state = 'committed'
 """
 
 
@@ -41,7 +36,12 @@ def list_vms(catalog: CatalogLocation) -> list[VmRow]:
 
 
 def list_versions(
-    catalog: CatalogLocation, now: datetime, max_age: timedelta | None, *, vm: VmId | None = None
+    catalog: CatalogLocation,
+    now: datetime,
+    max_age: timedelta | None,
+    *,
+    vm: VmId | None = None,
+    run: RunId | None = None,
 ) -> list[VersionRow]:
     """Committed versions, newest first, each with what may be said of it at this moment.
 
@@ -50,16 +50,19 @@ def list_versions(
         now: The present.
         max_age: For how long a proof counts; none: for ever.
         vm: Only this VM's.
+        run: Only those that a run made.
     """
-    with reading(catalog) as connection:
-        rows = _rows(
-            connection,
-            _VERSIONS
-            + " AND (? IS NULL OR x.vm_id = ?::UUID) ORDER BY v.taken_at DESC, v.turn DESC",
-            [vm, vm],
-        )
-        disks = _disks(connection)
-    return [_version(row, disks, now, max_age) for row in rows]
+    if vm is None and run is None:
+        found = read_lately(catalog, "versions", _all, few=lambda all_: len(all_.rows) <= _FEW)
+    else:
+        with reading(catalog) as connection:
+            found = _found(
+                connection,
+                " AND (? IS NULL OR x.vm_id = ?::UUID) AND (? IS NULL OR v.run_id = ?::UUID)"
+                + _BY_AGE,
+                [vm, vm, run, run],
+            )
+    return [_version(row, found, now, max_age) for row in found.rows]
 
 
 def find_version(
@@ -71,16 +74,47 @@ def find_version(
         UnknownVersion: None, or several.
     """
     with reading(catalog) as connection:
-        rows = _rows(
+        found = _found(
             connection,
-            _VERSIONS + " AND starts_with(replace(v.version_id::VARCHAR, '-', ''), ?) LIMIT 2",
+            " AND starts_with(replace(v.version_id::VARCHAR, '-', ''), ?) LIMIT 2",
             [version.lower()],
         )
-        disks = _disks(connection)
-    if len(rows) != 1 or len(version) < 4:
-        many = "several versions begin" if rows else "no version begins"
+    if len(found.rows) != 1 or len(version) < 4:
+        many = "several versions begin" if found.rows else "no version begins"
         raise UnknownVersion(f"{many} with {version!r}; list the versions and give more of the id")
-    return _version(rows[0], disks, now, max_age)
+    return _version(found.rows[0], found, now, max_age)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows of versions, and what other tables say of them, by the version's number.
+
+    Several plain questions cost a third of one that puts all of it together.
+    """
+
+    rows: list[Row]
+    disks: Mapping[int, Sequence[DiskRow]]
+    kept_bytes: Mapping[int, int]
+    vaults: Mapping[int, Sequence[tuple[str, datetime | None]]]
+
+
+def _all(connection: Connection) -> _Found:
+    return _found(connection, _BY_AGE, [])
+
+
+def _found(connection: Connection, which: str, arguments: list[object]) -> _Found:
+    rows = _rows(connection, _VERSIONS + which, arguments)
+    if not rows:
+        return _Found([], {}, {}, {})
+    kept = connection.execute(
+        "SELECT version_no, sum(size_bytes) FROM packs WHERE state = 'live' GROUP BY version_no"
+    ).fetchall()
+    vaults: dict[int, list[tuple[str, datetime | None]]] = defaultdict(list)
+    for number, vault, at in connection.execute(
+        "SELECT version_no, vault, read_back_at FROM vaulted_versions"
+    ).fetchall():
+        vaults[number].append((vault, from_utc(at)))
+    return _Found(rows, _disks(connection), {n: int(size) for n, size in kept}, vaults)
 
 
 def _rows(connection: Connection, query: str, arguments: list[object]) -> list[Row]:
@@ -97,13 +131,12 @@ def _disks(connection: Connection) -> dict[int, tuple[DiskRow, ...]]:
         ORDER BY w.version_no, w.plugged_at, d.disk_no"""
     ).fetchall():
         found[number].append(DiskRow(DiskId(disk.hex), name, plugged_at, size, chunk))
-    return defaultdict(tuple, {number: tuple(disks) for number, disks in found.items()})
+    return {number: tuple(disks) for number, disks in found.items()}
 
 
-def _version(
-    row: Row, disks: dict[int, tuple[DiskRow, ...]], now: datetime, max_age: timedelta | None
-) -> VersionRow:
-    facts = facts_of(row)
+def _version(row: Row, found: _Found, now: datetime, max_age: timedelta | None) -> VersionRow:
+    facts, number = facts_of(row), _int(row["version_no"])
+    vaults = sorted(found.vaults.get(number, ()), key=itemgetter(0))
     verdict, reason = judge(facts, now, max_age)
     return VersionRow(
         version=VersionId(_name(row["version_id"])),
@@ -119,16 +152,16 @@ def _version(
         consistency=str(row["consistency"]),
         consistency_asked=str(row["consistency_asked"]),
         note=str(row["note"]),
-        disks=disks[_int(row["version_no"])],
+        disks=tuple(found.disks.get(number, ())),
         counts=msgspec.json.decode(str(row["counts"]), type=Counts),
-        kept_bytes=_int(row["kept_bytes"] or 0),
+        kept_bytes=found.kept_bytes.get(number, 0),
         verdict=verdict,
         reason=reason,
         packs=facts.packs,
         unproved_packs=facts.unproved,
         oldest_proof_at=None if facts.unproved else facts.oldest,
-        vaults=tuple(str(row["vaults"]).split("\n")) if row["vaults"] else (),
-        read_back={str(each["vault"]): _time(each["at"]) for each in _list(row["read_back"])},
+        vaults=tuple(vault for vault, _ in vaults),
+        read_back={vault: at for vault, at in vaults if at is not None},
     )
 
 
@@ -151,10 +184,6 @@ def facts_of(row: Row) -> VerdictFacts:
 
 def _name(value: object) -> str:
     return str(value).replace("-", "")
-
-
-def _list(value: object) -> list[dict[str, object]]:
-    return value if isinstance(value, list) else []
 
 
 def _int(value: object) -> int:

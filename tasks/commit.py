@@ -112,8 +112,7 @@ def _closest_vm(receipt: TransferReceipt, site: Site) -> str:
 
 def made_by_this_run(run: RunId, *, site: Site) -> dict[VmId, VersionRow]:
     """The versions that an earlier attempt of a run has made, by VM."""
-    rows = list_versions(site.catalog.file, system_clock(), None)
-    return {row.vm: row for row in rows if row.run == run}
+    return {row.vm: row for row in list_versions(site.catalog.file, system_clock(), None, run=run)}
 
 
 def _log_whole(vm: str, what: str, whole: str) -> None:

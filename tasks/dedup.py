@@ -46,6 +46,8 @@ def drop_duplicates(packs: Collection[PackId] | None, *, site: Site) -> DedupOut
         packs: Which to look at, and to count; all if none.
         site: The installation.
     """
+    if packs is not None and not packs:
+        return DedupOutcome(0, 0)  # an unchanged VM brought none
     age = age_limit(site.revalidate_after).green_for or dedup.PROOF_COUNTS_FOR
     if packs is None:
         _renew(site, age)

@@ -170,8 +170,9 @@ def succeeded(outcomes: Sequence[VmOutcome]) -> bool:
 def made_by(site: Site, run: RunId) -> list[VersionRow]:
     """The versions there are of a run."""
     limit = age_limit(site.revalidate_after)
-    rows = catalog_versions.list_versions(site.catalog.file, system_clock(), limit.green_for)
-    return [row for row in rows if row.run == run]
+    return catalog_versions.list_versions(
+        site.catalog.file, system_clock(), limit.green_for, run=run
+    )
 
 
 @task(task_run_name="tell people of {job.name}", **ONCE)

@@ -45,8 +45,10 @@ class PageFacts:
 def page_text(site: Site, facts: PageFacts) -> str:
     """The whole page: protection, the queues as they are now, below them what changes slowly."""
     written = utc_and_local(system_clock())
-    live = [work for work in at_work.list_work(site.catalog.file) if is_live(site, work.run)]
-    dead = [work for work in at_work.list_work(site.catalog.file) if work not in live]
+    known = at_work.list_work(site.catalog.file)
+    alive = {run for run in {work.run for work in known} if is_live(site, run)}
+    live = [work for work in known if work.run in alive]
+    dead = [work for work in known if work.run not in alive]
     stale = "🟠 If that is more than an hour ago, no run has ended since: look at the worker."
     head = f"# Backup and validation\n\nAs of {written}. {stale}\n"
     return "\n".join((head, facts.above, *queue_lines(live, dead), facts.below))
@@ -250,16 +252,17 @@ def age_of(at: datetime, now: datetime) -> str:
 
 
 def _age_lines(site: Site, seen: ProofOutlook, limit: AgeLimit, now: datetime) -> Iterator[str]:
-    catalog, pace = site.catalog.file, 0
-    if limit.due_after:
-        plan = planning.plan_revalidation(catalog, now, limit.due_after, pause=_DAY, with_new=False)
-        pace = max(plan.pace_bytes, int(seen.live_bytes * (_DAY / limit.due_after)) + 1)
+    pace, due = 0, limit.due_after
+    asked = (*_WHAT_IF, *([due] if due else []))
+    cases = planning.what_if(site.catalog.file, now, asked)
+    if due:
+        pace = max(cases[-1].pace_bytes, int(seen.live_bytes * (_DAY / due)) + 1)
     budget = (site.revalidate_gib_a_day << 30) or pace
-    outlook = validation.proof_outlook(catalog, now, limit.due_after, bytes_per_day=budget or None)
-    yield from ("## How old the oldest check is", "", bound(outlook, budget, limit.due_after), "")
+    outlook = validation.at_pace(seen, due, budget or None)
+    yield from ("## How old the oldest check is", "", bound(outlook, budget, due), "")
     yield from ("## What another age would cost", "", "| age | to read every day | share |")
     yield "|---|---|---|"
-    for case in planning.what_if(catalog, now, _WHAT_IF):
+    for case in cases[: len(_WHAT_IF)]:
         cost = readable_size(case.pace_bytes)
         yield f"| {case.max_age.days} days | {cost} | {case.share:.1%} |"
     yield ""

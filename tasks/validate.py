@@ -353,8 +353,8 @@ class _Teller:
 def judge_disks(run: RunId, *, site: Site) -> list[State[Any]]:
     """One step for every disk that a run backed up: whether all of it is proved."""
     limit = age_limit(site.revalidate_after)
-    rows = list_versions(site.catalog.file, system_clock(), limit.green_for)
-    versions = [row.version for row in rows if row.run == run]
+    rows = list_versions(site.catalog.file, system_clock(), limit.green_for, run=run)
+    versions = [row.version for row in rows]
     found = progress.disk_proofs(site.catalog.file, versions)
     return [judge_disk(disk, return_state=True) for disk in found]
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from catalog.chunks import must_read
 from catalog.connection import CatalogLocation, reading
 from catalog.dedup import drop_duplicates, record_deleted_packs
+from catalog.planning import plan_revalidation, what_if
 from catalog.proofs import record_proofs
 from catalog.recording_packs import record_packs
 from catalog.session import catalog_session
@@ -388,6 +389,24 @@ def test_the_outlook_says_what_a_budget_can_keep(catalog: CatalogLocation) -> No
     tight = proof_outlook(catalog, NOW, 5 * DAY, bytes_per_day=live // 10)
     assert (tight.reachable, tight.due_bytes) == (False, live)
     assert proof_outlook(catalog, NOW, None).reachable is None
+
+
+def test_what_each_age_asks_for_is_what_a_plan_of_that_age_does(catalog: CatalogLocation) -> None:
+    history = History(catalog)
+    for at, name in enumerate(("web", "db", "app", "mail")):
+        history.back_up(name, {0: {each: CHUNKS[2 * at + each] for each in range(1 + at % 2)}})
+    web, db, app, _ = history.packs.values()
+    for days, brought in ((1, web), (9, db), (40, app)):
+        validated(catalog, proved(brought, at=NOW - days * DAY), NOW, MONTH)
+    live = proof_outlook(catalog, NOW, MONTH).live_bytes
+
+    ages = [7 * DAY, 14 * DAY, 90 * DAY]
+    for case in what_if(catalog, NOW, ages):
+        plan = plan_revalidation(catalog, NOW, case.max_age, pause=DAY, with_new=False)
+        pace = max(plan.pace_bytes, round(live / (case.max_age / DAY)))
+        assert case.pace_bytes == pace
+        assert case.share == pytest.approx(pace / live, abs=1e-3)
+    assert [case.max_age for case in what_if(catalog, NOW, ages)] == ages
 
 
 def test_block_ages_are_those_of_the_packs(catalog: CatalogLocation) -> None:

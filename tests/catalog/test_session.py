@@ -8,9 +8,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from catalog.connection import CatalogLocation, reading, shared_openings, writing
+from catalog.connection import (
+    CatalogLocation,
+    Connection,
+    read_lately,
+    reading,
+    shared_openings,
+    writing,
+)
 from catalog.copies import export_copy, import_copy
 from catalog.migrations import newest
 from catalog.runs import begin_run, last_runs
@@ -40,6 +48,46 @@ def test_consecutive_calls_share_one_opening(
         begin_run(catalog, run(number), "nightly", NOW)
         assert len(last_runs(catalog, 100)) == number + 1
     assert opening.openings == 1
+
+
+def test_what_was_asked_is_asked_again_once_somebody_wrote(
+    catalog: CatalogLocation, opening: SharedCatalog
+) -> None:
+    asked: list[int] = []
+
+    def runs(connection: Connection) -> int:
+        (count,) = connection.execute("SELECT count(*) FROM runs").fetchone() or (0,)
+        asked.append(count)
+        return int(count)
+
+    def known(most: int = 9) -> int:
+        return read_lately(catalog, "runs", runs, few=lambda found: found <= most)
+
+    begin_run(catalog, run(1), "nightly", NOW)
+    assert [known(), known(), known()] == [1, 1, 1]
+    assert asked == [1]
+    begin_run(catalog, run(2), "nightly", NOW)
+    assert [known(1), known(1), known(), known()] == [2, 2, 2, 2]  # too many to be kept at first
+    assert asked == [1, 2, 2, 2]
+    opening.let_go()  # another process may write now
+    assert [known(), known(), known()] == [2, 2, 2]
+    assert asked[4:] == [2, 2]
+    assert opening.openings == 2
+
+
+def test_who_reads_leaves_nothing_to_the_next(
+    catalog: CatalogLocation, opening: SharedCatalog
+) -> None:
+    for _ in range(3):
+        with reading(catalog) as connection:
+            connection.execute("CREATE TEMP TABLE left_over AS SELECT 1")
+    with pytest.raises(duckdb.CatalogException), reading(catalog) as connection:
+        connection.execute("SELECT * FROM nowhere")
+    with reading(catalog) as one, reading(catalog) as other:
+        assert one.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+        assert other.execute("SELECT count(*) FROM duckdb_tables() WHERE temporary").fetchone() == (
+            0,
+        )
 
 
 def test_without_a_session_nothing_stays_open(catalog: CatalogLocation) -> None:
