@@ -106,15 +106,17 @@ def _record(
     packs = add_packs(connection, stage, now)
     lost_disks = f"disks ANTI JOIN new_disks USING (disk_no) WHERE vm_no = {int(vm_no)}"
     gone = of_disks(connection, lost_disks, exact=True)
-    chunks = _change_maps(connection, stage, gone, turn, version_no)
-    lost = note_uses(connection, vm_no, gone, turn, now)
-    connection.execute(
-        """UPDATE packs SET version_no = ? WHERE version_no IS NULL AND (
-            pack_id IN (SELECT pack FROM new_packs)
-            OR (run_id = ? AND pack_no IN (
-                SELECT pack_no FROM pack_uses WHERE vm_no = ? AND since = ?)))""",
-        [version_no, version.record.run, vm_no, turn],
-    )
+    changed, chunks = _change_maps(connection, stage, gone, turn, version_no)
+    lost = 0
+    if changed or gone != NONE or stage.has("new_packs"):
+        lost = note_uses(connection, vm_no, gone, turn, now)
+        connection.execute(
+            """UPDATE packs SET version_no = ? WHERE version_no IS NULL AND (
+                pack_id IN (SELECT pack FROM new_packs)
+                OR (run_id = ? AND pack_no IN (
+                    SELECT pack_no FROM pack_uses WHERE vm_no = ? AND since = ?)))""",
+            [version_no, version.record.run, vm_no, turn],
+        )
     refresh_facts_of_moved(connection)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE this_version AS SELECT {version_no} AS version_no"
@@ -124,12 +126,15 @@ def _record(
 
 
 def _vm_no(connection: Connection, version: Version) -> int:
-    found = _one(connection, "SELECT vm_no FROM vms WHERE vm_id = ?", version.vm)
-    if found:
-        connection.execute(
-            "UPDATE vms SET vm_name = ? WHERE vm_no = ?", [version.record.vm_name, found]
-        )
-        return found
+    known = connection.execute(
+        "SELECT vm_no, vm_name FROM vms WHERE vm_id = ?", [version.vm]
+    ).fetchone()
+    if known:
+        if known[1] != version.record.vm_name:
+            connection.execute(
+                "UPDATE vms SET vm_name = ? WHERE vm_no = ?", [version.record.vm_name, known[0]]
+            )
+        return int(known[0])
     number = _one(connection, "SELECT coalesce(max(vm_no), 0) + 1 FROM vms")
     connection.execute(
         "INSERT INTO vms (vm_no, vm_id, vm_name) VALUES (?, ?, ?)",
@@ -270,7 +275,7 @@ def _insert_disks(
 
 def _change_maps(
     connection: Connection, stage: Stage, gone: str, turn: int, version_no: int
-) -> int:
+) -> tuple[int, int]:
     """End the spans of what is not there any more, and begin those of what is new.
 
     Args:
@@ -279,6 +284,9 @@ def _change_maps(
         gone: The condition that a row is of a disk which the VM has no more.
         turn: The version's.
         version_no: Its number.
+
+    Returns:
+        At how many positions something changed, and at how many of them there is data now.
     """
     stage.load(connection, "new_maps", ordinal="INTEGER", position="UBIGINT", chunk="UUID")
     require_positions(connection, "ordinal")
@@ -312,6 +320,10 @@ def _change_maps(
             ON m.disk_no = t.disk_no AND m.position = t.position
         WHERE t.chunk IS DISTINCT FROM m.chunk"""
     )
+    row = connection.execute("SELECT count(*), count(after) FROM changes").fetchone()
+    changed, chunks = row or (0, 0)
+    if not changed:
+        return 0, 0
     connection.execute(
         f"""UPDATE maps SET until = ? FROM changes AS c
         WHERE maps.disk_no = c.disk_no AND maps.position = c.position AND maps.until = {STILL}
@@ -325,7 +337,7 @@ def _change_maps(
         ORDER BY disk_no, position""",  # noqa: S608
         [turn, version_no],
     )
-    return _one(connection, "SELECT count(*) FROM changes WHERE after IS NOT NULL")
+    return int(changed), int(chunks)
 
 
 def require_positions(connection: Connection, of_disk: str) -> None:

@@ -77,6 +77,9 @@ def load_packs(connection: Connection, stage: Stage) -> None:
 def add_packs(connection: Connection, stage: Stage, now: datetime) -> int:
     """Packs and places that are not known yet; afterwards `moved` has what they changed."""
     load_packs(connection, stage)
+    if not stage.has("new_packs"):
+        choose_serving(connection, "new_places", now)  # of nothing: `moved` is empty
+        return 0
     before = _one(connection, "SELECT max(pack_no) FROM packs")
     connection.execute(
         """INSERT INTO packs (pack_no, pack_id, size_bytes, digest, chunks, run_id, recorded_at,

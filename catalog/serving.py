@@ -280,7 +280,8 @@ def refresh_facts(connection: Connection, versions: str) -> None:
     connection.execute(
         f"""UPDATE versions SET
             packs = f.packs, unproved_packs = f.unproved, unreachable_packs = f.unreachable,
-            oldest_proof_at = f.oldest, newest_proof_at = f.newest, to_judge = true
+            oldest_proof_at = f.oldest, newest_proof_at = f.newest, damaged = false,
+            to_judge = true
         FROM (
             SELECT v.version_no, count(k.pack_no) AS packs,
                 count(k.pack_no) - count(k.proved_at) AS unproved,
@@ -294,10 +295,6 @@ def refresh_facts(connection: Connection, versions: str) -> None:
             GROUP BY v.version_no
         ) AS f
         WHERE versions.version_no = f.version_no"""  # noqa: S608
-    )
-    connection.execute(
-        f"""UPDATE versions SET damaged = false, to_judge = true
-        FROM {versions} AS w WHERE versions.version_no = w.version_no AND damaged"""  # noqa: S608
     )
     if _count(connection, "SELECT count(*) FROM damaged_chunks WHERE healed_at IS NULL"):
         its = f"versions SEMI JOIN {versions} AS w USING (version_no)"
@@ -320,6 +317,8 @@ def refresh_facts(connection: Connection, versions: str) -> None:
 
 def refresh_facts_of_moved(connection: Connection) -> None:
     """The same for every version that relies on a pack in `moved`."""
+    if not _count(connection, "SELECT count(*) FROM moved"):
+        return
     versions_using(connection, "moved", "moved_versions")
     refresh_facts(connection, "moved_versions")
 

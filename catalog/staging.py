@@ -1,4 +1,4 @@
-"""Many rows at once: written to a scratch file first, then read by DuckDB in one statement.
+"""Rows at once: many are written to a scratch file first, then read by DuckDB in one statement.
 
 Everything slow happens before the lock is taken. Text is the fastest form that DuckDB reads and
 Python writes without further libraries: 2 million rows a second out, 4 million in. Rows bound as
@@ -12,8 +12,10 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -23,28 +25,45 @@ from likeness.errors import BadInput
 Field = str | int | None
 NOTHING = f"\\N{secrets.token_hex(8)}"
 """Stands for no value; nothing that a person can name a VM or a disk."""
+_FEW = 32
+"""Rows of a table that are kept in memory, and given to DuckDB as parameters."""
 _PREFIX = "rows-"
 _DRAFTS = "*.duckdb*.new*"
 
 
 class Stage:
-    """A scratch folder with rows that wait to be loaded."""
+    """Rows that wait to be loaded: a few in memory, more in a scratch folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Stage rows in `folder`."""
-        self._folder = folder
+    def __init__(self, folder: Callable[[], Path]) -> None:
+        """Stage rows; `folder` makes the scratch folder once it is needed."""
+        self._make_folder = folder
+        self._folder: Path | None = None
+        self._few: dict[str, list[Sequence[Field]]] = defaultdict(list)
 
     def lines(self, table: str, batches: Iterable[str]) -> None:
-        """Add rows that are written as text already: fields with commas between, line ends."""
-        with self._open(table) as file:
-            file.writelines(batches)
+        """Add rows that are written as text already: fields with commas between, line ends.
+
+        No field has a comma, a quote or a line end of its own.
+        """
+        rest = iter(batches)
+        for batch in () if self._is_written(table) else rest:
+            if self._too_many(table, [line.split(",") for line in batch.splitlines()]):
+                break
+        if (first := next(rest, None)) is not None:
+            with self._open(table) as file:
+                file.writelines(chain([first], rest))
 
     def rows(self, table: str, rows: Iterable[Sequence[Field]]) -> None:
         """Add rows of anything."""
-        with self._open(table) as file:
-            writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
-            for row in rows:
-                writer.writerow(NOTHING if field is None else field for field in row)
+        rest = iter(rows)
+        for row in () if self._is_written(table) else rest:
+            if self._too_many(table, [row]):
+                break
+        self._write(table, rest)
+
+    def has(self, table: str) -> bool:
+        """Whether any row of a table was staged."""
+        return table in self._few or self._is_written(table)
 
     def load(self, connection: Connection, table: str, **columns: str) -> None:
         """Make a temporary table of the staged rows.
@@ -54,18 +73,44 @@ class Stage:
             table: Its name, as given to `lines` or `rows`.
             columns: Its columns and their types, in order.
         """
-        path = self._path(table)
-        if not path.exists():
-            path.touch(mode=0o600)
+        if self._is_written(table):
+            self._read(connection, table, columns)
+        else:
+            _bind(connection, table, columns, self._few.get(table, ()))
+
+    def _too_many(self, table: str, rows: Sequence[Sequence[Field]]) -> bool:
+        """Keep rows in memory; whether there are too many, and all are in the file now."""
+        few = self._few[table]
+        few.extend(rows)
+        if len(few) <= _FEW:
+            return False
+        self._write(table, iter(few))
+        few.clear()
+        return True
+
+    def _is_written(self, table: str) -> bool:
+        return self._folder is not None and self._path(table).exists()
+
+    def _write(self, table: str, rows: Iterator[Sequence[Field]]) -> None:
+        if (first := next(rows, None)) is None:
+            return
+        with self._open(table) as file:
+            writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+            for row in chain([first], rows):
+                writer.writerow(NOTHING if field is None else field for field in row)
+
+    def _read(self, connection: Connection, table: str, columns: Mapping[str, str]) -> None:
         types = ", ".join(f"'{name}': '{kind}'" for name, kind in columns.items())
         connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE {table} AS
             SELECT * FROM read_csv(?, columns = {{{types}}}, header = false, auto_detect = false,
                 delim = ',', quote = '"', escape = '"', new_line = '\\n', nullstr = '{NOTHING}')""",  # noqa: S608  # our own words
-            [str(path)],
+            [str(self._path(table))],
         )
 
     def _path(self, table: str) -> Path:
+        if self._folder is None:
+            self._folder = self._make_folder()
         return self._folder / f"{table}.csv"
 
     def _open(self, table: str) -> TextIO:
@@ -73,11 +118,28 @@ class Stage:
         return os.fdopen(handle, "w", encoding="utf-8", newline="")
 
 
+def _bind(
+    connection: Connection,
+    table: str,
+    columns: Mapping[str, str],
+    rows: Sequence[Sequence[Field]],
+) -> None:
+    """A temporary table of a few rows, as parameters: planning to read a file takes ten times."""
+    kinds = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} ({kinds})")
+    if rows:
+        cells = ", ".join(f"?::VARCHAR::{kind}" for kind in columns.values())
+        connection.execute(
+            f"INSERT INTO {table} VALUES {', '.join([f'({cells})'] * len(rows))}",  # noqa: S608
+            [None if field in (None, NOTHING) else str(field) for row in rows for field in row],
+        )
+
+
 @contextmanager
 def staged(catalog: CatalogLocation) -> Generator[Stage, None, None]:
     """A stage that is gone when the `with` ends; no lock is held for it."""
-    with private_folder(catalog) as folder:
-        yield Stage(folder)
+    with ExitStack() as held:
+        yield Stage(lambda: held.enter_context(private_folder(catalog)))
 
 
 @contextmanager

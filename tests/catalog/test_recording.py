@@ -24,6 +24,7 @@ from catalog.reconciling import expire_versions
 from catalog.recording import record_version
 from catalog.recording_many import Told, record_new_vms
 from catalog.recording_packs import record_packs
+from catalog.staging import NOTHING, staged
 from catalog.values import DiskMap, Recorded, Verdict
 from catalog.versions import (
     find_version,
@@ -299,6 +300,27 @@ def test_maps_that_cannot_be_are_refused_and_change_nothing(
     assert list_vms(catalog) == []
     with reading(catalog) as connection:
         assert connection.execute("SELECT count(*) FROM packs").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("times", [0, 1, 32, 33, 100])
+def test_staged_rows_are_the_same_whether_few_or_many(catalog: CatalogLocation, times: int) -> None:
+    odd = [("a,b", 7, None), ('"q"', 0, ""), ("two\nlines", 1 << 40, "\\N"), ("§ ü\t", 3, "x")]
+    with staged(catalog) as stage:
+        for row in odd * times:
+            stage.rows("told", [row])
+        stage.lines("ids", (f"{at:032x},{NOTHING if at % 2 else at}\n" for at in range(times)))
+        stage.lines("ids", [f"{times:032x},1\n"])
+        assert stage.has("told") == bool(times)
+        with reading(catalog) as connection:
+            stage.load(connection, "told", name="VARCHAR", size="UBIGINT", note="VARCHAR")
+            stage.load(connection, "ids", id="UUID", number="UINTEGER")
+            told = connection.execute("SELECT * FROM told").fetchall()
+            ids = connection.execute("SELECT id, number FROM ids ORDER BY id").fetchall()
+    assert told == odd * times
+    assert [(each.int, number) for each, number in ids] == [
+        *((at, None if at % 2 else at) for at in range(times)),
+        (times, 1),
+    ]
 
 
 def test_nothing_is_left_in_the_scratch_folder(catalog: CatalogLocation) -> None:

@@ -223,7 +223,7 @@ from pathlib import Path
 from catalog.connection import CatalogLocation
 from catalog.staging import staged
 with staged(CatalogLocation(Path({str(house.catalog.path)!r}))) as stage:
-    stage.rows("some", [(1, 2)])
+    stage.rows("some", [(1, 2)] * 100)
     os.kill(os.getpid(), 9)
 """
     for _ in range(2):
