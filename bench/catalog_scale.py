@@ -35,13 +35,14 @@ from catalog.connection import CatalogLocation, Connection, reading, writing
 from catalog.copies import export_copy
 from catalog.dedup import drop_duplicates
 from catalog.finding import folder_of
+from catalog.forgotten import drop_forgotten
 from catalog.keeping_parts import keep_parts
 from catalog.known_ids import write_known_ids
 from catalog.proofs import record_proofs
 from catalog.recording import record_version
 from catalog.schema import create
 from catalog.session import catalog_session
-from catalog.space import freed_by, served_by_proved, spare_packs
+from catalog.space import forget_versions, freed_by, served_by_proved, spare_packs
 from catalog.values import DiskMap
 from likeness.clock import stopwatch
 from likeness.model.ids import ChunkId, DiskId, PackId, RunId, VersionId, VmId
@@ -53,7 +54,7 @@ from likeness.store.format.maps import Run
 from likeness.store.format.pack import PackReceipt
 from likeness.store.read.versions import Version
 
-NOW = datetime(2030, 6, 1, tzinfo=UTC)
+NOW, YEAR_LATER = datetime(2030, 6, 1, tzinfo=UTC), datetime(2031, 6, 1, tzinfo=UTC)
 MONTH = timedelta(days=30)
 VMS, VERSIONS, CHUNK_BYTES, ROUNDS = 1000, 30, 256 << 10, 5
 CHANGED, PROOFS = 500, 8
@@ -291,6 +292,8 @@ def for_all(catalog: CatalogLocation, chunks: int, folder: Path, timed: Timed) -
     }
     for what, each in work.items():
         timed.beside(catalog, what, each)
+    forget_versions(catalog, oldest(catalog), NOW)
+    timed.beside(catalog, "drop what was forgotten", partial(drop_forgotten, catalog, YEAR_LATER))
 
 
 @contextmanager

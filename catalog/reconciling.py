@@ -45,11 +45,12 @@ class KnownRecord:
 
 
 def known_records(catalog: CatalogLocation) -> list[KnownRecord]:
-    """Every version the catalog was told of, expired or not."""
+    """Every version the catalog was told of, expired or not, but for those forgotten long ago."""
     with reading(catalog) as connection:
         rows = connection.execute(
             """SELECT v.version_id, x.vm_id, v.vm_name, v.record, v.state <> 'committed'
-            FROM versions AS v JOIN vms AS x USING (vm_no) ORDER BY v.version_no"""
+            FROM versions AS v JOIN vms AS x USING (vm_no) WHERE v.record <> ''
+            ORDER BY v.version_no"""
         ).fetchall()
     return [
         KnownRecord(VersionId(version.hex), VmId(vm.hex), name, record, expired)

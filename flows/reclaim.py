@@ -16,7 +16,7 @@ from tasks.catch_up import catch_up
 from tasks.claims import run_claimed
 from tasks.known_ids import renew_known_ids
 from tasks.protect_catalog import copy_catalog
-from tasks.reclaim import reclaim_packs, take_back_version
+from tasks.reclaim import drop_long_forgotten, reclaim_packs, take_back_version
 from tasks.reporting import show_versions
 from tasks.space_pages import reclaimed_state, show_reclaim
 
@@ -49,6 +49,12 @@ def reclaim(site: SiteName = "main", most_percent: Percent = 10) -> State[Any]:
             raise
         show_reclaim(done, site=here)
         after = Afterwards()
+        after.attempt(
+            "what was forgotten long ago stays in the catalog",
+            "the next reclaim drops it",
+            drop_long_forgotten,
+            site=here,
+        )
         after.attempt(
             "what need not be sent again was not listed",
             "the next job does it",

@@ -11,6 +11,7 @@ from blocks import Site
 from catalog import reconciling, space
 from catalog.all_blocks import sparse_packs
 from catalog.dedup import packs_condemned, record_deleted_packs
+from catalog.forgotten import REMEMBERED, drop_forgotten
 from catalog.recording_packs import record_packs
 from likeness.clock import system_clock
 from likeness.model.ids import PackId, RunId, VersionId
@@ -22,12 +23,14 @@ from likeness.store.format.pack import PackReceipt
 from likeness.store.prune.compacting import LIVE_SHARE, Compaction
 from likeness.store.prune.reclaiming import Reclaim, Reclaimed
 from likeness.store.read.index import known_packs
+from likeness.store.read.versions import read_version
 from likeness.store.repair.undeleting import find_forgotten, undelete
 from tasks.ages import age_limit
 from tasks.claims import is_live, store_claimed, store_gate
 from tasks.known_ids import copies_of, proof_counts_for
 from tasks.progress import shown
 from tasks.proving import Prover, Validated
+from tasks.remember import remember_version
 from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
 from tasks.unknown_packs import unknown_for_long
@@ -126,6 +129,17 @@ def _remember(site: Site, store: DataStore, done: Reclaimed) -> None:
         reconciling.packs_are_back(catalog, list(known_packs(store, done.spared)), now)
 
 
+def drop_long_forgotten(*, site: Site) -> None:
+    """Drop what the catalog knows of versions that nobody takes back any more."""
+    dropped = drop_forgotten(site.catalog.file, system_clock())
+    if dropped:
+        get_run_logger().info(
+            "%s of versions forgotten %d days ago left the catalog",
+            counted(dropped, "map row"),
+            REMEMBERED.days,
+        )
+
+
 class _Percent:
     def __init__(self) -> None:
         self._done, self._of = 0, 1
@@ -172,5 +186,7 @@ def take_back_version(version: str, run: RunId, *, site: Site) -> TakenBack:
     now, catalog = system_clock(), site.catalog.file
     if packs:
         reconciling.packs_are_back(catalog, packs, now)
-    reconciling.versions_are_back(catalog, [VersionId(record.rpartition("-")[2])], now)
+    if not reconciling.versions_are_back(catalog, [VersionId(record.rpartition("-")[2])], now):
+        with site.data_store.open() as store:  # it was forgotten so long ago that nobody knows it
+            remember_version(site, store, read_version(store, record))
     return TakenBack(record, len(packs))

@@ -2,16 +2,19 @@
 
 import errno
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from catalog.forgotten import REMEMBERED, drop_forgotten
 from catalog.incidents import list_incidents
 from catalog.values import Verdict
 from flows.forget import forget
 from flows.pin import pin
 from flows.reclaim import reclaim, undelete
 from flows.vault import vault
+from likeness.clock import system_clock
 from likeness.errors import BadInput, UnknownVersion
 from likeness.stopping import StopToken
 from likeness.store.check.auditing import audit_presence
@@ -191,7 +194,8 @@ def test_the_long_way(new_site: Callable[..., Scene], later: Callable[[int], Non
     vaulted = site.folder / "vault" / "versions" / web
     assert len(list(vaulted.iterdir())) == 5, "the vault keeps what it has"
 
-    assert len(ran(reclaim, site=site, most_percent=100).condemned) == 3
+    condemned = ran(reclaim, site=site, most_percent=100).condemned
+    assert len(condemned) == 2, "the first night's pack has what all later versions need, too"
     ran(undelete, versions[2][:8], site=site)
     assert versions[2] in {row.version for row in site.listed("web")}
     assert site.validate().name == "Completed"
@@ -209,3 +213,25 @@ def test_the_long_way(new_site: Callable[..., Scene], later: Callable[[int], Non
     assert site.validate().name == "Completed"
     assert list_incidents(site.site.catalog.file) == []
     assert len(site.listed("web")) == 3
+
+
+@pytest.mark.torture
+def test_a_version_that_left_the_catalog_long_ago_is_taken_back_from_the_store(
+    new_site: Callable[..., Scene],
+) -> None:
+    site = new_site({"web": [noise("web", MIB)]})
+    disks = nights(site, 4)
+    versions = [row.version for row in reversed(site.listed("web"))]
+    assert len(ran(forget, site=site, preview=False).going) == 2
+    long_after = system_clock() + REMEMBERED + timedelta(days=1)
+    assert drop_forgotten(site.site.catalog.file, long_after) > 0
+
+    ran(undelete, versions[1][:8], site=site)
+
+    assert {row.version for row in site.listed("web")} == {*versions[1:]}
+    assert site.validate().name == "Completed"
+    assert set(site.verdicts()) == {Verdict.GOOD}
+    assert site.restore(versions[1]) == disks[1]
+    assert site.back_up("web", validated=True).name == "Completed"
+    assert site.restore(site.newest("web").version) == site.disks("web")
+    assert damage(site) == []
