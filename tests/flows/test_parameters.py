@@ -113,8 +113,7 @@ def next_days(name: str) -> list[datetime]:
     (known,) = (each for each in DEPLOYMENTS if each["name"] == name)
     (schedule,) = known["schedules"]
     cron = CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
-    dates: list[datetime] = asyncio.run(cron.get_dates(3, start=datetime(2030, 6, 1, tzinfo=UTC)))
-    return dates
+    return list(asyncio.run(cron.get_dates(3, start=datetime(2030, 6, 1, tzinfo=UTC))))
 
 
 @pytest.mark.parametrize("name", ["forget", "reclaim", "protect", "sweep", "watch", "revalidate"])
