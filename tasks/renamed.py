@@ -32,10 +32,11 @@ def find_renamed(
         return list(unknown), [], []
     with site.xen_pool.open() as xen:
         there = {vm.vm: vm for vm in list_vms(xen)}
+    names = {vm.name for vm in there.values()}
     left, found, said = list[VmOutcome](), list[XenVm](), list[str]()
     for each in unknown:
         now = [there[vm] for vm in had.get(each.name, ()) if vm in there]
-        if len(now) != 1:
+        if each.name in names or len(now) != 1:  # a name in use was not given up
             left.append(each)
             continue
         (vm,) = now
