@@ -2,13 +2,12 @@
 
 import random
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from catalog.all_blocks import sparse_packs
 from catalog.capacity import days_until_full, history, measure
-from catalog.connection import writing
+from catalog.connection import CatalogLocation, writing
 from catalog.dedup import drop_duplicates, packs_condemned, record_deleted_packs
 from catalog.reconciling import packs_are_back, versions_are_back
 from catalog.recording import record_version
@@ -31,7 +30,6 @@ from tests.catalog.scenes import (
     MONTH,
     NOW,
     chunk,
-    new_catalog,
     pack,
     proved,
     run,
@@ -46,9 +44,9 @@ POSITIONS = 8
 class Kept:
     """The same facts in plain dictionaries, to compare with."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, catalog: CatalogLocation) -> None:
         self.dice = random.Random(seed)
-        self.catalog = new_catalog(folder)
+        self.catalog = catalog
         self.needs: dict[VersionId, set[ChunkId]] = {}
         self.packs: dict[PackId, PackReceipt] = {}
         self.of_vm: dict[str, list[PackReceipt]] = {"web": [], "db": []}
@@ -81,12 +79,12 @@ class Kept:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_what_forgetting_frees_is_what_nothing_else_needs(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, catalog: CatalogLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if seed:  # a few rows at a time
         monkeypatch.setattr("catalog.slices.AT_ONCE", 3)
         monkeypatch.setattr("catalog.space._PACKS_AT_ONCE", 2)
-    kept = Kept(seed, tmp_path)
+    kept = Kept(seed, catalog)
     for number in range(1, 7):
         for which in ("web", "db"):
             kept.back_up(which, number)
@@ -117,10 +115,10 @@ def test_what_forgetting_frees_is_what_nothing_else_needs(
 
 @pytest.mark.parametrize("seed", range(2))
 def test_what_is_worth_rewriting_is_what_little_is_needed_of(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, catalog: CatalogLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("catalog.slices.AT_ONCE", 3 + 4 * seed)
-    kept = Kept(seed, tmp_path)
+    kept = Kept(seed, catalog)
     for number in range(1, 6):
         for which in ("web", "db"):
             kept.back_up(which, number)
@@ -146,12 +144,12 @@ def test_what_is_worth_rewriting_is_what_little_is_needed_of(
 
 @pytest.mark.parametrize("many", [0, 1, 7, 100])
 def test_slices_of_a_table_keep_each_row_once(
-    many: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    many: int, catalog: CatalogLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("catalog.slices.AT_ONCE", 5)
     dice = random.Random(many)
     rows = [(dice.randrange(1, 9), dice.choice([0, 3, 40])) for _ in range(many)]
-    with writing(new_catalog(tmp_path)) as connection:
+    with writing(catalog) as connection:
         for version_no, position in rows:
             connection.execute(
                 "INSERT INTO maps VALUES (1, ?, uuid(), 1, 2, ?)", [position, version_no]
@@ -165,8 +163,7 @@ def test_slices_of_a_table_keep_each_row_once(
     assert len(slices) >= many // 15
 
 
-def test_a_copy_makes_up_for_another_only_while_its_proof_counts(tmp_path: Path) -> None:
-    catalog = new_catalog(tmp_path)
+def test_a_copy_makes_up_for_another_only_while_its_proof_counts(catalog: CatalogLocation) -> None:
     chunks = [chunk(at) for at in range(3)]
     one, twin = pack(chunks), pack([*chunks, chunk("own")])
     for number, (which, brought) in enumerate((("web", one), ("db", twin)), 1):
@@ -187,8 +184,7 @@ def test_a_copy_makes_up_for_another_only_while_its_proof_counts(tmp_path: Path)
     assert served_by_proved(catalog, chunks, late, MONTH) == {}
 
 
-def test_nobody_relies_on_what_is_condemned_until_it_is_spared(tmp_path: Path) -> None:
-    catalog = new_catalog(tmp_path)
+def test_nobody_relies_on_what_is_condemned_until_it_is_spared(catalog: CatalogLocation) -> None:
     chunks = {at: chunk(at) for at in range(3)}
     one = pack(chunks.values())
     web = version("web", 1, {0: 3 * CHUNK_BYTES})
@@ -218,8 +214,7 @@ def test_nobody_relies_on_what_is_condemned_until_it_is_spared(tmp_path: Path) -
     assert [each.vm_name for each in versions_to_judge(catalog)] == ["db"]
 
 
-def test_the_trend_says_when_it_is_full(tmp_path: Path) -> None:
-    catalog = new_catalog(tmp_path)
+def test_the_trend_says_when_it_is_full(catalog: CatalogLocation) -> None:
     one = pack([chunk(1), chunk(2)])
     web = version("web", 1, {0: 2 * CHUNK_BYTES})
     record_version(catalog, web, [whole_map("web", {0: chunk(1), 1: chunk(2)})], [one], NOW)
