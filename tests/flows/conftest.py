@@ -77,7 +77,7 @@ def mailed(
     server.start()
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "mail.pem"))
     account_of(server).save("mail-server", overwrite=True)
-    mail_of(server).save(f"mail-{site.name}")
+    mail_of(server).save(f"mail-{site.name}", overwrite=True)
     site.set(mail=f"mail-{site.name}")
     yield server
     server.stop()

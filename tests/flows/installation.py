@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from tests.flows.waiting import wait_until
+from tests.support.prefect_server import made_database
 
 ROOT = Path(__file__).resolve().parents[2]
 STATES_AT_END = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -64,8 +66,12 @@ class Installation:
     # -- processes -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the server and wait until it answers."""
+        """Start the server and wait until it answers; at first with what is made at its start."""
         self._said = None
+        database = Path(self.environment["PREFECT_HOME"], "prefect.db")
+        if made_database().exists() and not database.exists():
+            database.parent.mkdir(exist_ok=True)
+            shutil.copyfile(made_database(), database)
         self._start("server", "prefect", "server", "start", "--host", "127.0.0.1")
         self._running.insert(0, self._running.pop())
         wait_until(self._answers, "the Prefect server answers", seconds=180, pause=0.2)

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -149,6 +150,18 @@ class Scene:
         """Frozen disks without data, which the next run compares with."""
         return len(self.pool.db.where("VDI", type="cbt_metadata"))
 
+    @contextmanager
+    def lost_catalog(self) -> Generator[None, None, None]:
+        """Without what its catalog knows, while it lasts."""
+        kept = self.folder / f"kept-{random_name()[:8]}"
+        shutil.copytree(self.catalog_file.parent, kept)
+        self.forget_catalog()
+        try:
+            yield
+        finally:
+            self.forget_catalog()
+            shutil.copytree(kept, self.catalog_file.parent, dirs_exist_ok=True)
+
     def forget_catalog(self) -> None:
         """Lose the catalog, as when its disk broke."""
         for path in self.catalog_file.parent.glob("catalog.duckdb*"):
@@ -274,18 +287,19 @@ def image(folder: Path, name: str, content: bytes) -> Path:
 
 @contextmanager
 def open_scene(
-    folder: Path, vms: Vms | None = None, **settings: Any
+    folder: Path, vms: Vms | None = None, *, hosts: int = 1, **settings: Any
 ) -> Generator[Scene, None, None]:
     """A pool of the lab with some VMs, and a site that protects it, for as long as `with` lasts.
 
     Args:
         folder: A new folder for everything.
         vms: See `Vms`; two VMs if none are given.
+        hosts: Of the pool.
         settings: Of the lab, see `lab.settings.Settings`.
     """
     for name in ("images", "store", "vault", "here"):
         (folder / name).mkdir(parents=True)
-    pool = Pool(Settings(**{**QUICK, **settings}))
+    pool = Pool(Settings(**{**QUICK, **settings}), hosts=hosts)
     for name, disks in (two_vms() if vms is None else vms).items():
         pool.add_vm(name, [_disk(folder / "images", name, n, d) for n, d in enumerate(disks)])
     with LabServer(pool) as lab:

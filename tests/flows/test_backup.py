@@ -12,7 +12,9 @@ from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise, outcomes
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 
 
-def test_a_job_makes_green_versions_that_restore_bit_for_bit(site: Scene) -> None:
+def test_from_the_pool_to_a_proved_version_and_back_until_the_catalog_is_lost(
+    site: Scene,
+) -> None:
     ended = site.back_up("web", "db", validated=True, concurrency=2)
 
     assert (ended.name, ended.message) == ("Completed", "2 VMs backed up")
@@ -21,43 +23,12 @@ def test_a_job_makes_green_versions_that_restore_bit_for_bit(site: Scene) -> Non
         assert site.restore(site.newest(vm).version) == site.disks(vm)
     assert site.left_in_the_pool() == NOTHING_LEFT
     assert site.records_of_changes() == 3
+    _the_copy_of_the_catalog_can_be_taken_in(site)
+    _the_next_job_sends_only_what_changed_and_all_versions_stay_whole(site)
+    _a_lost_catalog_catches_up_and_believes_nothing_unread(site)
 
 
-def test_a_second_job_sends_only_what_changed_and_both_versions_stay_whole(site: Scene) -> None:
-    before = site.disks("web")
-    site.back_up("web")
-    site.pool.write("web", disk=0, offset=MIB, data=noise("new", 256 << 10))
-    after = site.disks("web")
-
-    (second,) = outcomes(site.back_up("web")).values()
-    (third,) = outcomes(site.back_up("web")).values()
-
-    assert second.new_bytes == 256 << 10
-    assert second.sent_bytes < 300 << 10
-    assert (third.new_bytes, third.sent_bytes) == (0, 0)
-    assert site.records_of_changes() == 2
-    newest, middle, oldest = site.listed("web")
-    assert site.restore(oldest.version) == before
-    assert site.restore(middle.version) == site.restore(newest.version) == after
-
-
-def test_a_lost_catalog_catches_up_from_the_store_and_believes_nothing_unread(site: Scene) -> None:
-    site.back_up("web", validated=True)
-    site.pool.write("web", disk=1, offset=0, data=b"later")
-    site.back_up("web", validated=True)
-    known = {row.version for row in site.listed()}
-    site.forget_catalog()
-
-    site.back_up("db")
-
-    assert known < {row.version for row in site.listed()}
-    assert set(site.verdicts()) == {Verdict.UNCHECKED}
-    site.validate()
-    assert set(site.verdicts()) == {Verdict.GOOD}
-
-
-def test_the_store_holds_a_copy_of_the_catalog_that_can_be_taken_in(site: Scene) -> None:
-    site.back_up("web", "db")
+def _the_copy_of_the_catalog_can_be_taken_in(site: Scene) -> None:
     folder = site.folder / "fetched"
     folder.mkdir()
 
@@ -69,3 +40,32 @@ def test_the_store_holds_a_copy_of_the_catalog_that_can_be_taken_in(site: Scene)
     assert [(row.version, row.digest) for row in list_versions(other, system_clock(), None)] == [
         (row.version, row.digest) for row in site.listed()
     ]
+
+
+def _the_next_job_sends_only_what_changed_and_all_versions_stay_whole(site: Scene) -> None:
+    before = site.disks("web")
+    site.pool.write("web", disk=0, offset=MIB, data=noise("new", 256 << 10))
+    after = site.disks("web")
+
+    (second,) = outcomes(site.back_up("web", validated=True)).values()
+    (third,) = outcomes(site.back_up("web")).values()
+
+    assert second.new_bytes == 256 << 10
+    assert second.sent_bytes < 300 << 10
+    assert (third.new_bytes, third.sent_bytes) == (0, 0)
+    assert site.records_of_changes() == 3
+    newest, middle, oldest = site.listed("web")
+    assert site.restore(oldest.version) == before
+    assert site.restore(middle.version) == site.restore(newest.version) == after
+
+
+def _a_lost_catalog_catches_up_and_believes_nothing_unread(site: Scene) -> None:
+    known = {row.version for row in site.listed()}
+    site.forget_catalog()
+
+    site.back_up("db")
+
+    assert known < {row.version for row in site.listed()}
+    assert set(site.verdicts()) == {Verdict.UNCHECKED}
+    site.validate()
+    assert set(site.verdicts()) == {Verdict.GOOD}

@@ -25,7 +25,8 @@ from likeness.store.format.documents import encode
 from likeness.store.read.versions import last_version, vms
 from tests.conftest import IN_CI
 from tests.flows.background import InTheBackground
-from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise, outcomes
+from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise, open_scene, outcomes
+from tests.flows.test_after_commit import run_of
 from tests.flows.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
@@ -45,10 +46,22 @@ def still(
     tmp_path_factory: pytest.TempPathFactory, prefect_server: None
 ) -> Generator[Scene, None, None]:
     """A site for jobs that must not change it."""
-    from tests.flows.scene import open_scene
-
     with open_scene(tmp_path_factory.mktemp("still")) as site:
         yield site
+
+
+@pytest.fixture(scope="module")
+def lively(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> Generator[Scene, None, None]:
+    """A site for jobs that do what they can."""
+    with open_scene(tmp_path_factory.mktemp("lively") / "site") as site:
+        yield site
+
+
+def made_by(ended: State[Any], site: Scene) -> list[str]:
+    """The VMs that a job made a version of."""
+    return [row.vm_name for row in site.listed() if row.run == run_of(ended)]
 
 
 def refused(ended: State[Any]) -> str:
@@ -62,7 +75,8 @@ def refused(ended: State[Any]) -> str:
 # -- some VMs ------------------------------------------------------------------------------------
 
 
-def test_a_vm_that_fails_stops_no_other_and_the_job_says_which_and_why(site: Scene) -> None:
+def test_a_vm_that_fails_stops_no_other_and_the_job_says_which_and_why(lively: Scene) -> None:
+    site = lively
     vm = str(site.pool.db.get("VM", site.pool.vm("web"), "uuid"))
     site.pool.faults.fail("disk.snapshot", "SR_BACKEND_FAILURE_44", "", "no space left", "", at=2)
 
@@ -79,7 +93,7 @@ def test_a_vm_that_fails_stops_no_other_and_the_job_says_which_and_why(site: Sce
     assert "no space left" in ended.message or "full" in ended.message
     assert "wbe: " in ended.message
     assert "'web'" in found["wbe"].sentence or "web" in found["wbe"].sentence
-    assert [row.vm_name for row in site.listed()] == ["db"]
+    assert made_by(ended, site) == ["db"]
     assert site.left_in_the_pool() == NOTHING_LEFT
     assert site.restore(site.newest("db").version) == site.disks("db")
 
@@ -140,25 +154,30 @@ def test_a_job_that_cannot_be_run_as_it_is_written_is_told_all_the_same(still: S
     assert told
 
 
-def test_a_disk_that_shrank_fails_its_vm_with_a_sentence(site: Scene) -> None:
+def test_a_disk_that_shrank_fails_its_vm_with_a_sentence(lively: Scene) -> None:
+    site = lively
     site.pool.db.derive("VDI", "virtual_size", larger_until_read("db 0"))
 
     ended = site.back_up("web", "db")
+    site.pool.db.derive("VDI", "virtual_size", larger_until_read("none"))
 
     assert ended.name == "CompletedWithErrors"
     assert "smaller than it was" in outcomes(ended)["db"].sentence
-    assert [row.vm_name for row in site.listed()] == ["web"]
+    assert made_by(ended, site) == ["web"]
     assert site.left_in_the_pool() == NOTHING_LEFT
 
 
-def test_a_transfer_that_breaks_is_taken_up_again_from_the_same_snapshot(site: Scene) -> None:
+def test_a_transfer_that_breaks_is_taken_up_again_from_the_same_snapshot(lively: Scene) -> None:
+    site, before = lively, lively.pool.journal.counts().get("Async.VM.snapshot", 0)
+    site.pool.write("db", disk=0, offset=0, data=noise("to be read", 2 * MIB))
     site.pool.faults.fail_export("short", after_bytes=MIB, times=2)
 
     ended = site.back_up("db")
 
     assert ended.name == "Completed"
     assert site.restore(site.newest("db").version) == site.disks("db")
-    assert site.pool.counters()["calls"]["Async.VM.snapshot"] == 1
+    assert site.pool.faults.listing()["exports"] == []
+    assert site.pool.journal.counts()["Async.VM.snapshot"] == before + 1
 
 
 # -- parameters ----------------------------------------------------------------------------------
@@ -260,20 +279,21 @@ def test_a_key_of_another_store_is_refused(still: Scene, new_site: Callable[...,
     assert other.recovery_words not in message
 
 
-def test_a_store_made_by_a_later_release_asks_for_that_release(
-    new_site: Callable[..., Scene],
-) -> None:
-    site = new_site()
-    with site.store() as store:
+def test_a_store_made_by_a_later_release_asks_for_that_release(still: Scene) -> None:
+    copies = {name: (still.place / name).read_bytes() for name in layout.FORMAT_COPIES}
+    with still.store() as store:
         facts = msgspec.structs.replace(store.facts, format=2, oldest_reader=2)
-        for name in layout.FORMAT_COPIES:
+        for name in copies:
             store.transport.delete(name)
         name = layout.FORMAT_COPIES[0]
         data = write_document(Kind.FORMAT, name, encode(facts), keys=store.keys, suite=store.suite)
         store.transport.create(name, [data])
 
-    with nothing_changes(site):
-        assert "install a later release" in refused(site.back_up("web"))
+    with nothing_changes(still):
+        assert "install a later release" in refused(still.back_up("web"))
+    (still.place / name).unlink()
+    for name, data in copies.items():
+        (still.place / name).write_bytes(data)
 
 
 @pytest.fixture
@@ -316,8 +336,9 @@ def test_a_full_store_fails_the_vm_says_so_and_keeps_what_it_has(
 
 
 def test_a_full_disk_of_this_machine_is_not_taken_for_a_full_store(
-    site: Scene, small_disk: Callable[[Path], None]
+    lively: Scene, small_disk: Callable[[Path], None]
 ) -> None:
+    site = lively
     scratch = site.site.catalog.scratch
     fill(scratch, small_disk)
 
@@ -331,8 +352,9 @@ def test_a_full_disk_of_this_machine_is_not_taken_for_a_full_store(
 
 
 def test_a_full_disk_under_the_catalog_costs_no_version_and_is_said(
-    site: Scene, small_disk: Callable[[Path], None]
+    lively: Scene, small_disk: Callable[[Path], None]
 ) -> None:
+    site = lively
     fill(site.site.catalog.file.scratch, small_disk)
 
     ended = site.back_up("web")
@@ -341,7 +363,7 @@ def test_a_full_disk_under_the_catalog_costs_no_version_and_is_said(
     assert "no room left on this machine beside the catalog" in str(ended.message)
     with site.store() as store:
         found = [last_version(store, vm) for vm in vms(store)]
-    assert [each.version for each in found if each] == [outcomes(ended)["web"].version]
+    assert outcomes(ended)["web"].version in [each.version for each in found if each]
     assert site.left_in_the_pool() == NOTHING_LEFT
 
 
@@ -355,7 +377,8 @@ def fill(folder: Path, small_disk: Callable[[Path], None]) -> None:
 # -- two at once ---------------------------------------------------------------------------------
 
 
-def test_a_second_run_of_the_same_job_is_refused_and_changes_nothing(site: Scene) -> None:
+def test_a_second_run_of_the_same_job_is_refused_and_changes_nothing(lively: Scene) -> None:
+    site = lively
     site.pool.faults.hang("VM.snapshot")
     first = InTheBackground(site, "web")
     wait_until(lambda: site.pool.db.where("task", status="pending"), "the first run is at work")
@@ -366,10 +389,11 @@ def test_a_second_run_of_the_same_job_is_refused_and_changes_nothing(site: Scene
 
     assert "another run of job 'nightly' is under way" in message
     assert first.ended().name == "Completed"
-    assert [row.vm_name for row in site.listed()] == ["web"]
+    assert made_by(first.ended(), site) == ["web"]
 
 
-def test_two_jobs_leave_a_vm_to_the_one_that_has_it(site: Scene) -> None:
+def test_two_jobs_leave_a_vm_to_the_one_that_has_it(lively: Scene) -> None:
+    site, before = lively, len(lively.listed("web"))
     site.pool.faults.hang("VM.snapshot")
     first = InTheBackground(site, "web")
     wait_until(lambda: site.pool.db.where("task", status="pending"), "the first job is at work")
@@ -381,4 +405,4 @@ def test_two_jobs_leave_a_vm_to_the_one_that_has_it(site: Scene) -> None:
     assert "being backed up by another job" in outcomes(second)["web"].sentence
     assert outcomes(second)["db"].version
     assert first.ended().name == "Completed"
-    assert len(site.listed("web")) == 1
+    assert len(site.listed("web")) == before + 1

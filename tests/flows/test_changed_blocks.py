@@ -1,15 +1,17 @@
 """What the pool says was written is read, nothing else; whatever it says, versions are right."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from itertools import count
 from typing import Any
 
 import pytest
 
 from lab.failures import XapiFailure
-from likeness.model.outcome import VmState
-from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise, outcomes, sha256
+from likeness.model.ids import from_uuid
+from likeness.model.outcome import VmOutcome, VmState
+from likeness.store.read.versions import Version
+from tests.flows.scene import MIB, NOTHING_LEFT, Scene, Vms, noise, open_scene, outcomes, sha256
 from tests.unit.workshop import flipped
 
 pytestmark = pytest.mark.prefect
@@ -116,29 +118,48 @@ def _cause(scene: Scene, trouble: str) -> None:
         faults.fail_export("short", after_bytes=300_000, vdi="", times=1)
 
 
-def test_the_reason_for_reading_everything_is_told(new_site: Callable[..., Scene]) -> None:
-    scene = new_site({"web": [4 * MIB]})
-    scene.back_up("web")
-    scene.pool.lose_change_log("web", 0, noticed=True)
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> Generator[Scene, None, None]:
+    """Each VM is one test's, and was backed up once."""
+    once: Vms = {name: [4 * MIB] for name in ("lost", "doubted", "refused")}
+    vms: Vms = {
+        **once,
+        "damaged": [noise("damaged", 2 * MIB)],
+        "web": [4 * MIB],
+        "report": [2 * MIB],
+    }
+    with open_scene(tmp_path_factory.mktemp("shared") / "site", vms) as made:
+        assert made.back_up(*once, "damaged").name == "Completed"
+        yield made
 
-    (outcome,) = outcomes(scene.back_up("web")).values()
+
+def stored(scene: Scene, outcome: VmOutcome) -> Version:
+    """The version that a job made of a VM."""
+    (found,) = [each for each in scene.stored() if each.version == outcome.version]
+    return found
+
+
+def test_the_reason_for_reading_everything_is_told(shared: Scene) -> None:
+    scene = shared
+    scene.pool.lose_change_log("lost", 0, noticed=True)
+
+    (outcome,) = outcomes(scene.back_up("lost")).values()
 
     assert outcome.state is VmState.DONE
     assert "read whole" in outcome.sentence
-    assert scene.newest("web").note == outcome.sentence
-    assert scene.read_back(scene.stored()[-1]) == scene.disks("web")
-    assert sha256(b"") not in scene.disks("web")
+    assert scene.newest("lost").note == outcome.sentence
+    assert scene.read_back(stored(scene, outcome)) == scene.disks("lost")
+    assert sha256(b"") not in scene.disks("lost")
 
 
 def test_a_job_that_does_not_trust_the_record_of_changes_reads_everything(
-    new_site: Callable[..., Scene],
+    shared: Scene,
 ) -> None:
-    scene = new_site({"web": [4 * MIB]})
-    scene.back_up("web")
-
-    (trusted,) = outcomes(scene.back_up("web")).values()
-    (checked,) = outcomes(scene.back_up("web", changed_blocks=False)).values()
-    (again,) = outcomes(scene.back_up("web")).values()
+    (trusted,) = outcomes(shared.back_up("doubted")).values()
+    (checked,) = outcomes(shared.back_up("doubted", changed_blocks=False)).values()
+    (again,) = outcomes(shared.back_up("doubted")).values()
 
     assert trusted.read_bytes == 0
     assert checked.read_bytes == 4 * MIB
@@ -147,16 +168,17 @@ def test_a_job_that_does_not_trust_the_record_of_changes_reads_everything(
 
 
 def test_a_disk_of_two_vms_is_compared_with_each_ones_own_last_version(
-    new_site: Callable[..., Scene],
+    shared: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was written between the two snapshots of a job is new to the VM that came first."""
-    scene = new_site({"web": [4 * MIB], "report": [2 * MIB]})
+    scene, before = shared, shared.records_of_changes()
     db, web, report = scene.pool.db, scene.pool.vm("web"), scene.pool.vm("report")
     for vm in (web, report):
         db.put("VM", vm, power_state="Halted")
     drive = db.record("VBD", db.get("VM", web, "VBDs")[0])
     db.create("VBD", **drive | {"VM": report, "uuid": "", "userdevice": "1"})
     scene.back_up("web", "report")
+    assert scene.records_of_changes() == before + 3
     answer, taken = scene.pool.dispatcher.answer, [0]
 
     def answer_and_write(method: str, given: list[Any], host: str = "") -> Any:
@@ -165,23 +187,21 @@ def test_a_disk_of_two_vms_is_compared_with_each_ones_own_last_version(
             scene.pool.write("web", disk=0, offset=MIB, data=b"in between")
         return answer(method, given, host)
 
-    scene.pool.dispatcher.answer = answer_and_write  # type: ignore[method-assign]
+    monkeypatch.setattr(scene.pool.dispatcher, "answer", answer_and_write)
     scene.back_up("web", "report")
     first, second = outcomes(scene.back_up("web", "report")).values()
 
     for outcome in (first, second):
-        (version,) = [each for each in scene.stored() if each.version == outcome.version]
-        assert scene.read_back(version) == scene.disks(outcome.name)
+        assert scene.read_back(stored(scene, outcome)) == scene.disks(outcome.name)
     assert (first.read_bytes, second.read_bytes) == (256 << 10, 0)
-    assert scene.records_of_changes() == 3
+    assert scene.records_of_changes() == before + 3
 
 
 @pytest.mark.parametrize("code", ["INTERNAL_ERROR", "TOO_MANY_PENDING_TASKS"])
 def test_a_pool_that_does_not_list_its_records_of_changes_is_read_whole(
-    new_site: Callable[..., Scene], code: str
+    shared: Scene, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    scene = new_site({"web": [4 * MIB]})
-    scene.back_up("web")
+    scene = shared
     answer, asked = scene.pool.dispatcher.answer, count()
 
     def refuse(method: str, given: list[Any], host: str = "") -> Any:
@@ -189,8 +209,8 @@ def test_a_pool_that_does_not_list_its_records_of_changes_is_read_whole(
             raise XapiFailure(code, "on purpose")
         return answer(method, given, host)
 
-    scene.pool.dispatcher.answer = refuse  # type: ignore[method-assign]
-    (outcome,) = outcomes(scene.back_up("web")).values()
+    monkeypatch.setattr(scene.pool.dispatcher, "answer", refuse)
+    (outcome,) = outcomes(scene.back_up("refused")).values()
 
     assert outcome.state is VmState.DONE, outcome.sentence
     assert "disk 0 was read whole" in outcome.sentence
@@ -198,19 +218,19 @@ def test_a_pool_that_does_not_list_its_records_of_changes_is_read_whole(
 
 
 def test_a_last_version_whose_block_map_is_damaged_has_its_disk_read_whole(
-    new_site: Callable[..., Scene],
+    shared: Scene,
 ) -> None:
-    scene = new_site({"web": [noise("web", 2 * MIB)]})
-    scene.back_up("web")
-    maps = [path for path in (scene.place / "maps").rglob("*") if path.is_file()]
+    scene = shared
+    db = scene.pool.db
+    (disk,) = db.where("VDI", name_label="damaged 0", is_a_snapshot=False)
+    maps = list((scene.place / "maps" / from_uuid(db.get("VDI", disk, "uuid"))).iterdir())
     for path in maps:
         path.write_bytes(flipped(path.read_bytes(), path.stat().st_size // 2))
-    scene.pool.write("web", disk=0, offset=MIB, data=b"since then")
+    scene.pool.write("damaged", disk=0, offset=MIB, data=b"since then")
 
-    (outcome,) = outcomes(scene.back_up("web")).values()
+    (outcome,) = outcomes(scene.back_up("damaged")).values()
 
     assert maps
     assert outcome.state is VmState.DONE, outcome.sentence
     assert outcome.read_bytes == 2 * MIB
-    version = next(each for each in scene.stored() if each.version == outcome.version)
-    assert scene.read_back(version) == scene.disks("web")
+    assert scene.read_back(stored(scene, outcome)) == scene.disks("damaged")

@@ -29,7 +29,7 @@ def group(*addresses: str, **more: Any) -> list[AddressGroup]:
     return [AddressGroup(addresses=list(addresses), **more)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Generator[SmbServer, None, None]:
     made = SmbServer()
     made.start()
@@ -92,27 +92,23 @@ def test_three_addresses_let_three_of_five_in_and_the_others_wait_with_the_reaso
         assert left(scene) == nothing(scene)
 
 
-@pytest.fixture
-def scene(server: SmbServer, tmp_path: Path) -> Generator[Scene, None, None]:
+def test_a_job_that_no_address_can_satisfy_is_refused_and_a_delegate_is_on_its_network(
+    server: SmbServer, tmp_path: Path
+) -> None:
     fields: dict[str, Any] = {
-        "delegate_addresses": group(*three()),
+        "delegate_addresses": group(*three(), network="no such VLAN"),
         "delegate_wait_minutes": 1,
     }
-    with delegate_scene(tmp_path, server, {"web": [noise("web", 64 << 10)]}, **fields) as made:
-        yield made
+    with delegate_scene(tmp_path, server, {"web": [noise("web", 64 << 10)]}, **fields) as scene:
+        refused = scene.back_up("web", source="enhanced")
+
+        assert refused.name == "Failed"
+        assert "0 networks of the pool have the name or uuid 'no such VLAN'" in str(refused.message)
+        assert scene.pool.journal.entries("Async.VM.clone") == []
+        _a_delegate_is_on_its_addresss_network_with_its_mac(scene)
 
 
-def test_a_job_that_no_address_can_satisfy_is_refused_when_it_is_planned(scene: Scene) -> None:
-    scene.save(xen_pool={"delegate_addresses": group(*three(), network="no such VLAN")})
-
-    ended = scene.back_up("web", source="enhanced")
-
-    assert ended.name == "Failed"
-    assert "0 networks of the pool have the name or uuid 'no such VLAN'" in str(ended.message)
-    assert scene.pool.journal.entries("Async.VM.clone") == []
-
-
-def test_a_delegate_is_on_its_addresss_network_with_its_mac(scene: Scene) -> None:
+def _a_delegate_is_on_its_addresss_network_with_its_mac(scene: Scene) -> None:
     address, mac = three()[0], "02:11:22:33:44:55"
     pool = scene.pool
     network = pool.db.create("network", name_label="VLAN 12", bridge="xapi12")

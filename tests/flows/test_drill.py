@@ -29,7 +29,7 @@ def in_the_pool(site: Scene) -> tuple[int, int]:
     return db.count("VM"), len(db.where("VDI", managed=True))
 
 
-def test_each_vm_has_its_turn_and_its_verdict_is_kept(site: Scene) -> None:
+def test_each_vm_has_its_turn_its_verdict_is_kept_and_nothing_stays(site: Scene) -> None:
     site.back_up("web", "db", validated=True)
     before, cards = in_the_pool(site), site.pool.db.count("VIF")
     program = site.folder / "here" / "drills" / "looks-well"
@@ -53,27 +53,11 @@ def test_each_vm_has_its_turn_and_its_verdict_is_kept(site: Scene) -> None:
     page = page_facts(site.site, "").above
     assert "| last drill |" in page
     assert page.count(f"| {system_clock():%Y-%m-%d} |") == 2
+    _what_a_dead_drill_left_running_is_swept(site)
+    _a_guest_that_is_silent_is_a_failure_and_is_taken_away_too(site)
 
 
-def test_a_guest_that_is_silent_is_a_failure_and_is_taken_away_too(site: Scene) -> None:
-    db = site.pool.db
-    vm = site.pool.vm("db")
-    db.put("VM", vm, other_config=db.get("VM", vm, "other_config") | {"lab:no-tools": "true"})
-    site.back_up("db", validated=True)
-    before = in_the_pool(site)
-
-    silent = drill("db", minutes=0.01, site=site.name, return_state=True)
-
-    assert silent.is_failed()
-    assert "its guest tools said nothing within 0.01 minutes" in str(silent.message)
-    last = last_drills(site.site.catalog.file)[vm_of(site, "db")]
-    assert not last.well
-    assert not last_good_drills(site.site.catalog.file)
-    assert in_the_pool(site) == before
-
-
-def test_what_a_dead_drill_left_running_is_swept(site: Scene) -> None:
-    site.back_up("db", validated=True)
+def _what_a_dead_drill_left_running_is_swept(site: Scene) -> None:
     before = in_the_pool(site)
     restore_vm("db", new_name="left", site=site.name)
     vm = site.pool.vm("left")
@@ -89,3 +73,20 @@ def test_what_a_dead_drill_left_running_is_swept(site: Scene) -> None:
     assert in_the_pool(site)[0] == before[0]
     show_versions(site=site.site)
     assert Path(site.place).is_dir()
+
+
+def _a_guest_that_is_silent_is_a_failure_and_is_taken_away_too(site: Scene) -> None:
+    db = site.pool.db
+    vm = site.pool.vm("db")
+    db.put("VM", vm, other_config=db.get("VM", vm, "other_config") | {"lab:no-tools": "true"})
+    site.back_up("db", validated=True)
+    before, good = in_the_pool(site), last_good_drills(site.site.catalog.file)
+
+    silent = drill("db", minutes=0.01, site=site.name, return_state=True)
+
+    assert silent.is_failed()
+    assert "its guest tools said nothing within 0.01 minutes" in str(silent.message)
+    last = last_drills(site.site.catalog.file)[vm_of(site, "db")]
+    assert not last.well
+    assert last_good_drills(site.site.catalog.file) == good, "of an earlier day"
+    assert in_the_pool(site) == before

@@ -16,7 +16,7 @@ from flows.sweep import sweep
 from likeness.model.ids import RunId
 from likeness.model.outcome import VmState
 from likeness.model.sizes import readable_size
-from likeness.xen.delegates import own_disks
+from likeness.xen.delegates import DEFAULT_TAG, own_disks
 from likeness.xen.marks import DELEGATE, Owner, label_of, put_marks
 from tests.flows.background import InTheBackground
 from tests.flows.delegate_scene import delegate_scene, left, nothing
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.prefect, pytest.mark.smb, pytest.mark.lab]
 WEB = (noise("web", 24 * MIB) + bytes(8 * MIB), noise("logs", 3 * MIB + 512))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Generator[SmbServer, None, None]:
     made = SmbServer()
     made.start()
@@ -40,17 +40,28 @@ def server() -> Generator[SmbServer, None, None]:
     made.remove()
 
 
-@pytest.fixture
-def scene(server: SmbServer, tmp_path: Path) -> Generator[Scene, None, None]:
-    with delegate_scene(tmp_path, server, {"web": WEB, "clone": WEB}) as made:
+@pytest.fixture(scope="module")
+def scene(
+    server: SmbServer, tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> Generator[Scene, None, None]:
+    with delegate_scene(
+        tmp_path_factory.mktemp("enhanced"), server, {"web": WEB, "clone": WEB}
+    ) as made:
         yield made
 
 
-@pytest.fixture
-def two(server: SmbServer, tmp_path: Path) -> Generator[Scene, None, None]:
+@pytest.fixture(scope="module")
+def two(
+    server: SmbServer, tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> Generator[Scene, None, None]:
     vms = {"web": [noise("web", 16 * MIB)], "db": [noise("db", 64 << 10)]}
-    with delegate_scene(tmp_path, server, vms) as made:
+    with delegate_scene(tmp_path_factory.mktemp("two"), server, vms) as made:
         yield made
+
+
+def calls(scene: Scene, method: str) -> int:
+    """How often it was called so far."""
+    return len(scene.pool.journal.entries(method))
 
 
 def read_from_the_pool(scene: Scene) -> int:
@@ -114,13 +125,13 @@ def test_what_goes_wrong_in_a_delegate_fails_its_vm_alone_and_leaves_nothing(
 ) -> None:
     pool, faults = two.pool, two.pool.guests.faults
     for fault, said in (
-        ({"no_address": True}, "told no address within 5 s; see that its network has a DHCP"),
+        ({"no_address": True}, "told no address within 1 s; see that its network has a DHCP"),
         ({"refuse_ssh": True}, "cannot be logged in to"),
         ({"blocked_ports": [server.port]}, "no snapshot of VM web was taken: seen from its"),
         ({"kill_after_seconds": 1.5}, "the agent ended before it "),
     ):
         last = "kill_after_seconds" in fault
-        two.save(xen_pool={"delegate_boot_seconds": 5 if "no_address" in fault else 300})
+        two.save(xen_pool={"delegate_boot_seconds": 1 if "no_address" in fault else 300})
         pool.guests.faults = replace(faults, vms_called="web", **fault)
         names = ("web", "db") if last else ("web",)
         made = outcomes(two.back_up(*names, concurrency=2, source="enhanced", bandwidth_mib=4))
@@ -136,27 +147,30 @@ def test_what_goes_wrong_in_a_delegate_fails_its_vm_alone_and_leaves_nothing(
     pool.guests.faults = replace(faults, boot_seconds=1.0)
     (slow,) = outcomes(two.back_up("db", source="enhanced")).values()
     assert slow.state is VmState.DONE
+    pool.guests.faults = faults
 
 
 def test_a_delegate_goes_on_with_the_jobs_next_vm_where_that_is_wished(two: Scene) -> None:
     two.save(xen_pool={"delegate_idle_seconds": 60})
+    clones = calls(two, "Async.VM.clone")
 
     made = outcomes(two.back_up("web", "db", source="enhanced"))
 
     assert {each.state for each in made.values()} == {VmState.DONE}
     assert len({each.read_by for each in made.values()}) == 1
-    assert len(two.pool.journal.entries("Async.VM.clone")) == 1
+    assert calls(two, "Async.VM.clone") == clones + 1
     assert left(two) == nothing(two)
 
 
 def test_a_kept_delegate_is_removed_when_no_vm_came_for_so_long(two: Scene) -> None:
     """While its job still works on another VM, whose snapshot is not taken yet."""
     two.save(xen_pool={"delegate_idle_seconds": 1})
+    clones, ends = calls(two, "Async.VM.clone"), calls(two, "Async.VM.hard_shutdown")
     two.pool.faults.hang("VM.snapshot")
     job = InTheBackground(two, "web", "db", source="enhanced", concurrency=2)
 
-    wait_until(lambda: two.pool.journal.entries("Async.VM.hard_shutdown"), "one delegate ends")
-    assert len(two.pool.journal.entries("Async.VM.clone")) == 2
+    wait_until(lambda: calls(two, "Async.VM.hard_shutdown") > ends, "one delegate ends")
+    assert calls(two, "Async.VM.clone") == clones + 2
     two.pool.faults.clear()
 
     assert {each.state for each in outcomes(job.ended()).values()} == {VmState.DONE}
@@ -195,6 +209,8 @@ def test_ten_vms_at_once_through_ten_delegates_cost_the_controller_little(
 def test_what_cannot_be_done_through_a_delegate_is_refused_when_it_is_planned(
     scene: Scene,
 ) -> None:
+    clones, account = calls(scene, "Async.VM.clone"), scene.site.data_store.drop_box_username
+
     def said(**job: Any) -> str:
         ended = scene.back_up("web", source="enhanced", **job)
         assert ended.name == "Failed"
@@ -205,7 +221,10 @@ def test_what_cannot_be_done_through_a_delegate_is_refused_when_it_is_planned(
     assert "no template has the tag or uuid 'no-such-tag'" in said()
     scene.save(data_store={"drop_box_username": ""})
     assert "names no account of delegates" in said()
-    assert scene.pool.journal.entries("Async.VM.clone") == []
+    assert calls(scene, "Async.VM.clone") == clones
+    scene.save(
+        xen_pool={"delegate_template": DEFAULT_TAG}, data_store={"drop_box_username": account}
+    )
 
 
 def test_the_sweep_removes_delegates_of_dead_runs(scene: Scene) -> None:

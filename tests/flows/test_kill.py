@@ -198,7 +198,7 @@ def small_vms(new_site: Callable[..., Scene]) -> Scene:
 
 
 def test_a_backup_may_be_killed_at_any_moment(new_site: Callable[..., Scene]) -> None:
-    survive(small_vms(new_site), kills(seed=20, count=12), seed=21)
+    survive(small_vms(new_site), kills(seed=20, count=8), seed=21)
 
 
 @pytest.mark.torture

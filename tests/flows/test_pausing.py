@@ -2,7 +2,7 @@
 
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Generator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -21,7 +21,7 @@ from flows.backup import backup_job
 from flows.restore_vm import restore_vm
 from likeness.clock import system_clock
 from tasks.claims import store_gate
-from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise
+from tests.flows.scene import MIB, NOTHING_LEFT, Scene, noise, open_scene
 from tests.flows.test_restore_over import is_free, shut_down
 from tests.flows.test_telling import subjects
 from tests.flows.waiting import wait_until
@@ -29,6 +29,19 @@ from tests.validation.mail_server import MailServer
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 NAMES = ("first", "second", "third")
+
+
+@pytest.fixture(scope="module")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> Generator[Scene, None, None]:
+    """Each VM is one test's; the one to restore has a version that was proved, and is halted."""
+    vms = {name: [noise(name, 3 * MIB)] for name in (*NAMES, "committed")}
+    vms |= {name: [noise(name, MIB)] for name in ("frozen", "restored")}
+    with open_scene(tmp_path_factory.mktemp("pausing") / "site", vms) as made:
+        assert made.back_up("restored", validated=True).is_completed()
+        shut_down(made, "restored")
+        yield made
 
 
 def deployed(flow: Flow[..., Any], site: Scene, **parameters: Any) -> UUID:
@@ -76,14 +89,11 @@ def pause(run: UUID) -> None:
         client.set_flow_run_state(run, state, force=True)
 
 
-def test_a_paused_job_goes_on_with_the_vms_it_lacks(
-    new_site: Callable[..., Scene], mailed: MailServer
-) -> None:
-    site = new_site({name: [noise(name, 3 * MIB)] for name in NAMES})
+def test_a_paused_job_goes_on_with_the_vms_it_lacks(site: Scene, mailed: MailServer) -> None:
     run = begun_later(site, *NAMES, bandwidth_mib=1)
     ended: list[Any] = []
     process = begin(run, ended)
-    wait_until(site.listed, "the first VM is done")
+    wait_until(lambda: made_by(run, site), "the first VM is done")
 
     pause(run)
     process.join(120)
@@ -93,26 +103,33 @@ def test_a_paused_job_goes_on_with_the_vms_it_lacks(
         state = client.read_flow_run(run).state
         assert state is not None
         assert state.name == "Suspended"
-        done = {row.vm_name for row in site.listed()}
+        done = set(made_by(run, site))
         assert done in ({*NAMES[:1]}, {*NAMES[:2]}), "whatever was under way was finished"
         assert site.left_in_the_pool() == NOTHING_LEFT
         client.resume_flow_run(run)
     begin(run, ended).join(120)
 
     assert ended[1].name == "Completed", ended[1].message
-    assert sorted(row.vm_name for row in site.listed()) == sorted(NAMES)
-    assert {row.run for row in site.listed()} == {run.hex}
+    assert sorted(made_by(run, site)) == sorted(NAMES)
     assert subjects(mailed) == []
+    site.set(mail="")
 
 
-def test_a_job_paused_while_a_snapshot_is_taken_leaves_none(new_site: Callable[..., Scene]) -> None:
+def made_by(run: UUID, site: Scene) -> list[str]:
+    """The VMs that a run made a version of."""
+    return [row.vm_name for row in site.listed() if row.run == run.hex]
+
+
+def test_a_job_paused_while_a_snapshot_is_taken_leaves_none(site: Scene) -> None:
     """Prefect ends the run right behind the task that took it."""
-    site = new_site({"first": [noise("first", MIB)]})
-    run = begun_later(site, "first")
+    known = len(site.pool.journal.entries("Async.VM.snapshot"))
+    run = begun_later(site, "frozen")
     site.pool.faults.hang("VM.snapshot", times=0)
     ended: list[Any] = []
     process = begin(run, ended)
-    wait_until(lambda: site.pool.journal.entries("Async.VM.snapshot"), "it is being taken")
+    wait_until(
+        lambda: len(site.pool.journal.entries("Async.VM.snapshot")) > known, "it is being taken"
+    )
 
     pause(run)
     wait_until(lambda: is_to_end(run), "the process of the run knows of it")
@@ -120,7 +137,7 @@ def test_a_job_paused_while_a_snapshot_is_taken_leaves_none(new_site: Callable[.
     process.join(120)
 
     assert isinstance(ended[0], Pause)
-    assert site.listed() == []
+    assert site.listed("frozen") == []
     assert site.left_in_the_pool() == NOTHING_LEFT
 
 
@@ -131,40 +148,37 @@ def is_to_end(run: UUID) -> bool:
 
 
 def test_a_job_paused_while_a_version_is_committed_compares_the_next_with_it(
-    new_site: Callable[..., Scene],
+    site: Scene,
 ) -> None:
-    site = new_site({"first": [noise("first", 3 * MIB)]})
-    run = begun_later(site, "first")
+    names, records = len(site.record_names()), site.records_of_changes()
+    run = begun_later(site, "committed")
     ended: list[Any] = []
     with store_gate(site.site):
         process = begin(run, ended)
-        wait_until(lambda: is_at(run, "commit first"), "the commit is under way", pause=0.2)
+        wait_until(lambda: is_at(run, "commit committed"), "the commit is under way", pause=0.2)
         pause(run)
         wait_until(lambda: is_to_end(run), "the process of the run knows of it")
     process.join(120)
 
     assert isinstance(ended[0], Pause)
-    assert len(site.record_names()) == 1
-    assert site.records_of_changes() == 1
+    assert len(site.record_names()) == names + 1
+    assert site.records_of_changes() == records + 1
     with get_client(sync_client=True) as client:
         client.resume_flow_run(run)
     begin(run, ended).join(120)
     assert ended[1].name == "Completed", ended[1].message
-    assert [row.run for row in site.listed()] == [run.hex]
-    site.pool.write("first", disk=0, offset=MIB, data=b"new")
-    site.back_up("first")
-    assert site.newest("first").counts.read_bytes < MIB
+    assert [row.run for row in site.listed("committed")] == [run.hex]
+    site.pool.write("committed", disk=0, offset=MIB, data=b"new")
+    site.back_up("committed")
+    assert site.newest("committed").counts.read_bytes < MIB
 
 
-@pytest.mark.parametrize(("overwrite", "held"), [("", "VDI.create"), ("first", "VM.snapshot")])
+@pytest.mark.parametrize(("overwrite", "held"), [("", "VDI.create"), ("restored", "VM.snapshot")])
 def test_a_restore_paused_while_its_vm_is_made_ready_leaves_the_pool_as_it_was(
-    new_site: Callable[..., Scene], overwrite: str, held: str
+    site: Scene, overwrite: str, held: str
 ) -> None:
-    site = new_site({"first": [noise("first", MIB)]})
-    site.back_up("first", validated=True)
-    shut_down(site, "first")
     before = vms_and_disks(site)
-    run = deployed(restore_vm, site, vm="first", overwrite=overwrite)
+    run = deployed(restore_vm, site, vm="restored", overwrite=overwrite)
     site.pool.faults.hang(held, times=0)
     known = len(site.pool.journal.entries(f"Async.{held}"))
     ended: list[Any] = []
@@ -178,7 +192,7 @@ def test_a_restore_paused_while_its_vm_is_made_ready_leaves_the_pool_as_it_was(
 
     assert isinstance(ended[0], Pause)
     wait_until(lambda: vms_and_disks(site) == before, "the pool has merged what was frozen")
-    assert is_free(site, "first")
+    assert is_free(site, "restored")
     assert site.left_in_the_pool() == NOTHING_LEFT
 
 

@@ -1,6 +1,6 @@
 """A version goes over a VM that is there: all of it, or the VM is what it was."""
 
-from collections.abc import Callable
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -12,11 +12,10 @@ from flows.sweep import sweep
 from lab.pool import Pool
 from lab.serving import LabServer
 from lab.settings import Settings
-from tests.flows.killing import kill_when, start
-from tests.flows.scene import MIB, QUICK, Scene, noise
-from tests.flows.waiting import wait_until
+from tests.flows.scene import MIB, NOTHING_LEFT, QUICK, Scene, Vms, noise, open_scene
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
+OTHERS = ("unknown", "unlucky", "moved")
 
 
 def shut_down(site: Scene, vm: str) -> None:
@@ -34,11 +33,20 @@ def is_free(site: Scene, vm: str) -> bool:
     return record["blocked_operations"] == {} and not ours
 
 
-def test_only_what_differs_is_written_and_the_next_backup_goes_on(
-    new_site: Callable[..., Scene],
-) -> None:
-    site = new_site({"web": [noise("web", 8 * MIB), noise("logs", 2 * MIB)]})
-    site.back_up("web", validated=True)
+@pytest.fixture(scope="module")
+def proved(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> Generator[Scene, None, None]:
+    """A VM for each test, with a version that was proved."""
+    two = {name: [noise(name, 3 * MIB) + bytes(MIB), noise(name[1:], 2 * MIB)] for name in OTHERS}
+    vms: Vms = {"web": [noise("web", 8 * MIB), noise("logs", 2 * MIB)], "small": [MIB], **two}
+    with open_scene(tmp_path_factory.mktemp("proved") / "site", vms) as made:
+        assert made.back_up("web", *OTHERS, validated=True).is_completed()
+        yield made
+
+
+def test_only_what_differs_is_written_and_the_next_backup_goes_on(proved: Scene) -> None:
+    site, before = proved, written_to(proved)
     first, then = site.newest("web").version, site.disks("web")
     site.pool.write("web", disk=0, offset=MIB, data=noise("second", 1000))
     site.back_up("web", validated=True)
@@ -56,80 +64,55 @@ def test_only_what_differs_is_written_and_the_next_backup_goes_on(
     assert ended.name == "Completed", ended.message
     assert "was written over" in str(ended.message)
     assert site.disks("web") == then
-    assert written_to(site) == 2 * 256 << 10  # the block of the second version, the one since
+    # the block of the second version, and the one since
+    assert written_to(site) - before == 2 * 256 << 10
     assert is_free(site, "web")
     assert site.pool.db.get("VM", site.pool.vm("web"), "power_state") == "Running"
-    assert site.left_in_the_pool() == {"snapshots": 0, "frozen disks": 0}
+    assert site.left_in_the_pool() == NOTHING_LEFT
 
     site.back_up("web", validated=True)
     assert site.newest("web").counts.read_bytes < 2 * MIB
     assert site.restore(site.newest("web").version) == then
 
 
-def test_what_is_not_known_is_written_whole_with_its_zeros(site: Scene) -> None:
-    site.back_up("web", validated=True)
-    then = site.disks("web")
-    site.pool.write("web", disk=0, offset=3 * MIB, data=noise("where zeros were", MIB))
-    shut_down(site, "web")
-    site.forget_catalog()
-    version = site.stored()[0].version
+def test_what_is_not_known_is_written_whole_with_its_zeros(proved: Scene) -> None:
+    site, then = proved, proved.disks("unknown")
+    site.pool.write("unknown", disk=0, offset=3 * MIB, data=noise("where zeros were", MIB))
+    shut_down(site, "unknown")
+    version = site.newest("unknown").version
 
-    unfit = restore_vm("web", version, overwrite="db", site=site.name, return_state=True)
-    assert "disk 0 (web 0) has 3,146,240 bytes now and had 4,194,304" in str(unfit.message)
-    ended = restore_vm("web", version, overwrite="web", site=site.name, return_state=True)
+    with site.lost_catalog():
+        unfit = restore_vm("unknown", version, overwrite="small", site=site.name, return_state=True)
+        ended = restore_vm(
+            "unknown", version, overwrite="unknown", site=site.name, return_state=True
+        )
 
+    assert "disk 0 (unknown 0) has 1,048,576 bytes now and had 4,194,304" in str(unfit.message)
     assert ended.name == "CompletedWithWarnings", ended.message
     assert "what it holds is not known, so all of it is written" in str(ended.message)
-    assert site.disks("web") == then
-    assert is_free(site, "web")
+    assert site.disks("unknown") == then
+    assert is_free(site, "unknown")
 
 
-def test_one_that_fails_leaves_the_vm_as_it_was(site: Scene) -> None:
-    site.back_up("web", validated=True)
-    site.pool.write("web", disk=0, offset=0, data=noise("later", 2 * MIB))
-    shut_down(site, "web")
-    was = site.disks("web")
+def test_one_that_fails_leaves_the_vm_as_it_was(proved: Scene) -> None:
+    site = proved
+    site.pool.write("unlucky", disk=0, offset=0, data=noise("later", 2 * MIB))
+    shut_down(site, "unlucky")
+    was = site.disks("unlucky")
 
     site.pool.faults.fail("task.get_record", "SR_BACKEND_FAILURE_44", "", "no space", at=3, times=0)
-    full = restore_vm("web", overwrite="web", site=site.name, return_state=True)
+    full = restore_vm("unlucky", overwrite="unlucky", site=site.name, return_state=True)
     site.pool.faults.clear()
 
     assert full.is_failed()
     sweep(site=site.name)
-    assert site.disks("web") == was
-    assert is_free(site, "web")
+    assert site.disks("unlucky") == was
+    assert is_free(site, "unlucky")
     assert site.left_in_the_pool()["snapshots"] == 0
 
 
-def test_a_killed_one_cannot_be_started_and_the_sweep_brings_it_back(
-    new_site: Callable[..., Scene],
-) -> None:
-    site = new_site({"web": [noise("web", 48 * MIB)]})
-    site.back_up("web", validated=True)
-    then = site.disks("web")
-    site.pool.write("web", disk=0, offset=0, data=noise("later", 40 * MIB))
-    shut_down(site, "web")
-    was = site.disks("web")
-
-    process = start("restore_vm", vm="web", overwrite="web", site=site.name)
-    assert kill_when(process, lambda: written_to(site) > 0)
-
-    vm = site.pool.vm("web")
-    assert {"start", "start_on"} <= site.pool.db.get("VM", vm, "blocked_operations").keys()
-
-    def swept() -> bool:
-        sweep(site=site.name, return_state=True)
-        return is_free(site, "web") and site.left_in_the_pool()["snapshots"] == 0
-
-    wait_until(swept, "the sweep has brought the VM back")
-    assert site.disks("web") == was
-    second = restore_vm("web", overwrite="web", site=site.name, return_state=True)
-    assert second.is_completed(), second.message
-    assert site.disks("web") == then
-
-
-def test_a_vm_goes_into_another_pool_and_what_dies_there_is_swept(site: Scene) -> None:
-    site.back_up("web", validated=True)
+def test_a_vm_goes_into_another_pool_and_what_dies_there_is_swept(proved: Scene) -> None:
+    site = proved
     with LabServer(Pool(Settings(**QUICK))) as elsewhere:
         block = XenPool(
             url=elsewhere.url,
@@ -139,21 +122,20 @@ def test_a_vm_goes_into_another_pool_and_what_dies_there_is_swept(site: Scene) -
         name = f"{site.name}-other"
         block.save(name)
         db = elsewhere.pool.db
-        asked = restore_vm("web", pool=name, site=site.name, return_state=True)
+        asked = restore_vm("moved", pool=name, site=site.name, return_state=True)
         told: dict[str, Any] = {}
         if asked.is_failed():
             assert "say which network to use" in str(asked.message)
             told = {"networks": {"Pool-wide network associated with eth0": "none"}}
-        ended = restore_vm("web", pool=name, site=site.name, return_state=True, **told)
+        ended = restore_vm("moved", pool=name, site=site.name, return_state=True, **told)
         assert ended.is_completed(), ended.message
-        found = [elsewhere.pool.disk_of("web", each) for each in (0, 1)]
-        mine = [site.pool.disk_of("web", each) for each in (0, 1)]
+        found = [elsewhere.pool.disk_of("moved", each) for each in (0, 1)]
+        mine = [site.pool.disk_of("moved", each) for each in (0, 1)]
         assert [d.read(0, d.size) for d in found] == [d.read(0, d.size) for d in mine]
 
-        site.pool.faults.clear()
         elsewhere.pool.faults.fail("VM.set_name_label", "INTERNAL_ERROR", "no", times=0)
         elsewhere.pool.faults.fail("VM.destroy", "INTERNAL_ERROR", "no", times=0)
-        restore_vm("web", pool=name, new_name="two", site=site.name, return_state=True, **told)
+        restore_vm("moved", pool=name, new_name="two", site=site.name, return_state=True, **told)
         elsewhere.pool.faults.clear()
         left = [vm for vm in db.refs("VM") if "being restored" in db.get("VM", vm, "name_label")]
         assert left

@@ -1,22 +1,15 @@
 """A VM comes back whole into the pool, or nothing of it is left that can be started."""
 
 import json
-import shutil
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any
 
 import pytest
 
 from flows.restore_vm import restore_vm
 from flows.sweep import sweep
-from lab.pool import Pool
-from lab.serving import LabServer
-from lab.settings import Settings
-from tests.flows.killing import kill_when, start
 from tests.flows.pool_faults import TimedFaults
-from tests.flows.scene import MIB, QUICK, Scene, image, new_scene, noise
-from tests.flows.waiting import wait_until
+from tests.flows.scene import MIB, Scene, noise, open_scene, two_vms
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 
@@ -68,9 +61,21 @@ def objects(site: Scene) -> dict[str, int]:
     }
 
 
-def test_a_vm_comes_back_as_it_was_and_starts(site: Scene) -> None:
-    site.back_up("web", validated=True)
-    was, held = record_of(site, "web"), site.disks("web")
+@pytest.fixture(scope="module")
+def proved(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> Generator[Scene, None, None]:
+    """Two VMs with a version each that was proved; tests add VMs and leave these as they are."""
+    vms = {**two_vms(), "mail": [noise("mail", MIB + 512)]}
+    with open_scene(tmp_path_factory.mktemp("proved") / "site", vms, hosts=2) as made:
+        assert made.back_up("web", "db", validated=True).is_completed()
+        yield made
+
+
+def test_a_vm_comes_back_as_it_was_and_starts(proved: Scene) -> None:
+    site = proved
+    was, held, disk = record_of(site, "web"), site.disks("web"), site.pool.disk_of("web", 0)
+    before = disk.read(0, MIB)
     site.pool.write("web", disk=0, offset=0, data=noise("later", MIB))
 
     ended = restore_vm("web", new_name="web again", start=True, site=site.name, return_state=True)
@@ -84,39 +89,54 @@ def test_a_vm_comes_back_as_it_was_and_starts(site: Scene) -> None:
     assert again["power_state"] == "Running"
     assert again["blocked_operations"] == {}
     assert not sweep(site=site.name).snapshots  # type: ignore[attr-defined]
+    site.pool.write("web", disk=0, offset=0, data=before)
 
 
-def test_the_version_is_chosen_by_words_and_only_a_proved_one_is_good(site: Scene) -> None:
-    site.back_up("db")
-    unproved = restore_vm("db", site=site.name, return_state=True)
-    assert "VM db has no version that was proved good; the newest is" in str(unproved.message)
+def test_a_version_is_chosen_by_words_or_its_id_and_only_a_proved_one_is_good(
+    proved: Scene,
+) -> None:
+    site = proved
+    site.back_up("mail")
+    unproved = restore_vm("mail", site=site.name, return_state=True)
+    assert "VM mail has no version that was proved good; the newest is" in str(unproved.message)
     assert "(unchecked)" in str(unproved.message)
 
     site.validate()
-    early = restore_vm("db", "last good before 2020-01-01", site=site.name, return_state=True)
+    early = restore_vm("mail", "last good before 2020-01-01", site=site.name, return_state=True)
     assert "no version before 2020-01-01" in str(early.message)
-    unclear = restore_vm("db", "yesterday", site=site.name, return_state=True)
+    unclear = restore_vm("mail", "yesterday", site=site.name, return_state=True)
     assert "'yesterday' says no version" in str(unclear.message)
-    nobody = restore_vm("bd", site=site.name, return_state=True)
-    assert "did you mean 'db'" in str(nobody.message)
+    nobody = restore_vm("mial", site=site.name, return_state=True)
+    assert "did you mean 'mail'" in str(nobody.message)
 
     kept = restore_vm(
-        "db", "last good before 2999-01-01", keep_addresses=True, site=site.name, return_state=True
+        "mail",
+        "last good before 2999-01-01",
+        keep_addresses=True,
+        site=site.name,
+        return_state=True,
     )
     assert kept.name == "Completed", kept.message
     back: Any = kept.result()
     name = str(back.name)
-    assert name.startswith("db (as of ")
-    was, now = site.pool.disk_of("db", 0), site.pool.disk_of(name, 0)
+    assert name.startswith("mail (as of ")
+    was, now = site.pool.disk_of("mail", 0), site.pool.disk_of(name, 0)
     padded = was.read(0, was.size).ljust(now.size, b"\0")  # the storage rounds sizes up
     assert now.read(0, now.size) == padded
-    assert addresses(site, name) == addresses(site, "db")
+    assert addresses(site, name) == addresses(site, "mail")
     assert site.pool.db.get("VM", site.pool.vm(name), "power_state") == "Halted"
 
+    version = site.newest("mail").version[:8]
+    with site.lost_catalog():
+        wrong = restore_vm("web", version, site=site.name, return_state=True)
+        assert f"version {version}" in str(wrong.message)
+        assert "is none of VM web but of 'mail'" in str(wrong.message)
+        right = restore_vm("mail", version, new_name="by its id", site=site.name, return_state=True)
+        assert right.name == "Completed", right.message
 
-def test_storage_that_is_full_fails_with_a_sentence_and_leaves_nothing(site: Scene) -> None:
-    site.back_up("web", validated=True)
-    before = objects(site)
+
+def test_storage_that_is_full_fails_with_a_sentence_and_leaves_nothing(proved: Scene) -> None:
+    site, before = proved, objects(proved)
 
     site.pool.faults.fail("VDI.create", "SR_FULL", "1", "0", at=2)
     full = restore_vm("web", new_name="again", site=site.name, return_state=True)
@@ -133,120 +153,53 @@ def test_storage_that_is_full_fails_with_a_sentence_and_leaves_nothing(site: Sce
     assert objects(site) == before
 
 
-def test_a_network_that_is_not_here_has_to_be_named(site: Scene) -> None:
-    site.back_up("db", validated=True)
-    db = site.pool.db
+def test_a_network_that_is_not_here_has_to_be_named(proved: Scene) -> None:
+    site, db = proved, proved.pool.db
     (vif,) = db.get("VM", site.pool.vm("db"), "VIFs")
     old = db.get("VIF", vif, "network")
+    was = {key: db.get("network", old, key) for key in ("uuid", "name_label")}
     db.put("network", old, uuid="0" * 8 + "-0000-4000-8000-" + "0" * 12, name_label="Office")
     before = objects(site)
 
-    asked = restore_vm("db", new_name="again", site=site.name, return_state=True)
+    asked = restore_vm("db", new_name="in Office", site=site.name, return_state=True)
     assert "which is not here; say which network to use" in str(asked.message)
     assert "'Office'" in str(asked.message)
     assert objects(site) == before
 
-    known = site.stored()[0].record.configuration
+    (known,) = [v.record.configuration for v in site.stored() if v.record.vm_name == "db"]
     name = next(iter(json.loads(known)["networks"].values()))["name_label"]
     told = restore_vm(
-        "db", new_name="again", networks={name: "Office"}, site=site.name, return_state=True
+        "db", new_name="in Office", networks={name: "Office"}, site=site.name, return_state=True
     )
     assert told.name == "Completed", told.message
-    (card,) = db.get("VM", site.pool.vm("again"), "VIFs")
+    (card,) = db.get("VM", site.pool.vm("in Office"), "VIFs")
     assert db.get("VIF", card, "network") == old
     without = restore_vm(
         "db", new_name="bare", networks={name: "none"}, site=site.name, return_state=True
     )
     assert "left out, as asked for" in str(without.message)
     assert db.get("VM", site.pool.vm("bare"), "VIFs") == []
-
-
-def test_a_killed_restore_leaves_nothing_that_starts_and_is_swept(
-    new_site: Callable[..., Scene],
-) -> None:
-    site = new_site({"web": [noise("web", 48 * MIB), noise("logs", 8 * MIB)]})
-    site.back_up("web", validated=True)
-    before = objects(site)
-
-    def half_written() -> bool:
-        return any(site.pool.counters()["imported_bytes"].values())
-
-    process = start("restore_vm", vm="web", new_name="again", site=site.name)
-    assert kill_when(process, half_written)
-
-    db = site.pool.db
-    (left,) = [vm for vm in db.refs("VM") if "being restored" in db.get("VM", vm, "name_label")]
-    assert {"start", "start_on"} <= db.get("VM", left, "blocked_operations").keys()
-    assert db.get("VM", left, "power_state") == "Halted"
-
-    def swept() -> bool:
-        sweep(site=site.name, return_state=True)
-        return bool(objects(site) == before)
-
-    wait_until(swept, "the sweep has removed what the killed restore left")
-    assert not [vm for vm in db.refs("VM") if "being restored" in db.get("VM", vm, "name_label")]
-    second = restore_vm("web", new_name="again", site=site.name, return_state=True)
-    assert second.name == "Completed", second.message
-    assert site.disks("again") == site.disks("web")
-
-
-def test_the_vault_stands_in_for_a_lost_store_and_for_a_damaged_block(site: Scene) -> None:
-    site.back_up("web", validated=True, vault=True)
-    for pack in site.packs():
-        content = bytearray(pack.read_bytes())
-        content[len(content) // 3] ^= 1
-        pack.chmod(0o600)
-        pack.write_bytes(content)
-
-    mended = restore_vm("web", new_name="one", site=site.name, return_state=True)
-    assert mended.name == "CompletedWithWarnings"
-    assert "a data block was taken from" in str(mended.message)
-    assert site.disks("one") == site.disks("web")
-
-    shutil.rmtree(site.place)
-    ended = restore_vm("web", new_name="two", site=site.name, return_state=True)
-    assert ended.name == "CompletedWithWarnings", ended.message
-    assert "the data store cannot be read, the vault is instead" in str(ended.message)
-    assert site.disks("two") == site.disks("web")
-
-
-def test_an_id_is_enough_without_a_catalog_and_another_vms_is_refused(site: Scene) -> None:
-    site.back_up("db")
-    version = site.newest("db").version[:8]
-    site.forget_catalog()
-
-    wrong = restore_vm("web", version, site=site.name, return_state=True)
-    assert f"version {version}" in str(wrong.message)
-    assert "is none of VM web but of 'db'" in str(wrong.message)
-    right = restore_vm("db", version, new_name="again", site=site.name, return_state=True)
-    assert right.name == "Completed", right.message
+    db.put("network", old, **was)
 
 
 def test_all_sessions_end_and_another_host_becomes_coordinator_in_the_middle(
-    tmp_path: Path,
+    proved: Scene,
 ) -> None:
-    pool = Pool(Settings(**QUICK), hosts=2)
-    for name in ("store", "vault", "here"):
-        (tmp_path / name).mkdir()
-    pool.add_vm("web", [image(tmp_path, f"web-{n}", noise(n, 2 * MIB)) for n in (0, 1)])
-    with LabServer(pool) as lab:
-        site = new_scene(tmp_path, lab)
-        site.back_up("web", validated=True)
-        before = objects(site)
-        db = pool.db
+    site, pool, before = proved, proved.pool, objects(proved)
+    db = pool.db
 
-        def move() -> None:
-            now = db.get("pool", db.refs("pool")[0], "master")
-            pool.set_coordinator(next(each for each in db.refs("host") if each != now))
+    def move() -> None:
+        now = db.get("pool", db.refs("pool")[0], "master")
+        pool.set_coordinator(next(each for each in db.refs("host") if each != now))
 
-        faults = pool.faults = TimedFaults()
-        faults.when("VBD.create", pool.sessions.end_all)
-        faults.when("task.create", move)
-        ended = restore_vm("web", new_name="again", site=site.name, return_state=True)
-        if ended.is_failed():  # a call that may have been made is not made twice
-            sweep(site=site.name)
-            assert objects(site) == before
-            ended = restore_vm("web", new_name="again", site=site.name, return_state=True)
-        assert ended.is_completed(), ended.message
-        assert site.disks("again") == site.disks("web")
-        assert not sweep(site=site.name).snapshots  # type: ignore[attr-defined]
+    faults = pool.faults = TimedFaults()
+    faults.when("VBD.create", pool.sessions.end_all)
+    faults.when("task.create", move)
+    ended = restore_vm("web", new_name="moved", site=site.name, return_state=True)
+    if ended.is_failed():  # a call that may have been made is not made twice
+        sweep(site=site.name)
+        assert objects(site) == before
+        ended = restore_vm("web", new_name="moved", site=site.name, return_state=True)
+    assert ended.is_completed(), ended.message
+    assert site.disks("moved") == site.disks("web")
+    assert not sweep(site=site.name).snapshots  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ from likeness.transport.local import LocalTransport
 from likeness.transport.metered import MeteredTransport
 from likeness.xen.owner import Owner
 from tasks.catch_up import catch_up
-from tests.flows.scene import MIB, Scene, noise, outcomes
+from tests.flows.scene import MIB, Scene, noise, open_scene, outcomes
 from tests.flows.test_changed_blocks import offer_nbd
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
@@ -125,6 +125,15 @@ def looks_that_are_rules(vms: Collection[str], backed_up: Collection[str]) -> di
     }
 
 
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> Generator[Scene, None, None]:
+    """One site for whoever only opens it."""
+    with open_scene(tmp_path_factory.mktemp("session") / "site") as made:
+        yield made
+
+
 def test_an_unchanged_job_opens_and_asks_once_and_each_further_vm_opens_nothing(
     new_site: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,8 +163,9 @@ def test_an_unchanged_job_opens_and_asks_once_and_each_further_vm_opens_nothing(
 
 
 def test_a_site_is_asked_for_with_two_requests(
-    site: Scene, monkeypatch: pytest.MonkeyPatch
+    shared: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    site = shared
     asked: list[str] = []
     send = PrefectHttpxSyncClient.send
 
@@ -175,18 +185,18 @@ def test_a_site_is_asked_for_with_two_requests(
         assert found.usable(role.replace("-", "_")) == kind.load(f"{site.name}-{role}")
 
 
-def test_what_is_recorded_from_the_receipt_is_what_the_store_tells(site: Scene) -> None:
+def test_what_is_recorded_from_the_receipt_is_what_the_store_tells(shared: Scene) -> None:
+    site = shared
     site.back_up("web", "db")
     site.pool.write("web", disk=0, offset=MIB, data=noise("new", 300 << 10))
     site.pool.write("web", disk=1, offset=0, data=bytes(512 << 10))
     site.back_up("web", "db")
     told = known_blocks(site)
 
-    site.forget_catalog()
-    with site.site.session():
-        catch_up(site=site.site)
-
-    assert told == known_blocks(site)
+    with site.lost_catalog():
+        with site.site.session():
+            catch_up(site=site.site)
+        assert told == known_blocks(site)
     assert len(told) == 2
 
 
@@ -204,8 +214,9 @@ def known_blocks(site: Scene) -> list[list[Any]]:
 
 
 def test_a_store_that_is_lost_within_a_session_is_opened_anew_once_it_is_back(
-    site: Scene,
+    shared: Scene,
 ) -> None:
+    site = shared
     away = site.folder / "away"
     share = site.site.data_store
     with site.site.session():
@@ -223,14 +234,16 @@ def test_a_store_that_is_lost_within_a_session_is_opened_anew_once_it_is_back(
         assert alone.transport is not third.transport
 
 
-def test_what_one_step_puts_into_its_store_is_not_in_anothers(site: Scene) -> None:
+def test_what_one_step_puts_into_its_store_is_not_in_anothers(shared: Scene) -> None:
+    site = shared
     with site.site.session(), site.site.data_store.open() as one:
         one.transport = MeteredTransport(one.transport, folder="packs")
         with site.site.data_store.open() as other:
             assert not isinstance(other.transport, MeteredTransport)
 
 
-def test_a_login_is_shared_and_each_keeps_its_own_owner_and_stop(site: Scene) -> None:
+def test_a_login_is_shared_and_each_keeps_its_own_owner_and_stop(shared: Scene) -> None:
+    site = shared
     owner, stop = Owner(site.site.installation, RunId(random_name())), StopToken()
     stop.stop()
     before = site.pool.journal.counts()

@@ -1,16 +1,14 @@
 """A new site: refused before anything is made, or made whole."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
 from blocks import DataStoreShare, Vault, XenPool
@@ -22,33 +20,50 @@ from likeness.model.job import BackupJob
 from likeness.store.format.opening import open_store
 from likeness.transport.local import LocalTransport
 from tests.flows.installation import free_port
-from tests.flows.scene import Scene
+from tests.flows.killing import FORKS
+from tests.flows.scene import Scene, open_scene
 
-ROOT = Path(__file__).resolve().parents[2]
-TRY = """
-import sys
-from pathlib import Path
-from pydantic import SecretStr
-from blocks import DataStoreShare, XenPool
-from flows.set_up import set_up_site
-name, url, password, place, folder = sys.argv[1:]
-set_up_site(
-    name, pool=XenPool(url=url, password=SecretStr(password)), folder=Path(folder),
-    data_store=DataStoreShare(place=place, key_file=folder + "/another.key"))
-"""
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 
 
+@pytest.fixture(scope="module")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> Generator[Scene, None, None]:
+    """The one that is there already."""
+    with open_scene(tmp_path_factory.mktemp("set-up") / "site") as made:
+        yield made
+
+
+def begin(api: str, name: str, url: str, password: str, new: Path) -> None:
+    """In a process of its own, which is killed."""
+    with temporary_settings({PREFECT_API_URL: api}):
+        set_up_site(
+            name,
+            pool=XenPool(url=url, password=SecretStr(password)),
+            folder=new / "there",
+            data_store=DataStoreShare(
+                place=str(new / "new"), key_file=str(new / "there" / "another.key")
+            ),
+        )
+
+
 def set_up(
-    site: Scene, folder: Path, *, password: str = "", name: str = "", vault: Vault | None = None
+    site: Scene,
+    folder: Path,
+    *,
+    password: str = "",
+    name: str = "",
+    vault: Vault | None = None,
 ) -> NewSite:
+    """Beside `folder`, in `new`."""
     pool = site.site.xen_pool
     right = pool.password.get_secret_value()
     return set_up_site(
         name or f"another-than-{site.name}",
         pool=XenPool(url=pool.url, password=SecretStr(password or right)),
         data_store=DataStoreShare(
-            place=str(site.folder / "new"), key_file=str(folder / "another.key")
+            place=str(folder.parent / "new"), key_file=str(folder / "another.key")
         ),
         folder=folder,
         vault=vault,
@@ -67,8 +82,10 @@ class Refusing(BaseHTTPRequestHandler):
         del format, args
 
 
-def test_a_prefect_that_refuses_the_login_is_told_before_anything_is_made(site: Scene) -> None:
-    folder = site.folder / "there"
+def test_a_prefect_that_refuses_the_login_is_told_before_anything_is_made(
+    site: Scene, tmp_path: Path
+) -> None:
+    folder = tmp_path / "there"
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         Thread(target=server.serve_forever, args=(0.01,)).start()
         api = f"http://127.0.0.1:{server.server_port}/api"
@@ -82,8 +99,10 @@ def test_a_prefect_that_refuses_the_login_is_told_before_anything_is_made(site: 
     assert not folder.exists()
 
 
-def test_a_site_that_cannot_be_made_leaves_nothing_and_tells_why(site: Scene) -> None:
-    place, folder = site.folder / "new", site.folder / "there"
+def test_a_site_that_cannot_be_made_leaves_nothing_and_tells_why(
+    site: Scene, tmp_path: Path
+) -> None:
+    place, folder = tmp_path / "new", tmp_path / "there"
     place.mkdir()
 
     with pytest.raises(BadInput, match="holds a catalog already; choose another folder"):
@@ -100,14 +119,14 @@ def test_a_site_that_cannot_be_made_leaves_nothing_and_tells_why(site: Scene) ->
         set_up(site, folder, name="A_b")
     with pytest.raises(BadInput, match=f"there is a site '{site.name}' already"):
         set_up(site, folder, name=site.name)
-    (site.folder / "file").touch()
+    (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="cannot be written"):
-        set_up(site, site.folder / "file" / "there")
+        set_up(site, tmp_path / "file" / "there")
     for wrong, why in (("nowhere", StoreMissing), ("link", NoVault)):
-        (site.folder / "link").unlink(missing_ok=True)
-        (site.folder / "link").symlink_to(place)
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(place)
         with pytest.raises(why):
-            set_up(site, folder, vault=Vault(place=str(site.folder / wrong)))
+            set_up(site, folder, vault=Vault(place=str(tmp_path / wrong)))
 
     assert list(place.iterdir()) == []
     assert not folder.exists()
@@ -116,23 +135,23 @@ def test_a_site_that_cannot_be_made_leaves_nothing_and_tells_why(site: Scene) ->
 
 
 @pytest.mark.parametrize("sign", ["keys", "ADS-FORMAT"])
-def test_a_second_try_goes_on_where_the_first_was_killed(site: Scene, sign: str) -> None:
-    place, folder = site.folder / "new", site.folder / "there"
+def test_a_second_try_goes_on_where_the_first_was_killed(
+    site: Scene, tmp_path: Path, sign: str
+) -> None:
+    place, folder = tmp_path / "new", tmp_path / "there"
     place.mkdir()
-    name, pool = f"another-than-{site.name}", site.site.xen_pool
-    given = [name, pool.url, pool.password.get_secret_value(), str(place), str(folder)]
-    first = subprocess.Popen(
-        [sys.executable, "-c", TRY, *given],
-        cwd=ROOT,
-        env={**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)},
-    )
-    while not (place / sign).exists() and first.poll() is None:
+    name, pool = f"the-{sign.lower()}-of-{site.name}", site.site.xen_pool
+    given = (name, pool.url, pool.password.get_secret_value(), tmp_path)
+    first = FORKS.Process(target=begin, args=(PREFECT_API_URL.value(), *given))
+    first.start()
+    while not (place / sign).exists() and first.is_alive():
         time.sleep(0.0005)
     first.kill()
-    assert first.wait() == -signal.SIGKILL
+    first.join()
+    assert first.exitcode == -signal.SIGKILL
     assert (folder / "set-up").exists()
 
-    made = set_up(site, folder)
+    made = set_up(site, folder, name=name)
 
     assert not (folder / "set-up").exists()
     job = BackupJob.model_validate({"name": "first", "vms": ["db"]})
@@ -142,4 +161,4 @@ def test_a_second_try_goes_on_where_the_first_was_killed(site: Scene, sign: str)
     )
     assert store.keys.public().fingerprint == made.fingerprint
     with pytest.raises(BadInput, match="holds a catalog already"):
-        set_up(site, folder)
+        set_up(site, folder, name=name)

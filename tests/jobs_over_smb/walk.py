@@ -1,11 +1,16 @@
 """A backup job over a share: what is there before, what happens, what must hold after."""
 
+import atexit
 import secrets
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -146,6 +151,35 @@ class Ended:
 
 
 @dataclass
+class Prepared:
+    """A store in a folder with two versions of a VM, to be copied.
+
+    Attributes:
+        known: The versions, and the disk each must restore to.
+    """
+
+    folder: Path
+    workshop: Workshop
+    known: list[tuple[Version, bytes]]
+
+
+@cache
+def prepared() -> Prepared:
+    """Made once by each process that runs tests."""
+    holder = tempfile.TemporaryDirectory()
+    atexit.register(holder.cleanup)
+    folder = Path(holder.name)
+    workshop = Workshop(folder, transport=LocalTransport(folder / "store", make=True))
+    bundle = workshop.bundle(pack_bytes=PACK_BYTES)
+    known = []
+    for disk in (FIRST, SECOND):
+        receipt = workshop.transfer(disk, bundle=bundle, pauses=PAUSES)
+        known.append((workshop.commit(receipt), disk))
+    write_head(workshop.store, clock=workshop.clock)
+    return Prepared(folder, workshop, known)
+
+
+@dataclass
 class Job:
     """A store on a share with two versions of a VM, and a job that makes the third.
 
@@ -161,10 +195,12 @@ class Job:
     known: list[tuple[Version, bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.workshop = Workshop(self.folder, transport=LocalTransport(self.place, make=True))
-        for disk in (FIRST, SECOND):
-            self._back_up(disk)
-        write_head(self.workshop.store, clock=self.workshop.clock)
+        made = prepared()
+        shutil.copytree(made.folder / "store", self.place)
+        shutil.copy(made.workshop.key_file, self.folder / made.workshop.key_file.name)
+        self.workshop = made.workshop.copied(self.folder, LocalTransport(self.place))
+        self.workshop.clock = copy(self.workshop.clock)
+        self.known = list(made.known)
         self.transport = self._connect()
         self._use(self.transport)
 

@@ -1,13 +1,16 @@
 """A Prefect server for tests: the real one, at less of what it costs to start and to run.
 
 As Prefect's own harness for tests, but this process does not import the server to start one. Its
-database is made over a plain connection, by the very migrations; what stays for good is not looked
-at again by the garbage collector; and its own background tasks, which no test here waits for, are
-looked for once in seconds. Only the whole installation runs as its owner runs it.
+database is made over a plain connection, by the very migrations, and once for all processes; what
+stays for good is not looked at again by the garbage collector; and its own background tasks, which
+no test here waits for, are looked for once in seconds. Only the whole installation runs as its
+owner runs it.
 """
 
+import fcntl
 import gc
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +21,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,16 +62,16 @@ def running_server(home: Path) -> Generator[None, None, None]:
 
 
 def _start(door: socket.socket, home: Path) -> subprocess.Popen[bytes]:
-    url = f"sqlite+aiosqlite:///{home / 'prefect-test.db'}"
+    database = home / "prefect-test.db"
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     door.set_inheritable(True)
     return subprocess.Popen(
-        [sys.executable, "-m", __name__, str(door.fileno())],
+        [sys.executable, "-m", __name__, str(door.fileno()), str(database)],
         pass_fds=[door.fileno()],
         env={
             **os.environ,
             **_FOR_THE_SERVER,
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": url,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
             "PYTHONPATH": path,
         },
     )
@@ -115,17 +119,35 @@ def remember_time_zones() -> None:
     vars(_datetime)["available_timezones"] = cache(zoneinfo.available_timezones)
 
 
-def serve(door: socket.socket) -> None:
+def made_database() -> Path:
+    """Where an empty database of the Prefect that is installed lies, once one was made."""
+    return Path(sys.prefix, f"prefect-{version('prefect')}.db")
+
+
+def _put_database(path: Path) -> None:
+    """Put an empty database where the settings in force want it."""
+    made = made_database()
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            from lab.demo_prefect import make_database
+
+            make_database()
+            shutil.copyfile(path, made.with_suffix(".new"))
+            made.with_suffix(".new").rename(made)
+            return
+    shutil.copyfile(made, path)
+
+
+def serve(door: socket.socket, database: Path) -> None:
     """Serve whoever comes through a door until the process is told to end."""
     import uvicorn
     from docket import Worker
     from prefect.server.api import background_workers
     from prefect.server.api.server import create_app
 
-    from lab.demo_prefect import make_database
-
     remember_time_zones()
-    make_database()
+    _put_database(database)
     vars(background_workers)["Worker"] = partial(
         Worker, minimum_check_interval=_LOOK_EVERY, scheduling_resolution=_LOOK_EVERY
     )
@@ -136,4 +158,4 @@ def serve(door: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))

@@ -23,7 +23,7 @@ from tests.smb.wire import Frame, Wire
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab, pytest.mark.smb]
 MIB = 1 << 20
-DISK_BYTES = 7 * MIB
+DISK_BYTES = 4 * MIB
 BYTES_A_SECOND = 0.35 * MIB
 MAX_PAUSE_SECONDS = 10.0
 _PERCENT = re.compile(r"\| validate \| .* \| reading \| .* \| ([0-9.]+) % of ")
@@ -65,8 +65,9 @@ def percents(page: str, until: Callable[[], bool]) -> list[tuple[float, float]]:
 
 
 def test_v5_the_page_moves_while_one_pack_comes_over_a_slow_line(
-    new_site: Callable[..., Scene], server: SmbServer
+    new_site: Callable[..., Scene], server: SmbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tasks.progress.EVERY_SECONDS", 1.5)
     scene = new_site({"web": [noise("slow", DISK_BYTES)]})
     scene.back_up("web")
     (pack,) = scene.packs()
