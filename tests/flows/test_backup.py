@@ -47,7 +47,7 @@ def _the_next_job_sends_only_what_changed_and_all_versions_stay_whole(site: Scen
     site.pool.write("web", disk=0, offset=MIB, data=noise("new", 256 << 10))
     after = site.disks("web")
 
-    (second,) = outcomes(site.back_up("web", validated=True)).values()
+    (second,) = outcomes(site.back_up("web")).values()
     (third,) = outcomes(site.back_up("web")).values()
 
     assert second.new_bytes == 256 << 10

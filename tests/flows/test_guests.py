@@ -170,15 +170,16 @@ def test_what_a_guest_has_is_shared_with_nobody_unless_it_is_trusted(inside: Ins
 def test_a_guest_sends_its_own_disks_and_the_pool_is_asked_nothing(inside: Inside) -> None:
     scene = inside.scene
     before, asked = inside.now(), scene.pool.journal.counts()
-    first = inside.back_up(validated=True)
+    first = inside.back_up()
     with inside.disk(0).open("r+b") as disk:
         disk.seek(5 * MIB)
         disk.write(noise("new", 256 << 10))
     after = inside.now()
-    (second,) = outcomes(inside.back_up(validated=True)).values()
+    (second,) = outcomes(inside.back_up()).values()
 
     assert (first.name, first.message) == ("Completed", "1 VM backed up")
     assert scene.pool.journal.counts() == asked
+    assert scene.validate().is_completed()
     assert scene.verdicts()[:2] == [Verdict.GOOD] * 2
     newest = scene.listed("web")[:2]
     assert [scene.restore(row.version) for row in newest] == [after, before]

@@ -125,7 +125,7 @@ def test_a_lost_installation_comes_back_with_the_words_alone(
 
 def test_from_the_vault_alone(new_site: Callable[..., Scene]) -> None:
     site = new_site(SMALL)
-    assert site.back_up("web", "db", validated=True).name == "Completed"
+    assert site.back_up("web", "db").name == "Completed"
     assert vault(site=site.name, return_state=True).is_completed()
     before = lists(site)
     lose(site)
@@ -168,7 +168,7 @@ def test_the_old_controller_is_refused_whatever_it_wants_to_write(
     new_site: Callable[..., Scene],
 ) -> None:
     site = new_site(SMALL)
-    assert site.back_up("web", "db", validated=True).name == "Completed"
+    assert site.back_up("web", "db").name == "Completed"
     with site.store() as asleep:
         asleep.require_writable()  # it has seen that it is the owner, and wakes up later
         again = recovered(site, name=f"{site.name}-again")
@@ -217,7 +217,7 @@ def test_a_rehearsal_by_hand_or_on_a_schedule_changes_nothing_nor_do_wrong_words
     new_site: Callable[..., Scene],
 ) -> None:
     site, other = new_site(SMALL), new_site({})
-    assert site.back_up("web", "db", validated=True).name == "Completed"
+    assert site.back_up("web", "db").name == "Completed"
     before, owner = sizes(site.folder), site.site.data_store.owner()
 
     found = by_words(site, place=site.place, name=f"{site.name}-again", dry_run=True)
@@ -281,7 +281,7 @@ def test_logins_settings_and_jobs_come_back_with_the_words(new_site: Callable[..
             ],
         )
     assert protect(site=site.name, return_state=True).is_completed()
-    assert site.back_up("db", validated=True).name == "Completed"
+    assert site.back_up("db").name == "Completed"
     copies = [path.read_bytes() for path in (site.place / "catalog").iterdir()]
     for secret in (site.lab.password, hook.url):
         assert not any(secret.encode() in copy for copy in copies)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.smb
 
 JobMaker = Callable[..., Job]
 ROOT = Path(__file__).parents[2]
-NORMAL, LONG = 12, 150
+NORMAL, LONG = 8, 150
 ALIVE_SECONDS = (0.02, 0.8)
 
 

@@ -130,7 +130,9 @@ class SmbServer:
             extra: More lines for ``[global]``, without indentation.
             share_extra: More lines for every share.
         """
-        self.home = Path(tempfile.mkdtemp(prefix="likeness-smb-", dir="/tmp"))
+        place = tempfile.gettempdir()  # names of Samba's sockets must be short
+        place = place if len(place) < 20 else "/tmp"
+        self.home = Path(tempfile.mkdtemp(prefix="likeness-smb-", dir=place))
         self.username = pwd.getpwuid(os.getuid()).pw_name
         self.password = ""
         self.port = 0

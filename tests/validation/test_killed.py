@@ -75,7 +75,7 @@ def test_a_killed_validation_is_taken_up_where_it_was(house: House) -> None:
     went_on: list[float] = []
     while again.poll() is None:
         went_on += [work.percent for work in list_work(house.catalog) if work.run != shown.run]
-        time.sleep(0.1)
+        time.sleep(0.25)
     said, problem = again.communicate(timeout=120)
 
     assert again.returncode == 0, problem
