@@ -207,7 +207,7 @@ def _carried_out(parameters: dict[str, Any], site: Site, stop: StopToken) -> tup
             raise BadInput(f"{cause}; deploy it, or let the site's settings do all here") from cause
         work = handing_out.hand_out(client, deployment, parameters)
         try:
-            while not handing_out.is_over(client, work):
+            while not handing_out.is_over(client, work, by_nobody_else=True):
                 if stop.wait(handing_out.LOOK_EVERY_SECONDS):
                     stop.check()
         except BaseException:

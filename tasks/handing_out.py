@@ -15,10 +15,11 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact, State
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
 from likeness.clock import stopwatch
-from tasks.overdue_jobs import deployed
+from tasks.overdue_jobs import deployed, has_live_worker
 from tasks.progress import every_few_seconds
 
 LOOK_EVERY_SECONDS = 1.0
@@ -62,9 +63,16 @@ def hand_out(
     return HandedOut(made.id)
 
 
-def is_over(client: SyncPrefectClient, work: HandedOut) -> bool:
-    """Whether nothing more is to be waited for; a run that hangs is given up."""
-    state = client.read_flow_run(work.run).state
+def is_over(client: SyncPrefectClient, work: HandedOut, *, by_nobody_else: bool = False) -> bool:
+    """Whether nothing more is to be waited for; a run that hangs is given up.
+
+    Args:
+        client: Of the server.
+        work: What was handed out.
+        by_nobody_else: Wait for as long as its work pool has a worker, however busy.
+    """
+    run = client.read_flow_run(work.run)
+    state = run.state
     if state is None or state.is_final():
         return True
     left = _left_by(client, work.run)
@@ -74,10 +82,20 @@ def is_over(client: SyncPrefectClient, work: HandedOut) -> bool:
     patience = _SILENT_SECONDS if sign is not None else _BEGIN_WITHIN_SECONDS
     if stopwatch() - work.since < patience:
         return False
+    if by_nobody_else and state.is_scheduled() and _has_worker(client, run.work_pool_name):
+        work.since = stopwatch()
+        return False
     with suppress(Exception):
         gone: State[Any] = Cancelled(message="no sign of life; its work is done by others")
         client.set_flow_run_state(work.run, gone, force=True)
     return True
+
+
+def _has_worker(client: SyncPrefectClient, pool: str | None) -> bool:
+    try:
+        return pool is not None and has_live_worker(client, pool)
+    except ObjectNotFound:
+        return False
 
 
 def taken_back(client: SyncPrefectClient, work: HandedOut) -> str:

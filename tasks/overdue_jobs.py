@@ -147,12 +147,21 @@ def _last_begun(
     return runs[0].start_time if runs else None
 
 
-def _idle_pools(client: SyncPrefectClient, names: Iterable[str]) -> Iterator[Cause]:
+def has_live_worker(client: SyncPrefectClient, pool: str) -> bool:
+    """Whether any worker of a work pool gave a sign of life lately, busy or not.
+
+    Raises:
+        ObjectNotFound: There is no such pool.
+    """
     online = WorkerFilter(status=WorkerFilterStatus(any_=[WorkerStatus.ONLINE]))
+    return bool(client.read_workers_for_work_pool(pool, worker_filter=online, limit=1))
+
+
+def _idle_pools(client: SyncPrefectClient, names: Iterable[str]) -> Iterator[Cause]:
     for name in names:
         try:
             paused = client.read_work_pool(name).is_paused
-            workers = client.read_workers_for_work_pool(name, worker_filter=online, limit=1)
+            workers = has_live_worker(client, name)
         except ObjectNotFound:
             yield Cause(f"work pool {name}", f"there is no work pool {name!r}; make it again")
             continue

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from prefect import Flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
@@ -23,6 +24,7 @@ from flows.vault import vault
 from flows.work_elsewhere import work_elsewhere
 from tasks import handing_out
 from tests.flows.scene import MIB, Scene, noise
+from tests.flows.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab]
 
@@ -207,3 +209,25 @@ def wanted_by(deployment: UUID, work: str) -> list[dict[str, Any]]:
     """What runs of a kind were to do."""
     its = [run.parameters for run in runs_of(deployment)]
     return [each["wanted"] for each in its if each["work"] == work]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_nobody_else_does_waits_while_the_pool_has_a_worker_however_busy(
+    site: Scene,
+) -> None:
+    pool = f"{site.name}-pool"
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        flow = client.create_flow(prove_packs)
+        deployment = client.create_deployment(flow, pool, work_pool_name=pool)
+        waiting = handing_out.hand_out(client, deployment, {})
+        given_up = handing_out.hand_out(client, deployment, {})
+        client.send_worker_heartbeat(pool, "busy")
+        wait_until(lambda: handing_out.is_over(client, given_up), "others do it meanwhile")
+
+        assert not handing_out.is_over(client, waiting, by_nobody_else=True)
+        assert waiting.since > given_up.since, "it waits anew"
+        client.delete_work_pool(pool)
+        wait_until(
+            lambda: handing_out.is_over(client, waiting, by_nobody_else=True), "nobody will come"
+        )
