@@ -1,12 +1,23 @@
 """The outbox: messages to people, kept until each channel has taken them."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from catalog.connection import CatalogLocation, from_utc, reading, to_utc, writing
+from catalog.connection import (
+    CatalogLocation,
+    Connection,
+    from_utc,
+    read_lately,
+    reading,
+    to_utc,
+    writing,
+)
+
+_FEW = 1000
+"""So many deliveries are kept in memory, from one question to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +148,18 @@ def note_delivery(
         )
 
 
-def _deliveries(catalog: CatalogLocation) -> list[Delivery]:
-    with reading(catalog) as connection:
-        rows = connection.execute(
-            """SELECT m.message_id, m.about, m.subject, m.body, m.incident_no, m.written_at,
-                d.channel, d.attempts, d.tried_at, d.delivered_at, d.problem
-            FROM deliveries AS d JOIN messages AS m USING (message_id)
-            ORDER BY m.written_at, m.rowid, d.channel"""
-        ).fetchall()
-    return [_delivery(*row) for row in rows]
+def _deliveries(catalog: CatalogLocation) -> Sequence[Delivery]:
+    return read_lately(catalog, "deliveries", _asked, few=lambda found: len(found) <= _FEW)
+
+
+def _asked(connection: Connection) -> Sequence[Delivery]:
+    rows = connection.execute(
+        """SELECT m.message_id, m.about, m.subject, m.body, m.incident_no, m.written_at,
+            d.channel, d.attempts, d.tried_at, d.delivered_at, d.problem
+        FROM deliveries AS d JOIN messages AS m USING (message_id)
+        ORDER BY m.written_at, m.rowid, d.channel"""
+    ).fetchall()
+    return tuple(_delivery(*row) for row in rows)
 
 
 def _delivery(

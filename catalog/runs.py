@@ -1,6 +1,7 @@
 """Runs: what was begun, how it ended, and what became of every VM in it."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import datetime
 
 from catalog.connection import CatalogLocation, Connection, from_utc, reading, to_utc, writing
@@ -65,24 +66,44 @@ def record_outcome(
         transfer_seconds: How long the transfer took.
         commit_seconds: How long the commit took.
     """
-    o = outcome
     with writing(catalog) as connection:
-        connection.execute(
-            "DELETE FROM run_vms WHERE run_id = ? AND vm_id = ? AND (vm_id <> '' OR vm_name = ?)",
-            [run, o.vm, o.name],
-        )
-        connection.execute(
-            """INSERT INTO run_vms (run_id, ordinal, vm_id, vm_name, state, version_id, disk_bytes,
-                read_bytes, sent_bytes, new_bytes, dropped_bytes, freed_bytes, snapshot_seconds,
-                transfer_seconds, commit_seconds, sentence, recorded_at)
-            SELECT ?, (SELECT count(*) FROM run_vms WHERE run_id = ?),
-                ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?""",
-            [
-                *(run, run, o.vm, o.name, o.state.value, o.version, o.disk_bytes),
-                *(o.read_bytes, o.sent_bytes, o.new_bytes, o.dropped_bytes, o.freed_bytes),
-                *(o.snapshot_seconds, transfer_seconds, commit_seconds, o.sentence, to_utc(now)),
-            ],
-        )
+        _note(connection, run, outcome, now, transfer_seconds, commit_seconds)
+
+
+def record_outcomes(
+    catalog: CatalogLocation, run: RunId, outcomes: Iterable[VmOutcome], now: datetime
+) -> None:
+    """The same of several VMs, at once."""
+    with writing(catalog) as connection:
+        for each in outcomes:
+            _note(connection, run, each, now)
+
+
+def _note(
+    connection: Connection,
+    run: RunId,
+    outcome: VmOutcome,
+    now: datetime,
+    transfer_seconds: float = 0.0,
+    commit_seconds: float = 0.0,
+) -> None:
+    o = outcome
+    connection.execute(
+        "DELETE FROM run_vms WHERE run_id = ? AND vm_id = ? AND (vm_id <> '' OR vm_name = ?)",
+        [run, o.vm, o.name],
+    )
+    connection.execute(
+        """INSERT INTO run_vms (run_id, ordinal, vm_id, vm_name, state, version_id, disk_bytes,
+            read_bytes, sent_bytes, new_bytes, dropped_bytes, freed_bytes, snapshot_seconds,
+            transfer_seconds, commit_seconds, sentence, recorded_at)
+        SELECT ?, (SELECT count(*) FROM run_vms WHERE run_id = ?),
+            ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?""",
+        [
+            *(run, run, o.vm, o.name, o.state.value, o.version, o.disk_bytes),
+            *(o.read_bytes, o.sent_bytes, o.new_bytes, o.dropped_bytes, o.freed_bytes),
+            *(o.snapshot_seconds, transfer_seconds, commit_seconds, o.sentence, to_utc(now)),
+        ],
+    )
 
 
 def is_known(catalog: CatalogLocation, run: RunId) -> bool:

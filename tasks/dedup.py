@@ -8,6 +8,7 @@ from prefect import get_run_logger
 
 from blocks import Site
 from catalog import dedup
+from catalog.values import Duplicates
 from likeness.clock import system_clock
 from likeness.model.ids import PackId
 from likeness.model.sizes import readable_size
@@ -49,10 +50,12 @@ def drop_duplicates(packs: Collection[PackId] | None, *, site: Site) -> DedupOut
     if packs is not None and not packs:
         return DedupOutcome(0, 0)  # an unchanged VM brought none
     age = age_limit(site.revalidate_after).green_for or dedup.PROOF_COUNTS_FOR
-    if packs is None:
-        _renew(site, age)
+    found = _renewed(site, age) if packs is None else None
     with store_claimed(site):
-        found = dedup.drop_duplicates(site.catalog.file, system_clock(), packs=packs, max_age=age)
+        if found is None:
+            found = dedup.drop_duplicates(
+                site.catalog.file, system_clock(), packs=packs, max_age=age
+            )
         looked_at = set(found.redundant if packs is None else packs)
         freed = _delete([pack for pack in found.redundant if pack in looked_at], site, age)
     known, given = readable_size(found.known_bytes), readable_size(freed)
@@ -60,11 +63,15 @@ def drop_duplicates(packs: Collection[PackId] | None, *, site: Site) -> DedupOut
     return DedupOutcome(found.known_bytes, freed)
 
 
-def _renew(site: Site, age: timedelta) -> None:
-    """Read back once more what would be kept, and was proved too long ago to rely on."""
-    old = dedup.drop_duplicates(site.catalog.file, system_clock(), max_age=age).to_renew
-    if not old:
-        return
+def _renewed(site: Site, age: timedelta) -> Duplicates | None:
+    """Read back once more what would be kept, and was proved too long ago to rely on.
+
+    Returns:
+        What several packs hold, if nothing had to be read; it is looked for again otherwise.
+    """
+    found = dedup.drop_duplicates(site.catalog.file, system_clock(), max_age=age)
+    if not (old := found.to_renew):
+        return found
     with site.data_store.open() as store:
         prover = Prover(
             site.catalog.file,
@@ -74,6 +81,7 @@ def _renew(site: Site, age: timedelta) -> None:
             StopToken(),
         )
         prover.prove(old)
+    return None
 
 
 def _delete(packs: Collection[PackId], site: Site, age: timedelta) -> int:

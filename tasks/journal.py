@@ -40,8 +40,7 @@ def journaled(run: RunId, job: BackupJob, *, site: Site) -> Generator[None, None
 @task(task_run_name="write down how the job went", **STEP)
 def finish_run(run: RunId, outcomes: Sequence[VmOutcome], *, site: Site) -> None:
     """Write down how a run ended, and each of its VMs."""
-    for outcome in outcomes:
-        runs.record_outcome(site.catalog.file, run, outcome, system_clock())
+    runs.record_outcomes(site.catalog.file, run, outcomes, system_clock())
     failed = [each for each in outcomes if each.state is not VmState.DONE]
     state = (
         "completed" if not failed else "with errors" if len(failed) < len(outcomes) else "failed"
