@@ -52,7 +52,7 @@ from tasks.outcomes import done_before, failed_vm, final_state, finished_vm, unt
 from tasks.progress import vm_at_work
 from tasks.protect_catalog import copy_catalog
 from tasks.renamed import find_renamed
-from tasks.reporting import show_job
+from tasks.reporting import show_job, show_versions
 from tasks.retries import ONCE, task
 from tasks.selection import select_job_vms
 from tasks.sentinel import unlike_nights_of
@@ -66,6 +66,7 @@ Job = Annotated[BackupJob, titled("Job")]
 NOT_RECORDED = "the catalog does not know its version yet"
 NOT_PLANNED = ("what was expected of this job was not kept", "the next job's is")
 NOT_COMPARED = ("the night was not compared with others", "the watch does it")
+NOT_SHOWN = ("the pages were not written", "the next job writes them")
 NOT_DEDUPLICATED = "what other VMs have too was not dropped"
 Validation = Annotated[WhenToValidate, titled("Validation")]
 
@@ -91,6 +92,8 @@ def backup_job(
             outcomes = back_up(job, run, site, here, after)
             with redrawn(site=here):
                 report(job, run, outcomes, here, after)
+                if job.vault or validation == "in this run":  # which may take hours
+                    after.attempt(*NOT_SHOWN, show_versions, site=here)
         afterwards = []
         if validation == "in this run":
             afterwards.append(validate(site=site, run=run, return_state=True))
@@ -158,8 +161,7 @@ def report(
     )
     after.warnings += after.attempt(*NOT_COMPARED, unlike_nights_of, run, site=site) or []
     after.attempt(
-        "the pages were not written",
-        "the next job writes them",
+        *NOT_SHOWN,
         show_job,
         job,
         run,

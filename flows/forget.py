@@ -13,7 +13,7 @@ from tasks.claims import run_claimed
 from tasks.forget import forget as forget_now
 from tasks.forget import preview_forget
 from tasks.protect_catalog import copy_catalog
-from tasks.reporting import show_versions
+from tasks.reporting import show_changed_versions
 from tasks.space_pages import forgotten_state, show_forget
 
 Preview = Annotated[bool, titled("Preview: change nothing")]
@@ -53,5 +53,5 @@ def forget(
             after.attempt(
                 "no head was written", "the next job writes one", copy_catalog, run, site=here
             )
-            show_versions(site=here)
+            show_changed_versions(site=here)
     return forgotten_state(plan)

@@ -17,7 +17,7 @@ from tasks.claims import run_claimed
 from tasks.known_ids import renew_known_ids
 from tasks.protect_catalog import copy_catalog
 from tasks.reclaim import drop_long_forgotten, reclaim_packs, take_back_version
-from tasks.reporting import show_versions
+from tasks.reporting import show_changed_versions
 from tasks.space_pages import reclaimed_state, show_reclaim
 
 Percent = Annotated[
@@ -84,7 +84,7 @@ def undelete(version: VersionDigits, site: SiteName = "main") -> State[Any]:
         after.attempt(
             "no head was written", "the next job writes one", copy_catalog, run, site=here
         )
-        show_versions(site=here)
+        show_changed_versions(site=here)
     id_ = found.record.rpartition("-")[2][:8]
     said = f"version {id_} is back; {counted(found.packs, 'pack')} of it were condemned"
     return Completed(message=said, data=found)

@@ -17,7 +17,7 @@ from tasks.heal import heal_damage, leave_damaged_packs
 from tasks.known_ids import renew_known_ids
 from tasks.notify import tell_people
 from tasks.protect_catalog import copy_catalog
-from tasks.reporting import show_validation, show_versions, validation_state
+from tasks.reporting import show_changed_versions, show_validation, validation_state
 from tasks.validate import (
     ProofAttempts,
     asked_for,
@@ -90,6 +90,6 @@ def validate(
         if of_run:
             judge_disks(of_run, site=here)
         after.attempt(*NOT_SHOWN, show_validation, found, healed, site=here)
-        after.attempt(*NOT_SHOWN, show_versions, site=here)
+        after.attempt(*NOT_SHOWN, show_changed_versions, site=here)
         opened = list_incidents(here.catalog.file)
     return validation_state(found, healed, told, opened, after.warnings)

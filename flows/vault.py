@@ -13,7 +13,7 @@ from tasks.claims import run_claimed
 from tasks.elsewhere import copy_elsewhere
 from tasks.mend_catalog import ready_catalog
 from tasks.outcomes import checked_vault_state, kept_vault_state, vaulted_state
-from tasks.reporting import show_vault, show_versions
+from tasks.reporting import show_changed_versions, show_vault
 from tasks.vault import copy_versions, version_called
 from tasks.vault_check import check_contents
 from tasks.vault_keep import keep_by_rules, wanted_there
@@ -57,7 +57,7 @@ def vault(
             stop.stop()
             raise
         show_vault(copied, site=here)
-        show_versions(site=here)
+        show_changed_versions(site=here)
     return vaulted_state(copied)
 
 
@@ -97,7 +97,7 @@ def check_vault(
         except BaseException:
             stop.stop()
             raise
-        show_versions(site=here)
+        show_changed_versions(site=here)
     return checked_vault_state(found)
 
 
@@ -118,7 +118,7 @@ def keep_vault(site: SiteName = "main") -> State[Any]:
         except BaseException:
             stop.stop()
             raise
-        show_versions(site=here)
+        show_changed_versions(site=here)
     return kept_vault_state(found)
 
 
@@ -142,5 +142,5 @@ def refill(site: SiteName = "main") -> State[Any]:
         doubt_all(site=here)
         with here.session():
             catch_up(site=here)
-            show_versions(site=here)
+            show_changed_versions(site=here)
     return vaulted_state(copied)

@@ -4,8 +4,9 @@ Prefect's own functions for them leave a connection open at every call; these cl
 """
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import dropwhile
 from typing import TypeVar
 from uuid import UUID
@@ -18,13 +19,23 @@ from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterKey,
 )
+from prefect.client.schemas.objects import ArtifactCollection
 from prefect.client.schemas.sorting import ArtifactSort
+from prefect.context import FlowRunContext
 from prefect.utilities.context import get_task_and_flow_run_ids
 
 _T = TypeVar("_T")
+_read: ContextVar[dict[str, ArtifactCollection | None]] = ContextVar("read", default={})  # noqa: B039  # never changed
 KEPT = 5
 """So many of each page are kept: the newest is what counts, and the server keeps no others."""
 _LOOKED_AT = 5  # so that those left by a server's bad days go a few at a time
+
+
+def ends_alone() -> bool:
+    """Whether this is in a run at whose end all pages are written anew: it is in no other run."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return run is not None and run.parent_task_run_id is None
 
 
 def slug(text: str) -> str:
@@ -53,21 +64,44 @@ def put_table(
 
 def _changed(client: SyncPrefectClient, key: str, change: ArtifactUpdate) -> bool:
     """Change the newest artifact with a key, unless it says so already; whether there is one."""
-    named = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
-    newest = client.read_latest_artifacts(artifact_filter=named, limit=1)
-    for each in newest:
-        if (each.data, each.description) != (change.data, change.description):
-            client.update_artifact(each.latest_id, change)
-    return bool(newest)
+    newest = _newest(client, key)
+    if newest is None:
+        return False
+    if (newest.data, newest.description) != (change.data, change.description):
+        client.update_artifact(newest.latest_id, change)
+    return True
+
+
+def _newest(client: SyncPrefectClient, key: str) -> ArtifactCollection | None:
+    known = _read.get()
+    return known[key] if key in known else _asked(client, [key])[key]
+
+
+def _asked(client: SyncPrefectClient, keys: Sequence[str]) -> dict[str, ArtifactCollection | None]:
+    named = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=list(keys)))
+    found = client.read_latest_artifacts(artifact_filter=named, limit=len(keys))
+    return {**dict.fromkeys(keys), **{each.key: each for each in found}}
+
+
+@contextmanager
+def read_together(keys: Sequence[str]) -> Generator[None, None, None]:
+    """Ask for the newest pages with some keys at once; whoever rewrites one here and now knows it.
+
+    That is for a moment: another run makes another page.
+    """
+    token = _read.set(_quietly(lambda client: _asked(client, keys)) or {})
+    try:
+        yield
+    finally:
+        _read.reset(token)
 
 
 def newest_link(key: str) -> str:
     """The newest page with a key, in the server's UI; the list of all of them if there is none."""
 
     def link(client: SyncPrefectClient) -> str:
-        named = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
-        (newest,) = client.read_latest_artifacts(artifact_filter=named, limit=1)
-        return f"/v2/artifacts/artifact/{newest.latest_id}"
+        newest = _newest(client, key)
+        return f"/v2/artifacts/artifact/{newest.latest_id}" if newest else ""
 
     return _quietly(link) or f"/v2/artifacts/key/{key}"
 
@@ -116,12 +150,12 @@ def rewrite_newest(key: str, text: str, *, and_also: UUID | None = None) -> bool
     """
 
     def rewrite(client: SyncPrefectClient) -> bool:
-        named = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
-        newest = client.read_latest_artifacts(artifact_filter=named, limit=1)
-        pages = {each.latest_id for each in newest} | ({and_also} if and_also else set())
-        for page in pages:
+        newest = _newest(client, key)
+        same = newest is not None and newest.data == text
+        pages = {newest.latest_id} if newest and not same else set()
+        for page in pages | ({and_also} if and_also else set()):
             client.update_artifact(page, ArtifactUpdate(data=text))
-        return bool(pages)
+        return same or bool(pages)
 
     return bool(_quietly(rewrite))
 
@@ -144,6 +178,7 @@ def _put(
         return made.id
 
     made = _quietly(put)
+    _read.get().pop(key, None)
     if made is not None:
         _quietly(lambda client: _forget_older(client, key, made, keep))
     return made

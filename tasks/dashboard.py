@@ -1,8 +1,9 @@
 """The page `dashboard`: what is under way, what is bad, how old the oldest check is.
 
-Every job and every validation makes one artifact of it at its beginning, and rewrites that and the
-newest there is at least every five seconds while it lasts. Each draws all of it from the catalog,
-so it says the same whoever draws it; a lost page never fails anything.
+Every job and every validation that lasts more than a moment makes one artifact of it, and rewrites
+that and the newest there is at least every five seconds while it lasts; what is over at once is
+drawn at its end alone. Each draws all of it from the catalog, so it says the same whoever draws it;
+a lost page never fails anything.
 """
 
 import threading
@@ -19,12 +20,13 @@ from likeness.model.job import BackupJob
 from likeness.model.outcome import NamedVm
 from likeness.model.sizes import counted
 from likeness.transport.metered import MeteredTransport
-from tasks.artifacts import put_markdown, rewrite_newest
+from tasks.artifacts import ends_alone, put_markdown, rewrite_newest
 from tasks.claims import is_live
 from tasks.page import PageFacts, arrived_line, page_facts, page_text
 from tasks.progress import Board, Pace, board, every_few_seconds, shown
 
 _FACTS_EVERY_SECONDS = 60.0
+_MOMENT_SECONDS = 1.0
 
 
 @dataclass
@@ -115,25 +117,30 @@ def _kept(site: Site, on: Board, *, drawn_last: bool = True) -> Generator[None, 
     Args:
         site: The installation.
         on: The board.
-        drawn_last: Draw the page once more at the end; not if it is `redrawn` from then on.
+        drawn_last: Draw the page once more at the end; not if it is `redrawn` from then on, or
+            if it was not drawn so far and the end of the run does.
     """
     page = Page(site)
 
     def draw() -> None:
         with suppress(Exception):
             on.save(site)
-            page.update()
+            page.show()
 
     with suppress(Exception):
         _forget_the_dead(site)
         on.save(site)
-        page.put()
     well = threading.Event()
-    with every_few_seconds(draw, "dashboard", then=lambda: None if well.is_set() else draw()):
+    with every_few_seconds(
+        draw,
+        "dashboard",
+        then=lambda: None if well.is_set() else draw(),
+        first_after=_MOMENT_SECONDS,
+    ):
         yield  # where it fails the board is left as it was: whoever goes on there begins there
         well.set()
     on.clear()
-    if drawn_last:
+    if drawn_last and (page.is_shown or not ends_alone()):
         draw()
     else:
         with suppress(Exception):
@@ -170,6 +177,18 @@ class Page:
         """Write it anew, as an artifact of the run that does."""
         self._arrived = arrived_line(self._site)
         self._own = put_markdown(self._key, self.text(), "What is under way, and what is damaged")
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether this run has written it."""
+        return self._own is not None
+
+    def show(self) -> None:
+        """Write it anew the first time, and rewrite it from then on."""
+        if self.is_shown:
+            self.update()
+        else:
+            self.put()
 
     def update(self) -> bool:
         """Rewrite it in place; whether there is one."""

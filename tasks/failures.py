@@ -16,6 +16,7 @@ from likeness.errors import LikenessError
 from likeness.model.ids import RunId, VmId
 from tasks.ages import age_limit
 from tasks.announcing import announce_commit
+from tasks.artifacts import read_together
 from tasks.dashboard import show_dashboard
 from tasks.failure_letters import failure_letter, flow_letter, flow_matter, store_lines
 from tasks.last_results import JOB_FLOW
@@ -95,10 +96,11 @@ def show_ended(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's names
     if flow_run.parent_task_run_id is None:
         with suppress(Exception):
             site = Site.named_lately(str(flow_run.parameters.get("site", "main")))
-            with site.session():
+            pages = [site.key_of(page) for page in ("versions", "dashboard", "start")]
+            with site.session(), read_together(pages):
                 show_versions(site=site)
                 show_dashboard(site=site)
-                show_start(site.name, site=site)
+                show_start(site.name, site=site, run=flow_run.id)
 
 
 def tell_of(site: Site, failure: FailedRun) -> bool:

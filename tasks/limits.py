@@ -8,6 +8,7 @@ import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
+from math import inf
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -29,6 +30,9 @@ _RENEW_SECONDS = 20.0
 _LOOK_SECONDS = 2.0
 _NO_SLOT_FREE = 423
 _PAGE = 200
+_SEEN_FOR_SECONDS = 5.0
+_seen_by: dict[RunId, tuple[float, set[str]]] = {}
+"""Which limits the run saw that asked last, and when."""
 _BANNED = re.compile(r"[/%&<>]")  # by Prefect, in names
 
 
@@ -81,7 +85,8 @@ def _lease(vm: object, name: str, run: RunId, site: Site, stop: StopToken) -> UU
     """A slot of each limit; none where there is no limit, or the server is away."""
     said = False
     try:
-        wanted = _known(limits_of(vm, site))
+        there = _there(run)
+        wanted = [each for each in limits_of(vm, site) if each in there]
         while wanted:
             lease = _asked_for(wanted, run)
             if lease is not None:
@@ -99,16 +104,21 @@ def _lease(vm: object, name: str, run: RunId, site: Site, stop: StopToken) -> UU
     return None
 
 
-def _known(names: Sequence[str]) -> list[str]:
-    """Those that there are, and that are switched on."""
-    there: set[str] = set()
+def _there(run: RunId) -> set[str]:
+    """Names of the limits that there are, and that are switched on; asked for every few seconds."""
+    at, there = _seen_by.get(run, (-inf, set[str]()))
+    if stopwatch() - at < _SEEN_FOR_SECONDS:
+        return there
+    found: set[str] = set()
     with get_client(sync_client=True) as client:
         for offset in count(0, _PAGE):  # each deployment that is limited has one of its own
             page = client.read_global_concurrency_limits(limit=_PAGE, offset=offset)
-            there |= {each.name for each in page if each.active}
+            found |= {each.name for each in page if each.active}
             if len(page) < _PAGE:
-                return [name for name in names if name in there]
-    return []
+                break
+    _seen_by.clear()
+    _seen_by[run] = stopwatch(), found
+    return found
 
 
 def _asked_for(names: Sequence[str], run: RunId) -> UUID | None:

@@ -88,7 +88,6 @@ class Delivered:
         )
 
 
-@task(task_run_name="tell people", **ONCE)
 def tell_people(*, site: Site) -> Delivered:
     """Write what has not been told yet into the outbox, and deliver what waits there.
 
@@ -175,7 +174,6 @@ def made_by(site: Site, run: RunId) -> list[VersionRow]:
     )
 
 
-@task(task_run_name="tell people of {job.name}", **ONCE)
 def tell_job(
     job: BackupJob,
     run: RunId,

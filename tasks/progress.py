@@ -243,17 +243,29 @@ class _Bar:
 
 @contextmanager
 def every_few_seconds(
-    call: Callable[[], None], name: str, *, then: Callable[[], None] | None = None
+    call: Callable[[], None],
+    name: str,
+    *,
+    then: Callable[[], None] | None = None,
+    first_after: float = inf,
 ) -> Generator[None, None, None]:
     """Call again and again from another thread while the `with` lasts, and `then` at its end.
 
     Without a `then` it is the same once more.
+
+    Args:
+        call: What.
+        name: Of the thread.
+        then: At the end.
+        first_after: Call after so many seconds already, the first time.
     """
     over = threading.Event()
 
     def keep() -> None:
-        while not over.wait(EVERY_SECONDS):
+        pause = min(first_after, EVERY_SECONDS)
+        while not over.wait(pause):
             call()
+            pause = EVERY_SECONDS
         (then or call)()
 
     context = contextvars.copy_context()  # so that Prefect's settings and run are known there too

@@ -18,7 +18,7 @@ from likeness.model.job import BackupJob
 from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted, readable_size
 from tasks.ages import age_limit
-from tasks.artifacts import put_markdown, put_table, slug
+from tasks.artifacts import ends_alone, put_markdown, put_table, slug
 from tasks.heal import Healed
 from tasks.job_plan import JobPlan, VmPlan, kept_plan
 from tasks.notify import Delivered
@@ -44,7 +44,7 @@ def show_job(
     head: str,
     warnings: Sequence[str] = (),
 ) -> None:
-    """The job's result against its plan as a table, and the list of versions."""
+    """The job's result against its plan as a table."""
     plan = kept_plan(run, site=site)
     planned = {vm.vm: vm for vm in plan.vms} if plan else {}
     rows = [_outcome_row(outcome, planned.get(outcome.vm)) for outcome in outcomes]
@@ -55,7 +55,6 @@ def show_job(
         description += f"\n\n{_against(plan, outcomes)}"
     description += "".join(f"\n\n⚠ {warning}" for warning in warnings)
     put_table(site.key_of(f"job-{slug(job.name)}"), rows, description)
-    show_versions(site=site)
 
 
 def _planned(vm: VmPlan | None) -> str:
@@ -109,6 +108,12 @@ def show_versions(*, site: Site) -> None:
     if away:
         card = f"🟠 **the data store cannot be opened**: {away} · {card}"
     put_table(site.key_of("versions"), table, card, keep=1)
+
+
+def show_changed_versions(*, site: Site) -> None:
+    """The same in the middle of another run; what the end of a run is, `show_ended` shows."""
+    if not ends_alone():
+        show_versions(site=site)
 
 
 def as_known(verdict: Verdict, *, known: bool) -> Verdict:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 
@@ -24,13 +25,13 @@ _WHAT = {
 }
 
 
-def show_start(site_name: str, *, site: Site) -> None:
-    """Write it as it is now; a lost page fails nothing."""
+def show_start(site_name: str, *, site: Site, run: UUID | None = None) -> None:
+    """Write it as it is now, or was when a run asked; a lost page fails nothing."""
     with suppress(Exception):
         with get_client(sync_client=True) as client:
             found = [
                 each
-                for each in deployed(client)
+                for each in deployed(client, asked_by=run)
                 if each.deployment.parameters.get("site", "main") == site_name
             ]
         text, key = start_text(site_name, found, site=site), site.key_of("start")

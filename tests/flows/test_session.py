@@ -40,6 +40,7 @@ class Counted:
         catalogs: How often the catalog was.
         read: Objects of the store, and how often each was read.
         listed: Folders of the store, likewise.
+        requests: To Prefect's server, beside the events of steps.
     """
 
     calls: Counter[str] = field(default_factory=Counter)
@@ -47,6 +48,7 @@ class Counted:
     catalogs: int = 0
     read: Counter[str] = field(default_factory=Counter)
     listed: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
 
     @property
     def waiting(self) -> int:
@@ -77,7 +79,11 @@ def counted(site: Scene, patch: pytest.MonkeyPatch) -> Generator[Counted, None, 
     before = Counter(site.pool.journal.counts())
     read, entries = LocalTransport.read, LocalTransport.entries
     folders, listing = LocalTransport.folders, LocalTransport.listing
-    connect = duckdb.connect
+    connect, send = duckdb.connect, PrefectHttpxSyncClient.send
+
+    def counting_send(self: PrefectHttpxSyncClient, request: Any, *rest: Any, **more: Any) -> Any:
+        found.requests[f"{request.method} {request.url.path}"] += 1
+        return send(self, request, *rest, **more)
 
     def counting_connect(path: Any, *rest: Any, **more: Any) -> Any:
         found.catalogs += str(path) == str(site.catalog_file)
@@ -100,6 +106,7 @@ def counted(site: Scene, patch: pytest.MonkeyPatch) -> Generator[Counted, None, 
         patched.setattr(LocalTransport, "folders", counting(found.listed, folders))
         patched.setattr(LocalTransport, "listing", counting(found.listed, listing))
         patched.setattr(duckdb, "connect", counting_connect)
+        patched.setattr(PrefectHttpxSyncClient, "send", counting_send)
         patched.setattr("blocks.data_store.open_store_with_key_file", counting_open)
         yield found
     found.calls = Counter(site.pool.journal.counts()) - before
@@ -152,6 +159,10 @@ def test_an_unchanged_job_opens_and_asks_once_and_each_further_vm_opens_nothing(
     print(f"calls of one VM {one.asked}, of three {three.asked}")
     assert (one.stores, one.logins) == (three.stores, three.logins) == (1, 1)
     assert max(one.catalogs, three.catalogs) <= 3
+    print(f"requests of one VM {one.requests.total()}, of three {three.requests.total()}")
+    for found in (one, three):
+        assert found.requests["GET /api/admin/storage"] == 0, "no result is kept"
+        assert found.requests["POST /api/deployments/filter"] == 1
     assert one.asked <= 45
     assert three.asked - one.asked <= 2 * 30
     assert one.calls["VM.get_record"] == 3  # the VM; its snapshot, when it is made and when it goes
