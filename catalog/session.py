@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
 from typing import TypeVar, cast
 
 import duckdb
@@ -50,10 +52,43 @@ def catalog_session(catalog: CatalogLocation) -> Generator[None, None, None]:
         with shared_openings.guard:
             opening.sessions -= 1
             last = opening.sessions == 0
-            if last:
+            if last and _follows.get():
+                last, _left_open[path] = False, opening
+            elif last:
+                _left_open.pop(path, None)
                 del shared_openings.by_path[path]
         if last:
             opening.end()
+
+
+_left_open: dict[Path, "SharedCatalog"] = {}
+_follows: ContextVar[bool] = ContextVar("follows", default=False)
+
+
+@contextmanager
+def kept_open() -> Generator[None, None, None]:
+    """Sessions that end meanwhile leave their catalog open, for what follows at once.
+
+    That has sessions of its own, and calls `nothing_follows` at its end. Whoever else waits for the
+    catalog gets it as ever.
+    """
+    token = _follows.set(True)
+    try:
+        yield
+    finally:
+        _follows.reset(token)
+
+
+def nothing_follows() -> None:
+    """Close what was left open and nobody has a session with."""
+    with shared_openings.guard:
+        over = [(path, opening) for path, opening in _left_open.items() if not opening.sessions]
+        for path, opening in over:
+            del _left_open[path]
+            if shared_openings.by_path.get(path) is opening:
+                del shared_openings.by_path[path]
+    for _, opening in over:
+        opening.end()
 
 
 class SharedCatalog:

@@ -1,7 +1,7 @@
 """Which run this is, and how every flow of ours runs, ends and is told of."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
+from catalog.session import kept_open
 from likeness.errors import LikenessError
 from likeness.model.ids import RunId, from_uuid, random_name
 from tasks.failures import show_ended, tell_failure
@@ -52,15 +53,21 @@ def our_flow(
     )
 
     def made(body: Callable[P, State[Any]]) -> Flow[P, State[Any]]:
-        return as_a_flow(error_as_state_message(body))
+        return as_a_flow(error_as_state_message(body, shown=on_the_catalogs_host))
 
     return made
 
 
-def error_as_state_message(body: Callable[P, State[Any]]) -> Callable[P, State[Any]]:
+def error_as_state_message(
+    body: Callable[P, State[Any]], *, shown: bool = False
+) -> Callable[P, State[Any]]:
     """Make an error's own sentence the state message, of which the UI shows the beginning only.
 
     Python still gets the error itself: it is what the state holds.
+
+    Args:
+        body: Of a flow.
+        shown: Whether `show_ended` follows, and finds the catalog open.
     """
     parameters = signature(body)
 
@@ -69,7 +76,8 @@ def error_as_state_message(body: Callable[P, State[Any]]) -> Callable[P, State[A
         with suppress(Exception):  # a link that cannot be made fails nothing
             _say_where(str(parameters.bind(*args, **kwargs).arguments.get("site", "main")))
         try:
-            return body(*args, **kwargs)
+            with kept_open() if shown else nullcontext():
+                return body(*args, **kwargs)
         except LikenessError as problem:
             return Failed(message=str(problem), data=problem)
 

@@ -10,6 +10,7 @@ from blocks import Site
 from catalog import messages
 from catalog import versions as catalog_versions
 from catalog.messages import Message, message_id
+from catalog.session import kept_open, nothing_follows
 from catalog.values import VersionRow
 from likeness.clock import system_clock
 from likeness.errors import LikenessError
@@ -78,7 +79,8 @@ def tell_failure(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's nam
     by the job, and damage by its incident.
     """
     if flow_run.parent_task_run_id is None and not is_told_otherwise(state):
-        _told(str(flow.name), flow_run, state)
+        with kept_open():
+            _told(str(flow.name), flow_run, state)
     show_ended(flow, flow_run, state)
 
 
@@ -101,6 +103,7 @@ def show_ended(flow: Any, flow_run: Any, state: Any) -> None:  # Prefect's names
                 show_versions(site=site)
                 show_dashboard(site=site)
                 show_start(site.name, site=site, run=flow_run.id)
+        nothing_follows()
 
 
 def tell_of(site: Site, failure: FailedRun) -> bool:

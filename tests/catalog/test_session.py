@@ -23,7 +23,7 @@ from catalog.copies import export_copy, import_copy
 from catalog.migrations import newest
 from catalog.runs import begin_run, last_runs
 from catalog.schema import lay_out, migrate
-from catalog.session import SharedCatalog, catalog_session
+from catalog.session import SharedCatalog, catalog_session, kept_open, nothing_follows
 from likeness.clock import stopwatch
 from tests.catalog.scenes import NOW, run
 from tests.catalog.test_connection import end, python, say
@@ -88,6 +88,26 @@ def test_who_reads_leaves_nothing_to_the_next(
         assert other.execute("SELECT count(*) FROM duckdb_tables() WHERE temporary").fetchone() == (
             0,
         )
+
+
+def test_what_follows_at_once_finds_it_open_and_others_get_in(catalog: CatalogLocation) -> None:
+    with kept_open(), catalog_session(catalog):
+        begin_run(catalog, run(1), "nightly", NOW)
+    left = opening_of(catalog)
+    other = python("with writing(catalog): print('in', flush=True)", catalog.path)
+    try:
+        assert say(other) == "in"
+    finally:
+        end(other)
+    with catalog_session(catalog):
+        assert opening_of(catalog) is left
+        nothing_follows()  # for somebody else
+        assert len(last_runs(catalog, 100)) == 1
+    assert shared_openings.of(catalog) is None
+    with kept_open(), catalog_session(catalog):
+        last_runs(catalog, 100)
+    nothing_follows()
+    assert shared_openings.of(catalog) is None
 
 
 def test_without_a_session_nothing_stays_open(catalog: CatalogLocation) -> None:
