@@ -95,7 +95,7 @@ def abuse(server: SmbServer, load: Load, chance: random.Random) -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_under_abuse_nothing_hangs_leaks_or_is_lost(own_smb_server: SmbServer, seed: int) -> None:
     load = Load(own_smb_server, seed)
-    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    descriptors, others = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
     with ThreadPoolExecutor(12) as threads:
         done = [threads.submit(load.work, number) for number in range(11)]
@@ -113,4 +113,4 @@ def test_under_abuse_nothing_hangs_leaks_or_is_lost(own_smb_server: SmbServer, s
         assert load.transport.read(name) == data
     load.transport.close()
     assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors + 2
-    assert threading.active_count() <= 3
+    assert threading.active_count() <= others
