@@ -80,18 +80,23 @@ def _stage_documents(stage: Stage, documents: Iterable[DocumentCheck]) -> None:
 def _record(
     connection: Connection, stage: Stage, now: datetime, max_age: timedelta | None
 ) -> Proved:
-    _load(connection, stage, now)
-    damaged = _note_damage(connection)
-    counts = connection.execute(
-        """SELECT count(*) FILTER (p.finding <> 'could not check'),
-            coalesce(sum(k.size_bytes) FILTER (p.finding IN ('proved', 'damaged')), 0),
-            count(*) FILTER (p.finding = 'could not check')
-        FROM checked AS p JOIN packs AS k USING (pack_no)"""
-    ).fetchone()
-    _note_packs(connection)
-    _distrust_the_future(connection, now)
-    moved = _choose_again(connection, now)
-    _note_documents(connection, now)
+    any_proofs, damaged, moved, counts = stage.has("proofs"), 0, 0, None
+    if any_proofs:
+        _load(connection, stage, now)
+        damaged = _note_damage(connection)
+        counts = connection.execute(
+            """SELECT count(*) FILTER (p.finding <> 'could not check'),
+                coalesce(sum(k.size_bytes) FILTER (p.finding IN ('proved', 'damaged')), 0),
+                count(*) FILTER (p.finding = 'could not check')
+            FROM checked AS p JOIN packs AS k USING (pack_no)"""
+        ).fetchone()
+        _note_packs(connection)
+    else:
+        for table in ("checked", "checked_packs"):
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} (pack_no INTEGER)")
+    if _distrust_the_future(connection, now) or any_proofs:
+        moved = _choose_again(connection, now)
+    _note_documents(connection, stage, now)
     connection.execute(
         """CREATE OR REPLACE TEMP TABLE to_judge AS
         SELECT version_no FROM versions AS v WHERE to_judge AND (judged_at IS NOT NULL OR damaged)
@@ -121,14 +126,6 @@ def _load(connection: Connection, stage: Stage, now: datetime) -> None:
     )
     stage.load(
         connection, "found_damage", pack="UUID", chunk="UUID", start="UINTEGER", cause="VARCHAR"
-    )
-    stage.load(
-        connection,
-        "document_checks",
-        version="UUID",
-        finding="VARCHAR",
-        at_time="TIMESTAMP",
-        problem="VARCHAR",
     )
     connection.execute(
         """CREATE OR REPLACE TEMP TABLE checked AS
@@ -212,9 +209,17 @@ def _note_packs(connection: Connection) -> None:
     )
 
 
-def _distrust_the_future(connection: Connection, now: datetime) -> None:
-    """Proofs that are dated in the future were made by a wrong clock, and count as none."""
+def _distrust_the_future(connection: Connection, now: datetime) -> bool:
+    """Proofs that are dated in the future were made by a wrong clock, and count as none.
+
+    Returns:
+        Whether there are any.
+    """
     later = to_utc(now + CLOCK_SLACK)
+    if not connection.execute(
+        "SELECT 1 FROM packs WHERE proved_at > ? OR checked_at > ? LIMIT 1", [later, later]
+    ).fetchone():
+        return False
     connection.execute(
         """INSERT INTO checked_packs SELECT pack_no FROM packs
         WHERE proved_at > ? OR checked_at > ?""",
@@ -226,6 +231,7 @@ def _distrust_the_future(connection: Connection, now: datetime) -> None:
         WHERE proved_at > ? OR checked_at > ?""",
         [later, later, later],
     )
+    return True
 
 
 def _choose_again(connection: Connection, now: datetime) -> int:
@@ -247,7 +253,17 @@ def _choose_again(connection: Connection, now: datetime) -> int:
     return moved
 
 
-def _note_documents(connection: Connection, now: datetime) -> None:
+def _note_documents(connection: Connection, stage: Stage, now: datetime) -> None:
+    stage.load(
+        connection,
+        "document_checks",
+        version="UUID",
+        finding="VARCHAR",
+        at_time="TIMESTAMP",
+        problem="VARCHAR",
+    )
+    if not stage.has("document_checks"):
+        return
     connection.execute(
         """UPDATE versions SET documents = d.finding, documents_at = least(d.at_time, ?),
             documents_problem = d.problem
