@@ -110,6 +110,7 @@ def survive_all(site: Scene, seed: int, *, backups: int, validations: int, vault
         wait_until(lambda: not asked_of(site), "the pool has finished what the dead run asked for")
         if flow == "backup":
             ledger.compare(held)
+        assert Verdict.BAD not in site.verdicts(), "nothing was damaged"
     assert all(killed.values()), "a flow was never killed"
 
     sweep(site=site.name)
@@ -209,7 +210,7 @@ def test_a_backup_may_be_killed_again_and_again(new_site: Callable[..., Scene], 
 
 
 def test_backups_validations_and_vaultings_may_be_killed(new_site: Callable[..., Scene]) -> None:
-    survive_all(small_vms(new_site), 30, backups=3, validations=2, vaultings=2)
+    survive_all(small_vms(new_site), 30, backups=3, validations=3, vaultings=2)
 
 
 @pytest.mark.torture
@@ -218,18 +219,3 @@ def test_a_hundred_and_ten_runs_of_three_flows_may_be_killed(
     new_site: Callable[..., Scene],
 ) -> None:
     survive_all(small_vms(new_site), 31, backups=60, validations=30, vaultings=20)
-
-
-def test_a_validation_may_be_killed_and_the_next_goes_on(new_site: Callable[..., Scene]) -> None:
-    site = small_vms(new_site)
-    site.back_up(*VMS)
-    versions = {each.version for each in site.stored()}
-
-    for seconds in (0.1, 0.4, 0.7):
-        process = start("validate", site=site.name)
-        kill_when(process, after(seconds))
-        assert Verdict.BAD not in site.verdicts()
-    assert site.validate().is_completed()
-
-    assert set(site.verdicts()) == {Verdict.GOOD}
-    assert {each.version for each in site.stored()} == versions

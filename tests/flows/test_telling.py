@@ -42,7 +42,7 @@ def test_the_doctor_sends_a_test_and_each_flow_that_fails_tells_of_the_same_caus
     assert subjects(mailed) == [f"a test message of site {site.name}"]
     assert "sent to " in page(site, "doctor")
 
-    site.back_up("db", validated=True)
+    site.back_up("db")
     away = site.place.rename(site.folder / "away")
     calls: dict[str, Callable[[], Any]] = {
         "validate": lambda: validate(site=site.name, return_state=True),

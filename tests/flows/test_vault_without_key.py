@@ -171,7 +171,7 @@ def test_a_host_without_any_key_fills_a_vault_from_which_every_version_restores(
     site: Scene, server: SmbServer
 ) -> None:
     far = FarHost(site)
-    assert site.back_up("web", "db", validated=True).name == "Completed"
+    assert site.back_up("web", "db").name == "Completed"
     disks = {site.newest(vm).version: site.disks(vm) for vm in ("web", "db")}
     with site.store() as store:
         master, chunks = store.keys.master, store.keys.chunk_id_key
@@ -185,7 +185,7 @@ def test_a_host_without_any_key_fills_a_vault_from_which_every_version_restores(
         ], said
         assert said[-1] == "there and read back 2 2"
         site.pool.write("db", disk=0, offset=0, data=noise("second", 300_000))
-        assert site.back_up("db", validated=True).name == "Completed"
+        assert site.back_up("db").name == "Completed"
         disks[site.newest("db").version] = site.disks("db")
         assert fill()[-1] == "there and read back 3 3"
 
