@@ -352,9 +352,9 @@ def test_a_full_disk_of_this_machine_is_not_taken_for_a_full_store(
 
 
 def test_a_full_disk_under_the_catalog_costs_no_version_and_is_said(
-    lively: Scene, small_disk: Callable[[Path], None]
+    new_site: Callable[..., Scene], small_disk: Callable[[Path], None]
 ) -> None:
-    site = lively
+    site = new_site({"web": [noise("many blocks", 12 * MIB)]})  # of few it is told in memory
     fill(site.site.catalog.file.scratch, small_disk)
 
     ended = site.back_up("web")
