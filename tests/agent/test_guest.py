@@ -1,6 +1,8 @@
 """The agent inside a guest: what it freezes, what it says of it, what it runs before and after."""
 
 import os
+import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -142,17 +144,26 @@ def test_disks_that_are_not_there_are_told(tmp_path: Path) -> None:
     assert (found.size_bytes, found.position) == (4096, "0")
 
 
+@pytest.fixture
+def on_a_disk() -> Generator[tuple[Path, Path], None, None]:
+    """A folder, and the block device that it lies on."""
+    for place in (tempfile.gettempdir(), "/var/tmp", Path(__file__).parents[2]):
+        number = Path(place).stat().st_dev
+        device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+        if device.exists():
+            with tempfile.TemporaryDirectory(dir=place) as folder:
+                yield Path(folder), Path("/dev") / device.resolve().name
+            return
+    pytest.skip("no folder lies on a block device of this machine")
+
+
 def test_what_is_written_to_while_it_is_read_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_a_disk: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = tmp_path.stat().st_dev
-    device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
-    if not device.exists():
-        pytest.skip("the tests' folder lies on no block device of this machine")
+    folder, disk = on_a_disk
     monkeypatch.setenv("PATH", "/nowhere")
-    disk = Path("/dev") / device.resolve().name
     with frozen(disk) as freezing:
-        with (tmp_path / "written").open("wb") as file:
+        with (folder / "written").open("wb") as file:
             file.write(noise(1, MIB))
             os.fsync(file.fileno())
         said = freezing.result()

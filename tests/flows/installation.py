@@ -309,16 +309,22 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _answer(request: Request) -> Any:
-    """The server's answer; when its database is locked it says 503 and has to be asked again."""
+    """The server's answer; when its database is locked it says 503 and has to be asked again.
+
+    It says so after a minute, or not at all; what only asks may be asked again.
+    """
     for pause in (0.5, 1.0, 2.0, 4.0, 8.0):
         try:
-            with urlopen(request, timeout=60) as answer:
+            with urlopen(request, timeout=90) as answer:
                 return json.loads(answer.read() or b"null")
+        except TimeoutError:
+            if request.get_method() != "GET":
+                raise
         except HTTPError as problem:
             if problem.code != HTTPStatus.SERVICE_UNAVAILABLE:
                 raise AssertionError(f"{request.full_url}: {problem.read()!r}") from problem
         time.sleep(pause)
-    raise AssertionError(f"{request.full_url} answers 503 again and again")
+    raise AssertionError(f"{request.full_url} gives no answer again and again")
 
 
 def processes_of(session: int) -> Sequence[int]:
