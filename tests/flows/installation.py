@@ -70,7 +70,7 @@ class Installation:
         self._said = None
         database = Path(self.environment["PREFECT_HOME"], "prefect.db")
         if made_database().exists() and not database.exists():
-            database.parent.mkdir(exist_ok=True)
+            database.parent.mkdir(0o700, exist_ok=True)  # as Prefect makes it
             shutil.copyfile(made_database(), database)
         self._start("server", "prefect", "server", "start", "--host", "127.0.0.1")
         self._running.insert(0, self._running.pop())
