@@ -3,7 +3,8 @@
 Otherwise it would grow by what changes in a night for as long as the installation lives. Rows that
 a version still needs stay as they are. The row of the version stays, too, since rows of maps tell
 which version brought them, but without its id: should its record ever be in the store again, as in
-one that was set back, it is a version that nobody knows, and is recorded anew.
+one that was set back, it is a version that nobody knows, and is recorded anew. When it was
+forgotten is noted until the last of its rows is gone, so whoever is killed is made up for.
 """
 
 from datetime import datetime, timedelta
@@ -30,7 +31,8 @@ def drop_forgotten(catalog: CatalogLocation, now: datetime) -> int:
         How many rows of block maps went.
     """
     with writing(catalog) as connection:
-        if not _lose_names(connection, now):
+        _lose_names(connection, now)
+        if not connection.execute(f"SELECT 1 FROM versions WHERE {_LEAVING} LIMIT 1").fetchone():  # noqa: S608
             return 0
         _drop_uses(connection)
     with reading(catalog) as connection:
@@ -39,19 +41,24 @@ def drop_forgotten(catalog: CatalogLocation, now: datetime) -> int:
     for each in slices:
         with writing(catalog) as connection:
             dropped += _drop_maps(connection, each.within)
+    with writing(catalog) as connection:
+        connection.execute(f"UPDATE versions SET forgotten_at = NULL WHERE {_LEAVING}")  # noqa: S608
     return dropped
 
 
-def _lose_names(connection: Connection, now: datetime) -> bool:
-    """Whether any version was forgotten so long ago; later versions of their VMs are known."""
-    changed = connection.execute(
+_LEAVING = "record = '' AND forgotten_at IS NOT NULL"
+"""Versions without a name of which rows may be there."""
+
+
+def _lose_names(connection: Connection, now: datetime) -> None:
+    """Of versions that were forgotten so long ago; later versions of their VMs are known."""
+    connection.execute(
         """UPDATE versions SET version_id = uuid(), record = '', to_judge = false
         WHERE state = 'forgotten' AND record <> '' AND forgotten_at < ?
           AND turn < (SELECT max(o.turn) FROM versions AS o WHERE o.vm_no = versions.vm_no)
           AND version_no NOT IN (SELECT version_no FROM vaulted_versions)""",
         [to_utc(now - REMEMBERED)],
-    ).fetchone()
-    return bool(changed and changed[0])
+    )
 
 
 _NEXT = """ASOF LEFT JOIN (SELECT vm_no, turn FROM versions WHERE record <> '') AS v

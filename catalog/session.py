@@ -161,7 +161,9 @@ class SharedCatalog:
     def _moment(self) -> tuple[object, int] | None:
         """What the catalog holds is the same while this is; none while it is not open."""
         with self._changed:
-            return (self.opened_as, self.writes) if self._connection is not None else None
+            if self._connection is None or self._is_replaced():
+                return None
+            return self.opened_as, self.writes
 
     def let_go(self) -> None:
         """Close as soon as no call is under way; the next call opens again."""

@@ -16,6 +16,7 @@ from prefect.states import Failed
 from catalog.session import kept_open
 from likeness.errors import LikenessError
 from likeness.model.ids import RunId, from_uuid, random_name
+from tasks.artifacts import ends_alone
 from tasks.failures import show_ended, tell_failure
 from tasks.links import page_link
 
@@ -76,7 +77,7 @@ def error_as_state_message(
         with suppress(Exception):  # a link that cannot be made fails nothing
             _say_where(str(parameters.bind(*args, **kwargs).arguments.get("site", "main")))
         try:
-            with kept_open() if shown else nullcontext():
+            with kept_open() if shown and ends_alone() else nullcontext():
                 return body(*args, **kwargs)
         except LikenessError as problem:
             return Failed(message=str(problem), data=problem)

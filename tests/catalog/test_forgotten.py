@@ -83,6 +83,32 @@ def kept_turns(history: History) -> dict[int, list[int]]:
         )
 
 
+def test_one_that_is_killed_in_the_middle_is_made_up_for(
+    empty: CatalogLocation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = history_of(empty, tmp_path / "c", 7)
+    newest = {mine.record.version for mine in history.last.values()}
+    going = [each for each in history.versions if each not in newest]
+    kept = {each: told(history, each) for each in newest}
+    forget_versions(history.catalog, going, NOW)
+    many = len(rows(history))
+
+    with monkeypatch.context() as killed:
+        killed.setattr("catalog.forgotten._drop_maps", _dies)
+        with pytest.raises(KeyboardInterrupt):
+            drop_forgotten(history.catalog, LATER)
+    assert (len(rows(history)), len(known_records(history.catalog))) == (many, len(newest))
+    assert {each: told(history, each) for each in newest} == kept
+
+    assert drop_forgotten(history.catalog, LATER) == many - len(rows(history)) > 0
+    assert {each: told(history, each) for each in newest} == kept
+    assert drop_forgotten(history.catalog, LATER) == 0
+
+
+def _dies(*_told: object) -> int:
+    raise KeyboardInterrupt
+
+
 def test_the_next_version_goes_on_and_one_that_comes_back_is_recorded_anew(
     empty: CatalogLocation, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """A session: one opening for many calls, which gives way to other processes and threads."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -51,9 +52,10 @@ def test_consecutive_calls_share_one_opening(
 
 
 def test_what_was_asked_is_asked_again_once_somebody_wrote(
-    catalog: CatalogLocation, opening: SharedCatalog
+    catalog: CatalogLocation, opening: SharedCatalog, tmp_path: Path
 ) -> None:
     asked: list[int] = []
+    earlier = Path(shutil.copyfile(catalog.path, tmp_path / "a copy"))
 
     def runs(connection: Connection) -> int:
         (count,) = connection.execute("SELECT count(*) FROM runs").fetchone() or (0,)
@@ -73,6 +75,8 @@ def test_what_was_asked_is_asked_again_once_somebody_wrote(
     assert [known(), known(), known()] == [2, 2, 2]
     assert asked[4:] == [2, 2]
     assert opening.openings == 2
+    earlier.replace(catalog.path)
+    assert known() == 0, "another file has the catalog's name"
 
 
 def test_who_reads_leaves_nothing_to_the_next(

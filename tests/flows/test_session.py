@@ -8,11 +8,12 @@ from typing import Any
 
 import duckdb
 import pytest
+from prefect import flow
 from prefect.client.base import PrefectHttpxSyncClient
 
 from blocks import Site
 from blocks.site import ROLES
-from catalog.connection import reading
+from catalog.connection import reading, shared_openings
 from catalog.serving import STILL
 from likeness.errors import StoreMissing
 from likeness.model.ids import RunId, random_name
@@ -267,3 +268,12 @@ def test_a_login_is_shared_and_each_keeps_its_own_owner_and_stop(shared: Scene) 
             assert plain.call("pool.get_all_records")
             assert ours.ref == plain.ref
     assert Counter(site.pool.journal.counts())[LOGIN] - before.get(LOGIN, 0) == 2
+
+
+def test_inside_somebodys_own_flow_no_catalog_stays_open(site: Scene) -> None:
+    @flow
+    def theirs() -> bool:
+        return site.validate().is_completed()
+
+    assert theirs()
+    assert shared_openings.of(site.site.catalog.file) is None
