@@ -77,7 +77,8 @@ torture: $(READY) ## long random runs, hours if you let them; ARGS="-k words" ch
 	@tests/packages.sh torture
 	@$(BIN)/python -m pip install -qq --no-input --require-hashes -r requirements/torture.txt \
 		|| echo "No fuzzer for this Python: the fuzz targets are left out." >&2
-	@HYPOTHESIS_PROFILE=torture $(PYTEST) -m torture --timeout=0 $(ARGS)
+	@# On a disk: what long runs write may be more than fits into memory.
+	@TMPDIR=$${TMPDIR:-/tmp} HYPOTHESIS_PROFILE=torture $(PYTEST) -m torture --timeout=0 $(ARGS)
 
 pins: $(READY) ## compile requirements/*.txt again after a change of pyproject.toml
 	@$(PINS) $(UPGRADE) $(OF_THAT_DAY) pyproject.toml -o requirements/run.txt
