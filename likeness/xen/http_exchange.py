@@ -1,4 +1,4 @@
-"""GET and PUT on a host's disk handlers: heads read by us, bodies straight from and to the socket.
+"""GET and PUT on a host's disk handlers, their bodies straight from and to the socket.
 
 The session travels in a cookie, never in an address that ends up in logs, and only to hosts of
 the pool that have proved who they are.
@@ -9,6 +9,8 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPMessage, parse_headers
+from io import BytesIO
 from urllib.parse import urlencode, urlsplit
 
 from likeness.clock import stopwatch
@@ -199,7 +201,7 @@ def _exchanged(
         sock.close()
         if status not in (301, 302, 303, 307):
             raise _refused(status, place, path)
-        place, target = _next_hop(xen, said.get("location", ""), target)
+        place, target = _next_hop(xen, said.get("Location", ""), target)
     raise TransferBroken(f"{xen.url} sends {path} from host to host without end")
 
 
@@ -236,8 +238,8 @@ def _sent(place: Endpoint, head: bytes, deadline_seconds: float) -> socket.socke
 
 def _head(
     sock: socket.socket, stop: StopToken, idle_seconds: float
-) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers in lower case, and the first bytes of the body."""
+) -> tuple[int, HTTPMessage, bytes]:
+    """Status, headers, and the first bytes of the body."""
     got = bytearray()
     sock.settimeout(_TICK)
     ends_at = stopwatch() + idle_seconds
@@ -254,12 +256,15 @@ def _head(
         if not part:
             raise TransferBroken("the host hung up without an answer")
         got += part
-    head, _, early = bytes(got).partition(b"\r\n\r\n")
-    found = _STATUS.match(head)
+    whole = BytesIO(got)
+    found = _STATUS.match(whole.readline())
+    try:
+        headers = parse_headers(whole)
+    except HTTPException as cause:
+        raise TransferBroken(f"the host's answer is not HTTP: {cause}") from cause
     if not found:
         raise TransferBroken("the host's answer is not HTTP")
-    lines = (line.partition(":") for line in head.decode("latin-1").split("\r\n")[1:])
-    return int(found[1]), {name.strip().lower(): value.strip() for name, _, value in lines}, early
+    return int(found[1]), headers, whole.read()
 
 
 def _refused(status: int, place: Endpoint, path: str) -> Exception:

@@ -38,7 +38,8 @@ def is_clean(disk: Path) -> bool:
 
 
 def restored(site: Scene, version: str) -> Path:
-    done: Any = restore_disks(version, str(site.folder / "restored"), site=site.name)
+    folder = site.folder / f"restored-{version[:8]}"
+    done: Any = restore_disks(version, str(folder), site=site.name)
     (disk,) = done
     return Path(disk.path)
 

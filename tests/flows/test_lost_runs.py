@@ -177,7 +177,11 @@ def test_a_run_is_known_by_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     run = uuid.uuid4()
     environment = {**os.environ, "PREFECT__FLOW_RUN_ID": str(run)}
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1, env=environment) as process:
+    waits = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(waits, stdin=-1, stdout=-1, env=environment) as process:
+        # Its environment can be read once it runs, a moment after it was started.
+        assert process.stdout
+        assert process.stdout.readline()
         assert has_process(run)
         process.communicate(b"\n")
     assert not has_process(run)
