@@ -366,13 +366,11 @@ def main() -> None:
     words.add_argument("--folder", default=None)
     asked = words.parse_args()
     found = {chunks: Timed() for chunks in asked.chunks}
+    if asked.folder:
+        Path(asked.folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        stores = {
-            chunks: copied(Path(asked.folder), Path(folder), chunks)
-            if asked.folder
-            else made(Path(folder), chunks)
-            for chunks in asked.chunks
-        }
+        make = partial(copied, Path(asked.folder)) if asked.folder else made
+        stores = {chunks: make(Path(folder), chunks) for chunks in asked.chunks}
         for turn in range(ROUNDS):
             for chunks, catalog in stores.items():
                 with catalog_session(catalog):

@@ -5,7 +5,6 @@ import resource
 import select
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -39,6 +38,7 @@ from likeness.agent.protocol import (
     split,
     take_run,
 )
+from likeness.agent.scratch import scratch_folder
 from likeness.agent.transfer import Bundle, DiskJob, TransferCounts, transfer
 from likeness.codec.aead import known_suite
 from likeness.errors import BadInput, LikenessError, Stopped, TransferBroken, TransientError
@@ -215,12 +215,12 @@ def work(source: int, sink: int) -> int:
     """Do what comes in at `source`, tell it at `sink`; the exit code of the process."""
     share_buffers()
     incoming, outgoing, stop = _Incoming(source), _Outgoing(sink), StopToken()
-    with tempfile.TemporaryDirectory(prefix="likeness-agent-") as scratch:
-        ending = _Ending(stop, Path(scratch))
+    with scratch_folder() as scratch:
+        ending = _Ending(stop, scratch)
         signal.signal(signal.SIGTERM, lambda *_: ending.begin())
         try:
             outgoing.say(FrameKind.HELLO, Hello(protocol=PROTOCOL, release=likeness.RELEASE))
-            order = _ordered(incoming, Path(scratch))
+            order = _ordered(incoming, scratch)
             threading.Thread(target=ending.watch, args=(incoming,), daemon=True).start()
             _fulfil(order, outgoing, stop)
         except ControllerLost:

@@ -148,10 +148,10 @@ def test_a_second_attempt_sends_only_the_rest(workshop: Workshop, how: signal.Si
     assert workshop.restore_in_memory(version) == disk
 
 
-def begun(workshop: Workshop) -> "subprocess.Popen[bytes]":
+def begun(workshop: Workshop, silence_seconds: float = 2) -> "subprocess.Popen[bytes]":
     """An agent in the middle of a transfer that takes long, without anybody who listens."""
     ordered = Ordered.of(workshop, noise(1, 48 * MIB))
-    order = ordered.attempt(bytes_per_second=MIB, silence_seconds=2).order
+    order = ordered.attempt(bytes_per_second=MIB, silence_seconds=silence_seconds).order
     process = subprocess.Popen(AGENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     for piece in order.frames():
@@ -163,6 +163,16 @@ def begun(workshop: Workshop) -> "subprocess.Popen[bytes]":
         process.stdout.read(length)
         if kind is FrameKind.PROGRESS:
             return process
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for the end of an agent that is told to end, if it has not come yet."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.terminate()
+    process.wait(60)
+    process.stdin.close()
+    process.stdout.close()
 
 
 @pytest.mark.parametrize("how", ["terminated", "left"])
@@ -190,6 +200,27 @@ def test_it_ends_when_its_controller_falls_silent(workshop: Workshop) -> None:
     assert time.monotonic() - before > 1
     process.stdin.close()
     process.stdout.close()
+
+
+def test_files_of_an_agent_that_was_killed_are_gone_once_the_next_begins(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    runs, killed = begun(workshop, 60), begun(workshop, 60)
+    folders = {folder.name for folder in scratch.iterdir()}
+    assert len(folders) == 2
+    killed.kill()
+    end(killed)
+    assert {folder.name for folder in scratch.iterdir()} == folders
+
+    end(begun(workshop))
+
+    (left,) = scratch.iterdir()
+    assert left.name in folders
+    end(runs)
+    assert [*scratch.iterdir()] == []
 
 
 def test_a_stop_ends_it(workshop: Workshop) -> None:
