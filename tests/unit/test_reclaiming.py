@@ -1,5 +1,6 @@
 """Reclaim: what no version needs goes after its wait, what one needs stays, whoever says what."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 
@@ -18,6 +19,7 @@ from likeness.store.format import layout
 from likeness.store.format.copies import Copy
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.format.owning import Fence, owner_of, take_over
+from likeness.store.prune import leftovers
 from likeness.store.prune.reclaiming import Reclaim, Reclaimed
 from likeness.store.prune.sweeping import delete_redundant_packs
 from likeness.store.read.index import known_packs
@@ -314,6 +316,41 @@ def test_a_backup_whose_base_was_forgotten_under_way_is_no_version(workshop: Wor
 
     assert workshop.restore(one)
     assert workshop.restore(workshop.back_up(disk)) == disk
+
+
+def test_what_forgotten_versions_name_is_read_once_however_many_there_are(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "_MAX_AT_ONCE", 2)
+    versions = history(workshop, 9)
+    forget(workshop, *versions[:4])
+    reclaim(workshop)
+    days_later(workshop, 8)
+    forget(workshop, *versions[4:-1])
+    reclaim(workshop)
+    store, looked = workshop.store, _Looking(workshop.transport)
+    workshop.store = open_store_with_key_file(looked, workshop.key_file)
+    done = reclaim(workshop)
+
+    assert len(done.deleted) == 3, "the first version's pack has what the last one needs"
+    assert set(looked.reads.values()) == {2}, looked.reads
+    workshop.store = store
+    assert damage(workshop) == []
+    assert bring_back(workshop, versions[-2])
+    assert damage(workshop) == []
+
+
+class _Looking(MeteredTransport):
+    """Counts reads of each forgotten version's record; to read one whole takes two."""
+
+    def __init__(self, inner: Transport) -> None:
+        super().__init__(inner, folder=layout.PACKS)
+        self.reads: Counter[str] = Counter()
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        if name.startswith(layout.FORGOTTEN):
+            self.reads[name] += 1
+        return super().read(name, offset, length)
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -4,10 +4,12 @@ Their block maps, where no other version builds on them; index segments whose pa
 and their records, last: as long as a record is there it can be asked what came with its version.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from sys import intern
 
 from likeness.clock import Clock
 from likeness.codec.documents import Kind
@@ -50,7 +52,8 @@ class Leftovers:
     is_live: Callable[[RunId], bool]
     objects: int = 0
     objects_bytes: int = 0
-    _kept: set[str] = field(default_factory=set)
+    _named: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _named_by: Counter[str] = field(default_factory=Counter)
 
     def delete(
         self,
@@ -74,6 +77,7 @@ class Leftovers:
         if records:
             mark = Mark(self.store, self.scratch, self.stop)
             mark.bring_up_to_date()
+            self._read_forgotten()
             for start in range(0, len(records), _MAX_AT_ONCE):
                 self.stop.check()
                 with gate():
@@ -81,7 +85,7 @@ class Leftovers:
             with gate():
                 finish_moves(self.store)
                 mark.bring_up_to_date()
-                self._remove(self._segments_without_packs(mark.objects | self._kept))
+                self._remove(self._segments_without_packs(mark.objects | self._named_by.keys()))
         self._statements_that_are_done(known, waiting)
 
     def _delete_some(self, records: Collection[str], mark: Mark) -> None:
@@ -100,18 +104,38 @@ class Leftovers:
         }
         return {each.number for pack, each in known.packs.items() if pack in there}
 
-    def _came_with(self, records: Collection[str], needed: set[str]) -> list[str]:
-        """Block maps that no version needs, nor one that may still be taken back."""
-        brought: set[str] = set()
-        self._kept = set()
-        for entry in self.store.transport.entries(layout.FORGOTTEN):
+    def _read_forgotten(self) -> None:
+        """Take in what forgotten versions name, each of them once."""
+        there = {entry.name for entry in self.store.transport.entries(layout.FORGOTTEN)}
+        for name in sorted(there - self._named.keys()):
+            self.stop.check()
             with suppress(*UNREADABLE):  # one that is damaged tells of nothing, and leaves its maps
-                version = read_version_at(self.store, layout.signed_name(entry.name), entry.name)
+                version = read_version_at(self.store, layout.signed_name(name), name)
                 parts = [part for disk in version.record.disks for part in disk.parts]
                 named = {*version.clear.objects, *(copy for p in parts for copy in p.copies)}
-                (brought if entry.name in records else self._kept).update(named)
+                self._named[name] = tuple(map(intern, named))
+                self._named_by.update(named)
+        self._drop(self._named.keys() - there)
+
+    def _drop(self, records: Collection[str]) -> None:
+        """Count what some records name no more."""
+        for record in records:
+            for name in self._named.pop(record, ()):
+                self._named_by[name] -= 1
+                if not self._named_by[name]:
+                    del self._named_by[name]
+
+    def _came_with(self, records: Collection[str], needed: Collection[str]) -> list[str]:
+        """Block maps that no version needs, nor one that may still be taken back."""
+        self._read_forgotten()
+        brought = {name for record in records for name in self._named.get(record, ())}
+        self._drop(records)
         return sorted(
-            name for name in brought - needed - self._kept if name.startswith(f"{layout.MAPS}/")
+            name
+            for name in brought
+            if name not in needed
+            and name not in self._named_by
+            and name.startswith(f"{layout.MAPS}/")
         )
 
     def _segments_without_packs(self, needed: Collection[str]) -> list[str]:
