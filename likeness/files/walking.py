@@ -110,10 +110,11 @@ def walked(path: Path, entry: Any, *, with_data: bool) -> Iterator[Walked]:
 
 def _not_again(folder: Any, path: Path, seen: set[int]) -> None:
     """A hostile file system may say that a folder lies in itself; nobody walks that to its end."""
-    number = int(folder.lstat().st_ino)
-    if len(path) >= _DEEPEST or (folder.fs.__type__ in _ONE_PLACE and number in seen):
+    number = folder.lstat().st_ino if folder.fs.__type__ in _ONE_PLACE else None
+    if len(path) >= _DEEPEST or number in seen:
         raise ValueError("folders lie in one another without end")
-    seen.add(number)
+    if number is not None:
+        seen.add(int(number))
 
 
 def content(entry: Any, size: int) -> Iterator[Data | Hole]:

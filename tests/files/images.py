@@ -93,11 +93,16 @@ def xfs(image: Path, tree: Path) -> None:
     run("mkfs.xfs", "-q", "-f", "-p", prototype, blank(image, 320))
 
 
-def fat(image: Path, tree: Path) -> None:
-    run("mkfs.vfat", "-F", "32", blank(image, 64))
+def fat(image: Path, tree: Path, bits: int = 32) -> None:
+    run("mkfs.vfat", "-F", bits, blank(image, 64))
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "PATH": PATH}
     words = ["mcopy", "-s", "-m", "-i", str(image), *map(str, tree.iterdir()), "::/"]
     subprocess.run(words, env=environment, check=True, capture_output=True)
+
+
+def fat_without_a_root(image: Path, tree: Path) -> None:
+    """As small ones are made: what is at the top lies in no cluster, and so has no number."""
+    fat(image, tree, 16)
 
 
 def ntfs(image: Path, tree: Path) -> None:
@@ -112,6 +117,7 @@ MAKERS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "xfs": (xfs, ("mkfs.xfs",)),
     "btrfs": (btrfs, ("mkfs.btrfs",)),
     "fat": (fat, ("mkfs.vfat", "mcopy")),
+    "fat16": (fat_without_a_root, ("mkfs.vfat", "mcopy")),
     "ntfs": (ntfs, ("mkntfs", "ntfscp")),
 }
 

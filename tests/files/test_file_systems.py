@@ -40,7 +40,7 @@ def hashes(guest: GuestFiles, volume: bytes, kind: str = "") -> dict[str, str]:
         assert not isinstance(told, Trouble), told
         if isinstance(told, FileEntry) and told.kind == "file":
             path = b"/".join(told.path).decode()
-            path = path.casefold() if kind == "fat" else path
+            path = path.casefold() if kind.startswith("fat") else path
             found[path] = hashlib.sha256()
         elif isinstance(told, Data):
             found[path].update(told.data)
@@ -64,7 +64,7 @@ def made(kind: str, folder: Path) -> tuple[Path, dict[str, str]]:
     image = folder / f"{kind}.raw"
     MAKERS[kind][0](image, tree)
     wanted = expected(tree)
-    if kind == "fat":
+    if kind.startswith("fat"):
         wanted = {path.casefold(): digest for path, digest in wanted.items()}
     if kind == "ntfs":
         wanted = {Path(path).name: digest for path, digest in wanted.items()}
