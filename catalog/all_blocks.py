@@ -21,14 +21,17 @@ _Column = npt.NDArray[np.int64]
 
 
 def next_turns(connection: Connection) -> None:
-    """`next_turns` and `row_needs`: the next turn that is kept, now and without `going_ids`."""
+    """`next_turns` and `row_needs`: the next turn that is kept, now and without `going_ids`.
+
+    Those in `going_ids` count as kept now, also if they went already.
+    """
     connection.execute(
         """CREATE OR REPLACE TEMP TABLE next_turns AS
         SELECT vm_no, turn,
-            min(CASE WHEN state = 'committed' THEN turn END) OVER later AS now,
-            min(CASE WHEN state = 'committed' AND version_id NOT IN (SELECT id FROM going_ids)
-                THEN turn END) OVER later AS stays
-        FROM versions WINDOW later AS (
+            min(CASE WHEN state = 'committed' OR goes THEN turn END) OVER later AS now,
+            min(CASE WHEN state = 'committed' AND NOT goes THEN turn END) OVER later AS stays
+        FROM (SELECT *, version_id IN (SELECT id FROM going_ids) AS goes FROM versions)
+        WINDOW later AS (
             PARTITION BY vm_no ORDER BY turn ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)"""
     )
     connection.execute(

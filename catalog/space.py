@@ -102,7 +102,7 @@ def freed_by(
 
     Args:
         catalog: Which.
-        versions: Those to forget.
+        versions: Those to forget, or that were forgotten just now.
         now: The present.
         max_age: How old the proof of a copy that is relied on may be.
     """

@@ -31,6 +31,7 @@ from tasks.sentinel import suspicious_vms_of
 
 _BUSY, _READ = "its VM is being backed up at this moment", "it is being read at this moment"
 _LAST_GOOD = "the last version of its VM that is known to restore"
+_LAST = "the last one that may restore"
 _AT_ONCE = 64
 """Versions forgotten while the gate is held once."""
 
@@ -85,7 +86,8 @@ def plan_forget(
         keep: A policy to try instead of those that are set.
         vms: Names or uuids of VMs; all if none.
         versions: Beginnings of ids; then these go and no others, whatever a policy says, unless
-            they are pinned, locked, read at this moment, or the last good one of their VM.
+            they are pinned, locked, read at this moment, or the last one of their VM that may
+            restore.
 
     Raises:
         BadInput: It is no policy, or there is no such VM or version.
@@ -97,7 +99,7 @@ def plan_forget(
     reading = versions_read(site)
     if versions:
         wanted = _named(chosen, versions)
-        last = _last_good(chosen, wanted)
+        last = _last_of_vms(chosen, wanted)
         found = [_by_hand(each, last, holds, reading) for each in chosen if each in wanted]
     else:
         found = list(_by_policy(site, chosen, keep, holds, reading))
@@ -147,7 +149,10 @@ def forget(
         Judged(e.version, e.policy, (kept[e.version.version],)) if e.version.version in kept else e
         for e in plan.versions
     )
-    return ForgetPlan(told, plan.freed, done=True)
+    freed = plan.freed
+    if kept:
+        freed = _freed(site, [each.version for each in going if each.version not in kept])
+    return ForgetPlan(told, freed, done=True)
 
 
 def _forget_some(
@@ -207,22 +212,25 @@ def _named(facts: Sequence[VersionFacts], versions: Collection[str]) -> list[Ver
     return found
 
 
-def _last_good(facts: Sequence[VersionFacts], wanted: Collection[VersionFacts]) -> set[VersionId]:
-    """The newest good version of each VM of which every good one is asked for."""
-    good: dict[VmId, list[VersionFacts]] = {}
-    for each in facts:
-        if each.trust == "good":
-            good.setdefault(each.vm, []).append(each)
-    return {
-        max(versions, key=lambda each: each.taken_at).version
-        for versions in good.values()
-        if all(each in wanted for each in versions)
-    }
+def _last_of_vms(
+    facts: Sequence[VersionFacts], wanted: Collection[VersionFacts]
+) -> dict[VersionId, str]:
+    """What stays of each VM, and why: its newest good version, and one if all are asked for."""
+    found: dict[VersionId, str] = {}
+    for _, group in groupby(facts, lambda each: each.vm):
+        versions = sorted(group, key=lambda each: each.taken_at, reverse=True)
+        good = [each for each in versions if each.trust == "good"]
+        sound = [each for each in versions if each.trust != "damaged"]
+        if good and all(each in wanted for each in good):
+            found[good[0].version] = _LAST_GOOD
+        elif all(each in wanted for each in versions):
+            found[(sound or versions)[0].version] = _LAST
+    return found
 
 
 def _by_hand(
     version: VersionFacts,
-    last_good: Collection[VersionId],
+    last: Mapping[VersionId, str],
     holds: Mapping[str, Sequence[Hold]],
     reading: Collection[VersionId],
 ) -> Judged:
@@ -230,8 +238,8 @@ def _by_hand(
         [_point(version, holds, reading)], Retention(last=1), now=system_clock(), zone=UTC
     )
     own = [why for why in kept.reasons if why.startswith(("pinned", "locked", "being"))]
-    if version.version in last_good:
-        own.append(_LAST_GOOD)
+    if version.version in last:
+        own.append(last[version.version])
     return Judged(version, "by hand", tuple(own))
 
 

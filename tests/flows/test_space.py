@@ -9,6 +9,7 @@ import pytest
 
 from catalog.forgotten import REMEMBERED, drop_forgotten
 from catalog.incidents import list_incidents
+from catalog.space import Freed
 from catalog.values import Verdict
 from flows.forget import forget
 from flows.pin import pin
@@ -73,6 +74,9 @@ def test_what_a_policy_does_not_keep_goes_to_the_byte(
     site = new_site({"web": [noise("web", MIB)]})
     disks = nights(site, 4)
     versions = [row.version for row in reversed(site.listed("web"))]
+    whole_vm = plan_forget(site.site, versions=versions)
+    assert [each.version.version for each in whole_vm.going] == versions[:3]
+    assert "the last one that may restore" in forget_page(whole_vm), "none is proved yet"
     ran(pin, versions[0][:8], note="kept for the audit", site=site)
     before = packs_bytes(site)
 
@@ -107,6 +111,9 @@ def test_what_a_policy_does_not_keep_goes_to_the_byte(
     assert set(site.verdicts()) == {Verdict.GOOD}
     assert list_incidents(site.site.catalog.file) == []
     assert site.restore(versions[0]) == disks[0]
+    with vm_claimed(site.site, site.newest("web").vm, "web"):
+        done = ran(forget, site=site, keep="last 1", preview=False)
+    assert (done.going, done.freed) == ((), Freed()), "it says what it did"
     by_hand = plan_forget(site.site, versions=[row.version for row in site.listed("web")])
     assert [each.version.version for each in by_hand.going] == [versions[2]]
     assert "known to restore" in forget_page(by_hand)
