@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 import duckdb
 
 from catalog.migrations import newest
+from catalog.openings import Bounds, Opening
 from catalog.translating import doubt_of, errors_translated, not_opened
 from likeness.clock import stopwatch
 from likeness.errors import BadInput, CatalogBusy, Damaged
@@ -217,25 +218,22 @@ def opened(
     catalog: CatalogLocation, path: Path, *, read_only: bool
 ) -> Generator[Connection, None, None]:
     """Open the file `path` as a catalog; the turn must be held. Use `reading` or `writing`."""
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "threads": catalog.threads if _is_large(path) else 1,
-        "memory_limit": f"{catalog.memory_bytes // 1024} KiB",
-        "temp_directory": str(catalog.scratch),
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-    }
+    threads = catalog.threads if _is_large(path) else 1
+    bounds = Bounds(catalog.memory_bytes, catalog.scratch, threads)
     try:
-        connection = duckdb.connect(path, read_only=read_only, config=settings)
+        opening = Opening(path, bounds, read_only=read_only)
     except duckdb.Error as cause:
         raise not_opened(path, cause) from cause
+    well = False
     try:
         with errors_translated(path):
             _make_private(path)
-            yield connection
+            yield opening.connection
+        well = True
     finally:
         if not read_only:
             _make_private(path)
-        connection.close()
+        opening.close(well=well)
 
 
 def _is_large(path: Path) -> bool:

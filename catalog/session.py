@@ -1,6 +1,6 @@
 """A session with the catalog: one lock and one opening for many consecutive calls.
 
-Opening the file costs twenty times as much as asking it something, so a job keeps it open. Other
+Opening the file costs several times as much as asking it something, so a job keeps it open. Other
 processes are not held up: one that waits says so with a lock on a second side file, and the
 session lets go between two calls, within a fraction of a second, and comes back after its turn.
 """
@@ -24,6 +24,7 @@ from catalog.connection import (
     shared_openings,
     transaction,
 )
+from catalog.openings import cursor
 from catalog.translating import errors_translated
 from likeness.clock import stopwatch
 from likeness.errors import CatalogBusy
@@ -214,7 +215,7 @@ class SharedCatalog:
                 self._open_again()
             self._calls += 1
             assert self._connection is not None  # noqa: S101  # opened above, or it raised
-            return self._readers.pop() if reads and self._readers else self._connection.cursor()
+            return self._readers.pop() if reads and self._readers else cursor(self._connection)
 
     def _open_again(self) -> None:
         if _others_wait(self._catalog):

@@ -14,10 +14,12 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import duckdb
 import pytest
 
+from catalog import openings
 from catalog.connection import CatalogLocation, catalog_locked, opened, reading, writing
 from catalog.runs import begin_run, last_runs
 from catalog.schema import create, migrate
@@ -70,7 +72,7 @@ def test_duckdb_is_connected_in_one_place() -> None:
         for line in re.findall(r".*\bduckdb\s*\.\s*(?:connect|cursor)\b.*", path.read_text())
     ]
     assert len(calls) == 1, calls
-    assert calls[0].startswith("catalog/connection.py:")
+    assert calls[0].startswith("catalog/openings.py:")
 
 
 def test_processes_that_write_at_the_same_time_lose_nothing(catalog: CatalogLocation) -> None:
@@ -362,3 +364,58 @@ def test_too_little_memory_is_no_damage(catalog: CatalogLocation) -> None:
             begin_run(replace(catalog, memory_bytes=16 << 10), run(1), "job", NOW)
     assert not catalog.doubt.exists()
     begin_run(catalog, run(1), "job", NOW)
+
+
+def bounds_of(connection: duckdb.DuckDBPyConnection) -> tuple[object, ...]:
+    return connection.execute(
+        "SELECT current_setting('memory_limit'), current_setting('temp_directory'),"
+        " current_setting('threads'), (SELECT count(*) FROM duckdb_tables() WHERE temporary)"
+    ).fetchall()[0]
+
+
+def test_duckdb_is_made_once_for_many_openings_each_within_its_own_bounds(
+    catalog: CatalogLocation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[object] = []
+    connect = duckdb.connect
+
+    def noted(**given: Any) -> duckdb.DuckDBPyConnection:
+        made.append(given)
+        return connect(**given)
+
+    monkeypatch.setattr(duckdb, "connect", noted)
+    openings._idle.clear()
+    other = CatalogLocation(tmp_path / "it's other" / "catalog.duckdb", memory_bytes=64 << 20)
+    create(other, NOW)
+    for each, memory in ((catalog, "1.0 GiB"), (other, "64.0 MiB"), (catalog, "1.0 GiB")):
+        with writing(each) as connection:
+            assert bounds_of(connection) == (memory, str(each.scratch), 1, 0)
+            connection.execute("CREATE TEMPORARY TABLE passing (n INTEGER)")
+            connection.execute(
+                "INSERT INTO runs VALUES (uuid(), 'job', now(), NULL, 'running', '')"
+            )
+        assert catalog_is_closed(each)
+    assert [len(last_runs(each)) for each in (catalog, other)] == [2, 1]
+    assert len(made) == 1
+
+    def fail() -> None:
+        with reading(catalog) as connection:
+            connection.execute("SET GLOBAL max_temp_directory_size = '1MB'")
+            connection.execute("SELECT nothing FROM nowhere")
+
+    with pytest.raises(duckdb.CatalogException):
+        fail()
+    with reading(catalog) as connection:
+        assert len(made) == 2, "what failed is not used again"
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+    child = os.fork()
+    if not child:
+        os._exit(len(openings._idle))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(openings._idle) == 1
+
+
+def catalog_is_closed(catalog: CatalogLocation) -> bool:
+    files = [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.exists()]
+    log = catalog.path.with_name(f"{catalog.path.name}.wal")
+    return catalog.path not in files and not log.exists()

@@ -4,15 +4,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from prefect import flow
 from prefect.client.base import PrefectHttpxSyncClient
 
 from blocks import Site
 from blocks.site import ROLES
+from catalog import openings
 from catalog.connection import reading, shared_openings
 from catalog.serving import STILL
 from likeness.errors import StoreMissing
@@ -80,15 +81,15 @@ def counted(site: Scene, patch: pytest.MonkeyPatch) -> Generator[Counted, None, 
     before = Counter(site.pool.journal.counts())
     read, entries = LocalTransport.read, LocalTransport.entries
     folders, listing = LocalTransport.folders, LocalTransport.listing
-    connect, send = duckdb.connect, PrefectHttpxSyncClient.send
+    attach, send = openings.attach, PrefectHttpxSyncClient.send
 
     def counting_send(self: PrefectHttpxSyncClient, request: Any, *rest: Any, **more: Any) -> Any:
         found.requests[f"{request.method} {request.url.path}"] += 1
         return send(self, request, *rest, **more)
 
-    def counting_connect(path: Any, *rest: Any, **more: Any) -> Any:
-        found.catalogs += str(path) == str(site.catalog_file)
-        return connect(path, *rest, **more)
+    def counting_attach(instance: Any, path: Path, **more: Any) -> None:
+        found.catalogs += path == site.catalog_file
+        attach(instance, path, **more)
 
     def counting_open(*given: Any) -> Any:
         found.stores += 1
@@ -106,7 +107,7 @@ def counted(site: Scene, patch: pytest.MonkeyPatch) -> Generator[Counted, None, 
         patched.setattr(LocalTransport, "entries", counting(found.listed, entries))
         patched.setattr(LocalTransport, "folders", counting(found.listed, folders))
         patched.setattr(LocalTransport, "listing", counting(found.listed, listing))
-        patched.setattr(duckdb, "connect", counting_connect)
+        patched.setattr(openings, "attach", counting_attach)
         patched.setattr(PrefectHttpxSyncClient, "send", counting_send)
         patched.setattr("blocks.data_store.open_store_with_key_file", counting_open)
         yield found
@@ -159,7 +160,7 @@ def test_an_unchanged_job_opens_and_asks_once_and_each_further_vm_opens_nothing(
     assert (web.new_bytes, web.sent_bytes) == (0, 0)
     print(f"calls of one VM {one.asked}, of three {three.asked}")
     assert (one.stores, one.logins) == (three.stores, three.logins) == (1, 1)
-    assert max(one.catalogs, three.catalogs) <= 3
+    assert 1 <= min(one.catalogs, three.catalogs) <= max(one.catalogs, three.catalogs) <= 3
     print(f"requests of one VM {one.requests.total()}, of three {three.requests.total()}")
     for found in (one, three):
         assert found.requests["GET /api/admin/storage"] == 0, "no result is kept"
