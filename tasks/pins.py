@@ -6,6 +6,7 @@ from blocks import Site
 from catalog.versions import find_version
 from likeness.clock import system_clock
 from likeness.errors import BadInput
+from likeness.store.repair.begun_for_nothing import holds_now
 from likeness.store.write.holding import pin, unpin
 from tasks.ages import age_limit
 from tasks.claims import store_gate
@@ -37,7 +38,8 @@ def pin_version(
     with site.data_store.open() as store, store_gate(site):
         if lift:
             unpin(store, row.record, note=note, clock=system_clock)
-            done = "is not pinned any more"
+            locks = [e for e in holds_now(store).get(row.record, ()) if e.holds_at(now)]
+            done = "; ".join(["is not pinned any more", *map(str, locks)])
         else:
             pin(store, row.record, note=note, until=ends, clock=system_clock, locked=locked)
             word = "locked" if locked else "pinned"
@@ -54,12 +56,12 @@ def moment_of(text: str, now: datetime) -> datetime | None:
     text = text.strip()
     if not text:
         return None
-    if text.isdigit() and len(text) < 6:
+    if text.isdecimal() and len(text) < 6:
         return now + timedelta(days=int(text))
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as cause:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as cause:
         raise BadInput(
             f"{text[:40]!r} is no moment: give a day such as 2027-12-31, or a number of days"
         ) from cause
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

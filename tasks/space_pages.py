@@ -11,6 +11,7 @@ from likeness.model.sizes import counted, readable_size
 from likeness.store.prune.reclaiming import Reclaimed
 from tasks.artifacts import put_markdown
 from tasks.forget import ForgetPlan, Judged
+from tasks.reports import cell
 
 _MAX_ROWS = 500
 _TRUST = {"good": "✅", "damaged": "❌", "unchecked": "⏳"}
@@ -50,11 +51,11 @@ def _table(title: str, versions: Sequence[Judged]) -> list[str]:
     rows = ["| VM | version | taken | | policy | why |", "|---|---|---|---|---|---|"]
     for each in versions[:_MAX_ROWS]:
         version = each.version
-        name = version.vm_name.replace("|", "\\|").replace("\n", " ")
         why = "; ".join(each.reasons) or "no rule keeps it"
+        name, taken = cell(version.vm_name), f"{version.taken_at:%Y-%m-%d %H:%M}"
         rows.append(
-            f"| {name} | {version.version[:8]} | {version.taken_at:%Y-%m-%d %H:%M} |"
-            f" {_TRUST[version.trust]} | {each.policy} | {why} |"
+            f"| {name} | {version.version[:8]} | {taken} |"
+            f" {_TRUST[version.trust]} | {cell(each.policy)} | {cell(why)} |"
         )
     more = len(versions) - _MAX_ROWS
     tail = [f"and {more} more"] if more > 0 else []

@@ -22,6 +22,7 @@ from likeness.store.check.auditing import audit_presence
 from likeness.store.format.observations import Weight
 from tasks.claims import version_read, vm_claimed
 from tasks.forget import plan_forget
+from tasks.pins import moment_of
 from tasks.space_pages import forget_page
 from tests.flows.scene import MIB, Scene, noise
 from tests.flows.test_parameters import DEPLOYMENTS
@@ -77,7 +78,7 @@ def test_what_a_policy_does_not_keep_goes_to_the_byte(
     whole_vm = plan_forget(site.site, versions=versions)
     assert [each.version.version for each in whole_vm.going] == versions[:3]
     assert "the last one that may restore" in forget_page(whole_vm), "none is proved yet"
-    ran(pin, versions[0][:8], note="kept for the audit", site=site)
+    ran(pin, versions[0][:8], note="kept for the audit\n| of 2199", site=site)
     before = packs_bytes(site)
 
     preview = as_deployed("forget-preview", site=site)
@@ -86,7 +87,7 @@ def test_what_a_policy_does_not_keep_goes_to_the_byte(
     page = shown("forget-preview", site=site)
     assert page == forget_page(preview)
     assert f"{preview.freed.packs_bytes:,} bytes" in page
-    assert "pinned: kept for the audit" in page
+    assert "pinned: kept for the audit ¦ of 2199 |" in page
     assert "last 2 (job nightly)" in page
     with version_read(site.site, versions[2]):
         assert len(plan_forget(site.site, keep="last 1", vms=["web"]).going) == 1
@@ -111,6 +112,10 @@ def test_what_a_policy_does_not_keep_goes_to_the_byte(
     assert set(site.verdicts()) == {Verdict.GOOD}
     assert list_incidents(site.site.catalog.file) == []
     assert site.restore(versions[0]) == disks[0]
+    locked = ran(pin, versions[0][:8], until="2199-01-01T05:00+05:00", lock=True, site=site)
+    assert locked.endswith("is locked until 2199-01-01 00:00 UTC")
+    lifted = ran(pin, versions[0][:8], lift=True, site=site)
+    assert lifted.endswith("is not pinned any more; it is locked until 2199-01-01 00:00")
     with vm_claimed(site.site, site.newest("web").vm, "web"):
         done = ran(forget, site=site, keep="last 1", preview=False)
     assert (done.going, done.freed) == ((), Freed()), "it says what it did"
@@ -177,6 +182,12 @@ def test_what_a_job_left_that_never_got_to_its_index_goes(
 
 def _no_index(*_: object, **__: object) -> None:
     raise OSError(errno.EIO, "the process is gone")
+
+
+@pytest.mark.parametrize("said", ["²", "2027-02-30", "9999-12-31T23:00-05:00", "soon"])
+def test_what_is_no_moment_is_refused_in_words(said: str) -> None:
+    with pytest.raises(BadInput, match="is no moment: give a day"):
+        moment_of(said, system_clock())
 
 
 @pytest.mark.torture

@@ -35,12 +35,10 @@ class Hold:
         return self.until is None or self.until > now
 
     def __str__(self) -> str:
+        word = "locked" if self.locked else "pinned"
         until = f" until {self.until:%Y-%m-%d %H:%M}" if self.until else ""
-        return (
-            f"it is locked{until}: {self.note}"
-            if self.locked
-            else f"it is pinned{until}: {self.note}"
-        )
+        note = f": {self.note}" if self.note else ""
+        return f"it is {word}{until}{note}"
 
 
 def holds_on(store: DataStore, *, but: Container[str] = ()) -> Mapping[str, Sequence[Hold]]:
