@@ -169,8 +169,7 @@ def take_back_version(version: str, run: RunId, *, site: Site) -> TakenBack:
     """Take a forgotten version back, as long as its data is there.
 
     Raises:
-        UnknownVersion: No forgotten version's id begins so.
-        ObjectMissing: Some of its data is deleted already.
+        UnknownVersion: No forgotten version's id begins so, or some of it is deleted already.
     """
     with site.data_store.open() as store, scratch_folder(site, run) as scratch:
         record = find_forgotten(store, version.strip().lower())

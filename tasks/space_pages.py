@@ -8,6 +8,7 @@ from prefect.states import Completed
 
 from blocks import Site
 from likeness.model.sizes import counted, readable_size
+from likeness.store.prune.compacting import LIVE_SHARE
 from likeness.store.prune.reclaiming import Reclaimed
 from tasks.artifacts import put_markdown
 from tasks.forget import ForgetPlan, Judged
@@ -34,7 +35,8 @@ def forget_page(plan: ForgetPlan) -> str:
         f" {counted(freed.packs, 'pack')} for that.",
         f"Only they need {freed.exclusive_bytes:,} bytes"
         f" ({readable_size(freed.exclusive_bytes)}) of data blocks; what shares a pack with data"
-        " that stays is not given back.",
+        f" that stays goes once less than {LIVE_SHARE:.0%} of that pack is needed, and a reclaim"
+        " rewrites it.",
     ]
     if freed.waiting_packs:
         lines.append(
@@ -67,7 +69,8 @@ def forgotten_state(plan: ForgetPlan) -> State[Any]:
     going, freed = len(plan.going), readable_size(plan.freed.packs_bytes)
     verb = "forgotten" if plan.done else "would be forgotten"
     message = f"{counted(going, 'version')} {verb}, which frees {plan.freed.packs_bytes:,} bytes"
-    return Completed(message=f"{message} ({freed})" if going else f"no version {verb}", data=plan)
+    message += f" ({freed}) in whole packs"
+    return Completed(message=message if going else f"no version {verb}", data=plan)
 
 
 def show_reclaim(done: Reclaimed, *, site: Site) -> None:

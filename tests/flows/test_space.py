@@ -132,7 +132,9 @@ def test_a_pack_that_holds_little_is_rewritten_and_goes(
     (first,) = site.packs()
     site.pool.write("web", disk=0, offset=CHUNK, data=noise("later", 3 * CHUNK))
     site.back_up("web", keep="last 1", validated=True)
-    ran(forget, site=site, preview=False)
+    done = ran(forget, site=site, preview=False)
+    assert done.freed.packs_bytes == 0 < done.freed.exclusive_bytes
+    assert "goes once less than 70% of that pack is needed" in forget_page(done)
     before = packs_bytes(site)
 
     done = ran(reclaim, site=site)

@@ -5,6 +5,7 @@ from pathlib import Path
 from likeness.clock import Clock
 from likeness.errors import ObjectMissing, UnknownVersion
 from likeness.model.ids import PackId, RunId
+from likeness.model.sizes import readable_size
 from likeness.stopping import StopToken
 from likeness.store.check.needs import needs_of
 from likeness.store.format import layout
@@ -30,9 +31,16 @@ def find_forgotten(store: DataStore, version: str) -> str:
         UnknownVersion: None, or several.
     """
     found = [n for n in forgotten_records(store) if n.rpartition("-")[2].startswith(version)]
+    if not found:
+        raise UnknownVersion(
+            f"no forgotten version begins with {version!r}; it was not forgotten, or is deleted"
+            " already, and then only a vault may have it"
+        )
     if len(found) != 1 or len(version) < 4:
-        many = "several forgotten versions begin" if found else "no forgotten version begins"
-        raise UnknownVersion(f"{many} with {version!r}; what was deleted cannot be taken back")
+        raise UnknownVersion(
+            f"forgotten versions that begin with {version!r}: {len(found)}; give more of the id, at"
+            " least four digits"
+        )
     return found[0]
 
 
@@ -53,8 +61,7 @@ def undelete(
         The packs it needs that were condemned, and are not any more.
 
     Raises:
-        UnknownVersion: It was not forgotten, or its record is deleted already.
-        ObjectMissing: Some of its data is deleted already.
+        UnknownVersion: It was not forgotten, or some of it is deleted already.
         Damaged: Its record or a block map is.
     """
     lies_at = layout.forgotten_record(record)
@@ -71,8 +78,12 @@ def undelete(
             there.add(pack.locations.chunks())
     needs = needs_of(store, {record: lies_at}, there, (), scratch=scratch, stop=stop)
     if record in needs.lacking:
-        lost = needs.lacking[record].lost_bytes
-        raise ObjectMissing(f"{record}: {lost} bytes of its disks")
+        lost = readable_size(needs.lacking[record].lost_bytes)
+        id_ = record.rpartition("-")[2][:8]
+        raise UnknownVersion(
+            f"version {id_} cannot be taken back: {lost} of its disks are deleted already, or may be"
+            " at any moment; a vault may have it whole"
+        )
     needed: set[PackId] = packs_of(store, version, scratch=scratch, stop=stop)
     mine = needed & condemned.packs.keys() - tainted
     if mine:
