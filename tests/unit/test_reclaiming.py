@@ -274,7 +274,7 @@ def test_what_an_earlier_owner_condemned_is_relied_on_by_nobody(workshop: Worksh
     (condemned,) = condemned_packs(workshop.store)
     take_over(workshop.store, random_name(), host="", clock=workshop.clock)
 
-    with pytest.raises(UnknownVersion, match="^version .{8} cannot be taken back: .* deleted"):
+    with pytest.raises(UnknownVersion, match=r"^version .{8} cannot be taken back: .* deleted"):
         bring_back(workshop, two)
 
     copy = workshop.back_up(workshop_disk(workshop, two), vm=VmId(random_name()), incremental=False)

@@ -81,8 +81,8 @@ def undelete(
         lost = readable_size(needs.lacking[record].lost_bytes)
         id_ = record.rpartition("-")[2][:8]
         raise UnknownVersion(
-            f"version {id_} cannot be taken back: {lost} of its disks are deleted already, or may be"
-            " at any moment; a vault may have it whole"
+            f"version {id_} cannot be taken back: {lost} of its disks are deleted already, or may"
+            " be at any moment; a vault may have it whole"
         )
     needed: set[PackId] = packs_of(store, version, scratch=scratch, stop=stop)
     mine = needed & condemned.packs.keys() - tainted
