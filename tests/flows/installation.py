@@ -69,7 +69,8 @@ class Installation:
         """Start the server and wait until it answers; at first with what is made at its start."""
         self._said = None
         database = Path(self.environment["PREFECT_HOME"], "prefect.db")
-        if made_database().exists() and not database.exists():
+        is_its_own = "PREFECT_API_DATABASE_CONNECTION_URL" not in self.environment
+        if is_its_own and made_database().exists() and not database.exists():
             database.parent.mkdir(0o700, exist_ok=True)  # as Prefect makes it
             shutil.copyfile(made_database(), database)
         self._start("server", "prefect", "server", "start", "--host", "127.0.0.1")
