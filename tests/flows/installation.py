@@ -247,13 +247,14 @@ class Installation:
         return found
 
     def ended(self, run: str, *, seconds: float = 180) -> dict[str, Any]:
-        """Wait for a flow run's end; its state."""
+        """Wait for the end of a flow run and of its process, which writes pages last; its state."""
         wait_until(
             lambda: self.flow_run(run)["state"]["type"] in STATES_AT_END,
             f"flow run {run} ends",
             seconds=seconds,
             pause=0.2,
         )
+        wait_until(lambda: not _processes_of(run), f"the process of flow run {run} ends", pause=0.1)
         state: dict[str, Any] = self.flow_run(run)["state"]
         return state
 
@@ -271,8 +272,7 @@ class Installation:
 
     def process_of_run(self, run: str) -> int:
         """The process that a flow run is at work in."""
-        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        (found,) = [pid for pid in pids if f"PREFECT__FLOW_RUN_ID={run}" in _environment(pid)]
+        (found,) = _processes_of(run)
         return found
 
     def kill_worker(self) -> None:
@@ -340,6 +340,11 @@ def processes_of(session: int) -> Sequence[int]:
             if int(fields[3]) == session and fields[0] != "Z":
                 found.append(int(entry.name))
     return found
+
+
+def _processes_of(run: str) -> list[int]:
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if f"PREFECT__FLOW_RUN_ID={run}" in _environment(pid)]
 
 
 def _environment(pid: int) -> str:
