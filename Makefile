@@ -35,7 +35,7 @@ demo: $(READY) ## back up two VMs of a simulated pool, change, validate, restore
 
 test: $(READY) ## run the tests; ARGS="-k words" chooses some
 	@tests/packages.sh test
-	@$(PYTEST) -n $$(( $$(nproc) * 2 )) --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
+	@$(PYTEST) -n $$(( ($$(nproc) * 3 + 1) / 2 )) --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
 cover: $(READY) ## run the tests and measure what they reach
 	@tests/packages.sh test
