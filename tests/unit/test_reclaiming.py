@@ -317,6 +317,26 @@ def test_a_backup_whose_base_was_forgotten_under_way_is_no_version(workshop: Wor
     assert workshop.restore(workshop.back_up(disk)) == disk
 
 
+def test_what_was_condemned_while_the_clock_was_ahead_goes_all_the_same(
+    workshop: Workshop,
+) -> None:
+    versions = history(workshop, 4)
+    forget(workshop, versions[1])
+    days_later(workshop, 4000)
+    assert len(reclaim(workshop).condemned) == 1
+    days_later(workshop, -4000)
+    forget(workshop, versions[2])
+
+    deleted = []
+    for _ in range(4):
+        deleted.append(len(reclaim(workshop).deleted))
+        days_later(workshop, 4)
+
+    assert deleted == [0, 0, 2, 0], "it waits from when the clock was right again"
+    assert not workshop.names(layout.FORGOTTEN)
+    assert damage(workshop) == []
+
+
 def test_what_forgotten_versions_name_is_read_once_however_many_there_are(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,10 +61,23 @@ class Condemned:
         own = dict(self.runs)
         return {
             number
-            for number, said_at in self.said.items()
+            for number, said_at in self._said_by(now).items()
             if said_at + wait <= now
             and len({r for n, r in self.runs if n > number} - {own[number]}) >= runs
         }
+
+    def _said_by(self, now: datetime) -> dict[int, datetime]:
+        """When each was made at the latest.
+
+        One whose clock was ahead would never be due: it was made before the next one.
+        """
+        found: dict[int, datetime] = {}
+        latest: datetime | None = None
+        for number, said_at in sorted(self.said.items(), reverse=True):
+            latest = said_at if said_at <= now else latest
+            if latest is not None:
+                found[number] = latest
+        return found
 
     def by_others(self, owner: int) -> set[PackId]:
         """Packs that an earlier owner condemned: whether they are still there nobody knows."""
