@@ -60,9 +60,9 @@ def vm_and_version(text: str) -> tuple[str, str]:
 def _moment(said: str, text: str) -> datetime:
     try:
         found = datetime.fromisoformat(said)
-    except ValueError as cause:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as cause:  # a moment may be out of all years in UTC
         raise _unclear(text) from cause
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _unclear(text: str) -> BadInput:

@@ -32,7 +32,11 @@ def test_words_and_ids_are_told_apart(text: str, wanted: WantedVersion | None) -
 
 
 @pytest.mark.parametrize(
-    "text", ["yesterday", "2026-11-20", "last good before", "last good before noon", "abc", "last"]
+    "text",
+    [
+        *("yesterday", "2026-11-20", "last good before", "last good before noon", "abc", "last"),
+        "before 0001-01-01T00:00+14:00",
+    ],
 )
 def test_what_is_neither_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(BadInput, match="last good before 2026-11-20"):
