@@ -9,6 +9,7 @@ from dissect.target.filesystem import DirEntry
 from dissect.util.stream import RunlistStream
 
 from likeness.files.messages import MAX_READ, Data, FileEntry, Hole, Trouble
+from likeness.files.stored import stream_of, written_bytes
 
 _DEEPEST = 512
 _ONE_PLACE = ("ext", "xfs", "ntfs")  # a folder's number is its own, and it is in one place
@@ -127,13 +128,15 @@ def content(entry: Any, size: int) -> Iterator[Data | Hole]:
         _require_own_bytes(entry.entry.attributes)
     if entry.fs.__type__ == "ext" and int(entry.entry.inode.i_flags) & _EXT_ENCRYPTED:
         raise ValueError("it is encrypted in the guest")
-    file = entry.open()
+    file, written = stream_of(entry), written_bytes(entry, size)
     at = 0
-    for begin, end in _holes(file, size):
+    for begin, end in _holes(file, written):
         yield from _stretch(file, at, begin)
         yield Hole(end - begin)
         at = end
-    yield from _stretch(file, at, size)
+    yield from _stretch(file, at, written)
+    if written < size:
+        yield Hole(size - written)
 
 
 def _require_own_bytes(attributes: Any) -> None:

@@ -190,6 +190,56 @@ def test_what_ntfs_has_compressed_comes_out_as_it_went_in(tmp_path: Path) -> Non
         assert hashes(guest, volume.name) == wanted
 
 
+def on_noise(image: Path, mib: int) -> Path:
+    """A disk that was in use before: what is only set aside on it holds what was there."""
+    with images.blank(image, mib).open("r+b") as file:
+        file.write(noise("before", 24 * MIB))
+    return image
+
+
+@pytest.mark.needs("mkntfs", "ntfscp")
+def test_what_ntfs_has_only_set_aside_is_zeros(tmp_path: Path) -> None:
+    image, file = tmp_path / "ntfs.raw", tmp_path / "begun"
+    file.write_bytes(noise("begun", 100_000))
+    images.run("mkntfs", "-q", "-F", "-Q", on_noise(image, 24))
+    images.run("ntfscp", "-q", image, file, file.name)
+    images.run("ntfsfallocate", "-f", "-l", 3_000_000, image, file.name)
+    wanted = hashlib.sha256(file.read_bytes() + bytes(2_900_000)).hexdigest()
+    with open_files(disks_of(image)) as guest:
+        assert hashes(guest, b"0") == {"begun": wanted}
+
+
+def test_what_exfat_has_only_set_aside_is_zeros(tmp_path: Path) -> None:
+    image, content = tmp_path / "exfat.raw", noise("begun", 100_000)
+    images.exfat(image, "begun", content, 70_001)
+    with open_files(disks_of(image)) as guest:
+        wanted = hashlib.sha256(content[:70_001] + bytes(29_999)).hexdigest()
+        assert hashes(guest, b"0") == {"begun": wanted}
+
+
+@pytest.mark.needs("mkfs.xfs", "mount")
+def test_what_xfs_has_only_set_aside_is_zeros(tmp_path: Path) -> None:
+    image, mounted = tmp_path / "xfs.raw", tmp_path / "mounted"
+    mounted.mkdir()
+    images.run("mkfs.xfs", "-q", "-f", "-K", on_noise(image, 320))
+    done = subprocess.run(["mount", "-o", "loop", image, mounted], check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip("this machine does not let us mount XFS")
+    try:
+        for name in ("nothing", "begun"):
+            with (mounted / name).open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, 3_000_000)
+        with (mounted / "begun").open("r+b") as file:
+            file.seek(1_000_000)
+            file.write(b"in its middle")
+        wanted = expected(mounted)
+    finally:
+        images.run("umount", mounted)
+    with open_files(disks_of(image)) as guest:
+        assert hashes(guest, b"0") == wanted
+    assert wanted["nothing"] == hashlib.sha256(bytes(3_000_000)).hexdigest()
+
+
 @pytest.mark.parametrize("label", ["gpt", "dos"])
 def test_partitions_are_found(label: str, tmp_path: Path) -> None:
     (one, first), (two, second) = made("fat", tmp_path), made("ext4", tmp_path)

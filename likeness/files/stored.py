@@ -1,0 +1,42 @@
+"""In the reader's process: which bytes of a file its file system has stored.
+
+Room may be set aside for a file before anything is written to it. What lies there is whatever was
+on the disk before, often of files long deleted; the guest reads zeros, and so does everybody else.
+"""
+
+from typing import Any
+
+from dissect.util.stream import RunlistStream
+
+_UNWRITTEN = 3  # where the library says so of an extent of XFS
+
+
+def stream_of(entry: Any) -> Any:
+    """The bytes of a file, with zeros for what XFS only set aside for it."""
+    file = entry.open()
+    if entry.fs.__type__ == "xfs" and type(file) is RunlistStream:
+        file.runlist = _written_runs(entry.entry)
+    if entry.fs.__type__ == "exfat":
+        file.block_size = entry.fs.exfat.sector_size  # what the library counts its runs in
+    return file
+
+
+def _written_runs(node: Any) -> list[tuple[int | None, int]]:
+    """Its runs as the library makes them of its extents, and the unwritten ones as holes."""
+    extents = node._iter_blocks()
+    return [
+        (None, count) if place is None or next(extents)[_UNWRITTEN] else (place, count)
+        for place, count in node.dataruns
+    ]
+
+
+def written_bytes(entry: Any, size: int) -> int:
+    """How many of a file's bytes, from its first one on, were ever written."""
+    if entry.fs.__type__ == "ntfs":
+        for each in entry.entry.attributes.DATA:
+            header = each.header
+            if not (header.name or header.resident or header.lowest_vcn):
+                return min(size, int(header.header.Form.Nonresident.ValidDataLength))
+    if entry.fs.__type__ == "exfat":
+        return min(size, int(entry.entry[0].stream.valid_data_length))
+    return size
