@@ -32,6 +32,10 @@ _OTHERS = (
     (3, b"-FVE-FS-", "encrypted by BitLocker: it cannot be read without its key"),
     (4086, b"SWAPSPACE2", "swap space: no files"),
 )
+_LARGE_FOLDERS = (  # the library would leave out what is in the rest of each
+    "xfs, with folders in blocks of more than its own size: they cannot be read here; restore the"
+    " disk and mount it"
+)
 _LOST_GROUP = "of an LVM group that is not whole here: a disk of it may be missing"
 
 
@@ -131,6 +135,8 @@ def _opened(piece: _Piece, kind: type[Filesystem], files: object) -> FoundVolume
         return FoundVolume(
             _told(piece, "", f"{kind.__type__}, but it cannot be read: {cause!r}"[:200])
         )
+    if kind is XfsFilesystem and opened.xfs.sb.sb_dirblklog:
+        return FoundVolume(_told(piece, "", _LARGE_FOLDERS))
     return FoundVolume(_told(piece, kind.__type__, ""), opened)
 
 

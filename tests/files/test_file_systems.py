@@ -240,6 +240,16 @@ def test_what_xfs_has_only_set_aside_is_zeros(tmp_path: Path) -> None:
     assert wanted["nothing"] == hashlib.sha256(bytes(3_000_000)).hexdigest()
 
 
+@pytest.mark.needs("mkfs.xfs")
+def test_xfs_whose_folders_would_be_read_in_part_is_told(tmp_path: Path) -> None:
+    image = images.blank(tmp_path / "xfs.raw", 320)
+    images.run("mkfs.xfs", "-q", "-f", "-n", "size=8192", image)
+    with open_files(disks_of(image)) as guest:
+        (volume,) = guest.volumes()
+    assert volume.kind == ""
+    assert "cannot be read here" in volume.note
+
+
 @pytest.mark.parametrize("label", ["gpt", "dos"])
 def test_partitions_are_found(label: str, tmp_path: Path) -> None:
     (one, first), (two, second) = made("fat", tmp_path), made("ext4", tmp_path)
