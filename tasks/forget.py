@@ -21,6 +21,7 @@ from likeness.model.choosing import called
 from likeness.model.ids import VersionId, VmId, as_uuid
 from likeness.model.retention import Point, Retention, judged, parse_policy, policies_by_tag
 from likeness.store.format.data_store import DataStore
+from likeness.store.prune.brakes import require_all_pins
 from likeness.store.repair.begun_for_nothing import holds_now
 from likeness.store.write.forgetting import finish_moves, forget_versions
 from likeness.store.write.holding import Hold
@@ -91,10 +92,12 @@ def plan_forget(
 
     Raises:
         BadInput: It is no policy, or there is no such VM or version.
+        ReclaimStopped: A pin is gone from the store, so nobody knows what must stay.
     """
     facts = space.versions_to_judge(site.catalog.file)
     chosen = _of_vms(facts, vms)
     with site.data_store.open() as store:
+        require_all_pins(store)
         holds = holds_now(store)
     reading = versions_read(site)
     if versions:

@@ -1,11 +1,17 @@
 """Pins: a version that somebody wants to keep stays, whatever any policy says."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from blocks import Site
 from catalog.versions import find_version
 from likeness.clock import system_clock
 from likeness.errors import BadInput
+from likeness.model.sizes import counted
+from likeness.store.format import layout
+from likeness.store.format.data_store import DataStore
+from likeness.store.prune.brakes import pins_that_are_gone
+from likeness.store.prune.sweeping import state_swept
 from likeness.store.repair.begun_for_nothing import holds_now
 from likeness.store.write.holding import pin, unpin
 from tasks.ages import age_limit
@@ -36,15 +42,34 @@ def pin_version(
     row = find_version(site.catalog.file, version.strip(), now, age)
     ends = moment_of(until, now)
     with site.data_store.open() as store, store_gate(site):
+        gone = pins_that_are_gone(store)
+        above = max(map(layout.number_of, gone), default=0)
         if lift:
-            unpin(store, row.record, note=note, clock=system_clock)
+            unpin(store, row.record, note=note, clock=system_clock, above=above)
             locks = [e for e in holds_now(store).get(row.record, ()) if e.holds_at(now)]
             done = "; ".join(["is not pinned any more", *map(str, locks)])
         else:
-            pin(store, row.record, note=note, until=ends, clock=system_clock, locked=locked)
+            pin(
+                store,
+                row.record,
+                note=note,
+                until=ends,
+                clock=system_clock,
+                locked=locked,
+                above=above,
+            )
             word = "locked" if locked else "pinned"
             done = f"is {word} until {ends:%Y-%m-%d %H:%M} UTC" if ends else f"is {word}"
+            done += _given_up(store, gone)
     return f"{row.vm_name}, version {row.version[:8]} of {row.taken_at:%Y-%m-%d %H:%M}, {done}"
+
+
+def _given_up(store: DataStore, gone: Sequence[str]) -> str:
+    """Say of pins that vanished that they count no more: a person has just seen to what stays."""
+    if not gone:
+        return ""
+    state_swept(store, (), tuple(gone), "they were gone, and pins were made anew", system_clock)
+    return f"; gone from the store, and given up: {counted(len(gone), 'earlier pin')}"
 
 
 def moment_of(text: str, now: datetime) -> datetime | None:

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from flows.pin import pin
 from flows.reclaim import reclaim, undelete
 from flows.vault import vault
 from likeness.clock import system_clock
-from likeness.errors import BadInput, UnknownVersion
+from likeness.errors import BadInput, ReclaimStopped, UnknownVersion
 from likeness.stopping import StopToken
 from likeness.store.check.auditing import audit_presence
 from likeness.store.format.observations import Weight
@@ -184,6 +185,34 @@ def test_what_a_job_left_that_never_got_to_its_index_goes(
 
 def _no_index(*_: object, **__: object) -> None:
     raise OSError(errno.EIO, "the process is gone")
+
+
+def test_a_lock_that_vanished_is_missed_until_a_person_has_seen_to_it(
+    new_site: Callable[..., Scene],
+) -> None:
+    site = new_site({"web": [noise("web", MIB)]})
+    nights(site, 2)
+    first = site.listed("web")[-1].version
+    ran(pin, first[:8], until="90", lock=True, site=site)
+    site.back_up("web")
+    (lost,) = filter(Path.is_file, (site.place / "holds").rglob("*"))
+    kept = lost.rename(site.folder / "lost")
+    site.back_up("web", validated=True)
+
+    assert any("holds/" in said and "is pinned anew" in said for said in damage(site))
+    for keep in ("", "last 1"):
+        with pytest.raises(ReclaimStopped, match="a pin or a lock is gone"):
+            ran(forget, site=site, keep=keep, preview=False)
+    kept.rename(lost)
+    assert first in {row.version for row in site.listed("web")}
+    assert first not in {e.version.version for e in ran(forget, site=site, keep="last 1").going}
+
+    lost.unlink()
+    said = ran(pin, first[:8], site=site)
+    assert said.endswith("is pinned; gone from the store, and given up: 1 earlier pin")
+    site.back_up("web")
+    assert damage(site) == []
+    assert len(ran(forget, site=site, keep="last 1", preview=False).going) == 2
 
 
 @pytest.mark.parametrize("said", ["²", "2027-02-30", "9999-12-31T23:00-05:00", "soon"])

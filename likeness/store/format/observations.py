@@ -70,6 +70,7 @@ _BY_FOLDER = {
     layout.INDEX: "versions restore by the packs' own tables, slowly",
     layout.HEADS: "versions restore, but whether others were lost before cannot be told in full",
     layout.SWEPT: "versions restore; packs that were given back may be reported as missing",
+    layout.HOLDS: "nothing is forgotten until it is put back, or what must stay is pinned anew",
     layout.CATALOG: "another copy of the catalog is used instead",
     layout.NEEDS: "versions restore; a vault host without a key waits for the VM's next list",
     layout.MAPS: "the other copy of this block map stands in for it, as long as that is whole",

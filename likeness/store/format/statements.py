@@ -23,13 +23,16 @@ _ATTEMPTS = 20  # others who write one at this moment
 _D = TypeVar("_D", bound=msgspec.Struct)
 
 
-def state(store: DataStore, folder: str, make: Callable[[int], msgspec.Struct]) -> int:
+def state(
+    store: DataStore, folder: str, make: Callable[[int], msgspec.Struct], *, above: int = 0
+) -> int:
     """Write the next statement of a folder; its number.
 
     Args:
         store: Where.
         folder: `layout.SWEPT`, `layout.FORGETS` and their like.
         make: Gives the document, told its number.
+        above: Its number is larger: that one is taken by what is gone.
 
     Raises:
         NameTaken: Others took every number.
@@ -37,7 +40,8 @@ def state(store: DataStore, folder: str, make: Callable[[int], msgspec.Struct]) 
     """
     for attempt in range(_ATTEMPTS):
         there = store.transport.listing(folder)
-        number = layout.free_number(folder, there.names, there.folders) + attempt // 2
+        number = layout.free_number(folder, there.names, there.folders)
+        number = max(number, above + 1) + attempt // 2
         name = layout.numbered(folder, number)
         with suppress(NameTaken):
             store.write(name, layout.kind_of(name), make(number))

@@ -11,12 +11,14 @@ from likeness.codec.documents import Kind
 from likeness.errors import ReclaimStopped
 from likeness.model.ids import as_uuid
 from likeness.store.format import layout
+from likeness.store.format.believing import exists_surely
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import HeadDocument
 from likeness.store.format.observations import UNREADABLE
 from likeness.store.read.versions import record_names
 from likeness.store.write.forgetting import read_forgotten
 from likeness.store.write.heads import read_head_state, versions_digest
+from likeness.store.write.holding import lost_holds
 
 MAX_SHARE = 0.10
 """Of all packs, how many one run may condemn without a person saying so."""
@@ -66,6 +68,31 @@ def require_few(going: int, of: int, *, most_share: float) -> None:
             f"nothing is condemned: {going} of {of} packs are needed by no version, more than"
             f" {most_share:.0%} of all; if versions were forgotten on purpose, run it once with a"
             " higher limit"
+        )
+
+
+def pins_that_are_gone(store: DataStore) -> list[str]:
+    """Statements of pins that the newest head tells of, and that nobody has given up."""
+    try:
+        known = [n for n in read_head_state(store).objects if n.startswith(f"{layout.HOLDS}/")]
+    except UNREADABLE:
+        return []  # a reclaim stops then
+    there = {entry.name for entry in store.transport.entries(layout.HOLDS)} if known else set()
+    missing = [name for name in known if name not in there and not exists_surely(store, name)]
+    return sorted(lost_holds(store, missing))
+
+
+def require_all_pins(store: DataStore) -> None:
+    """Return, if no pin or lock is gone: what it kept nobody knows.
+
+    Raises:
+        ReclaimStopped: One is.
+    """
+    if gone := pins_that_are_gone(store):
+        raise ReclaimStopped(
+            f"nothing is forgotten, since a pin or a lock is gone from the store ({gone[0]}): put"
+            " that object back, from the vault if it is there, or pin once more what must stay,"
+            " which makes up for it"
         )
 
 

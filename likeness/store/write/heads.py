@@ -30,6 +30,7 @@ from likeness.store.format.public_view import SignedView
 from likeness.store.format.unfinished import is_torn
 from likeness.store.read.versions import record_names, vms
 from likeness.store.write.forgetting import Forgotten, read_forgotten
+from likeness.store.write.holding import lost_holds
 from likeness.transport.passing import CLOSED, CarefulTransport, OnceTransport
 
 FULL_EVERY = 64
@@ -357,7 +358,10 @@ def _records(store: DataStore, vm: VmId) -> list[str] | None:
 def _changed_objects(
     store: DataStore, look: DataStore, seen: HeadState, *, known: Mapping[str, str]
 ) -> list[HeadObject]:
-    """Objects that appeared or went; what is `known` keeps its digest, whatever lies there now."""
+    """Objects that appeared or went; what is `known` keeps its digest, whatever lies there now.
+
+    A pin that vanished stays known: else nobody would miss it.
+    """
     listing = CarefulTransport(look.transport)
     present = {
         entry.name
@@ -366,6 +370,7 @@ def _changed_objects(
         if layout.is_known(entry.name) and not layout.is_turn(entry.name)
     }
     present.update(n for n in set(known) - present if exists_surely(store, n))
+    present |= lost_holds(store, set(known) - present)
     added = [
         HeadObject(name=name, digest=found)
         for name in sorted(present - set(seen.objects))

@@ -4,7 +4,7 @@ Pins lie in the store, signed, so that an installation that was recovered knows 
 """
 
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,8 +12,9 @@ from likeness.clock import Clock
 from likeness.errors import BadInput
 from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
-from likeness.store.format.documents import HoldDocument
-from likeness.store.format.statements import state, whole_statements
+from likeness.store.format.documents import HoldDocument, SweptDocument
+from likeness.store.format.public_view import SignedView
+from likeness.store.format.statements import state, statements, whole_statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ def pin(
     until: datetime | None,
     clock: Clock,
     locked: bool = False,
+    above: int = 0,
 ) -> None:
     """Keep a version; a later pin takes the place of an earlier one, a lock only grows longer.
 
@@ -87,6 +89,7 @@ def pin(
         until: When it ends; never if none.
         clock: The present.
         locked: Make it a lock, which nobody can lift before its time.
+        above: The number of the last statement that is gone, see `lost_holds`.
 
     Raises:
         BadInput: Its end has passed, or a lock has none.
@@ -97,12 +100,20 @@ def pin(
     if locked and until is None:
         raise BadInput("a lock without an end could never be lifted; give the moment it ends")
     store.transport.size(record)
-    _say(store, record, note, until.isoformat() if until else "", clock, locked=locked)
+    _say(store, record, note, until.isoformat() if until else "", clock, locked=locked, above=above)
 
 
-def unpin(store: DataStore, record: str, *, note: str, clock: Clock) -> None:
+def unpin(store: DataStore, record: str, *, note: str, clock: Clock, above: int = 0) -> None:
     """Let policy decide on a version again; a lock on it stays."""
-    _say(store, record, note, "", clock, lifted=True)
+    _say(store, record, note, "", clock, lifted=True, above=above)
+
+
+def lost_holds(view: SignedView, missing: Collection[str]) -> set[str]:
+    """Those of some missing objects that are pins: no run deletes one; a person says it is gone."""
+    holds = {name for name in missing if name.startswith(f"{layout.HOLDS}/")}
+    for _, said in statements(view, layout.SWEPT, SweptDocument) if holds else ():
+        holds.difference_update(said.objects)
+    return holds
 
 
 def _say(
@@ -114,6 +125,7 @@ def _say(
     *,
     locked: bool = False,
     lifted: bool = False,
+    above: int = 0,
 ) -> None:
     def made(number: int) -> HoldDocument:
         return HoldDocument(
@@ -126,7 +138,7 @@ def _say(
             lifted=lifted,
         )
 
-    state(store, layout.HOLDS, made)
+    state(store, layout.HOLDS, made, above=above)
 
 
 def _longer(one: Hold | None, other: Hold) -> Hold:
