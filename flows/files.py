@@ -48,7 +48,7 @@ def files(
         from_vault: Read from the vault instead of the data store.
     """
     here, run = Site.named(site), this_run()
-    wanted = FilesWanted(path.strip(), find.strip(), folder.strip())
+    wanted = FilesWanted(path if path.strip() else "", find.strip(), folder.strip())
     if folder:
         require_possible(folder)
         if not folder.startswith("/"):

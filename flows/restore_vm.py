@@ -74,7 +74,7 @@ def restore_vm(
             version_wanted = choose_version(vm, version, site=here)
             if overwrite.strip():
                 over = VmOverwrite(
-                    version_wanted, overwrite.strip(), pool, start=start, from_vault=from_vault
+                    version_wanted, overwrite, pool, start=start, from_vault=from_vault
                 )
                 back = overwritten_vm(over, run=run, site=here, stop=stop)
             else:

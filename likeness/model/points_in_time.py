@@ -47,14 +47,14 @@ def wanted_version(text: str) -> WantedVersion:
 def vm_and_version(text: str) -> tuple[str, str]:
     """What a person wrote in one, such as "web, last good before 2026-11-20": the VM, and the rest.
 
-    Without a VM the first is empty. A VM may have commas in its name.
+    Without a VM the first is empty. A VM may have commas in its name, and blanks at its ends.
     """
     vm, comma, rest = text.rpartition(",")
     try:
         wanted_version(rest)
     except BadInput:
         return "", text
-    return (vm.strip(), rest.strip()) if comma and rest.strip() and vm.strip() else ("", text)
+    return (vm, rest.strip()) if comma and rest.strip() and vm.strip() else ("", text)
 
 
 def _moment(said: str, text: str) -> datetime:

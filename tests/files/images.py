@@ -62,8 +62,10 @@ def full_tree(folder: Path) -> dict[str, bytes]:
     (folder / "deep" / "in").symlink_to("../a.txt")
     (folder / "deep" / "out").symlink_to("/etc/passwd")
     (folder / "line\nbreak").write_bytes(b"a name of two lines")
+    (folder / "ends in a blank ").write_bytes(b"a name that looks like another")
     (folder / "a.txt").chmod(0o640)
     files |= {"sparse": bytes(40 * MIB) + b"at the end", "deep/hard link": files["a.txt"]}
+    files["ends in a blank "] = b"a name that looks like another"
     return {**files, "line\nbreak": b"a name of two lines"}
 
 

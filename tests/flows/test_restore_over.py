@@ -52,6 +52,8 @@ def test_only_what_differs_is_written_and_the_next_backup_goes_on(proved: Scene)
     site.back_up("web", validated=True)
     site.pool.write("web", disk=0, offset=5 * MIB, data=noise("since", 1000))
 
+    near = restore_vm("web", first, overwrite="web ", site=site.name, return_state=True)
+    assert "there is no VM 'web '" in str(near.message)
     running = restore_vm("web", first, overwrite="web", site=site.name, return_state=True)
     assert "VM web is running and would be overwritten; shut it down" in str(running.message)
     mixed = restore_vm(

@@ -48,6 +48,8 @@ def test_disks_are_served_exported_and_looked_into(
         "web, last good", path="0/deep/er", folder=str(tmp_path / "taken"), **by_words
     )
     assert taken.is_completed(), taken.message
+    blank: Any = files("web, last good", path="0/ends in a blank ", **by_words)
+    assert "1 thing found" in blank.message
     big = tmp_path / "taken" / "er" / "and deeper" / "big.bin"
     assert big.read_bytes() == noise("big", 3 * MIB + 17)
     site.pool.write("web", disk=0, offset=0, data=b"x")

@@ -48,6 +48,7 @@ def test_what_is_neither_is_refused_with_an_example(text: str) -> None:
     [
         ("web, last good before 2026-11-20", ("web", "last good before 2026-11-20")),
         ("Berlin, web 1, last good", ("Berlin, web 1", "last good")),
+        (" web , last good", (" web ", "last good")),
         ("web,0123abcd", ("web", "0123abcd")),
         ("0123abcd", ("", "0123abcd")),
         ("last good", ("", "last good")),
