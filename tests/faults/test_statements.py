@@ -102,6 +102,25 @@ def test_nothing_is_deleted_by_half_the_statements(tmp_path: Path, kind: str, ho
     assert filled.names(layout.PACKS) == before
 
 
+@pytest.mark.parametrize("kind", [*NEEDED_TO_DELETE, layout.HOLDS])
+def test_whoever_stops_at_one_says_what_helps_and_that_helps(tmp_path: Path, kind: str) -> None:
+    filled = lived(tmp_path)
+    shop, (name, *_) = filled.workshop, filled.names(kind)
+    spoil(filled, name, "a bit")
+
+    def work() -> None:
+        forget_versions(shop.store, [filled.versions[2].name], reason="a test", clock=shop.clock)
+        Reclaim(shop.store, RunId(random_name()), shop.clock, tmp_path).work(())
+
+    with pytest.raises(Damaged, match="move it out of the store"):
+        work()
+    filled.path(name).unlink()
+    work()
+    write_head(shop.store, clock=shop.clock)
+    work()
+    assert [each for each in filled.audited() if each.weight is Weight.DAMAGE] == []
+
+
 @pytest.mark.parametrize("share", [0, 0.02, 0.5, 0.99])
 @pytest.mark.parametrize("kind", NEEDED_TO_DELETE)
 def test_a_statement_that_was_never_finished_is_set_aside_and_the_work_goes_on(

@@ -4,8 +4,8 @@ What is to be done is said before it is done. Whoever finds the work half done k
 and whoever finds an object gone knows that it went on purpose.
 """
 
-from collections.abc import Callable, Container, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Container, Generator, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import msgspec
@@ -20,6 +20,16 @@ from likeness.store.format.unfinished import is_unfinished
 from likeness.transport.passing import CarefulTransport
 
 _ATTEMPTS = 20  # others who write one at this moment
+_FROM_VAULT = (
+    "put it back from the vault, where it has the same name; if no copy is whole, move it out"
+)
+_HELPS = {
+    layout.HOLDS: f"{_FROM_VAULT} of the store and pin anew what must stay",
+    layout.FORGETS: f"{_FROM_VAULT} of the store: what it gave up counts again",
+    layout.CONDEMNED: "if no earlier installation is at work on this store, move it out of the"
+    " store: its packs wait once more",
+}
+"""What to do about one that is damaged for good."""
 _D = TypeVar("_D", bound=msgspec.Struct)
 
 
@@ -76,9 +86,20 @@ def whole_statements(
     for name in filter(layout.is_known, names):
         if name in but:
             continue
-        with suppress(WrittenLate):
+        with suppress(WrittenLate), _saying_what_helps(name, folder):
             found.append((name, store.read_surely(name, layout.kind_of(name), kind)[0]))
     return found
+
+
+@contextmanager
+def _saying_what_helps(name: str, folder: str) -> Generator[None, None, None]:
+    try:
+        yield
+    except Damaged as cause:
+        if type(cause) is not Damaged or folder not in _HELPS:
+            raise
+        why = str(cause).removeprefix(f"{name} is damaged: ")
+        raise Damaged(name, f"{why}; {_HELPS[folder]}") from cause
 
 
 def set_aside_unfinished(store: DataStore, folder: str) -> list[str]:
