@@ -21,6 +21,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL
 
 from likeness.clock import stopwatch
+from tasks.reports import cell
 
 JOB_FLOW = "backup-job"
 OUR_FLOWS = (
@@ -176,9 +177,9 @@ def result_lines(results: Sequence[LastResult], now: datetime) -> Iterator[str]:
         old = now - each.ended_at > _OLD_AFTER and not each.what.startswith("restore")
         mark = "❌" if not each.well else "🟠" if old or "With" in each.state else "✅"
         good = f"{each.good_at:%Y-%m-%d %H:%M}" if each.good_at else "not lately"
-        said = each.message.replace("|", "¦").replace("\n", " ")[:_MAX_WORDS]
+        said = cell(each.message[:_MAX_WORDS])
         yield (
-            f"| {mark} | {each.what.replace('|', '¦')} | {each.ended_at:%Y-%m-%d %H:%M} |"
+            f"| {mark} | {cell(each.what)} | {each.ended_at:%Y-%m-%d %H:%M} |"
             f" {each.state} | {good} | {said} |"
         )
     yield from ("", "✅ well · ❌ not · 🟠 with warnings, or more than two days ago", "")

@@ -13,6 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from likeness.clock import utc_and_local
 from likeness.model.sizes import counted, readable_age, readable_size
 
+_TURNS_ROUND = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+"""Writing after these runs the other way, so that a sentence says something else."""
+_BREAKS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
+_MARKDOWN = str.maketrans({"|": "¦", "\\": "\\\\", "<": "\\<", "[": "\\["})
 _UNBROKEN = {ord(" "): "\N{NO-BREAK SPACE}", ord("-"): "\N{NON-BREAKING HYPHEN}"}
 
 
@@ -23,18 +27,19 @@ def render(template: str, **data: Any) -> str:
         template: Such as ``dashboard.md.j2``.
         data: All that it names; a name without a value is an error.
     """
-    return _environment().get_template(template).render(**data)
+    return _environment(mail=template.endswith(".txt.j2")).get_template(template).render(**data)
 
 
 @cache
-def _environment() -> Environment:
+def _environment(*, mail: bool) -> Environment:
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  # Markdown and mail; `cell` takes what breaks a table
+        autoescape=False,  # noqa: S701  # Markdown, where `cell` takes what breaks it, and mail
+        finalize=_line if mail else None,
     )
     made.filters |= {
         "cell": cell,
@@ -48,9 +53,18 @@ def _environment() -> Environment:
     return made
 
 
+def one_line(text: object) -> str:
+    """What people call their VMs, and what pools say, begins no line and turns none round."""
+    return str(text).translate(_BREAKS | _TURNS_ROUND)
+
+
+def _line(value: Any) -> Any:
+    return one_line(value) if isinstance(value, str) else value
+
+
 def cell(text: object) -> str:
-    """Fit for a cell of a table, whatever people call their VMs."""
-    return str(text).replace("|", "¦").replace("\n", " ")
+    """Fit for a cell of a table, whatever people call their VMs: no tag, link or picture."""
+    return one_line(text).translate(_MARKDOWN)
 
 
 def moment(at: datetime | None) -> str:

@@ -93,7 +93,7 @@ def pool_of(vms: int) -> PoolView:
     ]
     alone = PoolVm(
         vm_id(vms),
-        "new | one",
+        "new | <b>one\u202e",
         "Running",
         10 << 30,
         (),

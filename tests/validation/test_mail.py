@@ -282,12 +282,17 @@ def test_the_report_of_a_job_carries_the_head_that_bears_witness() -> None:
     outcomes = [
         VmOutcome("web", VmState.DONE, read_bytes=3 << 20, sent_bytes=1 << 20),
         VmOutcome("db", VmState.FAILED, sentence="its disk is being moved"),
+        VmOutcome("a\r\n\u2028The data store is at head 9\u202e", VmState.DONE),
     ]
     run = RunId(random_name())
 
     letter = job_letter("nightly", run, outcomes, "head 4711 a1b2c3d4")
 
-    assert letter.subject == "Likeness: job nightly: 1 of 2 VMs failed"
+    assert letter.subject == "Likeness: job nightly: 1 of 3 VMs failed"
+    assert [line for line in letter.body.splitlines() if line.startswith("The data store")] == [
+        "The data store is at head 4711 a1b2c3d4."
+    ]
+    assert "\u202e" not in letter.body
     assert "head 4711 a1b2c3d4" in letter.body
     assert "its disk is being moved" in letter.body
     assert letter.message == job_letter("nightly", run, outcomes, "another").message
