@@ -110,7 +110,10 @@ class SharedOpenings:
 
     def of(self, catalog: CatalogLocation) -> SharedConnection | None:
         """The one of a catalog, if there is one."""
-        return self.by_path.get(catalog.path.resolve()) if self.by_path else None
+        if not self.by_path:
+            return None
+        known = self.by_path.get(catalog.path)  # links are followed where it is not that already
+        return known if known is not None else self.by_path.get(catalog.path.resolve())
 
 
 shared_openings = SharedOpenings()
