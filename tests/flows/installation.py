@@ -60,6 +60,7 @@ class Installation:
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
             "PREFECT_SERVER_SERVICES_TRIGGERS_PROACTIVE_SERVICE_INTERVAL": "2",
             "DO_NOT_TRACK": "1",
+            "PYTHONTZPATH": "",  # one list of zones, not folders that the server reads each time
             "PYTHONPATH": str(ROOT),
         }
 
@@ -252,7 +253,7 @@ class Installation:
             lambda: self.flow_run(run)["state"]["type"] in STATES_AT_END,
             f"flow run {run} ends",
             seconds=seconds,
-            pause=0.2,
+            pause=0.5,
         )
         wait_until(lambda: not _processes_of(run), f"the process of flow run {run} ends", pause=0.1)
         state: dict[str, Any] = self.flow_run(run)["state"]

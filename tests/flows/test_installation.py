@@ -143,7 +143,7 @@ def test_a_deployed_job_is_validated_by_its_commit_event_and_its_versions_turn_g
     run = installation.run("backup-job/nightly", job("nightly", "web", "db", concurrency=2))
 
     assert installation.ended(run)["name"] == "Completed"
-    wait_until(lambda: installation.runs_of("validate"), "the event starts a validation")
+    wait_until(lambda: installation.runs_of("validate"), "the event starts a validation", pause=0.2)
     (validation,) = installation.runs_of("validate")
     assert validation["parameters"] == {"site": "main", "run": run.replace("-", "")}
     assert installation.ended(validation["id"])["name"] == "Completed"
@@ -199,7 +199,9 @@ def test_cancelling_in_mid_transfer_drops_every_snapshot(
     installation: Installation, lab: LabServer, mail_server: MailServer
 ) -> None:
     run = in_mid_transfer(installation, lab, "long")
-    wait_until(lambda: len(percents_shown(installation, "big0 (job long)")) == 1, "it is shown")
+    wait_until(
+        lambda: len(percents_shown(installation, "big0 (job long)")) == 1, "it is shown", pause=0.2
+    )
     (shown,) = percents_shown(installation, "big0 (job long)")
     wait_until(
         lambda: any(p > shown for p in percents_shown(installation, "big0 (job long)")),
