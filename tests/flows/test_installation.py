@@ -147,8 +147,12 @@ def test_a_deployed_job_is_validated_by_its_commit_event_and_its_versions_turn_g
     (validation,) = installation.runs_of("validate")
     assert validation["parameters"] == {"site": "main", "run": run.replace("-", "")}
     assert installation.ended(validation["id"])["name"] == "Completed"
-    table = json.loads(installation.artifact("versions")["data"])
-    assert sorted((row["VM"], row["verdict"]) for row in table) == [("db", "✅"), ("web", "✅")]
+    green = [("db", "✅"), ("web", "✅")]
+    wait_until(  # it is written when a run is over
+        lambda: sorted((row["VM"], row["verdict"]) for row in table(installation)) == green,
+        "the table is green",
+        pause=0.2,
+    )
     assert [row["VM"] for row in json.loads(installation.artifact("job-nightly")["data"])] == [
         "web",
         "db",
@@ -172,6 +176,12 @@ def in_mid_transfer(installation: Installation, lab: LabServer, name: str) -> st
         seconds=180,
     )
     return run
+
+
+def table(installation: Installation) -> list[dict[str, str]]:
+    """Of the versions, as people see it."""
+    found: list[dict[str, str]] = json.loads(installation.artifact("versions")["data"])
+    return found
 
 
 def page(installation: Installation) -> str:
@@ -222,8 +232,7 @@ def test_cancelling_in_mid_transfer_drops_every_snapshot(
     assert installation.ended(run)["type"] == "CANCELLED"
     frozen = lab.pool.journal.entries("Async.VM.snapshot")
     assert len([entry for entry in frozen if "long" in str(entry.parameters[1])]) == 2
-    table = json.loads(installation.artifact("versions")["data"])
-    assert sorted(row["VM"] for row in table) == ["db", "web"]
+    assert sorted(row["VM"] for row in table(installation)) == ["db", "web"]
     assert told_of(mail_server, "long") == "Likeness: job long: Cancelled"
 
 
@@ -310,8 +319,11 @@ def test_every_schedule_starts_runs_and_a_job_that_one_started_ends_green(
     run = installation.planned_runs(planned["nightly"])[0]
     assert installation.ended(run["id"])["name"] == "Completed"
     installation.switch(planned["nightly"], active=False)
-    made = json.loads(installation.artifact("versions")["data"])
-    assert [row["VM"] for row in made].count("web") >= 2
+    wait_until(  # it is written when a run is over
+        lambda: [row["VM"] for row in table(installation)].count("web") >= 2,
+        "the table has what the job made",
+        pause=0.2,
+    )
 
 
 def test_no_secret_is_written_down_anywhere(installation: Installation) -> None:
