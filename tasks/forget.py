@@ -17,8 +17,8 @@ from catalog.dedup import PROOF_COUNTS_FOR
 from catalog.space import Freed, VersionFacts
 from likeness.clock import system_clock
 from likeness.errors import BadInput, UnknownVersion, UnknownVm
-from likeness.model.choosing import called
-from likeness.model.ids import VersionId, VmId, as_uuid
+from likeness.model.choosing import ambiguous, called, offered
+from likeness.model.ids import VersionId, VmId, as_uuid, from_uuid
 from likeness.model.retention import Point, Retention, judged, parse_policy, policies_by_tag
 from likeness.store.format.data_store import DataStore
 from likeness.store.prune.brakes import require_all_pins
@@ -191,10 +191,13 @@ def _of_vms(facts: Sequence[VersionFacts], vms: Collection[str]) -> list[Version
     known = {each.vm: _Vm(as_uuid(each.vm), each.vm_name) for each in facts}
     found: set[VmId] = set()
     for asked in vms:
-        meant = {vm for vm, each in known.items() if called(asked, [each])}
+        meant = called(asked, known.values())
         if not meant:
-            raise UnknownVm(f"no VM {asked!r} has a version; give a name or uuid from the table")
-        found |= meant
+            near = offered(asked, list(known.values())) or "give a name or uuid from the dashboard"
+            raise UnknownVm(f"no VM {asked!r} has a version; {near}")
+        if len(meant) > 1:
+            raise BadInput(ambiguous(asked, "VMs with versions", meant))
+        found.add(VmId(from_uuid(meant[0].uuid)))
     return [each for each in facts if each.vm in found]
 
 

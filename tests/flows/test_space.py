@@ -17,7 +17,8 @@ from flows.pin import pin
 from flows.reclaim import reclaim, undelete
 from flows.vault import vault
 from likeness.clock import system_clock
-from likeness.errors import BadInput, ReclaimStopped, UnknownVersion
+from likeness.errors import BadInput, ReclaimStopped, UnknownVersion, UnknownVm
+from likeness.model.ids import as_uuid
 from likeness.stopping import StopToken
 from likeness.store.check.auditing import audit_presence
 from likeness.store.format.observations import Weight
@@ -185,6 +186,20 @@ def test_what_a_job_left_that_never_got_to_its_index_goes(
 
 def _no_index(*_: object, **__: object) -> None:
     raise OSError(errno.EIO, "the process is gone")
+
+
+def test_a_name_that_two_vms_bear_gives_up_nothing(new_site: Callable[..., Scene]) -> None:
+    site = new_site({"web": [CHUNK], "copy": [CHUNK]})
+    site.back_up("web", "copy")
+    site.pool.db.put("VM", site.pool.vm("copy"), name_label="web")
+    copy = as_uuid(site.newest("copy").vm)
+    site.back_up(copy)
+
+    with pytest.raises(BadInput, match=rf"2 VMs with versions are called 'web'.*{copy}"):
+        plan_forget(site.site, keep="last 1", vms=["web"])
+    assert len(plan_forget(site.site, keep="last 1", vms=[copy]).going) == 1
+    with pytest.raises(UnknownVm, match="did you mean 'web'"):
+        plan_forget(site.site, vms=["wbe"])
 
 
 def test_a_lock_that_vanished_is_missed_until_a_person_has_seen_to_it(
