@@ -56,7 +56,8 @@ class Past:
 
 
 def caught_up(house: House) -> int:
-    return catch_up.fn(site=house.site)
+    with catalog_session(house.catalog):  # as every run has one
+        return catch_up.fn(site=house.site)
 
 
 def next_version(house: House, vm: str, content: bytes) -> Version:
