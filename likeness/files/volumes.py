@@ -32,6 +32,10 @@ _OTHERS = (
     (3, b"-FVE-FS-", "encrypted by BitLocker: it cannot be read without its key"),
     (4086, b"SWAPSPACE2", "swap space: no files"),
 )
+_STRIPED = (  # the library would take what lies on each disk for a part in one piece
+    "an LVM volume that is striped over several disks: it cannot be read here; restore the disks"
+    " and mount it"
+)
 _LARGE_FOLDERS = (  # the library would leave out what is in the rest of each
     "xfs, with folders in blocks of more than its own size: they cannot be read here; restore the"
     " disk and mount it"
@@ -53,6 +57,7 @@ class _Piece:
     disks: tuple[int, ...]
     size_bytes: int
     file: BinaryIO
+    not_read: str = ""
 
 
 def find_volumes(disks: list[tuple[str, DiskFile]]) -> list[FoundVolume]:
@@ -64,7 +69,9 @@ def find_volumes(disks: list[tuple[str, DiskFile]]) -> list[FoundVolume]:
     found: list[FoundVolume] = []
     btrfs: dict[bytes, list[_Piece]] = {}
     for piece in [*(p for p in pieces if p not in grouped), *logical]:
-        if _is(BtrfsFilesystem, piece.file):
+        if piece.not_read:
+            found.append(FoundVolume(_told(piece, "", piece.not_read)))
+        elif _is(BtrfsFilesystem, piece.file):
             btrfs.setdefault(BtrfsFilesystem.detect_id(piece.file) or b"", []).append(piece)
         else:
             found.append(_looked_at(piece))
@@ -106,12 +113,31 @@ def _lvm(pieces: list[_Piece]) -> tuple[list[_Piece], list[_Piece]]:
         inside = [p for p in members if any(p.file is one for one in group.disk)]
         disks = tuple(sorted({number for piece in inside for number in piece.disks}))
         try:
-            volumes = list(group.volumes)
+            every = group.lvm.volume_group.logical_volumes
+            volumes = [
+                _Piece(v.name, disks, v.size or 0, v, _STRIPED if _is_striped(v.raw, every) else "")
+                for v in group.volumes
+            ]
         except Exception:  # noqa: BLE001 -- as above; its pieces are told of as they are
             volumes = []
         grouped += inside if volumes else []
-        logical += [_Piece(v.name, disks, v.size or 0, v) for v in volumes]
+        logical += volumes
     return grouped, logical
+
+
+def _is_striped(volume: Any, every: Any) -> bool:
+    """Whether a logical volume, or one that it is made of, is striped over disks."""
+    for segment in volume.segments:
+        if segment.type in ("linear", "striped"):
+            parts, striped = [], (segment.stripe_count or 1) > 1
+        elif segment.type == "thin":
+            pool = every[segment.thin_pool].segments[0]
+            parts, striped = [pool.metadata, pool.pool], False
+        else:
+            parts, striped = [name for name, _ in getattr(segment, "mirrors", None) or ()], False
+        if striped or any(_is_striped(every[name], every) for name in parts):
+            return True
+    return False
 
 
 def _in_lvm(file: BinaryIO) -> bool:

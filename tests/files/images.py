@@ -178,7 +178,12 @@ def put(image: Path, offset: int, data: bytes) -> None:
         file.write(data)
 
 
-def lvm(folder: Path, content: Path) -> list[Path]:
+def _every_other(data: bytes, number: int, stripe: int = 64 << 10) -> bytes:
+    """What of a volume that is striped over two disks lies on one of them."""
+    return b"".join(data[at : at + stripe] for at in range(number * stripe, len(data), 2 * stripe))
+
+
+def lvm(folder: Path, content: Path, *kind: str) -> list[Path]:
     """Two disks, and one logical volume over both with this content (120 MiB).
 
     Written by the real tools on loop devices, without the kernel's device mapper: its extents are
@@ -196,12 +201,13 @@ def lvm(folder: Path, content: Path) -> list[Path]:
         options = ("-q", "--driverloaded", "n", "--config", settings)
         run("pvcreate", *options, *loops)
         run("vgcreate", *options, "vg-0", *loops)
-        inactive = ("-an", "-Zn", "-Wn", "-l", "100%FREE", "-n", "root")
+        inactive = (*kind, "-an", "-Zn", "-Wn", "-l", "100%FREE", "-n", "root")
         run("lvcreate", *options, *inactive, "vg-0")
     finally:
         for loop in loops:
             run("losetup", "-d", loop)
     data = content.read_bytes()
     for number, disk in enumerate(disks):
-        put(disk, MIB, data[number * 60 * MIB : (number + 1) * 60 * MIB])
+        half = data[number * 60 * MIB : (number + 1) * 60 * MIB]
+        put(disk, MIB, _every_other(data, number) if kind else half)
     return disks

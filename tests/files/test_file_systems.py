@@ -292,6 +292,10 @@ def test_a_logical_volume_over_two_disks_is_read_and_half_of_it_is_told(tmp_path
         (volume,) = guest.volumes()
         assert volume.kind == ""
         assert "not whole here" in volume.note
+    with open_files(disks_of(*images.lvm(tmp_path, image, "-i", "2", "-I", "64k"))) as guest:
+        (volume,) = guest.volumes()
+        assert (volume.name, volume.kind) == (b"vg--0-root", "")
+        assert "striped over several disks" in volume.note
 
 
 @pytest.mark.needs("mke2fs")
