@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from nacl import pwhash
 
 from likeness.cli.running import main
 from likeness.codec import slots, typed
@@ -127,6 +128,14 @@ def test_words_open_the_store_in_every_encoding(
 # -- passphrases ---------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def quick_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot asks for little work; that it asks for much is looked at where slots are made."""
+    monkeypatch.setattr(pwhash.argon2id, "OPSLIMIT_MODERATE", pwhash.argon2id.OPSLIMIT_MIN)
+    monkeypatch.setattr(pwhash.argon2id, "MEMLIMIT_MODERATE", pwhash.argon2id.MEMLIMIT_MIN)
+
+
+@pytest.mark.usefixtures("quick_passphrases")
 def test_a_passphrase_opens_in_every_unicode_form_and_with_blanks_around_it(
     filled: Filled,
 ) -> None:
@@ -141,6 +150,7 @@ def test_a_passphrase_opens_in_every_unicode_form_and_with_blanks_around_it(
         open_with_passphrase(transport, passphrase.lower())
 
 
+@pytest.mark.usefixtures("quick_passphrases")
 @pytest.mark.parametrize(
     "kept", [" seven horses below ", unicodedata.normalize("NFD", "sieben Äpfel")]
 )
