@@ -24,6 +24,8 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 from prefect.utilities.context import get_task_and_flow_run_ids
 
+from tasks.reports import one_line, page
+
 _T = TypeVar("_T")
 _read: ContextVar[dict[str, ArtifactCollection | None]] = ContextVar("read", default={})  # noqa: B039  # never changed
 KEPT = 5
@@ -56,10 +58,11 @@ def put_table(
         keep: How many of these to keep, this one included. A single one is rewritten in place, so
             that links to it stay good.
     """
-    change = ArtifactUpdate(data=json.dumps(list(rows)), description=description)
+    data = json.dumps([{name: one_line(said) for name, said in row.items()} for row in rows])
+    change = ArtifactUpdate(data=data, description=page(description))
     if keep == 1 and _quietly(lambda client: _changed(client, key, change)):
         return
-    _put("table", key, json.dumps(list(rows)), description, keep=keep)
+    _put("table", key, data, description, keep=keep)
 
 
 def _changed(client: SyncPrefectClient, key: str, change: ArtifactUpdate) -> bool:
@@ -118,7 +121,7 @@ def _forget_older(client: SyncPrefectClient, key: str, made: UUID, keep: int) ->
 
 def put_markdown(key: str, text: str, description: str) -> UUID | None:
     """A page; none if the server does not answer."""
-    return _put("markdown", key, text, description)
+    return _put("markdown", key, page(text), description)
 
 
 def put_bar(key: str, description: str, percent: float) -> UUID | None:
@@ -148,13 +151,14 @@ def rewrite_newest(key: str, text: str, *, and_also: UUID | None = None) -> bool
     Returns:
         Whether there is one and the server took it.
     """
+    text = page(text)
 
     def rewrite(client: SyncPrefectClient) -> bool:
         newest = _newest(client, key)
         same = newest is not None and newest.data == text
         pages = {newest.latest_id} if newest and not same else set()
-        for page in pages | ({and_also} if and_also else set()):
-            client.update_artifact(page, ArtifactUpdate(data=text))
+        for each in pages | ({and_also} if and_also else set()):
+            client.update_artifact(each, ArtifactUpdate(data=text))
         return same or bool(pages)
 
     return bool(_quietly(rewrite))
@@ -169,7 +173,7 @@ def _put(
             ArtifactCreate(
                 type=kind,
                 key=key,
-                description=description or None,
+                description=page(description) or None,
                 data=data,
                 task_run_id=task_run,
                 flow_run_id=flow_run,

@@ -9,12 +9,13 @@ from blocks import Site
 from catalog import capacity, messages
 from catalog.capacity import Fullness
 from catalog.dedup import PROOF_COUNTS_FOR
-from catalog.messages import Message, message_id
+from catalog.messages import message_id
 from likeness.clock import system_clock
 from likeness.model.sizes import readable_size
 from tasks.ages import age_limit
 from tasks.artifacts import put_markdown
 from tasks.notify import channels, tell
+from tasks.reports import cell, letter
 from tasks.retries import ONCE, STEP, task
 
 LEAST_FREE = 0.10
@@ -90,7 +91,7 @@ def capacity_page(found: Capacity) -> str:
     rows.append(f"| the place holds | {now.total:,} | {readable_size(now.total)} |")
     pie = ["```mermaid", "pie title Where the room goes"]
     pie += [f'    "{name}" : {size >> 20}' for name, size in parts.items() if size >> 20]
-    lines = [f"🟠 **{found.warning}**"] if found.warning else []
+    lines = [f"🟠 **{cell(found.warning)}**"] if found.warning else []
     lines += ["\n".join(rows), f"Days until it is full, by the trend of 30 days: **{left}**."]
     if len(pie) > 2:
         lines.append("\n".join([*pie, "```"]))
@@ -121,17 +122,16 @@ def tell_full(found: Capacity, *, site: Site) -> None:
     """Tell people, once a day."""
     now = system_clock()
     matter = message_id("capacity", site.name, f"{now:%Y-%m-%d}")
-    body = "\n".join(
-        (
-            "WHAT IS THE MATTER",
-            f"- {found.warning}",
-            *("", "WHAT IT MEANS"),
-            "When there is no room left, backups fail before a snapshot is taken; restores go on.",
-            *("", "WHAT HAPPENS NEXT"),
-            "It is measured again; the same is told once a day until there is room.",
-        )
+    lines = (
+        "WHAT IS THE MATTER",
+        f"- {found.warning}",
+        *("", "WHAT IT MEANS"),
+        "When there is no room left, backups fail before a snapshot is taken; restores go on.",
+        *("", "WHAT HAPPENS NEXT"),
+        "It is measured again; the same is told once a day until there is room.",
     )
-    letter = Message(matter, "capacity", f"Likeness: the data store of {site.name} gets full", body)
-    messages.write_message(site.catalog.file, letter, channels(site), now)
+    subject = f"Likeness: the data store of {site.name} gets full"
+    told_of = letter(matter, "capacity", subject, lines)
+    messages.write_message(site.catalog.file, told_of, channels(site), now)
     get_run_logger().warning("%s", found.warning)
     tell(site)

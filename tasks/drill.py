@@ -23,6 +23,7 @@ from likeness.xen.drilling import end_drill, guest_answers, start_drill
 from likeness.xen.owner import Owner
 from tasks.ages import age_limit
 from tasks.artifacts import put_table
+from tasks.reports import cell
 from tasks.restore_sources import PROVED, Chosen, Notes, choose_version
 from tasks.restore_vm import MadeVm, VmRestore, filled_vm
 from tasks.retries import ONCE, STEP, task
@@ -222,5 +223,5 @@ def show_drill(drilled: Drilled, *, site: Site) -> None:
         "seconds until the verdict": f"{drilled.start_seconds:.0f}",
     }
     said = "Restored without network cards, started, and taken away again"
-    said += "".join(f"\n\n⚠ {note}" for note in drilled.notes)
+    said += "".join(f"\n\n⚠ {cell(note)}" for note in drilled.notes)
     put_table(site.key_of("drill"), [row], said)

@@ -8,6 +8,7 @@ from catalog.messages import Message, message_id
 from catalog.values import VersionRow
 from likeness.clock import utc_and_local
 from likeness.model.ids import RunId
+from tasks.reports import letter
 
 _VARYING = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
 _MAX_VMS = 20
@@ -98,7 +99,7 @@ def failure_letter(
         *("", f"run {run}"),
     ]
     subject = f"Likeness: job {job}: {how}"
-    return Message(message_id("job", run), "job", subject, "\n".join(lines))
+    return letter(message_id("job", run), "job", subject, lines)
 
 
 def late_letter(job: str, run: RunId, due_at: datetime, why: str) -> Message:
@@ -111,7 +112,7 @@ def late_letter(job: str, run: RunId, due_at: datetime, why: str) -> Message:
         "It begins as soon as it can. See that a worker runs, and what holds the one before it.",
         *("", f"run {run}"),
     ]
-    return Message(message_id("late", run), "job", f"Likeness: job {job}: late", "\n".join(lines))
+    return letter(message_id("late", run), "job", f"Likeness: job {job}: late", lines)
 
 
 def flow_matter(flow: str, site: str, run: RunId, how: str, sentence: str, at: datetime) -> str:
@@ -151,7 +152,7 @@ def flow_letter(
     lines = [f"The {name} of site {site} ended as {how}.", *filter(None, ("", sentence))]
     lines += ["", "WHAT IT MEANS", means, *store, "", "WHAT HAPPENS NEXT", following]
     lines += ["", "The same cause is told once a day.", f"run {run}"]
-    return Message(matter, "run", f"Likeness: {name} of {site}: {how}", "\n".join(lines))
+    return letter(matter, "run", f"Likeness: {name} of {site}: {how}", lines)
 
 
 def store_lines(

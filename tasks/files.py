@@ -21,6 +21,7 @@ from likeness.store.read.disk_view import open_disk
 from likeness.store.read.versions import Version
 from tasks.artifacts import put_table
 from tasks.claims import version_read
+from tasks.reports import cell
 from tasks.restore_sources import Chosen, Notes, known_locations, sources, version_in
 from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
@@ -163,6 +164,6 @@ def _take(guest: GuestFiles, wanted: FilesWanted, found: FilesFound) -> None:
 def show_files(found: FilesFound, what: str, *, site: Site) -> None:
     """What was found, on a page."""
     more = found.total - len(found.rows)
-    said = f"{what}: {found.sentence}; every data block read was proved"
+    said = f"{cell(what)}: {cell(found.sentence)}; every data block read was proved"
     said += f"; {more} more are not shown" if more > 0 else ""
     put_table(site.key_of("files"), found.rows, said)

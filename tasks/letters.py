@@ -11,7 +11,7 @@ from catalog.values import VersionRow
 from likeness.model.ids import RunId, VmId
 from likeness.model.outcome import VmOutcome, VmState
 from likeness.model.sizes import counted
-from tasks.reports import render
+from tasks.reports import letter, render
 
 _MAX_VERSIONS = 100
 _MAX_RANGES = 10
@@ -42,7 +42,7 @@ def damage_letter(
     )
     subject = f"Likeness: damage found: {_who(incident)}"
     matter = message_id("incident", incident.incident, "damage")
-    return Message(matter, "damage", subject, body.rstrip("\n"), incident.number)
+    return letter(matter, "damage", subject, body.splitlines(), incident.number)
 
 
 def _affected_vms(
@@ -84,16 +84,16 @@ def healed_letter(incident: Incident) -> Message:
     """All versions of an incident are well again."""
     matter = message_id("incident", incident.incident, "healed")
     subject = f"Likeness: healed: {_who(incident)}"
-    body = render("healed.txt.j2", incident=incident).rstrip("\n")
-    return Message(matter, "healed", subject, body, incident.number)
+    body = render("healed.txt.j2", incident=incident)
+    return letter(matter, "healed", subject, body.splitlines(), incident.number)
 
 
 def trouble_letter(troubles: Sequence[AuditTrouble]) -> Message:
     """Something of the store is lost or altered, and every version still restores."""
     found = [f"{each.name} {each.first_seen.isoformat()}" for each in troubles]
     subject = f"Likeness: the data store needs attention: {counted(len(troubles), 'object')}"
-    body = render("store.txt.j2", troubles=troubles).rstrip("\n")
-    return Message(message_id("store", *found), "store", subject, body)
+    body = render("store.txt.j2", troubles=troubles)
+    return letter(message_id("store", *found), "store", subject, body.splitlines())
 
 
 def job_letter(
@@ -114,14 +114,14 @@ def job_letter(
     if warnings and not failed:
         result += ", with warnings"
     subject = f"Likeness: job {job}: {result}"
-    return Message(message_id("job", run), "job", subject, body.rstrip("\n"))
+    return letter(message_id("job", run), "job", subject, body.splitlines())
 
 
 def aftermath_letter(job: str, run: RunId, troubles: Sequence[str]) -> Message:
     """What follows a backup and went wrong after the report of the job had gone out."""
-    body = render("aftermath.txt.j2", troubles=troubles, run=run).rstrip("\n")
+    body = render("aftermath.txt.j2", troubles=troubles, run=run)
     subject = f"Likeness: job {job}: backed up, and what follows went wrong"
-    return Message(message_id("job", run, "afterwards"), "job", subject, body)
+    return letter(message_id("job", run, "afterwards"), "job", subject, body.splitlines())
 
 
 def _who(incident: Incident) -> str:

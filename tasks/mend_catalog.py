@@ -12,7 +12,7 @@ from catalog import audits, mending, messages, runs
 from catalog.audits import OF_THE_CATALOG, AuditTrouble
 from catalog.connection import CatalogLocation
 from catalog.copies import import_copy
-from catalog.messages import Message, message_id
+from catalog.messages import message_id
 from catalog.reconciling import note_store, store_of
 from catalog.staging import private_folder
 from likeness.clock import system_clock
@@ -23,6 +23,7 @@ from likeness.store.format.public_view import SignedView
 from likeness.store.write.catalog_copies import fetch_newest
 from tasks.claims import is_live
 from tasks.logs import step_logger
+from tasks.reports import letter
 
 WHAT_THE_STORE_SAYS = "what the data store says"
 _ANOTHERS = "it belongs to another data store"
@@ -122,12 +123,16 @@ def _say(site: Site, cause: str, source: str, kept: Path) -> None:
     why = f"{cause}; it goes on with {source}"
     name = f"{OF_THE_CATALOG}{kept.name}"
     audits.note_told_trouble(file, AuditTrouble(name, Weight.SPARE_LOST.value, why, _MEANING, now))
-    letter = Message(
+    told_of = letter(
         message_id("catalog", kept.name),
         "catalog",
         "Likeness: the catalog was set aside and replaced",
-        f"{said}.\n\nWHAT IT MEANS\n{_MEANING[0].upper()}{_MEANING[1:]}.\n\nWHAT HAPPENS NEXT\n"
-        "The next validation reads back what is unchecked. See whether the disk of this machine is"
-        " well.",
+        (
+            f"{said}.",
+            *("", "WHAT IT MEANS", f"{_MEANING[0].upper()}{_MEANING[1:]}."),
+            *("", "WHAT HAPPENS NEXT"),
+            "The next validation reads back what is unchecked. See whether the disk of this"
+            " machine is well.",
+        ),
     )
-    messages.write_message(file, letter, channels(site), now)
+    messages.write_message(file, told_of, channels(site), now)

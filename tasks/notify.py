@@ -49,6 +49,7 @@ from tasks.letters import (
     trouble_letter,
 )
 from tasks.links import page_link, run_link
+from tasks.reports import no_link
 from tasks.retries import ONCE, task
 
 _TIMEOUT_SECONDS = 60.0
@@ -306,7 +307,7 @@ def call_webhook(site: Site, subject: str, body: str) -> None:
     block = Block.load(site.webhook)
     if not isinstance(block, NotificationBlock):
         raise NotDelivered(f"{site.webhook} is no notification block; correct the Site block")
-    cast(Any, block).notify(body=body, subject=subject)
+    cast(Any, block).notify(body=no_link(body), subject=no_link(subject))
 
 
 def where_to_look(site: Site, body: str) -> str:

@@ -27,6 +27,7 @@ from tasks.page import MARKS, age_of, store_problem
 from tasks.protection import Unprotected
 from tasks.proving import Validated
 from tasks.rehearse import Rehearsed
+from tasks.reports import cell
 from tasks.restore import RestoredDisk
 from tasks.restore_vm import VmBack
 from tasks.sweep import SweepReport
@@ -49,11 +50,11 @@ def show_job(
     planned = {vm.vm: vm for vm in plan.vms} if plan else {}
     rows = [_outcome_row(outcome, planned.get(outcome.vm)) for outcome in outcomes]
     description = (
-        f"Job **{job.name}**: {counted(len(outcomes), 'VM')}; store at {head or 'no head'}"
+        f"Job **{cell(job.name)}**: {counted(len(outcomes), 'VM')}; store at {head or 'no head'}"
     )
     if plan:
         description += f"\n\n{_against(plan, outcomes)}"
-    description += "".join(f"\n\n⚠ {warning}" for warning in warnings)
+    description += "".join(f"\n\n⚠ {cell(warning)}" for warning in warnings)
     put_table(site.key_of(f"job-{slug(job.name)}"), rows, description)
 
 
@@ -106,7 +107,7 @@ def show_versions(*, site: Site) -> None:
     table = [version_row(row, now, called[row.vm], known=not away) for row in rows]
     card = f"{legend([as_known(row.verdict, known=not away) for row in rows])} · as of {_now(now)}"
     if away:
-        card = f"🟠 **the data store cannot be opened**: {away} · {card}"
+        card = f"🟠 **the data store cannot be opened**: {cell(away)} · {card}"
     put_table(site.key_of("versions"), table, card, keep=1)
 
 
@@ -163,7 +164,7 @@ def show_rehearsal(found: Rehearsed, *, site: Site) -> None:
         f"{counted(found.versions, 'version')}; {found.head}.",
         f"Of {found.copy}: {found.copy_seconds:.1f} s.",
         f"Of the data store alone: {found.store_seconds:.1f} s.",
-        *(f"- {each}" for each in found.problems),
+        *(f"- {cell(each)}" for each in found.problems),
     ]
     put_markdown(site.key_of("rehearsal"), "\n".join(lines), "Rehearsal of a recovery")
 
@@ -198,14 +199,14 @@ def show_validation(found: Validated, healed: Healed, *, site: Site) -> None:
         lines.append(f"{counted(found.could_not_check, 'pack')} could not be read this time.")
     for change in turned_bad:
         get_run_logger().error("%s", _damage(change))
-        lines.append(f"- ❌ {_damage(change)}")
+        lines.append(f"- ❌ {cell(_damage(change))}")
     if healed.found:
         lines.append(f"{counted(healed.found, 'data block')} came back from the vault.")
     if healed.documents:
         what = counted(healed.documents, "record, block map or index segment")
         lines.append(f"From the vault again, under its own name: {what}.")
     for change in found.healed:
-        lines.append(f"- ✅ healed: {_damage(change)}")
+        lines.append(f"- ✅ healed: {cell(_damage(change))}")
     text = "\n\n".join(lines)
     put_markdown(site.key_of("validation-report"), text, "What one validation read and found")
 
@@ -259,7 +260,7 @@ def _incident(incident: Incident) -> str:
 def show_vault(copied: Vaulted, *, site: Site) -> None:
     """What went to the vault, and what did not."""
     lines = [f"Copied {copied.objects} objects, {readable_size(copied.copied_bytes)}."]
-    lines += [f"- not copied: {problem}" for problem in copied.problems]
+    lines += [f"- not copied: {cell(problem)}" for problem in copied.problems]
     put_markdown(site.key_of("vault"), "\n\n".join(lines), "What went to the vault")
 
 
@@ -282,10 +283,10 @@ def show_vm_back(vm: VmBack, *, site: Site) -> None:
     """The VM that is back, disk by disk, and what is not as it was."""
     rows = [{"disk": name, "size": readable_size(size)} for name, size in vm.disks]
     said = (
-        f"VM **{vm.name}** ({vm.uuid}), version {vm.version[:8]} of {_moment(vm.taken_at)} UTC,"
-        f" {readable_size(vm.written_bytes)} written, every data block proved on its way"
+        f"VM **{cell(vm.name)}** ({vm.uuid}), version {vm.version[:8]} of {_moment(vm.taken_at)}"
+        f" UTC, {readable_size(vm.written_bytes)} written, every data block proved on its way"
     )
-    said += "".join(f"\n\n⚠ {note}" for note in vm.notes)
+    said += "".join(f"\n\n⚠ {cell(note)}" for note in vm.notes)
     put_table(site.key_of("restore-vm"), rows, said)
 
 

@@ -18,6 +18,7 @@ from likeness.store.read.disk_view import DiskView, open_disk
 from likeness.store.read.versions import Version
 from tasks.artifacts import put_table
 from tasks.claims import version_read
+from tasks.reports import cell
 from tasks.restore_sources import Chosen, Notes, known_locations, sources, version_in
 from tasks.retries import ONCE, task
 from tasks.transfer import scratch_folder
@@ -131,7 +132,7 @@ def _show(
     for row in rows:
         get_run_logger().info("%s is served at %s", row["disk"], row["address"])
     said = (
-        f"**{version.record.vm_name}** as of {version.taken_at:%Y-%m-%d %H:%M} UTC, version"
+        f"**{cell(version.record.vm_name)}** as of {version.taken_at:%Y-%m-%d %H:%M} UTC, version"
         f" {version.version[:8]}, on the worker's machine for {seconds / 60:g} minutes; every data"
         " block is proved before it is given"
     )

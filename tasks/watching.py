@@ -19,6 +19,7 @@ from tasks.notify import channels, tell, within_timeout
 from tasks.overdue import Cause, overdue_validation, overdue_vault, overdue_vms
 from tasks.overdue_jobs import overdue_jobs
 from tasks.protection import planned_jobs
+from tasks.reports import letter
 from tasks.retries import ONCE, STEP, task
 from tasks.sentinel import anomalies
 
@@ -73,10 +74,10 @@ def tell_overdue(causes: Sequence[Cause], site_name: str, *, site: Site) -> None
     known = messages.written(site.catalog.file, ids)
     new = {matter: each for matter, each in ids.items() if matter not in known}
     if new:
-        letter = overdue_letter(message_id("watch", *new), list(new.values()), site_name)
-        messages.write_message(site.catalog.file, letter, channels(site), now)
+        told_of = overdue_letter(message_id("watch", *new), list(new.values()), site_name)
+        messages.write_message(site.catalog.file, told_of, channels(site), now)
     for matter, each in new.items():  # kept, so that the next run knows; sent to nobody
-        note = Message(matter, "watch", each.key, each.sentence)
+        note = letter(matter, "watch", each.key, [each.sentence])
         messages.write_message(site.catalog.file, note, (), now)
     told = tell(site)
     if told.waiting:
@@ -95,7 +96,7 @@ def overdue_letter(matter: str, causes: Sequence[Cause], site_name: str) -> Mess
         "The watch looks again in an hour. The same cause is told once a day until it is gone.",
     ]
     subject = f"Likeness: overdue in {site_name}: {counted(len(causes), 'alarm')}"
-    return Message(matter, "watch", subject, "\n".join(lines))
+    return letter(matter, "watch", subject, lines)
 
 
 @task(task_run_name="ping", **ONCE)

@@ -143,3 +143,15 @@ def test_each_hop_of_the_architecture_page_is_a_function_that_is_there() -> None
         tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
         assert name in {getattr(node, "name", "") for node in tree.body}, (file, name)
     assert len({(file, name) for _, file, name in hops}) == len(hops), "a hop is there twice"
+
+
+def test_what_people_are_told_is_put_together_in_one_place() -> None:
+    """There every line stays one, whatever a VM is called."""
+    makers = {
+        str(path.relative_to(ROOT))
+        for folder in ("tasks", "flows", "blocks")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Message"
+    }
+    assert makers == {"tasks/reports/__init__.py"}

@@ -3,6 +3,7 @@
 Templates decide words, order and marks; what is true is decided before.
 """
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from catalog.messages import Message
 from likeness.clock import utc_and_local
 from likeness.model.sizes import counted, readable_age, readable_size
 
 _TURNS_ROUND = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 """Writing after these runs the other way, so that a sentence says something else."""
 _BREAKS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
+_CONTROLS = {code: "" for code in _BREAKS if code != ord("\n")} | _TURNS_ROUND
 _MARKDOWN = str.maketrans({"|": "¦", "\\": "\\\\", "<": "\\<", "[": "\\["})
 _UNBROKEN = {ord(" "): "\N{NO-BREAK SPACE}", ord("-"): "\N{NON-BREAKING HYPHEN}"}
 
@@ -60,6 +63,32 @@ def one_line(text: object) -> str:
 
 def _line(value: Any) -> Any:
     return one_line(value) if isinstance(value, str) else value
+
+
+def letter(
+    matter: str, about: str, subject: str, lines: Iterable[str], incident: int | None = None
+) -> Message:
+    """A message to people; whatever its lines name, each stays one line.
+
+    Args:
+        matter: See `message_id`.
+        about: What kind of message it is.
+        subject: One line.
+        lines: The body.
+        incident: Its number; none if it is about none.
+    """
+    body = "\n".join(map(one_line, lines))
+    return Message(matter, about, one_line(subject), body, incident)
+
+
+def page(text: str) -> str:
+    """A page as it may be shown: nothing in it turns writing round or moves in it unseen."""
+    return text.translate(_CONTROLS)
+
+
+def no_link(text: str) -> str:
+    """For a chat: what looks like its tags, calls to everybody, links or pictures is text."""
+    return text.replace("<", "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}").replace("](", "] (")
 
 
 def cell(text: object) -> str:

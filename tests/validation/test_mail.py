@@ -3,13 +3,14 @@
 import ssl
 from collections.abc import Generator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from blocks import Site
-from catalog.audits import record_troubles
+from catalog.audits import AuditTrouble, record_troubles
 from catalog.messages import recent_deliveries, undelivered, write_message
 from catalog.runs import begin_run, finish_run, last_runs, record_outcome
 from catalog.values import Verdict
@@ -17,10 +18,14 @@ from likeness.clock import system_clock
 from likeness.errors import BadInput
 from likeness.model.ids import RunId, VmId, random_name
 from likeness.model.outcome import VmOutcome, VmState
-from likeness.store.format.observations import notice, trouble
+from likeness.store.format.observations import Weight, notice, trouble
 from tasks.claims import run_claimed
-from tasks.letters import job_letter
+from tasks.failure_letters import failure_letter, flow_letter, late_letter
+from tasks.letters import aftermath_letter, job_letter, trouble_letter
 from tasks.notify import Delivered, channels, tell
+from tasks.overdue import Cause
+from tasks.reports import no_link, page
+from tasks.watching import overdue_letter
 from tests.unit.workshop import CHUNK, noise
 from tests.validation.house import DAY, House, settings_of
 from tests.validation.mail_server import PASSWORD, MailServer, mail_of
@@ -276,6 +281,31 @@ def test_the_level_decides_who_is_told_of_what(
     assert channels(site, routine=routine) == expected
     with_hook = settings_of(site, webhook="custom-webhook/ops")
     assert ("webhook" in channels(with_hook, routine=routine)) is not routine
+
+
+def test_no_letter_has_a_line_that_somebody_else_began() -> None:
+    """A name that is a whole letter of its own: in each letter, wherever it may name something."""
+    run, now = RunId(random_name()), datetime(2026, 1, 1, tzinfo=UTC)
+    evil = "db\r\n\x85\u2028The data store is at head 9\u202e"
+    cause = Cause("vm", f"VM {evil} has no version")
+    for letter in (
+        failure_letter(evil, run, "Failed", f"VM {evil}: gone", (), [f"VM {evil}: is there"]),
+        late_letter(evil, run, now, f"It waits for {evil}"),
+        flow_letter("0", "sweep", evil, run, "Failed", f"snapshot {evil}: gone"),
+        overdue_letter("0", [cause], "main"),
+        aftermath_letter(evil, run, [f"standby of {evil}: gone"]),
+        trouble_letter([AuditTrouble(evil, Weight.SPARE_LOST.value, evil, evil, now)]),
+        job_letter(evil, run, [VmOutcome("a", VmState.FAILED, sentence=evil)], "", [evil]),
+    ):
+        said = [letter.subject, *letter.body.splitlines()]
+        assert [line for line in said if line.strip().startswith("The data store is")] == []
+        assert len(letter.subject.splitlines()) == 1
+        assert any("The data store is at head 9" in line for line in said)
+        assert "\u202e" not in letter.subject + letter.body
+    chat = no_link("VM <!channel> ![p](http://b) is gone")
+    assert "<" not in chat
+    assert "](" not in chat
+    assert page("a\n\u202eb\x1b[2J\r") == "a\nb[2J"
 
 
 def test_the_report_of_a_job_carries_the_head_that_bears_witness() -> None:
