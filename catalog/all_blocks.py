@@ -5,6 +5,7 @@ time, and each large table is read once for a question, or twice.
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -102,9 +103,21 @@ def _keys_of_rows(
         yield keys.astype(np.uint64, copy=False)
 
 
+@dataclass(frozen=True, slots=True)
+class SparsePack:
+    """A pack of which little is needed.
+
+    Attributes:
+        dead_bytes: What of it no version needs, or another pack serves.
+    """
+
+    pack: PackId
+    dead_bytes: int
+
+
 def sparse_packs(
     catalog: CatalogLocation, now: datetime, max_age: timedelta, *, live_share: float
-) -> list[PackId]:
+) -> list[SparsePack]:
     """Packs of which less than a share is needed and served by them, the emptiest first.
 
     About one block in a hundred counts as needed that is not, in a store that is large.
@@ -120,25 +133,26 @@ def sparse_packs(
     needed = Seen(sum(each.rows for each in maps))
     for keys in _keys_of_rows(catalog, (), maps, "r.now < m.until"):
         needed.add(keys)
-    found: list[tuple[float, int]] = []
+    found: list[tuple[float, int, int]] = []
     for each in places:
         found += _shares_in(catalog, each, needed, live_share)
     with staged(catalog) as stage, reading(catalog) as connection:
-        stage.lines("sparse", (f"{at},{pack}\n" for at, (_, pack) in enumerate(sorted(found))))
-        stage.load(connection, "sparse", nth="INTEGER", pack_no="INTEGER")
+        lines = (f"{at},{pack},{dead}\n" for at, (_, pack, dead) in enumerate(sorted(found)))
+        stage.lines("sparse", lines)
+        stage.load(connection, "sparse", nth="INTEGER", pack_no="INTEGER", dead="BIGINT")
         rows = connection.execute(
-            """SELECT k.pack_id FROM packs AS k JOIN sparse AS s USING (pack_no)
+            """SELECT k.pack_id, s.dead FROM packs AS k JOIN sparse AS s USING (pack_no)
             WHERE k.state = 'live' AND NOT k.bad AND NOT k.unreachable AND k.proved_at <= ?
             ORDER BY s.nth""",
             [to_utc(now + CLOCK_SLACK)],
         ).fetchall()
-    return [PackId(pack.hex) for (pack,) in rows]
+    return [SparsePack(PackId(pack.hex), int(dead)) for pack, dead in rows]
 
 
 def _shares_in(
     catalog: CatalogLocation, places: Slice, needed: Seen, below: float
-) -> list[tuple[float, int]]:
-    """Packs with a smaller share that is needed, but some; and that share."""
+) -> list[tuple[float, int, int]]:
+    """Packs with a smaller share that is needed, but some: that share, which, the other bytes."""
     with reading(catalog) as connection:
         rows = connection.execute(
             f"""SELECT {KEY} AS key, pack_no, length, serves FROM places WHERE {places.within}"""  # noqa: S608
@@ -146,6 +160,9 @@ def _shares_in(
     packs, which = np.unique(rows["pack_no"], return_inverse=True)
     live = rows["serves"] & needed.has(rows["key"].astype(np.uint64, copy=False))
     total = np.bincount(which, rows["length"], len(packs))
-    share = np.bincount(which[live], rows["length"][live], len(packs)) / np.maximum(total, 1)
+    needed_bytes = np.bincount(which[live], rows["length"][live], len(packs))
+    share = needed_bytes / np.maximum(total, 1)
+    dead = (total - needed_bytes).astype(np.int64)
     sparse = (share > 0) & (share < below)
-    return list(zip(share[sparse].tolist(), packs[sparse].tolist(), strict=True))
+    columns = (share, packs, dead)
+    return list(zip(*(column[sparse].tolist() for column in columns), strict=True))

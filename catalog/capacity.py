@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from catalog.all_blocks import sparse_packs
 from catalog.connection import CatalogLocation, from_utc, reading, to_utc, writing
 from catalog.space import spare_packs
+from likeness.store.prune.compacting import LIVE_SHARE
 
 KEPT = timedelta(days=400)
 _TREND = timedelta(days=30)
@@ -18,7 +20,9 @@ class Fullness:
         total: What its place holds.
         free: Of that.
         packs: What its packs take.
-        live: Of that, what some version needs.
+        live: Of that, what some version needs, and what else is in packs that are not rewritten.
+        rewriting: Of the others, what only rewriting packs gives back; known only of what was
+            measured just now.
     """
 
     seen_at: datetime
@@ -26,6 +30,7 @@ class Fullness:
     free: int
     packs: int
     live: int
+    rewriting: int = 0
 
     @property
     def reclaimable(self) -> int:
@@ -50,7 +55,9 @@ def measure(
         total: What the store's place holds.
         free: Of that.
     """
-    spare = sum(size for _, size in spare_packs(catalog, now, max_age))
+    spare = dict(spare_packs(catalog, now, max_age))
+    sparse = sparse_packs(catalog, now, max_age, live_share=LIVE_SHARE)
+    rewriting = sum(each.dead_bytes for each in sparse if each.pack not in spare)
     with writing(catalog) as connection:
         row = connection.execute(
             """SELECT coalesce(sum(size_bytes), 0),
@@ -58,7 +65,8 @@ def measure(
             FROM packs WHERE state IN ('live', 'redundant', 'condemned')"""
         ).fetchone()
         packs, condemned = (int(row[0]), int(row[1])) if row else (0, 0)
-        found = Fullness(now, total, free, packs, packs - condemned - spare)
+        live = packs - condemned - sum(spare.values()) - rewriting
+        found = Fullness(now, total, free, packs, max(live, 0), rewriting)
         connection.execute(
             """INSERT INTO capacity (seen_at, total_bytes, free_bytes, packs_bytes, live_bytes)
             VALUES (?, ?, ?, ?, ?)""",

@@ -12,6 +12,7 @@ from catalog.dedup import PROOF_COUNTS_FOR
 from catalog.messages import message_id
 from likeness.clock import system_clock
 from likeness.model.sizes import readable_size
+from likeness.store.prune.compacting import LIVE_SHARE
 from tasks.ages import age_limit
 from tasks.artifacts import put_markdown
 from tasks.notify import channels, tell
@@ -81,7 +82,8 @@ def capacity_page(found: Capacity) -> str:
     other = max(now.total - now.free - now.packs, 0)
     parts = {
         "needed by versions": now.live,
-        "reclaimable": now.reclaimable,
+        "reclaimable in whole packs": now.reclaimable - now.rewriting,
+        "reclaimable by rewriting packs": now.rewriting,
         "free": now.free,
         "other things at that place": other,
     }
@@ -92,7 +94,11 @@ def capacity_page(found: Capacity) -> str:
     pie = ["```mermaid", "pie title Where the room goes"]
     pie += [f'    "{name}" : {size >> 20}' for name, size in parts.items() if size >> 20]
     lines = [f"🟠 **{cell(found.warning)}**"] if found.warning else []
-    lines += ["\n".join(rows), f"Days until it is full, by the trend of 30 days: **{left}**."]
+    rest = (
+        f"Packs of which at least {LIVE_SHARE:.0%} is needed count as needed whole: they are not"
+        " rewritten."
+    )
+    lines += ["\n".join(rows), rest, f"Days until it is full, by the trend of 30 days: **{left}**."]
     if len(pie) > 2:
         lines.append("\n".join([*pie, "```"]))
     if len(found.before) > 1:

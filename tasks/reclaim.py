@@ -75,7 +75,7 @@ def reclaim_packs(run: RunId, *, site: Site, most_percent: int, stop: StopToken)
         )
         now, catalog = system_clock(), site.catalog.file
         candidates = [pack for pack, _ in space.spare_packs(catalog, now, age)]
-        sparse = sparse_packs(catalog, now, age, live_share=LIVE_SHARE)
+        sparse = [e.pack for e in sparse_packs(catalog, now, age, live_share=LIVE_SHARE)]
         try:
             with shown(
                 f"reclaim-{run[:12]}", "Packs looked at once more and deleted", done.percent

@@ -23,6 +23,7 @@ from catalog.values import Verdict
 from catalog.versions import list_versions
 from likeness.model.ids import ChunkId, PackId, RunId, VersionId
 from likeness.store.format.pack import PackReceipt
+from likeness.store.prune.compacting import LIVE_SHARE
 from likeness.store.read.index import KnownPack
 from tasks.capacity import Capacity, capacity_page, warning_of
 from tests.catalog.scenes import (
@@ -139,7 +140,19 @@ def test_what_is_worth_rewriting_is_what_little_is_needed_of(
         (each for each in order if 0 < shares[each] < 0.9),
         key=lambda each: (shares[each], order.index(each)),
     )
-    assert sparse_packs(kept.catalog, NOW, MONTH, live_share=0.9) == expected
+    found = sparse_packs(kept.catalog, NOW, MONTH, live_share=0.9)
+    assert [each.pack for each in found] == expected
+    by_pack = {each.pack: each for each in kept.packs.values()}
+    for sparse in found:
+        length = 1000 * len(by_pack[sparse.pack].locations)
+        assert sparse.dead_bytes == pytest.approx(length * (1 - shares[sparse.pack]))
+    free = sum(size for _, size in spare_packs(kept.catalog, NOW, MONTH))
+    dead = sum(e.dead_bytes for e in found if shares[e.pack] < LIVE_SHARE)
+    now = measure(kept.catalog, NOW, MONTH, total=1 << 40, free=1 << 30)
+    assert (now.rewriting, now.reclaimable) == (dead, free + dead)
+    page = capacity_page(Capacity(now, (now,), None, ""))
+    assert f"| reclaimable by rewriting packs | {dead:,} |" in page
+    assert f"| reclaimable in whole packs | {free:,} |" in page
 
 
 @pytest.mark.parametrize("many", [0, 1, 7, 100])
