@@ -15,8 +15,11 @@ from dissect.target.filesystems.xfs import XfsFilesystem
 from dissect.target.volumes.disk import DissectVolumeSystem
 from dissect.target.volumes.lvm import LvmVolumeSystem
 
+from likeness.files.mended import mend
 from likeness.files.messages import Volume
 from likeness.files.sources import DiskFile
+
+mend()
 
 _KNOWN = (
     NtfsFilesystem,

@@ -116,28 +116,50 @@ def ntfs(image: Path, tree: Path) -> None:
 
 
 def exfat(image: Path, name: str, content: bytes, written: int) -> None:
-    """One file, of whose room no more was written; by hand, since few machines make such disks.
+    """One file, of whose room no more was written; by hand, since few machines make such disks."""
+    _exfat(image, [_exfat_entry(name, 0x20, 3, written, len(content))], content)
 
-    The table of clusters begins at sector 8, the clusters of 8 sectors at 16; at the top are the
-    label, which clusters are in use, small letters to capitals, and the file.
+
+def exfat_with_a_large_folder(image: Path, names: list[str], content: bytes) -> None:
+    """A folder in one piece of three clusters, and files in it that all have this content."""
+    inside = b"".join(_exfat_entry(name, 0x20, 6, len(content), len(content)) for name in names)
+    room = 3 * _EXFAT_CLUSTER
+    assert room - _EXFAT_CLUSTER < len(inside) <= room
+    folder = _exfat_entry("many", 0x10, 3, room, room)
+    _exfat(image, [folder], inside.ljust(room, b"\0") + content)
+
+
+_EXFAT_CLUSTER = 4096
+
+
+def _exfat_entry(name: str, kind: int, first: int, written: int, length: int) -> bytes:
+    noon = (46 << 25 | 1 << 21 | 1 << 16 | 12 << 11).to_bytes(4, "little")
+    return b"".join(
+        (
+            struct.pack("<BBxxHxx", 0x85, 2, kind) + noon * 3 + bytes(12),
+            struct.pack("<BBxBxxxxQxxxxIQ", 0xC0, 3, len(name), written, first, length),
+            b"\xc1\0" + name.encode("utf-16-le").ljust(30, b"\0"),
+        )
+    )
+
+
+def _exfat(image: Path, top: list[bytes], clusters: bytes) -> None:
+    """The table of clusters begins at sector 8, the clusters of 8 sectors at 16.
+
+    At the top are the label, which clusters are in use, small letters to capitals, and the entries
+    given; what follows in the clusters has no chains.
     """
     boot = bytearray(512)
     boot[3:11], boot[510:] = b"EXFAT   ", b"\x55\xaa"
     struct.pack_into("<5I", boot, 0x50, 8, 1, 16, 1 << 11, 2)
     struct.pack_into("<3B", boot, 0x6C, 9, 3, 1)
-    noon = (46 << 25 | 1 << 21 | 1 << 16 | 12 << 11).to_bytes(4, "little")
-    entries = [
-        *(bytes([kind]).ljust(32, b"\0") for kind in (0x83, 0x81, 0x82)),
-        struct.pack("<BBxxHxx", 0x85, 2, 0x20) + noon * 3 + bytes(12),
-        struct.pack("<BBxBxxxxQxxxxIQ", 0xC0, 3, len(name), written, 3, len(content)),
-        b"\xc1\0" + name.encode("utf-16-le").ljust(30, b"\0"),
-    ]
+    entries = [*(bytes([kind]).ljust(32, b"\0") for kind in (0x83, 0x81, 0x82)), *top]
     with blank(image, 16).open("r+b") as file:
         for sector, data in {
             0: bytes(boot),
             8: b"\xff" * 12,
             16: b"".join(entries),
-            24: content,
+            24: clusters,
         }.items():
             file.seek(512 * sector)
             file.write(data)

@@ -217,6 +217,14 @@ def test_what_exfat_has_only_set_aside_is_zeros(tmp_path: Path) -> None:
         assert hashes(guest, b"0") == {"begun": wanted}
 
 
+def test_a_folder_of_exfat_that_is_longer_than_a_cluster_is_read_whole(tmp_path: Path) -> None:
+    image, names = tmp_path / "exfat.raw", [f"file {number}" for number in range(100)]
+    images.exfat_with_a_large_folder(image, names, b"the same")
+    with open_files(disks_of(image)) as guest:
+        wanted = hashlib.sha256(b"the same").hexdigest()
+        assert hashes(guest, b"0") == {f"many/{name}": wanted for name in names}
+
+
 @pytest.mark.needs("mkfs.xfs", "mount")
 def test_what_xfs_has_only_set_aside_is_zeros(tmp_path: Path) -> None:
     image, mounted = tmp_path / "xfs.raw", tmp_path / "mounted"
