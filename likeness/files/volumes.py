@@ -15,6 +15,7 @@ from dissect.target.filesystems.xfs import XfsFilesystem
 from dissect.target.volumes.disk import DissectVolumeSystem
 from dissect.target.volumes.lvm import LvmVolumeSystem
 
+from likeness.files.logical import logical_volumes
 from likeness.files.mended import mend
 from likeness.files.messages import Volume
 from likeness.files.sources import DiskFile
@@ -35,15 +36,11 @@ _OTHERS = (
     (3, b"-FVE-FS-", "encrypted by BitLocker: it cannot be read without its key"),
     (4086, b"SWAPSPACE2", "swap space: no files"),
 )
-_STRIPED = (  # the library would take what lies on each disk for a part in one piece
-    "an LVM volume that is striped over several disks: it cannot be read here; restore the disks"
-    " and mount it"
-)
 _LARGE_FOLDERS = (  # the library would leave out what is in the rest of each
     "xfs, with folders in blocks of more than its own size: they cannot be read here; restore the"
     " disk and mount it"
 )
-_LOST_GROUP = "of an LVM group that is not whole here: a disk of it may be missing"
+_LOST_GROUP = "of an LVM group that cannot be read here: a disk of it may be missing"
 
 
 @dataclass(frozen=True)
@@ -116,31 +113,15 @@ def _lvm(pieces: list[_Piece]) -> tuple[list[_Piece], list[_Piece]]:
         inside = [p for p in members if any(p.file is one for one in group.disk)]
         disks = tuple(sorted({number for piece in inside for number in piece.disks}))
         try:
-            every = group.lvm.volume_group.logical_volumes
             volumes = [
-                _Piece(v.name, disks, v.size or 0, v, _STRIPED if _is_striped(v.raw, every) else "")
-                for v in group.volumes
+                _Piece(each.name, disks, each.size_bytes, each.file, each.not_read)
+                for each in logical_volumes(group.lvm.volume_group)
             ]
         except Exception:  # noqa: BLE001 -- as above; its pieces are told of as they are
             volumes = []
         grouped += inside if volumes else []
         logical += volumes
     return grouped, logical
-
-
-def _is_striped(volume: Any, every: Any) -> bool:
-    """Whether a logical volume, or one that it is made of, is striped over disks."""
-    for segment in volume.segments:
-        if segment.type in ("linear", "striped"):
-            parts, striped = [], (segment.stripe_count or 1) > 1
-        elif segment.type == "thin":
-            pool = every[segment.thin_pool].segments[0]
-            parts, striped = [pool.metadata, pool.pool], False
-        else:
-            parts, striped = [name for name, _ in getattr(segment, "mirrors", None) or ()], False
-        if striped or any(_is_striped(every[name], every) for name in parts):
-            return True
-    return False
 
 
 def _in_lvm(file: BinaryIO) -> bool:

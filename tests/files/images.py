@@ -205,6 +205,40 @@ def _every_other(data: bytes, number: int, stripe: int = 64 << 10) -> bytes:
     return b"".join(data[at : at + stripe] for at in range(number * stripe, len(data), 2 * stripe))
 
 
+def lvm_by_hand(image: Path, content: bytes, volumes: str) -> None:
+    """One disk of a group with these volumes, as the tools of LVM write them down.
+
+    Its extents of 4 MiB begin at 1 MiB; the content is in the first ones.
+    """
+    name = "A" * 32
+    text = (
+        'vg {\nid = "B"\nseqno = 1\nstatus = ["READ"]\nflags = []\nextent_size = 8192\n'
+        "max_lv = 0\nmax_pv = 0\n"
+        f'physical_volumes {{\npv0 {{\nid = "{name}"\nstatus = []\nflags = []\n'
+        f"pe_start = 2048\npe_count = 8\n}}\n}}\nlogical_volumes {{\n{volumes}}}\n}}\n"
+        'contents = "Text Format Volume Group"\nversion = 1\n'
+    ).encode()
+    size = blank(image, 40).stat().st_size
+    areas = struct.pack("<8Q", MIB, 0, 0, 0, 4096, MIB - 4096, 0, 0)
+    label = struct.pack("<8sQII8s32sQ", b"LABELONE", 1, 0, 32, b"LVM2 001", name.encode(), size)
+    put(image, 512, label + areas)
+    magic, long = b" LVM2 x[5A%r0N*>", len(text) + 1
+    where = struct.pack("<I16sI4QII", 0, magic, 1, 4096, MIB, 512, long, 0, 0)
+    put(image, 4096, where)
+    put(image, 4096 + 512, text + b"\0")
+    put(image, MIB, content)
+
+
+def lvm_volume(name: str, *segment: str, visible: bool = True) -> str:
+    """A volume of four extents, as it is written down."""
+    status = '["READ", "VISIBLE"]' if visible else '["READ"]'
+    lines = ["start_extent = 0", "extent_count = 4", *segment]
+    return (
+        f'{name} {{\nid = "{name}"\nstatus = {status}\nflags = []\nsegment_count = 1\n'
+        "segment1 {\n" + "\n".join(lines) + "\n}\n}\n"
+    )
+
+
 def lvm(folder: Path, content: Path, *kind: str) -> list[Path]:
     """Two disks, and one logical volume over both with this content (120 MiB).
 

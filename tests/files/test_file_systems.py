@@ -306,6 +306,52 @@ def test_a_logical_volume_over_two_disks_is_read_and_half_of_it_is_told(tmp_path
         assert "striped over several disks" in volume.note
 
 
+def test_of_lvm_only_what_the_guest_sees_is_offered_and_only_what_is_whole_is_read(
+    tmp_path: Path,
+) -> None:
+    image, content, disk = tmp_path / "exfat.raw", noise("a file", 100_000), tmp_path / "pv.raw"
+    images.exfat(image, "file", content, len(content))
+    linear = ('type = "striped"', "stripe_count = 1", 'stripes = [\n"pv0", 0\n]')
+    volumes = {
+        "root": linear,
+        "fast": ('type = "cache"', 'cache_pool = "quick"', 'origin = "fast_corig"'),
+        "r0": ('type = "raid0"', "device_count = 1", 'raid0_lvs = [\n"r0_rimage_0"\n]'),
+        "r1": ('type = "raid1"', "device_count = 1", 'raids = [\n"r1_rmeta_0", "r1_rimage_0"\n]'),
+        "cow": linear,
+        "goes_back": linear,
+        "moved": (*linear[:2], 'stripes = [\n"pvmove0", 0\n]'),
+        "on_top": (
+            *('type = "thin"', 'thin_pool = "pool"', "transaction_id = 0"),
+            *("device_id = 1", 'external_origin = "root"'),
+        ),
+    }
+    hidden = {
+        **dict.fromkeys(("fast_corig", "r0_rimage_0", "r1_rimage_0", "r1_rmeta_0"), linear),
+        "snapshot0": ('type = "snapshot"', 'origin = "root"', 'cow_store = "cow"'),
+        "snapshot1": ('type = "snapshot"', 'origin = "goes_back"', 'merging_store = "back"'),
+        "back": linear,
+        "pvmove0": ('type = "mirror"', "mirror_count = 1", 'mirrors = [\n"pv0", 0\n]'),
+    }
+    written = [images.lvm_volume(name, *lines) for name, lines in volumes.items()]
+    written += [images.lvm_volume(name, *lines, visible=False) for name, lines in hidden.items()]
+    images.lvm_by_hand(disk, image.read_bytes(), "".join(written))
+    with open_files(disks_of(disk)) as guest:
+        told = {each.name.decode(): (each.kind, each.note) for each in guest.volumes()}
+        assert hashes(guest, b"vg-root") == {"file": hashlib.sha256(content).hexdigest()}
+    assert told.pop("vg-root") == ("exfat", "")
+    assert told.keys() == {f"vg-{name}" for name in volumes if name != "root"}
+    said = {name: note.split(":")[0] for name, (kind, note) in told.items() if not kind}
+    assert said == {
+        "vg-fast": "an LVM volume of the type cache",
+        "vg-r0": "an LVM volume of the type raid0",
+        "vg-r1": "an LVM volume of the type raid1",
+        "vg-cow": "a snapshot that LVM keeps of another volume",
+        "vg-goes_back": "an LVM volume that was going back to a snapshot",
+        "vg-moved": "an LVM volume that was being moved from disk to disk",
+        "vg-on_top": "a thin LVM volume on top of another volume",
+    }
+
+
 @pytest.mark.needs("mke2fs")
 def test_a_folder_comes_out_with_times_modes_holes_and_safe_links(tmp_path: Path) -> None:
     image, _ = made("ext4", tmp_path)
