@@ -86,7 +86,10 @@ class Guest:
             if self.process is not None and self.process.stdin and self.process.stdout:
                 with suppress(OSError):
                     self.process.stdin.close()  # lets it end its commands
-                self.process.wait(timeout=30)
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(timeout=30)
+                self.process.kill()  # as when the power is cut; nothing to one that has ended
+                self.process.wait()
                 self.process.stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
