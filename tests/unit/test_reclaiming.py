@@ -234,7 +234,7 @@ def test_a_copy_goes_only_where_the_other_is_there_and_proved(workshop: Workshop
 def test_brakes(workshop: Workshop) -> None:
     one, two, _ = history(workshop)
     forget(workshop, two)
-    with pytest.raises(ReclaimStopped, match="1 of 5 packs are needed by no version"):
+    with pytest.raises(ReclaimStopped, match=r"^nothing is condemned: 1 of 5 packs"):
         reclaim(workshop, most_share=0.1)
     write_head(workshop.store, clock=workshop.clock)
     kept = workshop.objects[one.name]
@@ -251,6 +251,19 @@ def test_brakes(workshop: Workshop) -> None:
         reclaim(workshop)
     workshop.clock._now += 40 * DAY
     assert len(reclaim(workshop).condemned) == 1
+
+
+def test_a_brake_says_what_its_run_condemned_before(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("likeness.store.prune.reclaiming.MAX_WANTED", 1)  # a pack at a time
+    _, two, three = history(workshop)
+    forget(workshop, two, three)
+
+    with pytest.raises(ReclaimStopped, match=r"^no pack but the 1 so far is condemned: 2 of 5"):
+        reclaim(workshop, most_share=0.2)
+
+    assert len(condemned_packs(workshop.store)) == 1
 
 
 def test_who_does_not_own_the_store_any_more_deletes_nothing(workshop: Workshop) -> None:

@@ -57,15 +57,22 @@ def require_all_in_order(store: DataStore, now: datetime) -> None:
             )
 
 
-def require_few(going: int, of: int, *, most_share: float) -> None:
+def require_few(going: int, of: int, *, most_share: float, before: int = 0) -> None:
     """Return, if what is to be condemned is no more than people expect.
+
+    Args:
+        going: How many packs go, with those that this run condemned before.
+        of: How many there are.
+        most_share: How many of them are expected at most, 0 to 1.
+        before: How many this run condemned before.
 
     Raises:
         ReclaimStopped: It is more; a person must say that this is meant.
     """
     if going > most_share * of:
+        what = f"no pack but the {before} so far is condemned" if before else "nothing is condemned"
         raise ReclaimStopped(
-            f"nothing is condemned: {going} of {of} packs are needed by no version, more than"
+            f"{what}: {going} of {of} packs are needed by no version, more than"
             f" {most_share:.0%} of all; if versions were forgotten on purpose, run it once with a"
             " higher limit"
         )

@@ -179,7 +179,8 @@ class Reclaim:
 
     def _condemn_some(self, packs: list[PackId]) -> None:
         condemned = self.done.condemned
-        require_few(len(condemned) + len(packs), len(self._sizes), most_share=self.most_share)
+        so_far, most = len(condemned), self.most_share
+        require_few(so_far + len(packs), len(self._sizes), most_share=most, before=so_far)
         self._say_condemned(packs)
 
     def _say_condemned(self, packs: list[PackId]) -> None:
