@@ -3,21 +3,36 @@
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
+from dissect.extfs import extfs
 from dissect.fat import exfat
 from dissect.util.stream import RunlistStream
 from dissect.volume.lvm.metadata import Segment
 
 _with_all = Segment._from_dict
+_of_indirect, _runs_of = extfs._parse_indirect, extfs.INode.dataruns
 
 
 def mend() -> None:
-    """Of a folder of exFAT it takes one cluster alone; of LVM no group that has RAID in it."""
+    """Each of these is one fault of the library."""
+    extfs._parse_indirect = _nothing_at_nowhere
+    extfs.INode.dataruns = _holes_to_the_end
     exfat.RootDirectory._parse_subdir = _folder
     Segment._from_dict = _with_what_is_there
 
 
+def _nothing_at_nowhere(inode: Any, offset: int, blocks: int, level: int) -> Any:
+    """A table of tables of ext3 that is not there is a hole, and not what the first block says."""
+    most = (inode.extfs.block_size // 4) ** level
+    return _of_indirect(inode, offset, blocks, level) if offset else [0] * min(blocks, most)
+
+
+def _holes_to_the_end(inode: Any) -> list[tuple[int | None, int]]:
+    """A file of ext3 may end in a hole, which the library takes for the first block of the disk."""
+    return [(place or None, count) for place, count in _runs_of(inode)]
+
+
 def _folder(root: Any, entry: Any) -> Mapping[str, Any]:
-    """What is in a folder; in one piece it is as long as it says, else as its chain."""
+    """A folder of exFAT in one piece is as long as it says; the library takes one cluster of it."""
     disk, told = root.exfat, entry.stream
     length = told.data_length if told.flags.not_fragmented else None
     runs = disk.runlist(told.location, told.flags.not_fragmented, length)
@@ -29,5 +44,5 @@ def _folder(root: Any, entry: Any) -> Mapping[str, Any]:
 def _with_what_is_there(
     segment: Any, told: Mapping[str, Any], name: str | None = None, parent: Any = None
 ) -> None:
-    """LVM writes down of a segment what is not as ever; the library wants all of it."""
+    """LVM writes down of a segment what is not as ever; the library wants all, as of RAID."""
     _with_all(segment, {**dict.fromkeys(get_type_hints(type(segment))), **told}, name, parent)

@@ -58,6 +58,8 @@ def full_tree(folder: Path) -> dict[str, bytes]:
     with (folder / "sparse").open("wb") as file:
         file.seek(40 * MIB)
         file.write(b"at the end")
+    (folder / "ends in a hole").write_bytes(b"begun")
+    os.truncate(folder / "ends in a hole", 100_000)
     os.link(folder / "a.txt", folder / "deep" / "hard link")
     (folder / "deep" / "in").symlink_to("../a.txt")
     (folder / "deep" / "out").symlink_to("/etc/passwd")
@@ -65,12 +67,17 @@ def full_tree(folder: Path) -> dict[str, bytes]:
     (folder / "ends in a blank ").write_bytes(b"a name that looks like another")
     (folder / "a.txt").chmod(0o640)
     files |= {"sparse": bytes(40 * MIB) + b"at the end", "deep/hard link": files["a.txt"]}
+    files["ends in a hole"] = b"begun".ljust(100_000, b"\0")
     files["ends in a blank "] = b"a name that looks like another"
     return {**files, "line\nbreak": b"a name of two lines"}
 
 
 def ext4(image: Path, tree: Path) -> None:
     run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, blank(image, 128))
+
+
+def ext3(image: Path, tree: Path) -> None:
+    run("mke2fs", "-q", "-F", "-t", "ext3", "-b", 4096, "-d", tree, blank(image, 128))
 
 
 def btrfs(image: Path, tree: Path) -> None:
@@ -167,6 +174,7 @@ def _exfat(image: Path, top: list[bytes], clusters: bytes) -> None:
 
 MAKERS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "ext4": (ext4, ("mke2fs",)),
+    "ext3": (ext3, ("mke2fs",)),
     "xfs": (xfs, ("mkfs.xfs",)),
     "btrfs": (btrfs, ("mkfs.btrfs",)),
     "fat": (fat, ("mkfs.vfat", "mcopy")),

@@ -60,7 +60,7 @@ def expected(tree: Path) -> dict[str, str]:
 def made(kind: str, folder: Path) -> tuple[Path, dict[str, str]]:
     tree = folder / f"tree-{kind}"
     tree.mkdir()
-    (images.full_tree if kind in ("ext4", "btrfs") else images.plain_tree)(tree)
+    (images.full_tree if kind in ("ext4", "ext3", "btrfs") else images.plain_tree)(tree)
     image = folder / f"{kind}.raw"
     MAKERS[kind][0](image, tree)
     wanted = expected(tree)
