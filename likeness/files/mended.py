@@ -1,23 +1,41 @@
 """In the reader's process: where the library reads wrongly, it is put right before it is used."""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
+from dissect.btrfs import btrfs
+from dissect.btrfs.c_btrfs import c_btrfs
 from dissect.extfs import extfs
 from dissect.fat import exfat
 from dissect.util.stream import RunlistStream
 from dissect.volume.lvm.metadata import Segment
 
+_subvolume = btrfs.Btrfs.open_subvolume
 _with_all = Segment._from_dict
 _of_indirect, _runs_of = extfs._parse_indirect, extfs.INode.dataruns
 
 
 def mend() -> None:
     """Each of these is one fault of the library."""
+    btrfs.Btrfs.open_subvolume = _where_it_lies
     extfs._parse_indirect = _nothing_at_nowhere
     extfs.INode.dataruns = _holes_to_the_end
     exfat.RootDirectory._parse_subdir = _folder
     Segment._from_dict = _with_what_is_there
+
+
+def _where_it_lies(disk: Any, number: int, parent: Any = None) -> Any:
+    """Where a snapshot has the name of a subvolume of its origin, btrfs itself shows nothing.
+
+    The library would go into the subvolume, as it is today, and from there to the snapshot again.
+    """
+    if isinstance(parent, btrfs.INode):
+        try:
+            disk._root_tree.find(parent.subvolume.objectid, c_btrfs.BTRFS_ROOT_REF_KEY, number)
+        except KeyError:
+            return SimpleNamespace(root=None)
+    return _subvolume(disk, number, parent)
 
 
 def _nothing_at_nowhere(inode: Any, offset: int, blocks: int, level: int) -> Any:

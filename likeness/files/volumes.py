@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import msgspec
+from dissect.btrfs.c_btrfs import c_btrfs
 from dissect.target.filesystem import Filesystem
 from dissect.target.filesystems.btrfs import BtrfsFilesystem
 from dissect.target.filesystems.exfat import ExfatFilesystem
@@ -147,6 +148,8 @@ def _opened(piece: _Piece, kind: type[Filesystem], files: object) -> FoundVolume
         )
     if kind is XfsFilesystem and opened.xfs.sb.sb_dirblklog:
         return FoundVolume(_told(piece, "", _LARGE_FOLDERS))
+    if kind is BtrfsFilesystem:  # from its top, wherever the guest begins
+        opened = opened.open_subvolume(subvolid=c_btrfs.BTRFS_FS_TREE_OBJECTID)
     return FoundVolume(_told(piece, kind.__type__, ""), opened)
 
 

@@ -9,7 +9,7 @@ from dissect.target.filesystem import DirEntry
 from dissect.util.stream import RunlistStream
 
 from likeness.files.messages import MAX_READ, Data, FileEntry, Hole, Trouble
-from likeness.files.stored import stream_of, written_bytes
+from likeness.files.stored import inside, stream_of, written_bytes
 
 _DEEPEST = 512
 _ONE_PLACE = ("ext", "xfs", "ntfs")  # a folder's number is its own, and it is in one place
@@ -50,7 +50,7 @@ def at_path(files: Any, path: Path) -> Any:
     for part in path:
         if not here.is_dir(follow_symlinks=False):
             raise LookupError
-        here = next((e for e in here.scandir() if as_bytes(e.name) == part), None)
+        here = next((e for e in inside(here) if as_bytes(e.name) == part), None)
         if here is None:
             raise LookupError
         here = here.get()
@@ -60,7 +60,7 @@ def at_path(files: Any, path: Path) -> Any:
 def children(folder: Any, path: Path) -> Iterator[tuple[Path, Any]]:
     """What is directly in a folder, by name."""
     own = _OF_NTFS if not path and folder.fs.__type__ == "ntfs" else frozenset()
-    for entry in folder.scandir():
+    for entry in inside(folder):
         if entry.name not in own:
             yield (*path, as_bytes(entry.name)), entry
 

@@ -156,6 +156,34 @@ def test_what_btrfs_has_compressed_comes_out_as_it_went_in(method: str, tmp_path
         assert hashes(guest, volume.name) == wanted
 
 
+@pytest.mark.needs("mkfs.btrfs", "btrfs", "mount")
+def test_btrfs_is_read_from_its_top_and_a_snapshot_holds_no_subvolume(tmp_path: Path) -> None:
+    """Whichever subvolume the guest begins with; what is in a snapshot's own folders is there."""
+    image, mounted = tmp_path / "btrfs.raw", tmp_path / "mounted"
+    mounted.mkdir()
+    images.run("mkfs.btrfs", "-q", images.blank(image, 120))
+    done = subprocess.run(["mount", "-o", "loop", image, mounted], check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip("this machine does not let us mount btrfs")
+    try:
+        for name in ("root", "root/home", "root/gone", "root/snapshots"):
+            images.run("btrfs", "-q", "subvolume", "create", mounted / name)
+            (mounted / name / "file").write_text(name)
+        home = images.run("btrfs", "inspect-internal", "rootid", mounted / "root" / "home")
+        images.run("btrfs", "-q", "subvolume", "set-default", home.strip(), mounted)
+        taken = mounted / "root" / "snapshots" / "1"
+        images.run("btrfs", "-q", "subvolume", "snapshot", mounted / "root", taken)
+        images.run("btrfs", "-q", "subvolume", "delete", mounted / "root" / "gone")
+        wanted = expected(mounted)
+    finally:
+        images.run("umount", mounted)
+    assert wanted.keys() == {
+        f"root/{name}" for name in ("file", "home/file", "snapshots/file", "snapshots/1/file")
+    }
+    with open_files(disks_of(image)) as guest:
+        assert hashes(guest, b"0") == wanted
+
+
 @pytest.mark.needs("mkntfs", "ntfs-3g", "umount")
 @pytest.mark.skipif(not os.access("/dev/fuse", os.W_OK), reason="needs FUSE")
 def test_what_ntfs_has_compressed_comes_out_as_it_went_in(tmp_path: Path) -> None:
