@@ -65,7 +65,14 @@ def validate(
         asked = asked_for(everything=everything, vm=vm, site=here)
         tell_people(site=here)  # of what a run found that died before it could tell
         try:
-            there = audit_presence(this, site=here, stop=stop, daily=not of_run, seen=seen)
+            there = audit_presence(
+                this,
+                site=here,
+                stop=stop,
+                daily=not of_run,
+                everything=everything,
+                seen=seen,
+            )
             found = there.and_then(
                 prove_due(
                     of_run,

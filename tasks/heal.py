@@ -33,9 +33,10 @@ from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.repair.healing import heal_chunks
-from likeness.store.repair.healing_documents import DocumentHealer
+from likeness.store.repair.healing_documents import STATEMENTS, DocumentHealer
 from likeness.store.write.needs_listing import has_needs_lists
 from tasks.ages import age_limit
+from tasks.claims import store_claimed, store_gate
 from tasks.proving import Prover, Validated
 from tasks.retries import STEP, task
 from tasks.transfer import scratch_folder
@@ -52,7 +53,7 @@ class Healed:
         wanted: Damaged data blocks there were.
         found: How many the vault gave back.
         broken: Versions whose record or block maps were not whole.
-        documents: How many records, block maps and index segments were put back.
+        documents: How many records, block maps, index segments and statements were put back.
         validated: What proving all of it in its new place showed.
         problem: Why the vault could not be asked; empty if it could.
     """
@@ -69,26 +70,28 @@ class Healed:
 def heal_damage(this: RunId, *, site: Site, stop: StopToken) -> Healed:
     """Fetch what is damaged from the vault, and prove it in its new place.
 
-    Data blocks go into new packs; records, block maps and index segments under their own names,
-    after what lies there was set aside. Safe to repeat: what was healed is not damaged any more.
-    Versions turn green with the proof, all in one transaction, and never before.
+    Data blocks go into new packs; records, block maps, index segments and statements under their
+    own names, after what lies there was set aside. Safe to repeat: what was healed is not damaged
+    any more. Versions turn green with the proof, all in one transaction, and never before.
     """
     log = get_run_logger()
     chunks = damaged_ids(site.catalog.file)
     documents = documents_to_heal(site.catalog.file, system_clock())
-    segments = [t.name for t in open_troubles(site.catalog.file) if t.name.startswith(_INDEX)]
-    if not (chunks or documents or segments) or site.vault is None:
+    troubled = [trouble.name for trouble in open_troubles(site.catalog.file)]
+    segments = [name for name in troubled if name.startswith(_INDEX)]
+    statements = [n for each in STATEMENTS for n in troubled if n.startswith(f"{each}/")]
+    if not (chunks or documents or segments or statements) or site.vault is None:
         return Healed(len(chunks), broken=len(documents))
     try:
         with site.data_store.open() as store, _opened_vault(site) as vault:
             healer = _Healer(site, store, vault, this, stop)
-            put_back, proved = healer.documents(documents, segments)
+            put_back, proved = healer.documents(documents, segments, statements)
             found, proved_too = healer.chunks(chunks)
     except _NOT_THIS_TIME as cause:
         log.warning("nothing could be put back from the vault: %s", cause)
         return Healed(len(chunks), broken=len(documents), problem=str(cause))
     log.info("from the vault: %d of %d data blocks", found, len(chunks))
-    log.info("from the vault: %d records, block maps and index segments", len(put_back))
+    log.info("from the vault: %d documents", len(put_back))
     return Healed(len(chunks), found, len(documents), len(put_back), proved.and_then(proved_too))
 
 
@@ -120,7 +123,10 @@ class _Healer:
     stop: StopToken
 
     def documents(
-        self, broken: Sequence[DocumentsDue], segments: Sequence[str]
+        self,
+        broken: Sequence[DocumentsDue],
+        segments: Sequence[str],
+        statements: Sequence[str],
     ) -> tuple[list[str], Validated]:
         """Put documents back; their names, and what proving them showed."""
         healer = DocumentHealer(self.store, self.vault, self.stop, problem=_say)
@@ -128,6 +134,9 @@ class _Healer:
             healer.heal_version(each.record)
         for name in segments:
             healer.heal_segment(name)
+        for name in statements:
+            with store_claimed(self.site), store_gate(self.site):
+                healer.heal_statement(name)
         if not healer.healed:
             return [], Validated()
         troubles_over(self.site.catalog.file, healer.healed, system_clock())

@@ -203,7 +203,7 @@ def show_validation(found: Validated, healed: Healed, *, site: Site) -> None:
     if healed.found:
         lines.append(f"{counted(healed.found, 'data block')} came back from the vault.")
     if healed.documents:
-        what = counted(healed.documents, "record, block map or index segment")
+        what = counted(healed.documents, "record, block map, index segment or statement")
         lines.append(f"From the vault again, under its own name: {what}.")
     for change in found.healed:
         lines.append(f"- ✅ healed: {cell(_damage(change))}")

@@ -56,6 +56,7 @@ def audit_presence(
     site: Site,
     stop: StopToken,
     daily: bool = False,
+    everything: bool = False,
     seen: ListedStore | None = None,
 ) -> Validated:
     """Compare the store's listing with what must be there, and prove at once what is in doubt.
@@ -64,14 +65,18 @@ def audit_presence(
         this: The run that looks.
         site: The installation.
         stop: Looked at between objects.
-        daily: Look at keys, heads, index and block maps too, unless that was done today.
+        daily: Look at keys, heads, index, statements and block maps too, unless that was done
+            today.
+        everything: Look at them whenever that was.
         seen: What the store was seen to have a moment ago.
 
     Raises:
         ShareUnreachable: The store does not answer; tried again.
     """
     with _prover(site, stop) as (prover, _), scratch_folder(site, this) as scratch:
-        due = daily and audit_is_due(prover.catalog, prover.clock(), EVERYTHING_EVERY)
+        due = everything or (
+            daily and audit_is_due(prover.catalog, prover.clock(), EVERYTHING_EVERY)
+        )
         doubts = (
             look_at_everything(prover, seen) if due else look_at_packs_and_records(prover, seen)
         )

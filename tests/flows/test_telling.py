@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from blocks.site import SiteBlock
+from catalog.audits import open_troubles
 from catalog.messages import undelivered
 from catalog.values import Verdict
 from flows.doctor import examine_site
@@ -17,6 +18,7 @@ from flows.sweep import sweep
 from flows.unprotected import unprotected
 from flows.validate import validate
 from flows.vault import refill, vault
+from likeness.store.format import layout
 from tests.flows.scene import Scene, outcomes
 from tests.flows.test_validate import artifacts, flip
 from tests.validation.mail_server import MailServer
@@ -123,9 +125,16 @@ def test_one_vm_is_checked_now_and_the_card_shows_no_mark_that_counts_nothing_an
     pack = max(site.packs(), key=lambda path: path.stat().st_size)
     flip(pack, pack.stat().st_size // 2)
 
+    spare = site.place / layout.FORMAT_COPIES[1]
+    aside = spare.rename(site.folder / "aside")
+
     assert site.validate().is_completed(), "it was proved a moment ago"
+    assert open_troubles(site.site.catalog.file) == [], "that was looked at today"
     found = site.validate(everything=True)
 
+    aside.rename(spare)
+    (missed,) = open_troubles(site.site.catalog.file)
+    assert missed.name == layout.FORMAT_COPIES[1]
     assert found.is_failed()
     assert page(site, "versions").startswith("❌ 1 damaged · ✅ 1 proved · as of ")
     later = site.validate()

@@ -11,10 +11,16 @@ from catalog.messages import Message, write_message
 from catalog.values import Verdict
 from likeness.clock import system_clock
 from likeness.codec.slots import SlotKind
+from likeness.model.ids import RunId, random_name
 from likeness.store.format import layout
 from likeness.store.keys.keyring import list_slots
+from likeness.store.prune.sweeping import state_swept
 from likeness.store.read.versions import Version
+from likeness.store.repair.healing_documents import STATEMENTS
+from likeness.store.write.condemning import say_condemned
+from likeness.store.write.forgetting import forget_versions, whole_forgotten
 from likeness.store.write.heads import write_head
+from likeness.store.write.holding import pin, unpin
 from tasks.auditing import EVERYTHING_EVERY, look_at_everything
 from tasks.letters import damage_letter, healed_letter, trouble_letter
 from tasks.page import trouble_lines
@@ -265,6 +271,43 @@ def test_an_index_segment_and_a_spare_block_map_are_put_back_too(house: House) -
     assert all(path_of(house, name).exists() for name in lost)
     assert serious(house) == []
     assert set(house.verdicts()["web"]) == {GOOD}
+
+
+def test_damaged_statements_are_told_and_put_back_as_the_heads_know_them(house: House) -> None:
+    first, _ = two_vms(house, vaulted=False)
+    store, clock = house.workshop.store, house.clock
+    pin(store, first.name, note="a test", until=None, clock=clock)
+    unpin(store, first.name, note="a test", clock=clock)
+    forget_versions(store, [first.name], reason="a test", clock=clock)
+    state_swept(store, (), ("index/" + "0" * 32,), "a test", clock)
+    say_condemned(store, (), (), run=RunId(random_name()), clock=clock)
+    write_head(store, clock=clock)
+    house.vault()
+    names = [n for each in STATEMENTS for n in house.workshop.names(each)]
+    assert len(names) == 4
+    before = [path_of(house, name).read_bytes() for name in names]
+    (condemned,) = house.workshop.names(layout.CONDEMNED)
+    for name in (*names, condemned):
+        flip(path_of(house, name))
+    begun = path_of(house, layout.numbered(layout.FORGETS, 2))
+    begun.write_bytes(b"")  # somebody was killed
+
+    looked(house)
+    begun.unlink()
+
+    assert {each.name for each in serious(house)} == {*names, condemned}
+    assert {each.weight for each in untold_troubles(house.catalog)} == {"spare lost"}
+    assert heal(house).documents == 4
+    assert [path_of(house, name).read_bytes() for name in names] == before
+    assert whole_forgotten(store).now == {first.name}
+    looked(house)
+    (left,) = serious(house)
+    assert left.name == condemned
+    assert "moved out of the store" in left.meaning
+    flip(path_of(house, names[0]))
+    (house.folder / "vault" / names[0]).write_bytes(path_of(house, names[1]).read_bytes())
+    looked(house)
+    assert heal(house).documents == 0, "what the vault has is another one"
 
 
 def test_a_trouble_that_shows_once_is_none(house: House) -> None:

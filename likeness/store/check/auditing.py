@@ -19,13 +19,13 @@ from likeness.codec.documents import Kind
 from likeness.errors import LikenessError
 from likeness.model.ids import PackId, VmId
 from likeness.stopping import StopToken
+from likeness.store.check.stated import damaged_statements
 from likeness.store.format import layout
 from likeness.store.format.believing import look_twice
 from likeness.store.format.data_store import DataStore, read_frame, signed_part
 from likeness.store.format.documents import (
     CatalogCopyDocument,
     IndexClear,
-    SweptDocument,
     VersionClear,
     VersionRecord,
     decode,
@@ -42,7 +42,7 @@ from likeness.store.format.observations import (
     with_closed,
 )
 from likeness.store.format.public_view import SignedView
-from likeness.store.prune.sweeping import deleted_objects
+from likeness.store.prune.sweeping import deleted_objects, deleted_packs
 from likeness.store.write.forgetting import Forgotten, read_forgotten
 from likeness.store.write.heads import HeadState
 from likeness.store.write.history import (
@@ -101,6 +101,7 @@ def _look(view: SignedView, stop: StopToken, most_in_mind: int) -> Iterator[Obse
     yield from history.breaks
     yield from _format_copies(view)
     yield from _control_objects(view, history.head_state)
+    yield from damaged_statements(view, history.head_state.objects)
     yield from _catalog_copies(view)
     index = _Index(view, most_in_mind)
     yield from index.damaged()
@@ -273,15 +274,8 @@ def _missing_packs(view: SignedView, missing: dict[PackId, _Expected]) -> Iterat
     """What was expected and not listed, unless a signed statement gave it back."""
     if not missing:
         return
-    for entry in view.transport.entries(layout.SWEPT):
-        if layout.is_known(entry.name):
-            try:
-                swept, _ = view.read(entry.name, Kind.SWEPT, SweptDocument)
-            except UNREADABLE as cause:
-                yield told(entry.name, cause)
-                continue
-            for deleted_packs in swept.packs:
-                missing.pop(PackId(deleted_packs), None)
+    for pack_id in deleted_packs(view):
+        missing.pop(pack_id, None)
     brought = _brought_by(view, {pack.segment for pack in missing.values()})
     for pack_id, pack in sorted(missing.items()):
         yield trouble(layout.pack(pack_id), "missing", tuple(brought[pack.segment]))

@@ -71,6 +71,10 @@ _BY_FOLDER = {
     layout.HEADS: "versions restore, but whether others were lost before cannot be told in full",
     layout.SWEPT: "versions restore; packs that were given back may be reported as missing",
     layout.HOLDS: "nothing is forgotten until it is put back, or what must stay is pinned anew",
+    layout.FORGETS: "versions restore; nothing is forgotten or reclaimed until it is put back from"
+    " the vault, or moved out of the store: what it gave up counts again then",
+    layout.CONDEMNED: "versions restore; nothing is reclaimed until it is moved out of the store,"
+    " once no earlier installation is at work on it: its packs wait once more then",
     layout.CATALOG: "another copy of the catalog is used instead",
     layout.NEEDS: "versions restore; a vault host without a key waits for the VM's next list",
     layout.MAPS: "the other copy of this block map stands in for it, as long as that is whole",

@@ -150,9 +150,9 @@ def state_swept(
     state(store, layout.SWEPT, made)
 
 
-def deleted_packs(store: DataStore) -> set[PackId]:
+def deleted_packs(view: SignedView) -> set[PackId]:
     """Packs that signed statements say were given back: their absence is no loss."""
-    return said_in(store, swept_names(store))
+    return said_in(view, swept_names(view))
 
 
 def deleted_objects(view: SignedView) -> set[str]:

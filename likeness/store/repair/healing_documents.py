@@ -8,7 +8,7 @@ bytes that were signed for. Nothing is overwritten: what lies there is set aside
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from likeness.codec.documents import MAX_DOCUMENT_BYTES, Kind
+from likeness.codec.documents import MAX_DOCUMENT_BYTES
 from likeness.codec.hashing import digest
 from likeness.errors import Damaged
 from likeness.stopping import StopToken
@@ -18,9 +18,13 @@ from likeness.store.format.data_store import DataStore, set_aside
 from likeness.store.format.documents import VersionRecord, decode
 from likeness.store.format.observations import UNKNOWN, UNREADABLE
 from likeness.store.prune.sweeping import deleted_objects
+from likeness.store.write.heads import read_head_state
 from likeness.store.write.history import Record, verified, verified_record
 from likeness.transport.base import Transport
 
+STATEMENTS = (layout.SWEPT, layout.FORGETS, layout.HOLDS)
+"""Folders of statements that a vault has, in the order in which they are put back."""
+_SAID_AGAIN = (layout.INDEX, *STATEMENTS)
 Judge = Callable[[bytes], object]
 """Raises one of `LOST` for bytes that are not the object they should be."""
 
@@ -70,7 +74,20 @@ class DocumentHealer:
     def heal_segment(self, name: str) -> None:
         """Put an index segment back; versions restore without it, slowly."""
         self.store.require_writable()
-        self._heal(name, self._segment_judge(name, ""))
+        self._heal(name, self._signed_judge(name, ""))
+
+    def heal_statement(self, name: str) -> None:
+        """Put a statement back, as the heads know it; the caller holds the gate.
+
+        Where no head can be read nothing is put back: it could be another one of that number.
+        """
+        self.store.require_writable()
+        try:
+            known = read_head_state(self.store).objects.get(name, "")
+        except UNREADABLE as cause:
+            self.problem(f"{name} is left as it is: {cause}")
+            return
+        self._heal(name, self._signed_judge(name, known))
 
     def _maps(self, record: Record) -> Iterator[tuple[str, Judge]]:
         """Both copies of every part of its disks' maps, also of parts made in earlier versions."""
@@ -84,11 +101,11 @@ class DocumentHealer:
         told = record.clear.digests or ("",) * len(record.clear.objects)
         for name, its_digest in zip(record.clear.objects, told, strict=True):
             if name.startswith(f"{layout.INDEX}/"):
-                yield name, self._segment_judge(name, its_digest)
+                yield name, self._signed_judge(name, its_digest)
 
-    def _segment_judge(self, name: str, its_digest: str) -> Judge:
+    def _signed_judge(self, name: str, its_digest: str) -> Judge:
         def judge(data: bytes) -> None:
-            verified(self.store, name, Kind.INDEX, data)
+            verified(self.store, name, layout.kind_of(name), data)
             if its_digest:
                 _digest_judge(name, its_digest)(data)
 
@@ -105,8 +122,8 @@ class DocumentHealer:
                 return
         except UNKNOWN:
             return  # nobody knows that it is damaged
-        if name.startswith(f"{layout.INDEX}/") and name in deleted_objects(self.store):
-            return  # a later segment says what it said
+        if name.partition("/")[0] in _SAID_AGAIN and name in deleted_objects(self.store):
+            return  # a later one says what it said
         try:
             data = _whole(self.source, name, judge)
         except UNKNOWN as cause:

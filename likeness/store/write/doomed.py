@@ -13,6 +13,7 @@ from likeness.store.format import layout
 from likeness.store.format.data_store import DataStore
 from likeness.store.format.documents import SweptDocument
 from likeness.store.format.observations import UNREADABLE
+from likeness.store.format.public_view import SignedView
 from likeness.store.write.condemning import condemned_packs
 
 _LATELY = 8
@@ -38,13 +39,13 @@ def said_lately(store: DataStore) -> set[PackId]:
     return said_in(store, lately)
 
 
-def swept_names(store: DataStore) -> list[str]:
+def swept_names(store: SignedView) -> list[str]:
     """Names of all statements of what was given back, in their order."""
     entries = store.transport.entries(layout.SWEPT)
     return sorted(entry.name for entry in entries if layout.is_known(entry.name))
 
 
-def said_in(store: DataStore, statements: Collection[str]) -> set[PackId]:
+def said_in(store: SignedView, statements: Collection[str]) -> set[PackId]:
     """The packs that some of these statements tell of."""
     packs: set[PackId] = set()
     for name in statements:
