@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from blocks import Site
-from likeness.cli.files import line_of, path_of, shown_path
+from likeness.cli.files import line_of, path_of, remarks, shown_path
 from likeness.cli.terminal import printable
 from likeness.errors import BadInput
 from likeness.files.messages import Ask, FileEntry, Trouble
@@ -85,6 +85,8 @@ def look_into(
         else:
             _list(guest, version, wanted, found)
             found.sentence = f"{counted(found.total, 'thing')} found"
+        told = remarks(guest.volumes(), wanted.path, wanted.find)
+    found.sentence = "; ".join((found.sentence, *told))
     for each in found.troubles:
         get_run_logger().error("%s", each)
     return found

@@ -65,6 +65,8 @@ def _in_version(store: DataStore, version: Version, options: Options) -> int:
             )
             number = version.record.disks.index(chosen)
             volumes = [volume for volume in volumes if number in volume.disks]
+        for remark in remarks(volumes, options.path or "", options.find):
+            tell(remark)
         return _looked(guest, volumes, options)
 
 
@@ -87,6 +89,18 @@ def _looked(guest: GuestFiles, volumes: list[Volume], options: Options) -> int:
         facts = f"{each.kind or '-':<6}  {readable_size(each.size_bytes):>10}"
         say(f"{facts}  {shown_path((each.name,))}  {printable(each.note)}".rstrip())
     return 0
+
+
+def remarks(volumes: Iterable[Volume], path: str, find: str | None) -> list[str]:
+    """What must be known of the file systems that are looked into: all, if no volume is named."""
+    volume, _ = path_of(path)
+    if not volume and not find:
+        return []
+    return [
+        f"{shown_path((each.name,))}: {printable(each.note)}"
+        for each in volumes
+        if each.kind and each.note and volume in (b"", each.name)
+    ]
 
 
 def path_of(text: str) -> tuple[bytes, tuple[bytes, ...]]:

@@ -16,6 +16,7 @@ from dissect.target.filesystems.xfs import XfsFilesystem
 from dissect.target.volumes.disk import DissectVolumeSystem
 from dissect.target.volumes.lvm import LvmVolumeSystem
 
+from likeness.files.journals import remark
 from likeness.files.logical import logical_volumes
 from likeness.files.mended import mend
 from likeness.files.messages import Volume
@@ -150,7 +151,7 @@ def _opened(piece: _Piece, kind: type[Filesystem], files: object) -> FoundVolume
         return FoundVolume(_told(piece, "", _LARGE_FOLDERS))
     if kind is BtrfsFilesystem:  # from its top, wherever the guest begins
         opened = opened.open_subvolume(subvolid=c_btrfs.BTRFS_FS_TREE_OBJECTID)
-    return FoundVolume(_told(piece, kind.__type__, ""), opened)
+    return FoundVolume(_told(piece, kind.__type__, remark(opened)), opened)
 
 
 def _told(piece: _Piece, kind: str, note: str) -> Volume:

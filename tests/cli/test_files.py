@@ -18,6 +18,7 @@ def backed_up(filled: Filled, tmp_path: Path) -> str:
     tree.mkdir()
     images.full_tree(tree)
     images.ext4(image, tree)
+    images.run("debugfs", "-w", "-R", "feature needs_recovery", image)
     return filled.workshop.back_up(image, vm_name="Berlin").version
 
 
@@ -26,9 +27,11 @@ def test_files_are_listed_found_and_taken_out(filled: Filled, backed_up: str, sh
     def files(*words: object) -> str:
         done = shell.run("files", backed_up, *words, *key(filled))
         assert done.returncode == 0, done.stderr
+        assert ("0: it was in use" in done.stderr) == bool(words)
         return done.stdout
 
     assert files().split()[0] == "ext"
+    assert "it was in use" in files()
     listing = files("0")
     assert "a.txt" in listing
     assert "0/line\\nbreak" in listing

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from likeness.files.journals import IN_THE_JOURNAL
 from likeness.files.messages import Ask, Data, FileEntry, Hole, Trouble
 from likeness.files.opening import GuestFiles, open_files
 from likeness.files.writing import TreeWriter
@@ -47,6 +48,11 @@ def hashes(guest: GuestFiles, volume: bytes, kind: str = "") -> dict[str, str]:
         elif isinstance(told, Hole):
             found[path].update(bytes(told.length))
     return {path: digest.hexdigest() for path, digest in found.items()}
+
+
+def notes(image: Path) -> list[str]:
+    with open_files(disks_of(image)) as guest:
+        return [each.note for each in guest.volumes()]
 
 
 def expected(tree: Path) -> dict[str, str]:
@@ -269,11 +275,35 @@ def test_what_xfs_has_only_set_aside_is_zeros(tmp_path: Path) -> None:
             file.seek(1_000_000)
             file.write(b"in its middle")
         wanted = expected(mounted)
+        os.sync()
+        images.run("cp", "--sparse=always", image, tmp_path / "in use")
     finally:
         images.run("umount", mounted)
     with open_files(disks_of(image)) as guest:
         assert hashes(guest, b"0") == wanted
     assert wanted["nothing"] == hashlib.sha256(bytes(3_000_000)).hexdigest()
+    assert notes(image) == [""]
+    assert notes(tmp_path / "in use") == [IN_THE_JOURNAL]
+
+
+@pytest.mark.needs("mke2fs", "debugfs", "mkntfs", "ntfscp")
+def test_a_journal_that_was_not_played_back_is_told(tmp_path: Path) -> None:
+    image, restart = tmp_path / "image", tmp_path / "restart"
+    images.run("mke2fs", "-q", "-F", "-t", "ext4", images.blank(image, 16))
+    assert notes(image) == [""]
+    images.run("debugfs", "-w", "-R", "feature needs_recovery", image)
+    assert notes(image) == [IN_THE_JOURNAL]
+    images.run("mkntfs", "-q", "-F", "-Q", images.blank(image, 16))
+    assert notes(image) == [""]
+    for newer_clean in (False, True):
+        pages = b""
+        for number, clean in ((1, False), (2, newer_clean)):
+            area = struct.pack("<QHHHH", number, 1, 0xFFFF, 0, 2 if clean else 0)
+            page = b"RSTR" + bytes(20) + (0x30).to_bytes(2, "little")
+            pages += (page.ljust(0x30, b"\0") + area).ljust(4096, b"\0")
+        restart.write_bytes(pages)
+        images.run("ntfscp", "-q", "-f", image, restart, "$LogFile")
+        assert notes(image) == ["" if newer_clean else IN_THE_JOURNAL]
 
 
 @pytest.mark.needs("mkfs.xfs")
