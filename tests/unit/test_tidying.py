@@ -143,6 +143,24 @@ def test_a_segment_goes_only_when_a_later_one_says_the_same(workshop: Workshop) 
     assert told == set(all_packs(workshop))
 
 
+def test_a_segment_of_a_clock_that_was_ahead_keeps_no_other(workshop: Workshop) -> None:
+    for at in range(MANY + 2):
+        ahead = 4000 if at == 1 else 0
+        days_later(workshop, ahead)
+        workshop.back_up(noise(f"vm {at}", 2 * CHUNK), vm=VmId(random_name()))
+        days_later(workshop, -ahead)
+    before = set(segments(workshop.store))
+    write_head(workshop.store, clock=workshop.clock)
+
+    for _ in range(4):
+        reclaim(workshop, many=MANY)
+        days_later(workshop, 4)
+
+    (merged,) = segments(workshop.store)
+    assert merged not in before
+    assert damage(workshop) == []
+
+
 def test_nothing_goes_before_its_time(workshop: Workshop) -> None:
     for at in range(MANY + 1):
         workshop.back_up(noise(f"vm {at}", 2 * CHUNK), vm=VmId(random_name()))

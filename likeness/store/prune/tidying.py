@@ -105,7 +105,7 @@ class Tidying:
     # index segments
 
     def _tidy_index(self, gate: Gate) -> None:
-        index = _Index(self._segments(), self._packs_there())
+        index = _Index(self._segments(), self._packs_there(), self.clock())
         going = index.made_up_for(self._is_ripe, lambda: deleted_packs(self.store))
         names = sorted(going)
         for start in range(0, len(names), _MAX_AT_ONCE):
@@ -255,10 +255,14 @@ class Tidying:
 class _Index:
     """Which segment tells of which packs, and which is the later one."""
 
-    def __init__(self, clears: Mapping[str, IndexClear], there: Collection[str]) -> None:
+    def __init__(
+        self, clears: Mapping[str, IndexClear], there: Collection[str], now: datetime
+    ) -> None:
         self._clears, self._there = clears, there
-        self._order = sorted(clears, key=lambda name: (self._made_at(name), name))
-        self.newest = max(map(self._made_at, clears))
+        made_at = {name: self._made_at(name) for name in clears}
+        ahead = {name for name in clears if made_at[name] > now}  # when they were nobody knows
+        self._order = sorted(clears, key=lambda name: (name not in ahead, made_at[name], name))
+        self.newest = max((made_at[name] for name in clears if name not in ahead), default=now)
         self._only_here: dict[str, list[IndexedPack]] | None = None
 
     def _made_at(self, name: str) -> datetime:
