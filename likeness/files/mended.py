@@ -13,12 +13,14 @@ from dissect.volume.lvm.metadata import Segment
 
 _subvolume = btrfs.Btrfs.open_subvolume
 _with_all = Segment._from_dict
+_ext_opened = extfs.ExtFS.__init__
 _of_indirect, _runs_of = extfs._parse_indirect, extfs.INode.dataruns
 
 
 def mend() -> None:
     """Each of these is one fault of the library."""
     btrfs.Btrfs.open_subvolume = _where_it_lies
+    extfs.ExtFS.__init__ = _with_its_last_node
     extfs._parse_indirect = _nothing_at_nowhere
     extfs.INode.dataruns = _holes_to_the_end
     exfat.RootDirectory._parse_subdir = _folder
@@ -36,6 +38,12 @@ def _where_it_lies(disk: Any, number: int, parent: Any = None) -> Any:
         except KeyError:
             return SimpleNamespace(root=None)
     return _subvolume(disk, number, parent)
+
+
+def _with_its_last_node(disk: Any, file: Any) -> None:
+    """When folders are read, the library takes the last inode for one that cannot be."""
+    _ext_opened(disk, file)
+    disk.sb.s_inodes_count += 1
 
 
 def _nothing_at_nowhere(inode: Any, offset: int, blocks: int, level: int) -> Any:

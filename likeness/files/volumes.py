@@ -42,6 +42,11 @@ _LARGE_FOLDERS = (  # the library would leave out what is in the rest of each
     "xfs, with folders in blocks of more than its own size: they cannot be read here; restore the"
     " disk and mount it"
 )
+_META_BG = 0x10
+_SPREAD_TABLES = (  # the library would look for all but the first where other things are
+    "ext4, with the tables of its groups all over the disk (meta_bg): it cannot be read here;"
+    " restore the disk and mount it"
+)
 _LOST_GROUP = "of an LVM group that cannot be read here: a disk of it may be missing"
 
 
@@ -147,11 +152,20 @@ def _opened(piece: _Piece, kind: type[Filesystem], files: object) -> FoundVolume
         return FoundVolume(
             _told(piece, "", f"{kind.__type__}, but it cannot be read: {cause!r}"[:200])
         )
-    if kind is XfsFilesystem and opened.xfs.sb.sb_dirblklog:
-        return FoundVolume(_told(piece, "", _LARGE_FOLDERS))
+    if why := _read_in_part(kind, opened):
+        return FoundVolume(_told(piece, "", why))
     if kind is BtrfsFilesystem:  # from its top, wherever the guest begins
         opened = opened.open_subvolume(subvolid=c_btrfs.BTRFS_FS_TREE_OBJECTID)
     return FoundVolume(_told(piece, kind.__type__, remark(opened)), opened)
+
+
+def _read_in_part(kind: type[Filesystem], opened: Any) -> str:
+    """Why much of a file system would be missing, if so."""
+    if kind is XfsFilesystem and opened.xfs.sb.sb_dirblklog:
+        return _LARGE_FOLDERS
+    if kind is ExtFilesystem and opened.extfs.sb.s_feature_incompat & _META_BG:
+        return _SPREAD_TABLES
+    return ""
 
 
 def _told(piece: _Piece, kind: str, note: str) -> Volume:

@@ -224,6 +224,17 @@ def test_what_ntfs_has_compressed_comes_out_as_it_went_in(tmp_path: Path) -> Non
         assert hashes(guest, volume.name) == wanted
 
 
+@pytest.mark.needs("mke2fs")
+def test_ext4_without_a_free_inode_is_read_to_its_last_file(tmp_path: Path) -> None:
+    image, tree = images.blank(tmp_path / "image", 8), tmp_path / "tree"
+    tree.mkdir()
+    for number in range(5):
+        (tree / str(number)).write_text(f"{number}")
+    images.run("mke2fs", "-q", "-F", "-t", "ext4", "-N", 16, "-d", tree, image)
+    with open_files(disks_of(image)) as guest:
+        assert hashes(guest, b"0") == expected(tree)
+
+
 def on_noise(image: Path, mib: int) -> Path:
     """A disk that was in use before: what is only set aside on it holds what was there."""
     with images.blank(image, mib).open("r+b") as file:
@@ -306,10 +317,17 @@ def test_a_journal_that_was_not_played_back_is_told(tmp_path: Path) -> None:
         assert notes(image) == ["" if newer_clean else IN_THE_JOURNAL]
 
 
-@pytest.mark.needs("mkfs.xfs")
-def test_xfs_whose_folders_would_be_read_in_part_is_told(tmp_path: Path) -> None:
-    image = images.blank(tmp_path / "xfs.raw", 320)
-    images.run("mkfs.xfs", "-q", "-f", "-n", "size=8192", image)
+@pytest.mark.needs("mkfs.xfs", "mke2fs")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("mkfs.xfs", "-q", "-f", "-n", "size=8192"),
+        ("mke2fs", "-q", "-F", "-t", "ext4", "-O", "meta_bg,^resize_inode"),
+    ],
+)
+def test_what_would_be_read_in_part_is_told(words: tuple[str, ...], tmp_path: Path) -> None:
+    image = images.blank(tmp_path / "image", 320)
+    images.run(*words, image)
     with open_files(disks_of(image)) as guest:
         (volume,) = guest.volumes()
     assert volume.kind == ""
