@@ -12,10 +12,12 @@ from likeness.store.check.recorded import recorded_versions
 from likeness.store.check.scrubbing import scrub_frames, scrub_signatures
 from likeness.store.format import layout
 from likeness.store.format.observations import Weight
+from likeness.store.format.opening import open_store_with_key_file
 from likeness.store.read.versions import Version, last_version, record_names
 from likeness.store.write.forgetting import finish_moves, forget_versions, take_back
 from likeness.store.write.heads import write_head
 from likeness.store.write.holding import pin, unpin
+from likeness.transport.metered import MeteredTransport
 from tests.unit.workshop import CHUNK, Workshop, changed, noise
 
 DISK = noise(1, 9 * CHUNK)
@@ -48,6 +50,21 @@ def forget(workshop: Workshop, *versions: Version, even_last: bool = False) -> d
     return forget_versions(
         workshop.store, names, reason="a test", clock=workshop.clock, even_last=even_last
     ).kept
+
+
+def test_a_statement_is_read_once_however_often_the_gate_is_held(workshop: Workshop) -> None:
+    versions = history(workshop, 4)
+    for version in versions[:3]:
+        assert forget(workshop, version) == {}
+    store = open_store_with_key_file(workshop.transport, workshop.key_file)
+    reads = MeteredTransport(workshop.transport, folder=layout.FORGETS)
+
+    stated = [workshop.objects[name] for name in workshop.names(layout.FORGETS)]
+
+    for _ in range(3):
+        finish_moves(store.over(reads))
+
+    assert reads.read_bytes == sum(map(len, stated))
 
 
 def test_a_forgotten_version_is_neither_lost_nor_damage_and_a_stolen_one_is(

@@ -64,7 +64,8 @@ class Past:
 
     Attributes:
         newest: Number of the newest owner when it was looked for; none if nobody looked yet.
-        documents: Owner documents as they were read when the store was opened, by name.
+        documents: What never changes, as it was read whole over this opening, by name: owner
+            documents, and statements that every gate asks for.
         written: Version records that were written over this opening, whole.
     """
 

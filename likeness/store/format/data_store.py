@@ -141,7 +141,13 @@ class DataStore:
         if name in self.past.documents:
             with suppress(Damaged):
                 return judged(self.past.documents[name])
-        return self.read_surely(name, kind, clear)
+
+        def kept(data: bytes) -> tuple[_D, Frame]:
+            found = judged(data)
+            self.past.documents[name] = data
+            return found
+
+        return read_surely(self, name, kept)
 
     def _judged(
         self, name: str, kind: Kind, clear: type[_D]

@@ -23,6 +23,8 @@ _ATTEMPTS = 20  # others who write one at this moment
 _FROM_VAULT = (
     "put it back from the vault, where it has the same name; if no copy is whole, move it out"
 )
+_ASKED_OFTEN = (layout.FORGETS, layout.HOLDS)
+"""Asked for each time somebody goes through the gate."""
 _HELPS = {
     layout.HOLDS: f"{_FROM_VAULT} of the store and pin anew what must stay",
     layout.FORGETS: f"{_FROM_VAULT} of the store: what it gave up counts again",
@@ -87,7 +89,8 @@ def whole_statements(
         if name in but:
             continue
         with suppress(WrittenLate), _saying_what_helps(name, folder):
-            found.append((name, store.read_surely(name, layout.kind_of(name), kind)[0]))
+            read = store.read_unchanging if folder in _ASKED_OFTEN else store.read_surely
+            found.append((name, read(name, layout.kind_of(name), kind)[0]))
     return found
 
 
