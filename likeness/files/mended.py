@@ -9,10 +9,12 @@ from dissect.btrfs.c_btrfs import c_btrfs
 from dissect.extfs import extfs
 from dissect.fat import exfat
 from dissect.util.stream import RunlistStream
+from dissect.volume.disk.schemes import mbr
 from dissect.volume.lvm.metadata import Segment
 
 _subvolume = btrfs.Btrfs.open_subvolume
 _with_all = Segment._from_dict
+_table_read = mbr.MBR.__init__
 _ext_opened = extfs.ExtFS.__init__
 _of_indirect, _runs_of = extfs._parse_indirect, extfs.INode.dataruns
 
@@ -21,6 +23,7 @@ def mend() -> None:
     """Each of these is one fault of the library."""
     btrfs.Btrfs.open_subvolume = _where_it_lies
     extfs.ExtFS.__init__ = _with_its_last_node
+    mbr.MBR.__init__ = _counted_as_linux_does
     extfs._parse_indirect = _nothing_at_nowhere
     extfs.INode.dataruns = _holes_to_the_end
     exfat.RootDirectory._parse_subdir = _folder
@@ -44,6 +47,14 @@ def _with_its_last_node(disk: Any, file: Any) -> None:
     """When folders are read, the library takes the last inode for one that cannot be."""
     _ext_opened(disk, file)
     disk.sb.s_inodes_count += 1
+
+
+def _counted_as_linux_does(table: Any, file: Any, sector_size: int = 512) -> None:
+    """Logical partitions are 5 and on; the library gives them numbers that others have."""
+    _table_read(table, file, sector_size)
+    logical = [p for p in table.partitions if not any(p.raw is each for each in table.mbr.part)]
+    for number, partition in enumerate(logical, 5):
+        partition.number = number
 
 
 def _nothing_at_nowhere(inode: Any, offset: int, blocks: int, level: int) -> Any:

@@ -187,7 +187,15 @@ def partitioned(image: Path, parts: list[Path], label: str) -> None:
     """A disk with a table of that kind, and an image in each partition."""
     sizes = [part.stat().st_size // MIB for part in parts]
     blank(image, sum(sizes) + 4)
-    script = f"label: {label}\n" + "".join(f"size={size}MiB\n" for size in sizes)
+    partition(image, f"label: {label}\n" + "".join(f"size={size}MiB\n" for size in sizes))
+    at = 1
+    for part, size in zip(parts, sizes, strict=True):
+        put(image, at * MIB, part.read_bytes())
+        at += size
+
+
+def partition(image: Path, script: str) -> None:
+    """Give a disk the table that a script for sfdisk says."""
     subprocess.run(
         ["sfdisk", "-q", str(image)],
         input=script,
@@ -196,10 +204,6 @@ def partitioned(image: Path, parts: list[Path], label: str) -> None:
         text=True,
         capture_output=True,
     )
-    at = 1
-    for part, size in zip(parts, sizes, strict=True):
-        put(image, at * MIB, part.read_bytes())
-        at += size
 
 
 def put(image: Path, offset: int, data: bytes) -> None:

@@ -345,6 +345,21 @@ def test_partitions_are_found(label: str, tmp_path: Path) -> None:
         assert [hashes(guest, v.name, v.kind) for v in volumes] == [first, second]
 
 
+@pytest.mark.needs("sfdisk")
+def test_logical_partitions_have_the_numbers_that_linux_gives_them(tmp_path: Path) -> None:
+    disk = images.blank(tmp_path / "disk.raw", 32)
+    sizes = ("size=4MiB", "size=12MiB, type=5", "size=4MiB", *["size=2MiB"] * 3)
+    images.partition(disk, "label: dos\n" + "\n".join(sizes) + "\n")
+    device = f"{disk}"
+    told = images.run("sfdisk", "-q", "-l", "-o", "Device,Id", disk)
+    wanted = [line.split() for line in told.splitlines() if line.startswith(device)]
+    numbers = {part[len(device) :] for part, kind in wanted if kind != "5"}
+    assert {"1", "5", "6"} <= numbers
+    with open_files(disks_of(disk)) as guest:
+        found = [each.name.decode() for each in guest.volumes()]
+    assert sorted(found) == sorted(f"0-{number}" for number in numbers)
+
+
 def loop_devices_work(folder: Path) -> bool:
     image = images.blank(folder / "loop", 1)
     done = subprocess.run(
