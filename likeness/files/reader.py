@@ -68,8 +68,11 @@ def _answer(channel: Channel, found: dict[bytes, Any], ask: Ask) -> str:
         return "no such file or folder"
     except Exception as cause:  # noqa: BLE001 -- a guest's bytes may make the library fail anyhow
         return f"it cannot be read: {cause!r}"[:200]
-    for told_of in _ACTIONS[ask.action](start, ask):
-        channel.send(told_of)
+    try:
+        for told_of in _ACTIONS[ask.action](start, ask):
+            channel.send(told_of)
+    except Exception as cause:  # noqa: BLE001 -- as above
+        return f"it cannot be read: {cause!r}"[:200]
     return ""
 
 

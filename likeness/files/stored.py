@@ -9,12 +9,24 @@ from typing import Any
 
 from dissect.util.stream import RunlistStream
 
+_EXT_ENCRYPTED = 0x800
 _UNWRITTEN = 3  # where the library says so of an extent of XFS
 
 
 def inside(folder: Any) -> Iterator[Any]:
-    """What is in a folder; see `mended` for what only seems to be."""
+    """What is in a folder; see `mended` for what only seems to be.
+
+    Raises:
+        ValueError: The names in it are encrypted.
+    """
+    require_clear(folder)
     return (entry for entry in folder.scandir() if entry.entry is not None)
+
+
+def require_clear(entry: Any) -> None:
+    """Of what a guest has encrypted nothing is read, neither bytes nor names."""
+    if entry.fs.__type__ == "ext" and int(entry.entry.inode.i_flags) & _EXT_ENCRYPTED:
+        raise ValueError("it is encrypted in the guest")
 
 
 def stream_of(entry: Any) -> Any:

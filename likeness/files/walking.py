@@ -9,7 +9,7 @@ from dissect.target.filesystem import DirEntry
 from dissect.util.stream import RunlistStream
 
 from likeness.files.messages import MAX_READ, Data, FileEntry, Hole, Trouble
-from likeness.files.stored import inside, stream_of, written_bytes
+from likeness.files.stored import inside, require_clear, stream_of, written_bytes
 
 _DEEPEST = 512
 _ONE_PLACE = ("ext", "xfs", "ntfs")  # a folder's number is its own, and it is in one place
@@ -23,7 +23,6 @@ _OF_NTFS = frozenset(
     )
 )
 """Where NTFS keeps itself: nobody's files."""
-_EXT_ENCRYPTED = 0x800
 _ENCRYPTED, _SPARSE = 0x4000, 0x8000
 _CLOUD, _CLOUD_MASK = 0x9000001A, 0xFFFF0FFF
 _LATEST_NS = (1 << 62) - 1
@@ -126,8 +125,7 @@ def content(entry: Any, size: int) -> Iterator[Data | Hole]:
     """
     if size and entry.fs.__type__ == "ntfs":
         _require_own_bytes(entry.entry.attributes)
-    if entry.fs.__type__ == "ext" and int(entry.entry.inode.i_flags) & _EXT_ENCRYPTED:
-        raise ValueError("it is encrypted in the guest")
+    require_clear(entry)
     file, written = stream_of(entry), written_bytes(entry, size)
     at = 0
     for begin, end in _holes(file, written):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from likeness.errors import BadInput
 from likeness.files.journals import IN_THE_JOURNAL
 from likeness.files.messages import Ask, Data, FileEntry, Hole, Trouble
 from likeness.files.opening import GuestFiles, open_files
@@ -125,14 +126,20 @@ def test_what_windows_keeps_elsewhere_is_told_and_never_read_as_zeros(tmp_path: 
 @pytest.mark.needs("mke2fs", "debugfs")
 def test_what_a_guest_has_encrypted_is_told(tmp_path: Path) -> None:
     image, _ = made("ext4", tmp_path)
-    images.run("debugfs", "-w", "-R", "set_inode_field /a.txt flags 0x80800", image)
+    for path in ("/a.txt", "/deep/er"):
+        images.run("debugfs", "-w", "-R", f"set_inode_field {path} flags 0x80800", image)
     with open_files(disks_of(image)) as guest:
         (volume,) = guest.volumes()
         told = [t for t in guest.asked(Ask("take", volume.name)) if isinstance(t, Trouble)]
     assert {(t.path[-1], t.cause) for t in told} == {
         (b"a.txt", "ValueError: it is encrypted in the guest"),
+        (b"er", "ValueError: it is encrypted in the guest"),
         (b"hard link", "ValueError: it is encrypted in the guest"),
     }
+    with open_files(disks_of(image)) as guest:
+        with pytest.raises(BadInput, match="encrypted in the guest"):
+            list(guest.asked(Ask("list", b"0", (b"deep", b"er"))))
+        assert list(guest.asked(Ask("list", b"0", (b"deep",))))
 
 
 @pytest.mark.needs("mkfs.btrfs", "mount")
