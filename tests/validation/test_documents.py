@@ -304,6 +304,10 @@ def test_damaged_statements_are_told_and_put_back_as_the_heads_know_them(house: 
     (left,) = serious(house)
     assert left.name == condemned
     assert "moved out of the store" in left.meaning
+    path_of(house, names[0]).unlink()  # killed between setting it aside and writing it anew
+    looked(house)
+    assert heal(house).documents == 1
+    assert path_of(house, names[0]).read_bytes() == before[0]
     flip(path_of(house, names[0]))
     (house.folder / "vault" / names[0]).write_bytes(path_of(house, names[1]).read_bytes())
     looked(house)
